@@ -1,0 +1,3 @@
+//! The `calotype` binary.
+
+fn main() {}

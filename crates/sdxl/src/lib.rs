@@ -1,0 +1,1 @@
+//! SDXL: networks, samplers, pipeline. No HTTP, no async.

@@ -1,0 +1,1 @@
+//! Tensors, autograd and fused kernels. Knows nothing about diffusion.
