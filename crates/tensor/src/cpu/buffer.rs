@@ -1,0 +1,162 @@
+//! Aligned memory for tensors, reused through a pool: a fresh mapping costs a
+//! page fault for every 4 KiB, which is as much as the arithmetic of a cheap op.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::collections::BTreeMap;
+use std::ptr::NonNull;
+use std::sync::Mutex;
+
+use bytemuck::{AnyBitPattern, NoUninit};
+
+/// Alignment of every buffer: a cache line, and an AVX-512 register.
+const ALIGN: usize = 64;
+/// Bytes past the end that a kernel may read (never use): one register.
+const SLACK: usize = 64;
+/// Freed memory that the pool keeps at most; beyond it, memory goes back to the system.
+const POOL_BYTES: usize = 1 << 30;
+/// Buffers below this size are left to the system allocator, which is good at them.
+const POOL_MIN: usize = 1 << 16;
+
+struct Pool {
+    free: BTreeMap<usize, Vec<Block>>,
+    bytes: usize,
+}
+
+static POOL: Mutex<Pool> = Mutex::new(Pool { free: BTreeMap::new(), bytes: 0 });
+
+/// An owned allocation: initialised from birth, so stale bytes are still bytes.
+struct Block {
+    ptr: NonNull<u8>,
+    capacity: usize,
+}
+
+// SAFETY: a Block is plain owned memory with no thread affinity.
+unsafe impl Send for Block {}
+// SAFETY: shared access to a Block only reads.
+unsafe impl Sync for Block {}
+
+impl Block {
+    fn layout(capacity: usize) -> Layout {
+        Layout::from_size_align(capacity, ALIGN).expect("a buffer's size fits in isize")
+    }
+
+    fn new(capacity: usize) -> Block {
+        let layout = Self::layout(capacity);
+        // SAFETY: capacity is at least SLACK, so the layout is not empty.
+        let ptr = unsafe { alloc_zeroed(layout) };
+        let Some(ptr) = NonNull::new(ptr) else { handle_alloc_error(layout) };
+        Block { ptr, capacity }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this very layout.
+        unsafe { dealloc(self.ptr.as_ptr(), Self::layout(self.capacity)) }
+    }
+}
+
+/// A 64-byte aligned run of bytes. Contents are unspecified until written.
+pub struct Buffer {
+    block: Option<Block>,
+    len: usize,
+}
+
+impl Buffer {
+    /// `len` bytes of unspecified contents.
+    pub fn uninit(len: usize) -> Buffer {
+        let capacity = size_class(len + SLACK);
+        let reused = (capacity >= POOL_MIN).then(|| take(capacity)).flatten();
+        Buffer { block: Some(reused.unwrap_or_else(|| Block::new(capacity))), len }
+    }
+
+    /// `len` zero bytes.
+    pub fn zeroed(len: usize) -> Buffer {
+        let mut buffer = Buffer::uninit(len);
+        buffer.as_mut_slice::<u8>().fill(0);
+        buffer
+    }
+
+    /// Memory that is kept for long: exactly sized, never from the pool.
+    pub fn exact(len: usize) -> Buffer {
+        Buffer { block: Some(Block::new((len + SLACK).next_multiple_of(ALIGN))), len }
+    }
+
+    fn block(&self) -> &Block {
+        self.block.as_ref().expect("a live buffer has its block")
+    }
+
+    /// The whole buffer as elements.
+    pub fn as_slice<T: AnyBitPattern>(&self) -> &[T] {
+        let count = self.len / size_of::<T>();
+        // SAFETY: the block is initialised, aligned to 64, at least `len` bytes, and T takes any bits.
+        unsafe { std::slice::from_raw_parts(self.block().ptr.as_ptr().cast(), count) }
+    }
+
+    /// The whole buffer as elements to write.
+    pub fn as_mut_slice<T: AnyBitPattern + NoUninit>(&mut self) -> &mut [T] {
+        let count = self.len / size_of::<T>();
+        // SAFETY: as in `as_slice`, and `&mut self` makes it the only reference.
+        unsafe { std::slice::from_raw_parts_mut(self.block().ptr.as_ptr().cast(), count) }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if let Some(block) = self.block.take().filter(|b| b.capacity >= POOL_MIN) {
+            give(block);
+        }
+    }
+}
+
+/// Sizes are rounded up to an eighth of their power of two, so that near sizes share memory.
+fn size_class(bytes: usize) -> usize {
+    let step = (bytes.next_power_of_two() / 8).max(ALIGN);
+    bytes.next_multiple_of(step)
+}
+
+fn take(capacity: usize) -> Option<Block> {
+    let mut pool = POOL.lock().ok()?;
+    let block = pool.free.get_mut(&capacity)?.pop()?;
+    pool.bytes -= capacity;
+    Some(block)
+}
+
+fn give(block: Block) {
+    let Ok(mut pool) = POOL.lock() else { return };
+    if block.capacity == size_class(block.capacity) && pool.bytes + block.capacity <= POOL_BYTES {
+        pool.bytes += block.capacity;
+        pool.free.entry(block.capacity).or_default().push(block);
+    }
+}
+
+/// Gives the pool's memory back to the system (between the stages of a pipeline, say).
+pub fn trim_pool() {
+    if let Ok(mut pool) = POOL.lock() {
+        pool.free.clear();
+        pool.bytes = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A buffer is aligned and as long as asked for, whichever way it was had.
+    #[test]
+    fn aligned_and_sized() {
+        for len in [0, 1, 63, 4096, 1 << 20, (1 << 20) + 12] {
+            for buffer in [Buffer::uninit(len), Buffer::zeroed(len), Buffer::exact(len)] {
+                assert_eq!(buffer.as_slice::<u8>().len(), len);
+                assert_eq!(buffer.as_slice::<u8>().as_ptr() as usize % ALIGN, 0);
+            }
+        }
+    }
+
+    /// Zeroed memory is zero also when the pool hands out used memory.
+    #[test]
+    fn zeroed_after_reuse() {
+        Buffer::uninit(1 << 18).as_mut_slice::<u8>().fill(7);
+        assert!(Buffer::zeroed(1 << 18).as_slice::<u8>().iter().all(|&b| b == 0));
+    }
+}

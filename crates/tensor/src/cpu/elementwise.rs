@@ -1,0 +1,75 @@
+//! Kernels that treat each element alone.
+
+use rayon::prelude::*;
+
+use super::isa::{isa, simd_fn};
+use super::math::Element;
+use crate::cpu::Buffer;
+use crate::{DType, Tensor};
+
+/// Elements that one task takes: enough to be worth a task, few enough to share out.
+const GRAIN: usize = 1 << 14;
+
+/// Runs `$body` with `$T` standing for the element type of a dtype.
+macro_rules! with_element {
+    ($dtype:expr, $T:ident => $body:expr) => {
+        match $dtype {
+            $crate::DType::F32 => {
+                type $T = f32;
+                $body
+            }
+            $crate::DType::BF16 => {
+                type $T = half::bf16;
+                $body
+            }
+            $crate::DType::F16 => panic!("activations are f32 or bf16"),
+        }
+    };
+}
+pub(crate) use with_element;
+
+simd_fn! {
+    fn map_slice<X: Element, Y: Element, F: Fn(f32) -> f32>(x: &[X], y: &mut [Y], f: &F) {
+        for (y, x) in y.iter_mut().zip(x) {
+            *y = Y::from_f32(f(x.to_f32()));
+        }
+    }
+}
+
+simd_fn! {
+    fn zip_slice<T: Element, F: Fn(f32, f32) -> f32>(a: &[T], b: &[T], y: &mut [T], f: &F) {
+        for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
+            *y = T::from_f32(f(a.to_f32(), b.to_f32()));
+        }
+    }
+}
+
+/// `f` of every element.
+pub(crate) fn map(x: &Tensor, f: impl Fn(f32) -> f32 + Sync) -> Tensor {
+    with_element!(x.dtype(), T => map_as::<T, T>(x, f))
+}
+
+fn map_as<X: Element, Y: Element>(x: &Tensor, f: impl Fn(f32) -> f32 + Sync) -> Tensor {
+    let mut out = Buffer::uninit(x.numel() * size_of::<Y>());
+    let chunks = out.as_mut_slice::<Y>().par_chunks_mut(GRAIN);
+    chunks.zip(x.elements::<X>().par_chunks(GRAIN)).for_each(|(y, x)| map_slice(isa(), x, y, &f));
+    Tensor::new(out, x.shape(), Y::DTYPE)
+}
+
+/// `f` of every pair of elements of two tensors of one shape and dtype.
+pub(crate) fn zip(a: &Tensor, b: &Tensor, f: impl Fn(f32, f32) -> f32 + Sync) -> Tensor {
+    assert_eq!(a.shape(), b.shape());
+    assert_eq!(a.dtype(), b.dtype());
+    let mut out = Buffer::uninit(a.numel() * a.dtype().size());
+    with_element!(a.dtype(), T => {
+        let chunks = out.as_mut_slice::<T>().par_chunks_mut(GRAIN);
+        let inputs = a.elements::<T>().par_chunks(GRAIN).zip(b.elements::<T>().par_chunks(GRAIN));
+        chunks.zip(inputs).for_each(|(y, (a, b))| zip_slice(isa(), a, b, y, &f));
+    });
+    Tensor::new(out, a.shape(), a.dtype())
+}
+
+/// Rounds to another dtype.
+pub(crate) fn convert(x: &Tensor, dtype: DType) -> Tensor {
+    with_element!(x.dtype(), X => with_element!(dtype, Y => map_as::<X, Y>(x, |x| x)))
+}

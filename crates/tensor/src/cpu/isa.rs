@@ -1,0 +1,112 @@
+//! Which instructions this CPU has, and functions compiled once for each set.
+
+use std::sync::OnceLock;
+
+/// An instruction set that kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isa {
+    /// Plain Rust, for any CPU.
+    Portable,
+    /// aarch64 with NEON.
+    Neon,
+    /// x86-64 with AVX2, FMA and F16C.
+    Avx2,
+    /// x86-64 with AVX-512 F, BW, DQ and VL.
+    Avx512,
+    /// The same with AVX-512 BF16.
+    Avx512Bf16,
+}
+
+impl Isa {
+    const ALL: [(Isa, &'static str); 5] = [
+        (Isa::Portable, "portable"),
+        (Isa::Neon, "neon"),
+        (Isa::Avx2, "avx2"),
+        (Isa::Avx512, "avx512"),
+        (Isa::Avx512Bf16, "avx512bf16"),
+    ];
+
+    /// The name that `CALOTYPE_ISA` takes.
+    pub fn name(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+
+    /// Whether products of bf16 numbers are an instruction here.
+    pub fn has_bf16(self) -> bool {
+        self == Isa::Avx512Bf16
+    }
+
+    /// All the sets that this CPU has, from least to most.
+    pub fn available() -> Vec<Isa> {
+        Self::ALL.iter().map(|&(isa, _)| isa).filter(|isa| isa.detected()).collect()
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn detected(self) -> bool {
+        let avx2 = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        let avx512 = avx2
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl");
+        match self {
+            Isa::Portable => true,
+            Isa::Neon => false,
+            Isa::Avx2 => avx2,
+            Isa::Avx512 => avx512,
+            Isa::Avx512Bf16 => avx512 && is_x86_feature_detected!("avx512bf16"),
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn detected(self) -> bool {
+        self == Isa::Portable || (self == Isa::Neon && cfg!(target_arch = "aarch64"))
+    }
+}
+
+/// The best instruction set of this CPU, or the one that the environment variable
+/// `CALOTYPE_ISA` names (`portable`, `avx2`, …), if the CPU has it.
+pub fn isa() -> Isa {
+    static BEST: OnceLock<Isa> = OnceLock::new();
+    *BEST.get_or_init(|| {
+        let available = Isa::available();
+        let asked = std::env::var("CALOTYPE_ISA").ok();
+        let named = available.iter().find(|isa| Some(isa.name()) == asked.as_deref());
+        *named.or(available.last()).unwrap_or(&Isa::Portable)
+    })
+}
+
+/// Declares a function whose body is compiled once for each instruction set; the
+/// function takes the set as its first argument. Loops in it are left to the
+/// compiler to vectorise.
+macro_rules! simd_fn {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$($g:ident: $bound:path),+>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
+        $vis fn $name $(<$($g: $bound),+>)? (isa: $crate::cpu::isa::Isa, $($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            #[allow(clippy::too_many_arguments)]
+            fn body $(<$($g: $bound),+>)? ($($arg: $ty),*) $(-> $ret)? $body
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            #[allow(clippy::too_many_arguments)]
+            fn avx2 $(<$($g: $bound),+>)? ($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+            #[allow(clippy::too_many_arguments)]
+            fn avx512 $(<$($g: $bound),+>)? ($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+            match isa {
+                // SAFETY: an Isa is only ever had by detection, so the CPU has these instructions.
+                #[cfg(target_arch = "x86_64")]
+                $crate::cpu::isa::Isa::Avx2 => unsafe { avx2($($arg),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                $crate::cpu::isa::Isa::Avx512 | $crate::cpu::isa::Isa::Avx512Bf16 => unsafe { avx512($($arg),*) },
+                _ => body($($arg),*),
+            }
+        }
+    };
+}
+pub(crate) use simd_fn;

@@ -1,0 +1,33 @@
+//! Sums and products of tensors of one shape.
+
+use crate::Tensor;
+use crate::cpu::elementwise;
+use crate::tape::record;
+
+/// a + b, of one shape and dtype.
+pub fn add(a: &Tensor, b: &Tensor) -> Tensor {
+    let y = elementwise::zip(a, b, |a, b| a + b);
+    record(y, &[Some(a), Some(b)], |dy| vec![Some(dy.clone()), Some(dy.clone())])
+}
+
+/// a · b, element by element, of one shape and dtype.
+pub fn mul(a: &Tensor, b: &Tensor) -> Tensor {
+    let y = elementwise::zip(a, b, |a, b| a * b);
+    let (ka, kb) = (a.detach(), b.detach());
+    record(y, &[Some(a), Some(b)], move |dy| vec![Some(mul(dy, &kb)), Some(mul(dy, &ka))])
+}
+
+/// factor · x.
+pub fn scale(x: &Tensor, factor: f32) -> Tensor {
+    let y = elementwise::map(x, |x| x * factor);
+    record(y, &[Some(x)], move |dy| vec![Some(scale(dy, factor))])
+}
+
+/// The linear combination Σ factorᵢ · xᵢ of at least one tensor, of one shape and dtype.
+pub fn lincomb(terms: &[(f32, &Tensor)]) -> Tensor {
+    let (&(first, x), rest) = terms.split_first().expect("at least one term");
+    rest.iter().fold(scale(x, first), |sum, &(factor, x)| {
+        let y = elementwise::zip(&sum, x, |sum, x| sum + factor * x);
+        record(y, &[Some(&sum), Some(x)], move |dy| vec![Some(dy.clone()), Some(scale(dy, factor))])
+    })
+}

@@ -1,0 +1,244 @@
+//! Reverse-mode automatic differentiation: what was computed, and how to go back.
+//!
+//! A tensor that depends on a [variable](crate::Tensor::var) carries a [`Node`].
+//! Nodes hold their inputs' nodes, never their data: what the way back needs, an
+//! op's closure keeps, and it is freed as soon as the op has been gone back through.
+
+use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::Tensor;
+use crate::ops;
+
+/// Takes the gradient of an op's output, gives those of its inputs (None: not needed).
+type Backward = Box<dyn FnOnce(&Tensor) -> Vec<Option<Tensor>> + Send>;
+
+/// One recorded op, or a leaf.
+pub(crate) struct Node {
+    /// Grows with every node, so that a node's inputs always have smaller ids.
+    id: u64,
+    inputs: Vec<Option<Arc<Node>>>,
+    /// None for a leaf, and once it has been gone back through.
+    backward: Mutex<Option<Backward>>,
+    leaf: bool,
+}
+
+impl Node {
+    fn new(inputs: Vec<Option<Arc<Node>>>, backward: Option<Backward>) -> Arc<Node> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let leaf = backward.is_none();
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Node { id, inputs, backward: Mutex::new(backward), leaf })
+    }
+
+    pub(crate) fn leaf() -> Arc<Node> {
+        Node::new(Vec::new(), None)
+    }
+}
+
+impl Drop for Node {
+    /// Without recursion: a deep network is a long chain.
+    fn drop(&mut self) {
+        let mut stack: Vec<_> = self.inputs.drain(..).flatten().collect();
+        while let Some(node) = stack.pop() {
+            if let Some(mut node) = Arc::into_inner(node) {
+                stack.extend(node.inputs.drain(..).flatten());
+            }
+        }
+    }
+}
+
+/// Attaches to `output` the way back to `inputs`, if any of them requires a gradient.
+///
+/// `backward` takes the gradient of `output` and returns one entry for each input, in order;
+/// it may return None where [`needs`] says that the input requires none.
+pub(crate) fn record(
+    output: Tensor,
+    inputs: &[Option<&Tensor>],
+    backward: impl FnOnce(&Tensor) -> Vec<Option<Tensor>> + Send + 'static,
+) -> Tensor {
+    let nodes: Vec<_> = inputs.iter().map(|t| t.and_then(|t| t.node.clone())).collect();
+    if nodes.iter().all(Option::is_none) {
+        return output;
+    }
+    output.with_node(Some(Node::new(nodes, Some(Box::new(backward)))))
+}
+
+/// Whether an optional input of an op requires a gradient.
+pub(crate) fn needs(input: Option<&Tensor>) -> bool {
+    input.is_some_and(Tensor::requires_grad)
+}
+
+/// The gradients of leaves, by leaf.
+#[derive(Default)]
+pub struct Gradients(HashMap<u64, Tensor>);
+
+impl Gradients {
+    /// The gradient of a leaf, None where the result does not depend on it.
+    pub fn get(&self, leaf: &Tensor) -> Option<&Tensor> {
+        self.0.get(&leaf.node.as_ref()?.id)
+    }
+
+    /// Takes the gradient of a leaf out.
+    pub fn take(&mut self, leaf: &Tensor) -> Option<Tensor> {
+        self.0.remove(&leaf.node.as_ref()?.id)
+    }
+}
+
+/// Names a leaf in [`Tensor::backward_with`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LeafId(u64);
+
+impl Tensor {
+    /// The leaf's name, None where the tensor requires no gradient.
+    pub fn leaf_id(&self) -> Option<LeafId> {
+        self.node.as_ref().map(|node| LeafId(node.id))
+    }
+
+    /// Goes back from this tensor with a gradient of ones, and collects the leaves' gradients.
+    /// What the ops kept is freed on the way: it can be done once.
+    pub fn backward(&self) -> Gradients {
+        let ones = Tensor::full(self.shape(), 1.0, self.dtype());
+        let mut gradients = Gradients::default();
+        self.backward_with(ones, &mut |leaf, grad| {
+            gradients.0.insert(leaf.0, grad);
+        });
+        gradients
+    }
+
+    /// Goes back with the gradient `seed`; `on_grad` gets each leaf's gradient the moment it is complete,
+    /// so that an optimizer can use it up while the rest is still being computed.
+    pub fn backward_with(&self, seed: Tensor, on_grad: &mut dyn FnMut(LeafId, Tensor)) {
+        assert_eq!(self.shape(), seed.shape(), "the gradient has the tensor's shape");
+        let Some(root) = self.node.clone() else { return };
+        let mut pending = count_uses(&root);
+        let mut grads = HashMap::from([(root.id, seed)]);
+        let mut heap = BinaryHeap::from([ById(root.clone())]);
+        if root.leaf {
+            on_grad(LeafId(root.id), grads.remove(&root.id).expect("just inserted"));
+            return;
+        }
+        let mut queued = HashSet::from([root.id]);
+        while let Some(ById(node)) = heap.pop() {
+            // None: every path to it gave no gradient. Its inputs are then owed one use less.
+            let input_grads = match grads.remove(&node.id) {
+                Some(grad) => take_backward(&node)(&grad),
+                None => vec![None; node.inputs.len()],
+            };
+            assert_eq!(input_grads.len(), node.inputs.len(), "one gradient an input");
+            for (input, grad) in node.inputs.iter().zip(input_grads) {
+                let Some(input) = input else { continue };
+                accumulate(&mut grads, input.id, grad);
+                if !input.leaf {
+                    if queued.insert(input.id) {
+                        heap.push(ById(input.clone()));
+                    }
+                    continue;
+                }
+                let left = pending.get_mut(&input.id).expect("every leaf was counted");
+                *left -= 1;
+                if *left == 0
+                    && let Some(grad) = grads.remove(&input.id)
+                {
+                    on_grad(LeafId(input.id), grad);
+                }
+            }
+        }
+    }
+}
+
+fn take_backward(node: &Node) -> Backward {
+    let mut backward = node.backward.lock().unwrap_or_else(|e| e.into_inner());
+    backward.take().expect("a graph is gone back through once")
+}
+
+fn accumulate(grads: &mut HashMap<u64, Tensor>, id: u64, grad: Option<Tensor>) {
+    let Some(grad) = grad else { return };
+    let sum = match grads.remove(&id) {
+        Some(so_far) => ops::add(&so_far, &grad),
+        None => grad,
+    };
+    grads.insert(id, sum);
+}
+
+/// How often each leaf below `root` is used.
+fn count_uses(root: &Arc<Node>) -> HashMap<u64, usize> {
+    let mut uses = HashMap::new();
+    walk(root, &mut |leaf| *uses.entry(leaf.id).or_insert(0) += 1);
+    uses
+}
+
+/// Calls `on_leaf` for every edge to a leaf below `root`.
+fn walk(root: &Arc<Node>, on_leaf: &mut dyn FnMut(&Arc<Node>)) {
+    let mut seen = HashSet::from([root.id]);
+    let mut stack = vec![root.clone()];
+    while let Some(node) = stack.pop() {
+        for input in node.inputs.iter().flatten() {
+            if input.leaf {
+                on_leaf(input);
+            } else if seen.insert(input.id) {
+                stack.push(input.clone());
+            }
+        }
+    }
+}
+
+/// Orders nodes by age, so that the heap gives the youngest first: no node before all that use it.
+struct ById(Arc<Node>);
+
+impl PartialEq for ById {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+impl Eq for ById {}
+impl PartialOrd for ById {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for ById {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.id.cmp(&other.0.id)
+    }
+}
+
+/// Computes `f(inputs)` without keeping what its ops would keep: the way back computes it again.
+///
+/// Leaves that `f` uses besides `inputs` (a block's own parameters) get their gradients too.
+/// `f` must give the same result both times.
+pub fn checkpoint(f: impl Fn(&[Tensor]) -> Tensor + Send + 'static, inputs: &[Tensor]) -> Tensor {
+    let run = move |inputs: &[Tensor]| {
+        let fresh = |t: &Tensor| if t.requires_grad() { t.detach().var() } else { t.clone() };
+        let vars: Vec<Tensor> = inputs.iter().map(fresh).collect();
+        let y = f(&vars);
+        (vars, y)
+    };
+    let (vars, y) = run(inputs);
+    let Some(root) = y.node.clone() else { return y };
+    let mut leaves: Vec<Arc<Node>> = Vec::new();
+    let mut seen: HashSet<u64> = vars.iter().filter_map(|v| v.node.as_ref()).map(|n| n.id).collect();
+    walk(&root, &mut |leaf| {
+        if seen.insert(leaf.id) {
+            leaves.push(leaf.clone());
+        }
+    });
+    leaves.sort_by_key(|leaf| leaf.id);
+    let output = y.detach();
+    drop((y, root));
+    let mut nodes: Vec<_> = inputs.iter().map(|t| t.node.clone()).collect();
+    nodes.extend(leaves.iter().cloned().map(Some));
+    let inputs = inputs.to_vec();
+    let backward: Backward = Box::new(move |dy| {
+        let (vars, y) = run(&inputs);
+        let mut grads = HashMap::new();
+        y.backward_with(dy.clone(), &mut |leaf, grad| {
+            grads.insert(leaf.0, grad);
+        });
+        let ids = vars.iter().map(|v| v.node.as_ref().map(|n| n.id));
+        let ids = ids.chain(leaves.iter().map(|leaf| Some(leaf.id)));
+        ids.map(|id| id.and_then(|id| grads.remove(&id))).collect()
+    });
+    output.with_node(Some(Node::new(nodes, Some(backward))))
+}
