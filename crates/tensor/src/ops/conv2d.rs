@@ -1,6 +1,10 @@
-//! Convolutions over NHWC images.
+//! Convolutions over NHWC images, as implicit matrix products.
 
-use crate::{Tensor, Weight};
+use crate::cpu::gemm::{Epilogue, Gemm, gemm};
+use crate::cpu::operand::{Panels, Rows, Window};
+use crate::ops::Activation;
+use crate::tape::{needs, record};
+use crate::{DType, Tensor, Weight, ops};
 
 /// Where an image is padded with zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,14 +24,88 @@ pub struct Conv {
     pub padding: Padding,
 }
 
+impl Conv {
+    /// The window of a `kernel` over an image of height and width `size`.
+    fn window(&self, size: [usize; 2], kernel: [usize; 2]) -> Window {
+        let (pad, padded) = match self.padding {
+            Padding::Same => (kernel[0] / 2, kernel[0] / 2 * 2),
+            Padding::BottomRight => (0, 1),
+        };
+        let out = |i: usize| (size[i] + padded - kernel[i]) / self.stride + 1;
+        Window { size, rows: [out(0), out(1)], kernel, stride: self.stride, pad, transposed: false }
+    }
+}
+
 /// x (B, H, W, I) → (B, Ho, Wo, O): convolution + bias (O) + shift (B, O) + residual (B, Ho, Wo, O).
 pub fn conv2d(
-    _x: &Tensor,
-    _w: &Weight,
-    _bias: Option<&Tensor>,
-    _conv: Conv,
-    _shift: Option<&Tensor>,
-    _residual: Option<&Tensor>,
+    x: &Tensor,
+    w: &Weight,
+    bias: Option<&Tensor>,
+    conv: Conv,
+    shift: Option<&Tensor>,
+    residual: Option<&Tensor>,
 ) -> Tensor {
-    panic!("not yet")
+    let &[batch, height, width, channels] = x.shape() else { panic!("images are (B, H, W, C)") };
+    assert_eq!(channels, w.inp(), "channels of a convolution");
+    let window = conv.window([height, width], w.kernel);
+    let [ho, wo] = window.rows;
+    let y = gemm(&Gemm {
+        m: batch * ho * wo,
+        n: w.out(),
+        k: channels,
+        taps: w.packed.taps,
+        a: Rows::Image(x, window),
+        b: Panels::Packed(&w.packed),
+        epilogue: Epilogue { bias, shift, act: Activation::None, residual },
+        dtype: x.dtype(),
+    });
+    let y = Tensor::new(y, &[batch, ho, wo, w.out()], x.dtype());
+    let (kx, kw) = (needs(w.source.as_ref()).then(|| x.detach()), w.clone());
+    let (needs_x, needs_bias) = (needs(Some(x)), needs(bias));
+    let (bias_dtype, shift_dtype) =
+        (bias.map(Tensor::dtype), shift.filter(|s| s.requires_grad()).map(Tensor::dtype));
+    record(y, &[Some(x), w.source.as_ref(), bias, shift, residual], move |dy| {
+        let dx = needs_x.then(|| input_gradient(dy, &kw, window));
+        let dw = kx.map(|x| kw.gradient(&weight_gradient(dy, &x, window)));
+        let db = needs_bias.then(|| ops::sum_rows(dy).to_dtype(bias_dtype.unwrap_or(DType::F32)));
+        let ds = shift_dtype.map(|dtype| ops::sum_images(dy).to_dtype(dtype));
+        vec![dx, dw, db, ds, Some(dy.clone())]
+    })
+}
+
+/// dx (B, H, W, I): each pixel gathers from the windows that hold it.
+fn input_gradient(dy: &Tensor, w: &Weight, window: Window) -> Tensor {
+    let batch = dy.dim(0);
+    let [height, width] = window.size;
+    let back = Window { size: window.rows, rows: window.size, transposed: true, ..window };
+    let dx = gemm(&Gemm {
+        m: batch * height * width,
+        n: w.inp(),
+        k: w.out(),
+        taps: w.packed.taps,
+        a: Rows::Image(dy, back),
+        b: Panels::Transposed(&w.packed),
+        epilogue: Epilogue::NONE,
+        dtype: dy.dtype(),
+    });
+    Tensor::new(dx, &[batch, height, width, w.inp()], dy.dtype())
+}
+
+/// dW of each kernel position, (O, I), in f32.
+fn weight_gradient(dy: &Tensor, x: &Tensor, window: Window) -> Vec<Tensor> {
+    let (out, inp) = (dy.last_dim(), x.last_dim());
+    let tap_gradient = |tap| {
+        let dw = gemm(&Gemm {
+            m: out,
+            n: inp,
+            k: dy.numel() / out,
+            taps: 1,
+            a: Rows::Transposed(dy),
+            b: Panels::Image(x, window, tap),
+            epilogue: Epilogue::NONE,
+            dtype: DType::F32,
+        });
+        Tensor::new(dw, &[out, inp], DType::F32)
+    };
+    (0..window.kernel[0] * window.kernel[1]).map(tap_gradient).collect()
 }

@@ -1,0 +1,50 @@
+//! Times the kernels on SDXL's shapes: `cargo run --release --example peak`.
+
+use std::time::Instant;
+
+use calotype_tensor::ops::{self, Activation, Conv, Padding};
+use calotype_tensor::{DType, Tensor, Weight};
+
+/// Median seconds of `runs` runs.
+fn time(runs: usize, mut f: impl FnMut()) -> f64 {
+    f();
+    let mut seconds: Vec<f64> = (0..runs)
+        .map(|_| {
+            let start = Instant::now();
+            f();
+            start.elapsed().as_secs_f64()
+        })
+        .collect();
+    seconds.sort_by(f64::total_cmp);
+    seconds[runs / 2]
+}
+
+fn report(name: &str, flop: f64, seconds: f64) {
+    eprintln!("{name:44} {:8.2} ms {:7.1} GFLOP/s", seconds * 1e3, flop / seconds / 1e9);
+}
+
+fn main() {
+    let dtype = if std::env::args().any(|a| a == "bf16") { DType::BF16 } else { DType::F32 };
+    let store = if std::env::args().any(|a| a == "f16") { DType::F16 } else { dtype };
+    for (m, k, n) in [
+        (2048, 2048, 2048),
+        (2048, 640, 5120),
+        (512, 1280, 10240),
+        (512, 5120, 1280),
+        (8192, 320, 320),
+        (154, 2048, 1280),
+        (2, 1280, 1280),
+    ] {
+        let x = Tensor::full(&[m, k], 0.5, dtype);
+        let w = Weight::linear(&vec![0; n * k * 2], DType::BF16, n, k, store);
+        let s = time(9, || drop(ops::linear(&x, &w, None, Activation::None, None)));
+        report(&format!("linear {m} {k} {n}"), 2.0 * (m * k * n) as f64, s);
+    }
+    for (b, h, i, o) in [(2, 32, 640, 640), (2, 64, 320, 320), (2, 16, 1280, 1280), (1, 256, 256, 256)] {
+        let x = Tensor::full(&[b, h, h, i], 0.5, dtype);
+        let w = Weight::conv(&vec![0; o * i * 18], DType::BF16, [o, i, 3, 3], store);
+        let conv = Conv { stride: 1, padding: Padding::Same };
+        let s = time(5, || drop(ops::conv2d(&x, &w, None, conv, None, None)));
+        report(&format!("conv 3x3 {b} {h}x{h} {i} {o}"), 18.0 * (b * h * h * i * o) as f64, s);
+    }
+}

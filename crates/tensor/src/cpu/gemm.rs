@@ -1,0 +1,278 @@
+//! Matrix products with fused epilogues: linear layers and, through [`Rows::Image`], convolutions.
+//!
+//! C (m, n) = A (m, taps · k) B (taps · k, n), cut into blocks of `MC` rows and `NC` columns that tasks
+//! take. A block goes through k in chunks of `KC`; in each, one panel of B stays in the first-level
+//! cache while all the block's rows pass by (Goto & van de Geijn, "Anatomy of High-Performance Matrix
+//! Multiplication"). Every element is summed over k in one order, whatever the number of threads.
+
+use half::bf16;
+use rayon::prelude::*;
+
+use super::Buffer;
+use super::elementwise::with_element;
+use super::isa::{Isa, isa, simd_fn};
+use super::math::{self, Element};
+use super::micro::{self, Micro};
+use super::operand::{Chunk, Panels, Rows};
+use crate::ops::Activation;
+use crate::{DType, Tensor};
+
+/// Rows of a block: a multiple of every kernel's MR.
+pub(super) const MC: usize = 96;
+/// Columns of a block.
+const NC: usize = 256;
+/// Depth of a chunk: a panel of it is 16 KiB.
+pub(super) const KC: usize = 256;
+
+/// Calls `$body` with `$M` standing for this CPU's kernel; `$bf16`: the one that multiplies bf16, if there is one.
+macro_rules! with_micro {
+    ($bf16:expr, $M:ident => $body:expr) => {
+        match isa() {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 if $bf16 => {
+                type $M = micro::Avx512Bf16;
+                $body
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 | Isa::Avx512Bf16 => {
+                type $M = micro::Avx512;
+                $body
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => {
+                type $M = micro::Avx2;
+                $body
+            }
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => {
+                type $M = micro::Neon;
+                $body
+            }
+            _ => {
+                type $M = micro::Portable;
+                $body
+            }
+        }
+    };
+}
+pub(super) use with_micro;
+
+/// What is added to a product, and what is done to the sum.
+pub(crate) struct Epilogue<'a> {
+    /// (n): added to every row.
+    pub(crate) bias: Option<&'a Tensor>,
+    /// (images, n): added to each image's rows.
+    pub(crate) shift: Option<&'a Tensor>,
+    /// Applied after bias and shift.
+    pub(crate) act: Activation,
+    /// (m, n), of the output's dtype: added last.
+    pub(crate) residual: Option<&'a Tensor>,
+}
+
+impl Epilogue<'_> {
+    pub(crate) const NONE: Epilogue<'static> =
+        Epilogue { bias: None, shift: None, act: Activation::None, residual: None };
+}
+
+/// One product.
+pub(crate) struct Gemm<'a> {
+    pub(crate) m: usize,
+    pub(crate) n: usize,
+    /// Depth of one tap.
+    pub(crate) k: usize,
+    /// 1, or a convolution's kernel positions.
+    pub(crate) taps: usize,
+    pub(crate) a: Rows<'a>,
+    pub(crate) b: Panels<'a>,
+    pub(crate) epilogue: Epilogue<'a>,
+    /// Of the output.
+    pub(crate) dtype: DType,
+}
+
+/// An output that tasks write disjoint parts of.
+#[derive(Clone, Copy)]
+pub(super) struct SharedOut(pub(super) *mut u8);
+// SAFETY: tasks write disjoint ranges, and the buffer outlives them.
+unsafe impl Send for SharedOut {}
+// SAFETY: as above.
+unsafe impl Sync for SharedOut {}
+
+impl SharedOut {
+    /// `len` elements from `start` on.
+    ///
+    /// # Safety
+    /// The range lies in the buffer, and no one else touches it during the slice's life.
+    pub(super) unsafe fn slice<'a, T>(self, start: usize, len: usize) -> &'a mut [T] {
+        // SAFETY: the caller's promise; buffers are aligned for every element type.
+        unsafe { std::slice::from_raw_parts_mut(self.0.cast::<T>().add(start), len) }
+    }
+}
+
+/// Whether GEGLU can be an epilogue: its two halves must be whole panels.
+pub(crate) fn fuses_geglu(n: usize) -> bool {
+    n.is_multiple_of(2 * super::pack::panel_width(isa()))
+}
+
+/// Computes the product: a buffer of (m, n) elements, (m, n / 2) for GEGLU.
+pub(crate) fn gemm(g: &Gemm) -> Buffer {
+    let bf16 = g.a.dtype() == DType::BF16 && g.b.dtype() == DType::BF16;
+    with_micro!(bf16, M => run::<M>(g))
+}
+
+fn run<M: Micro>(g: &Gemm) -> Buffer {
+    let width = if g.epilogue.act == Activation::Geglu { g.n / 2 } else { g.n };
+    let mut out = Buffer::uninit(g.m * width * g.dtype.size());
+    let shared = SharedOut(out.as_mut_slice::<u8>().as_mut_ptr());
+    let bias = g.epilogue.bias.map(Tensor::to_vec);
+    let shift = g.epilogue.shift.map(Tensor::to_vec);
+    let panels = g.n.div_ceil(M::NR);
+    let row_blocks = g.m.div_ceil(MC);
+    // Few rows: narrower blocks, so that there is work for every core.
+    let per_block = (NC / M::NR).min((panels * row_blocks).div_ceil(16)).next_multiple_of(2);
+    let blocks = row_blocks * panels.div_ceil(per_block);
+    (0..blocks).into_par_iter().for_each(|task| {
+        let first = task / row_blocks * per_block;
+        let block = Block::<M> {
+            g,
+            m0: task % row_blocks * MC,
+            rows: MC.min(g.m - task % row_blocks * MC),
+            first_panel: first,
+            panels: per_block.min(panels - first),
+            width,
+            _kernel: std::marker::PhantomData,
+        };
+        let c = block.multiply();
+        with_element!(g.dtype, T => block.finish::<T>(&c, bias.as_deref(), shift.as_deref(), shared));
+    });
+    out
+}
+
+/// A task's part of the output.
+struct Block<'a, M> {
+    g: &'a Gemm<'a>,
+    m0: usize,
+    rows: usize,
+    first_panel: usize,
+    panels: usize,
+    /// Columns of the output.
+    width: usize,
+    _kernel: std::marker::PhantomData<M>,
+}
+
+impl<M: Micro> Block<'_, M> {
+    fn tiles(&self) -> usize {
+        self.rows.div_ceil(M::MR)
+    }
+
+    /// Which panel of B the block's `i`-th is. GEGLU takes its two halves in turns.
+    fn panel(&self, i: usize) -> usize {
+        let i = self.first_panel + i;
+        let half = self.g.n / M::NR / 2;
+        if self.g.epilogue.act == Activation::Geglu { i % 2 * half + i / 2 } else { i }
+    }
+
+    /// The product before the epilogue: tiles, for each panel.
+    fn multiply(&self) -> Buffer {
+        let (g, tiles) = (self.g, self.tiles());
+        let mut c = Buffer::uninit(self.panels * tiles * M::MR * M::NR * 4);
+        let c_tiles = c.as_mut_slice::<f32>();
+        let mut rows = g.a.gather::<M>(self.m0, self.rows);
+        let mut scratch = Buffer::uninit(KC * M::NR * size_of::<M::E>());
+        let mut first = true;
+        for tap in 0..g.taps {
+            for k0 in (0..g.k).step_by(KC) {
+                let chunk = Chunk { tap, k0, len: KC.min(g.k - k0) };
+                let pointers = rows.pointers(&chunk);
+                for i in 0..self.panels {
+                    let panel = g.b.panel::<M>(self.panel(i), &chunk, scratch.as_mut_slice());
+                    let tile_row = &mut c_tiles[i * tiles * M::MR * M::NR..][..tiles * M::MR * M::NR];
+                    for (tile, rows) in
+                        tile_row.chunks_exact_mut(M::MR * M::NR).zip(pointers.chunks_exact(M::MR))
+                    {
+                        let len = chunk.len.next_multiple_of(M::PAIR);
+                        // SAFETY: `isa` chose M; `pointers` and `panel` give `len` values each, the tile MR · NR.
+                        unsafe { M::tile(len, rows.as_ptr(), panel, tile.as_mut_ptr(), first) };
+                    }
+                }
+                first = false;
+            }
+        }
+        c
+    }
+
+    /// Epilogue and output, row by row.
+    fn finish<T: Element>(&self, c: &Buffer, bias: Option<&[f32]>, shift: Option<&[f32]>, out: SharedOut) {
+        let (g, c) = (self.g, c.as_slice::<f32>());
+        let geglu = g.epilogue.act == Activation::Geglu;
+        let residual = g.epilogue.residual.map(Tensor::elements::<T>);
+        let rows_per_image = shift.map_or(g.m, |s| g.m / (s.len() / g.n));
+        let mut values = [0.0f32; NC + 64];
+        // GEGLU: `values` holds the first halves, then the gates.
+        let parts = if geglu { 2 } else { 1 };
+        let part = self.panels / parts * M::NR;
+        let n0 = self.first_panel / parts * M::NR;
+        let columns = part.min(self.width - n0);
+        for r in 0..self.rows {
+            let row = self.m0 + r;
+            for i in 0..self.panels {
+                let tile = (i * self.tiles() + r / M::MR) * M::MR * M::NR + r % M::MR * M::NR;
+                let at = i % parts * part + i / parts * M::NR;
+                values[at..at + M::NR].copy_from_slice(&c[tile..tile + M::NR]);
+            }
+            for half in 0..parts {
+                let values = &mut values[half * part..][..columns];
+                let n0 = half * self.width + n0;
+                if let Some(bias) = bias {
+                    add_row(isa(), values, &bias[n0..n0 + columns]);
+                }
+                if let Some(shift) = shift {
+                    add_row(isa(), values, &shift[row / rows_per_image * g.n + n0..][..columns]);
+                }
+            }
+            let (values, gate) = values.split_at_mut(part);
+            activate(isa(), &mut values[..columns], gate, g.epilogue.act);
+            let at = row * self.width + n0;
+            // SAFETY: this task alone writes this row's columns.
+            let out = unsafe { out.slice::<T>(at, columns) };
+            store_row(isa(), &values[..columns], residual.map(|r| &r[at..at + columns]), out);
+        }
+    }
+}
+
+simd_fn! {
+    fn add_row(values: &mut [f32], bias: &[f32]) {
+        for (value, bias) in values.iter_mut().zip(bias) {
+            *value += bias;
+        }
+    }
+}
+
+simd_fn! {
+    fn activate(values: &mut [f32], gate: &[f32], act: Activation) {
+        match act {
+            Activation::None => {}
+            Activation::Silu => values.iter_mut().for_each(|x| *x = math::silu(*x)),
+            Activation::Gelu => values.iter_mut().for_each(|x| *x = math::gelu(*x)),
+            Activation::QuickGelu => values.iter_mut().for_each(|x| *x = math::quick_gelu(*x)),
+            Activation::Geglu => values.iter_mut().zip(gate).for_each(|(x, g)| *x *= math::gelu(*g)),
+        }
+    }
+}
+
+simd_fn! {
+    fn store_row<T: Element>(values: &[f32], residual: Option<&[T]>, out: &mut [T]) {
+        match residual {
+            None => out.iter_mut().zip(values).for_each(|(y, x)| *y = T::from_f32(*x)),
+            Some(r) => out.iter_mut().zip(values).zip(r).for_each(|((y, x), r)| *y = T::from_f32(x + r.to_f32())),
+        }
+    }
+}
+
+/// Zeros that rows outside an image point to.
+pub(super) static ZEROS: [f32; KC] = [0.0; KC];
+
+/// The zero row as elements of type E.
+pub(super) fn zero_row<E: Element>() -> *const E {
+    const { assert!(size_of::<bf16>() <= size_of::<f32>()) };
+    ZEROS.as_ptr().cast()
+}

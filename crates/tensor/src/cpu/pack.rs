@@ -1,0 +1,182 @@
+//! Weights in the kernels' layout, packed once at load.
+
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use super::Buffer;
+use super::isa::{Isa, isa};
+use super::math::Element;
+use crate::DType;
+
+/// A matrix B (k, n), given as the weight (n, k), in panels of `nr` columns: `[panel][k][nr]`, padded with
+/// zeros to whole panels; with `pair` 2, `[panel][k / 2][nr][2]`.
+///
+/// A convolution's k runs over `taps` (kh · kw) times `inp` channels, each tap's channels padded to `pair`.
+pub(crate) struct Packed {
+    data: Buffer,
+    pub(crate) store: DType,
+    pub(crate) out: usize,
+    pub(crate) inp: usize,
+    pub(crate) taps: usize,
+    pub(super) nr: usize,
+    pub(super) pair: usize,
+}
+
+/// Panel width of this CPU's kernels.
+pub(super) fn panel_width(isa: Isa) -> usize {
+    if isa >= Isa::Avx512 { 32 } else { 16 }
+}
+
+/// A stored element, read as f32 from the unaligned bytes of a file.
+trait Stored: bytemuck::Pod + Send + Sync {
+    fn widen(self) -> f32;
+    fn narrow(x: f32) -> Self;
+}
+
+impl Stored for f32 {
+    fn widen(self) -> f32 {
+        self
+    }
+    fn narrow(x: f32) -> f32 {
+        x
+    }
+}
+
+impl Stored for bf16 {
+    fn widen(self) -> f32 {
+        Element::to_f32(self)
+    }
+    fn narrow(x: f32) -> bf16 {
+        Element::from_f32(x)
+    }
+}
+
+impl Stored for f16 {
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+    fn narrow(x: f32) -> f16 {
+        f16::from_f32(x)
+    }
+}
+
+macro_rules! with_stored {
+    ($dtype:expr, $T:ident => $body:expr) => {
+        match $dtype {
+            DType::F32 => {
+                type $T = f32;
+                $body
+            }
+            DType::BF16 => {
+                type $T = bf16;
+                $body
+            }
+            DType::F16 => {
+                type $T = f16;
+                $body
+            }
+        }
+    };
+}
+
+impl Packed {
+    /// Packs (out, inp, taps) row-major elements of type `src_dtype`.
+    pub(crate) fn new(
+        src: &[u8],
+        src_dtype: DType,
+        out: usize,
+        inp: usize,
+        taps: usize,
+        store: DType,
+    ) -> Packed {
+        assert_eq!(
+            src.len(),
+            out * inp * taps * src_dtype.size(),
+            "bytes of a ({out}, {inp}, {taps}) weight"
+        );
+        let nr = panel_width(isa());
+        let pair = if store == DType::BF16 && isa().has_bf16() { 2 } else { 1 };
+        let panels = out.div_ceil(nr);
+        let rows = taps * inp.next_multiple_of(pair);
+        let mut data = Buffer::exact(panels * rows * nr * store.size());
+        let mut packed = Packed { data: Buffer::exact(0), store, out, inp, taps, nr, pair };
+        with_stored!(store, D => {
+            let panels = data.as_mut_slice::<D>().par_chunks_mut((rows * nr).max(1));
+            panels.enumerate().for_each(|(p, panel)| {
+                with_stored!(src_dtype, S => packed.pack_panel::<S, D>(src, p, panel))
+            });
+        });
+        packed.data = data;
+        packed
+    }
+
+    /// k of the whole panel: taps times padded channels.
+    pub(super) fn rows(&self) -> usize {
+        self.taps * self.inp.next_multiple_of(self.pair)
+    }
+
+    /// Index in a panel of row `k` of tap `tap`, column `j`.
+    fn at(&self, tap: usize, k: usize, j: usize) -> usize {
+        let row = tap * self.inp.next_multiple_of(self.pair) + k;
+        (row / self.pair * self.nr + j) * self.pair + row % self.pair
+    }
+
+    fn pack_panel<S: Stored, D: Stored>(&self, src: &[u8], p: usize, panel: &mut [D]) {
+        /// Channels at a time: a block of the panel that stays in the first-level cache.
+        const BLOCK: usize = 64;
+        let size = size_of::<S>();
+        let columns = self.nr.min(self.out - p * self.nr);
+        for k0 in (0..self.inp).step_by(BLOCK) {
+            let end = (k0 + BLOCK).min(self.inp);
+            for j in 0..columns {
+                let row = (p * self.nr + j) * self.inp;
+                let bytes = &src[(row + k0) * self.taps * size..(row + end) * self.taps * size];
+                let mut values = bytes.chunks_exact(size).map(bytemuck::pod_read_unaligned::<S>);
+                for k in k0..end {
+                    for tap in 0..self.taps {
+                        if let Some(value) = values.next() {
+                            panel[self.at(tap, k, j)] = D::narrow(value.widen());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The rows of panel `p` from `row` on, as stored.
+    pub(super) fn panel<T: bytemuck::AnyBitPattern>(&self, p: usize, row: usize) -> &[T] {
+        assert_eq!(size_of::<T>(), self.store.size());
+        let len = self.rows() * self.nr;
+        &self.data.as_slice::<T>()[p * len + row * self.nr..(p + 1) * len]
+    }
+
+    /// One element as f32: output channel `o`, input channel `k`, tap `tap`.
+    pub(super) fn get(&self, o: usize, k: usize, tap: usize) -> f32 {
+        let (p, at) = (o / self.nr, self.at(tap, k, o % self.nr));
+        with_stored!(self.store, T => self.panel::<T>(p, 0)[at].widen())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every element is found again, for sizes that do not fill panels, from any file dtype.
+    #[test]
+    fn packs_every_element() {
+        let (out, inp, taps) = (37, 70, 9);
+        let values: Vec<f32> = (0..out * inp * taps).map(|i| (i % 251) as f32 - 125.0).collect();
+        let bf: Vec<bf16> = values.iter().map(|&x| bf16::from_f32(x)).collect();
+        let sources: [(&[u8], DType); 2] =
+            [(bytemuck::cast_slice(&values), DType::F32), (bytemuck::cast_slice(&bf), DType::BF16)];
+        for (src, dtype) in sources {
+            for store in [DType::F32, DType::BF16, DType::F16] {
+                let packed = Packed::new(src, dtype, out, inp, taps, store);
+                for (i, &value) in values.iter().enumerate() {
+                    let (o, k, tap) = (i / (inp * taps), i / taps % inp, i % taps);
+                    assert_eq!(packed.get(o, k, tap), value);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Products and convolutions against their definitions, at sizes that leave tails everywhere.
+
+use calotype_tensor::ops::{self, Activation, Conv, Padding};
+use calotype_tensor::{DType, Tensor, Weight};
+
+fn noise(count: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12345);
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+fn close(found: &[f32], want: &[f64], tolerance: f64) {
+    let scale = want.iter().fold(1e-3, |m: f64, x| m.max(x.abs()));
+    for (i, (f, w)) in found.iter().zip(want).enumerate() {
+        assert!((*f as f64 - w).abs() <= tolerance * scale, "element {i}: {f}, expected {w}");
+    }
+}
+
+/// x Wᵀ + bias + residual, for weights kept in each dtype.
+#[test]
+fn linear_is_the_product() {
+    for (m, k, n) in [(1, 1, 1), (7, 24, 40), (97, 300, 72), (193, 64, 520), (5, 513, 33)] {
+        let (x, w) = (noise(m * k, 1), noise(n * k, 2));
+        let (bias, residual) = (noise(n, 3), noise(m * n, 4));
+        let mut want = vec![0.0f64; m * n];
+        for (i, want) in want.iter_mut().enumerate() {
+            let (row, column) = (i / n, i % n);
+            let dot: f64 = (0..k).map(|i| x[row * k + i] as f64 * w[column * k + i] as f64).sum();
+            *want = dot + bias[column] as f64 + residual[i] as f64;
+        }
+        let bytes: Vec<u8> = w.iter().flat_map(|x| x.to_le_bytes()).collect();
+        for (store, tolerance) in [(DType::F32, 1e-6), (DType::F16, 1e-3), (DType::BF16, 5e-3)] {
+            let weight = Weight::linear(&bytes, DType::F32, n, k, store);
+            let x = Tensor::from_slice(&x, &[m, k]);
+            let (bias, residual) = (Tensor::from_slice(&bias, &[n]), Tensor::from_slice(&residual, &[m, n]));
+            let y = ops::linear(&x, &weight, Some(&bias), Activation::None, Some(&residual));
+            close(y.f32s(), &want, tolerance * (k as f64).sqrt().max(4.0));
+        }
+    }
+}
+
+/// A 3 × 3 convolution, stride 1 and 2 and both paddings.
+#[test]
+fn conv_is_the_convolution() {
+    let (b, h, w, i, o) = (2, 9, 7, 5, 34);
+    let (x, k) = (noise(b * h * w * i, 1), noise(o * i * 9, 2));
+    for (stride, padding, pad, extra) in
+        [(1, Padding::Same, 1, 2), (2, Padding::Same, 1, 2), (2, Padding::BottomRight, 0, 1)]
+    {
+        let (ho, wo) = ((h + extra - 3) / stride + 1, (w + extra - 3) / stride + 1);
+        let mut want = vec![0.0f64; b * ho * wo * o];
+        for (index, want) in want.iter_mut().enumerate() {
+            let (out, at) = (index % o, index / o);
+            let (image, y, xx) = (at / (ho * wo), at / wo % ho, at % wo);
+            for tap in 0..9 {
+                let (sy, sx) = (y * stride + tap / 3, xx * stride + tap % 3);
+                if sy < pad || sx < pad || sy - pad >= h || sx - pad >= w {
+                    continue;
+                }
+                let pixel = (image * h + sy - pad) * w + sx - pad;
+                for c in 0..i {
+                    *want += x[pixel * i + c] as f64 * k[(out * i + c) * 9 + tap] as f64;
+                }
+            }
+        }
+        let weight = Weight::from_tensor(&Tensor::from_slice(&k, &[o, i, 3, 3]));
+        let y = ops::conv2d(
+            &Tensor::from_slice(&x, &[b, h, w, i]),
+            &weight,
+            None,
+            Conv { stride, padding },
+            None,
+            None,
+        );
+        assert_eq!(y.shape(), [b, ho, wo, o]);
+        close(y.f32s(), &want, 1e-5);
+    }
+}
