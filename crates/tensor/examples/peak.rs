@@ -47,4 +47,12 @@ fn main() {
         let s = time(5, || drop(ops::conv2d(&x, &w, None, conv, None, None)));
         report(&format!("conv 3x3 {b} {h}x{h} {i} {o}"), 18.0 * (b * h * h * i * o) as f64, s);
     }
+    for (b, t, s, heads, d) in
+        [(2, 1024, 1024, 10, 64), (2, 256, 256, 20, 64), (2, 1024, 77, 10, 64), (1, 4096, 4096, 1, 512)]
+    {
+        let q = Tensor::full(&[b, t, heads * d], 0.5, dtype);
+        let k = Tensor::full(&[b, s, heads * d], 0.5, dtype);
+        let seconds = time(5, || drop(ops::attention(&q, &k, &k, heads, ops::Mask::None)));
+        report(&format!("attention {b} {t} {s} {heads} {d}"), 4.0 * (b * t * s * heads * d) as f64, seconds);
+    }
 }

@@ -79,3 +79,32 @@ fn conv_is_the_convolution() {
         close(y.f32s(), &want, 1e-5);
     }
 }
+
+/// softmax(q kᵀ / √d) v, for head sizes and lengths that fit no block.
+#[test]
+fn attention_is_the_definition() {
+    for (batch, t, s, heads, d) in
+        [(2, 37, 77, 3, 40), (1, 300, 520, 2, 64), (1, 5, 9, 1, 512), (1, 50, 50, 2, 8)]
+    {
+        let width = heads * d;
+        let (q, k, v) =
+            (noise(batch * t * width, 1), noise(batch * s * width, 2), noise(batch * s * width, 3));
+        let mut want = vec![0.0f64; batch * t * width];
+        for (b, h, i) in (0..batch * heads * t).map(|n| (n / (heads * t), n / t % heads, n % t)) {
+            let at = |row: usize| row * width + h * d;
+            let score = |j: usize| -> f64 {
+                let (q, k) = (&q[at(b * t + i)..][..d], &k[at(b * s + j)..][..d]);
+                q.iter().zip(k).map(|(a, b)| *a as f64 * *b as f64).sum::<f64>() / (d as f64).sqrt()
+            };
+            let weights: Vec<f64> = (0..s).map(|j| score(j).exp()).collect();
+            let sum: f64 = weights.iter().sum();
+            for c in 0..d {
+                let value = |j: usize| v[at(b * s + j) + c] as f64 * weights[j];
+                want[at(b * t + i) + c] = (0..s).map(value).sum::<f64>() / sum;
+            }
+        }
+        let tensor = |x: &[f32], rows: usize| Tensor::from_slice(x, &[batch, rows, width]);
+        let y = ops::attention(&tensor(&q, t), &tensor(&k, s), &tensor(&v, s), heads, ops::Mask::None);
+        close(y.f32s(), &want, 1e-5);
+    }
+}

@@ -9,7 +9,7 @@ use half::bf16;
 use super::math::Element;
 
 /// One instruction set's tile kernel.
-pub(super) trait Micro {
+pub(super) trait Micro: Sync {
     /// What A and B hold.
     type E: Element;
     /// Rows of a tile.

@@ -1,5 +1,7 @@
 //! CPU kernels: what the ops call. All of the crate's `unsafe` lives here.
 
+pub(crate) mod attention;
+pub(crate) mod attention_backward;
 mod buffer;
 pub(crate) mod elementwise;
 pub(crate) mod gemm;

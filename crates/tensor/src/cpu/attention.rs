@@ -1,0 +1,324 @@
+//! Flash attention: the scores of a block of queries against a block of keys live in cache only, the
+//! softmax is kept up to date block by block (Dao et al., "FlashAttention", 2022).
+//!
+//! Keys and values are first packed into the tile kernels' panels, once for each head.
+
+use rayon::prelude::*;
+
+use super::Buffer;
+use super::elementwise::with_element;
+use super::gemm::{SharedOut, with_micro};
+use super::isa::{Isa, isa, simd_fn};
+use super::math::{self, Element};
+use super::micro::{self, Micro};
+use super::operand::convert_slice;
+use crate::ops::Mask;
+use crate::{DType, Tensor};
+
+/// Queries of a task: a multiple of every kernel's MR.
+pub(super) const QUERIES: usize = 48;
+/// Keys of a block: a multiple of every kernel's NR.
+pub(super) const KEYS: usize = 256;
+
+/// The sizes of one attention.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) batch: usize,
+    pub(crate) heads: usize,
+    pub(crate) queries: usize,
+    pub(crate) keys: usize,
+    /// Features of a head.
+    pub(crate) d: usize,
+}
+
+impl Shape {
+    pub(super) fn scale(&self) -> f32 {
+        1.0 / (self.d as f32).sqrt()
+    }
+
+    /// Where the features of head `head` of row `row` start, in (batch, rows, heads · d).
+    pub(super) fn at(&self, row: usize, head: usize) -> usize {
+        (row * self.heads + head) * self.d
+    }
+}
+
+/// Attention's result, and the logarithm of each softmax's denominator, (batch, heads, queries), for the way back.
+pub(crate) fn forward(s: Shape, q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask) -> (Buffer, Buffer) {
+    let bf16 = q.dtype() == DType::BF16;
+    with_micro!(bf16, M => with_element!(q.dtype(), T => run::<M, T>(s, q, k, v, mask)))
+}
+
+/// One matrix for each head, in panels.
+pub(super) struct HeadPanels {
+    data: Buffer,
+    per_head: usize,
+}
+
+impl HeadPanels {
+    /// Packs x (batch, rows, heads · d) as B (d, rows): panels of NR rows of x, as scores need them.
+    pub(super) fn of_rows<M: Micro, T: Element>(s: &Shape, x: &[T], rows: usize) -> HeadPanels {
+        let d = s.d.next_multiple_of(M::PAIR);
+        Self::build::<M>(s, rows.div_ceil(M::NR), d * M::NR, |image, head, p, panel| {
+            for j in 0..M::NR {
+                let row = p * M::NR + j;
+                let features = (row < rows).then(|| &x[s.at(image * rows + row, head)..][..s.d]);
+                for i in 0..d {
+                    let value = features.and_then(|f| f.get(i)).map_or(0.0, |x| x.to_f32());
+                    panel[(i / M::PAIR * M::NR + j) * M::PAIR + i % M::PAIR] = M::E::from_f32(value);
+                }
+            }
+        })
+    }
+
+    /// Packs x (batch, rows, heads · d) as B (rows, d): panels of NR features, as weighted sums of rows need them.
+    pub(super) fn of_features<M: Micro, T: Element>(s: &Shape, x: &[T], rows: usize) -> HeadPanels {
+        let padded = rows.next_multiple_of(M::PAIR);
+        Self::build::<M>(s, s.d.div_ceil(M::NR), padded * M::NR, |image, head, p, panel| {
+            let first = p * M::NR;
+            let columns = M::NR.min(s.d - first);
+            for row in 0..padded {
+                let features = (row < rows).then(|| &x[s.at(image * rows + row, head) + first..][..columns]);
+                for j in 0..M::NR {
+                    let value = features.and_then(|f| f.get(j)).map_or(0.0, |x| x.to_f32());
+                    panel[(row / M::PAIR * M::NR + j) * M::PAIR + row % M::PAIR] = M::E::from_f32(value);
+                }
+            }
+        })
+    }
+
+    fn build<M: Micro>(
+        s: &Shape,
+        panels: usize,
+        len: usize,
+        fill: impl Fn(usize, usize, usize, &mut [M::E]) + Sync,
+    ) -> HeadPanels {
+        let per_head = panels * len;
+        let mut data = Buffer::uninit(s.batch * s.heads * per_head * size_of::<M::E>());
+        data.as_mut_slice::<M::E>().par_chunks_mut(len).enumerate().for_each(|(i, panel)| {
+            let (head, p) = (i / panels, i % panels);
+            fill(head / s.heads, head % s.heads, p, panel);
+        });
+        HeadPanels { data, per_head }
+    }
+
+    /// The panels of one head of one image.
+    pub(super) fn head<E: Element>(&self, index: usize) -> &[E] {
+        &self.data.as_slice::<E>()[index * self.per_head..][..self.per_head]
+    }
+}
+
+/// Pointers to the features of one head in consecutive rows; past the end, to the last row's again.
+pub(super) fn head_rows<M: Micro, T: Element>(
+    s: &Shape,
+    x: &[T],
+    rows: std::ops::Range<usize>,
+    head: usize,
+    scratch: &mut [M::E],
+) -> Vec<*const M::E> {
+    let d = s.d.next_multiple_of(M::PAIR);
+    let padded = rows.len().next_multiple_of(M::MR);
+    let pointer = |i: usize| {
+        let features = &x[s.at((rows.start + i).min(rows.end - 1), head)..][..s.d];
+        if T::DTYPE == M::E::DTYPE && d == s.d {
+            return features.as_ptr().cast();
+        }
+        let row = &mut scratch[i * d..(i + 1) * d];
+        convert_slice(isa(), features, &mut row[..s.d]);
+        row[s.d..].fill(M::E::from_f32(0.0));
+        row.as_ptr()
+    };
+    let mut pointer = pointer;
+    (0..padded).map(&mut pointer).collect()
+}
+
+fn run<M: Micro, T: Element>(s: Shape, q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask) -> (Buffer, Buffer) {
+    let keys = HeadPanels::of_rows::<M, T>(&s, k.elements(), s.keys);
+    let values = HeadPanels::of_features::<M, T>(&s, v.elements(), s.keys);
+    let mut out = Buffer::uninit(q.numel() * size_of::<T>());
+    let mut lse = Buffer::uninit(s.batch * s.heads * s.queries * 4);
+    let shared_out = SharedOut(out.as_mut_slice::<u8>().as_mut_ptr());
+    let shared_lse = SharedOut(lse.as_mut_slice::<u8>().as_mut_ptr());
+    let blocks = s.queries.div_ceil(QUERIES);
+    (0..s.batch * s.heads * blocks).into_par_iter().for_each(|task| {
+        let (head, q0) = (task / blocks, task % blocks * QUERIES);
+        let rows = QUERIES.min(s.queries - q0);
+        let mut block = QueryBlock::<M>::new(s, q0, rows);
+        block.attend::<T>(q.elements(), keys.head(head), values.head(head), head, mask);
+        // SAFETY: this task alone writes these queries of this head.
+        let lse = unsafe { shared_lse.slice::<f32>(head * s.queries + q0, rows) };
+        for (r, lse) in lse.iter_mut().enumerate() {
+            *lse = block.max[r] + block.sum[r].ln();
+            let at = s.at(head / s.heads * s.queries + q0 + r, head % s.heads);
+            // SAFETY: as above.
+            block.store_row(r, unsafe { shared_out.slice::<T>(at, s.d) });
+        }
+    });
+    (out, lse)
+}
+
+/// A block of queries of one head, on its way past the keys.
+struct QueryBlock<M: Micro> {
+    s: Shape,
+    q0: usize,
+    rows: usize,
+    /// Largest score so far, and the sum of exponentials relative to it.
+    max: [f32; QUERIES],
+    sum: [f32; QUERIES],
+    /// Weighted sums of values: tiles, for each panel of features.
+    out: Buffer,
+    _kernel: std::marker::PhantomData<M>,
+}
+
+impl<M: Micro> QueryBlock<M> {
+    fn new(s: Shape, q0: usize, rows: usize) -> Self {
+        let out = Buffer::uninit(s.d.div_ceil(M::NR) * M::NR * rows.next_multiple_of(M::MR) * 4);
+        let (max, sum) = ([f32::MIN; QUERIES], [0.0; QUERIES]);
+        Self { s, q0, rows, max, sum, out, _kernel: std::marker::PhantomData }
+    }
+
+    fn attend<T: Element>(&mut self, q: &[T], keys: &[M::E], values: &[M::E], head: usize, mask: Mask) {
+        let s = self.s;
+        let padded = self.rows.next_multiple_of(M::MR);
+        let mut q_scratch = Buffer::uninit(padded * s.d.next_multiple_of(M::PAIR) * size_of::<M::E>());
+        let first = head / s.heads * s.queries + self.q0;
+        let q_rows =
+            head_rows::<M, T>(&s, q, first..first + self.rows, head % s.heads, q_scratch.as_mut_slice());
+        let mut scores = Buffer::uninit(padded * KEYS * 4);
+        let mut weights = Buffer::uninit(padded * KEYS * size_of::<M::E>());
+        let end = if matches!(mask, Mask::Causal) { s.keys.min(self.q0 + self.rows) } else { s.keys };
+        for k0 in (0..end).step_by(KEYS) {
+            let len = KEYS.min(end - k0);
+            let panels = &keys[k0 * s.d.next_multiple_of(M::PAIR)..];
+            tiles::<M>(s.d, &q_rows, panels, len.div_ceil(M::NR), scores.as_mut_slice(), true);
+            self.softmax(scores.as_slice(), weights.as_mut_slice(), k0, len, mask);
+            self.add_values(weights.as_slice(), values, k0, len);
+        }
+    }
+
+    /// Turns a block of scores into weights (row-major, KEYS to a row), and rescales what is summed so far.
+    fn softmax(&mut self, scores: &[f32], weights: &mut [M::E], k0: usize, len: usize, mask: Mask) {
+        let tiles = self.rows.div_ceil(M::MR);
+        let mut row = [0.0f32; KEYS];
+        for r in 0..self.rows {
+            read_tile_row::<M>(scores, tiles, r, &mut row[..len]);
+            scale_row(isa(), &mut row[..len], self.s.scale());
+            add_mask(&mut row[..len], mask, self.q0 + r, k0, self.s.keys);
+            let max = max_row(isa(), &row[..len]).max(self.max[r]);
+            let shrink = math::exp(self.max[r] - max);
+            let (used, pad) = weights[r * KEYS..(r + 1) * KEYS].split_at_mut(len);
+            self.sum[r] = self.sum[r] * shrink + exp_row(isa(), &row[..len], max, used);
+            if let Some(pad) = pad.first_mut() {
+                *pad = M::E::from_f32(0.0); // the other half of an odd pair
+            }
+            self.max[r] = max;
+            if k0 > 0 && shrink != 1.0 {
+                for panel in self.out.as_mut_slice::<f32>().chunks_exact_mut(tiles * M::MR * M::NR) {
+                    scale_row(isa(), &mut panel[r * M::NR..(r + 1) * M::NR], shrink);
+                }
+            }
+        }
+    }
+
+    fn add_values(&mut self, weights: &[M::E], values: &[M::E], k0: usize, len: usize) {
+        let padded = self.rows.next_multiple_of(M::MR);
+        let rows: Vec<_> = (0..padded).map(|r| weights[r.min(self.rows - 1) * KEYS..].as_ptr()).collect();
+        let per_panel = self.s.keys.next_multiple_of(M::PAIR) * M::NR;
+        let per_tiles = padded * M::NR;
+        let outs = self.out.as_mut_slice::<f32>().chunks_exact_mut(per_tiles);
+        for (panel, out) in values.chunks_exact(per_panel).zip(outs) {
+            tiles::<M>(len, &rows, &panel[k0 * M::NR..], 1, out, k0 == 0);
+        }
+    }
+
+    fn store_row<T: Element>(&self, r: usize, out: &mut [T]) {
+        let mut row = vec![0.0; self.s.d];
+        read_tile_row::<M>(self.out.as_slice(), self.rows.div_ceil(M::MR), r, &mut row);
+        scale_row(isa(), &mut row, 1.0 / self.sum[r]);
+        convert_slice(isa(), &row, out);
+    }
+}
+
+/// c = A B, or +=: `rows` of A, `panels` consecutive panels of B of depth k. c: for each panel, tiles of MR × NR.
+pub(super) fn tiles<M: Micro>(
+    k: usize,
+    rows: &[*const M::E],
+    b: &[M::E],
+    panels: usize,
+    c: &mut [f32],
+    first: bool,
+) {
+    let k = k.next_multiple_of(M::PAIR);
+    let per_panel = rows.len() * M::NR;
+    for (p, c) in c.chunks_exact_mut(per_panel).take(panels).enumerate() {
+        let panel = &b[p * k * M::NR..(p + 1) * k * M::NR];
+        for (rows, tile) in rows.chunks_exact(M::MR).zip(c.chunks_exact_mut(M::MR * M::NR)) {
+            // SAFETY: `isa` chose M; callers give rows of k (padded) values; panel and tile are sliced to size.
+            unsafe { M::tile(k, rows.as_ptr(), panel.as_ptr(), tile.as_mut_ptr(), first) };
+        }
+    }
+}
+
+/// Row `r` of a matrix that is stored as tiles, for each panel `tiles` of them.
+pub(super) fn read_tile_row<M: Micro>(c: &[f32], tiles: usize, r: usize, row: &mut [f32]) {
+    for (p, part) in row.chunks_mut(M::NR).enumerate() {
+        let at = p * tiles * M::MR * M::NR + r * M::NR;
+        part.copy_from_slice(&c[at..at + part.len()]);
+    }
+}
+
+/// Adds the mask to the scores of query `query` against the keys from `k0` on.
+pub(super) fn add_mask(row: &mut [f32], mask: Mask, query: usize, k0: usize, keys: usize) {
+    match mask {
+        Mask::None => {}
+        Mask::Causal => {
+            let visible = (query + 1).saturating_sub(k0).min(row.len());
+            row[visible..].fill(f32::MIN);
+        }
+        Mask::Bias(bias) => {
+            let bias = &bias.f32s()[query * keys + k0..];
+            row.iter_mut().zip(bias).for_each(|(x, b)| *x = (*x + b).max(f32::MIN));
+        }
+    }
+}
+
+simd_fn! {
+    pub(super) fn scale_row(row: &mut [f32], factor: f32) {
+        row.iter_mut().for_each(|x| *x *= factor);
+    }
+}
+
+simd_fn! {
+    fn max_row(row: &[f32]) -> f32 {
+        let mut lanes = [f32::MIN; 16];
+        let (chunks, rest) = row.as_chunks::<16>();
+        for chunk in chunks {
+            for (lane, x) in lanes.iter_mut().zip(chunk) {
+                *lane = if *x > *lane { *x } else { *lane };
+            }
+        }
+        lanes.iter().chain(rest).fold(f32::MIN, |max, x| max.max(*x))
+    }
+}
+
+simd_fn! {
+    /// weights = e^(row − max); gives their sum.
+    pub(super) fn exp_row<E: Element>(row: &[f32], max: f32, weights: &mut [E]) -> f32 {
+        let mut lanes = [0.0f32; 16];
+        let (chunks, rest) = row.as_chunks::<16>();
+        let (out, out_rest) = weights.as_chunks_mut::<16>();
+        for (chunk, out) in chunks.iter().zip(out) {
+            for i in 0..16 {
+                let weight = math::exp_nonpositive(chunk[i] - max);
+                lanes[i] += weight;
+                out[i] = E::from_f32(weight);
+            }
+        }
+        let mut sum = 0.0;
+        for (x, out) in rest.iter().zip(out_rest) {
+            let weight = math::exp_nonpositive(x - max);
+            sum += weight;
+            *out = E::from_f32(weight);
+        }
+        lanes.iter().sum::<f32>() + sum
+    }
+}
