@@ -5,11 +5,16 @@ pub(crate) mod attention_backward;
 mod buffer;
 pub(crate) mod elementwise;
 pub(crate) mod gemm;
+pub(crate) mod group_norm;
 mod isa;
+pub(crate) mod layer_norm;
+pub(crate) mod layout;
 pub(crate) mod math;
 mod micro;
 pub(crate) mod operand;
 pub(crate) mod pack;
+pub(crate) mod reduce;
+pub(crate) mod rows;
 
 pub use buffer::{Buffer, trim_pool};
 pub use isa::{Isa, isa};
