@@ -8,16 +8,32 @@ import json
 import shutil
 from pathlib import Path
 
+import diffusers
 import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 REAL_VOCAB = Path(__file__).resolve().parents[3] / "shared/data/clip_tokenizer"
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
-SDXL_SCHEDULER = dict(  # scheduler/scheduler_config.json of SDXL base
-    beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000,
-    prediction_type="epsilon", steps_offset=1, timestep_spacing="leading", interpolation_type="linear",
-    use_karras_sigmas=False)
+SDXL_SCHEDULER = {  # scheduler/scheduler_config.json of SDXL base
+    "_class_name": "EulerDiscreteScheduler", "beta_end": 0.012, "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085, "clip_sample": False, "interpolation_type": "linear", "num_train_timesteps": 1000,
+    "prediction_type": "epsilon", "sample_max_value": 1.0, "set_alpha_to_one": False, "skip_prk_steps": True,
+    "steps_offset": 1, "timestep_spacing": "leading", "trained_betas": None, "use_karras_sigmas": False}
+SAMPLERS = {  # wire name -> diffusers class, and what is changed on the folder's config
+    "DDIM": ("DDIMScheduler", {}),
+    "DPMSolverMultistep": ("DPMSolverMultistepScheduler", {}),
+    "HeunDiscrete": ("HeunDiscreteScheduler", {}),
+    "KarrasDPM": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
+    "K_EULER_ANCESTRAL": ("EulerAncestralDiscreteScheduler", {}),
+    "K_EULER": ("EulerDiscreteScheduler", {}),
+    "PNDM": ("PNDMScheduler", {}),
+}
+
+
+def make_sampler(name, config):
+    kind, change = SAMPLERS[name]
+    return getattr(diffusers, kind).from_config(config, **change)
 
 
 def randomise(model, seed, gain=1.0):
@@ -105,7 +121,7 @@ def make_pipeline(a, out):
                      a.projection_dim, time_dim=a.addition_time_embed_dim, groups=a.norm_groups, seed=a.seed,
                      in_channels=a.latent_channels, out_channels=a.latent_channels)
     vae = make_vae(a.vae_channels, a.vae_layers, a.vae_norm_groups, a.latent_channels, seed=a.seed + 3)
-    scheduler = EulerDiscreteScheduler(**SDXL_SCHEDULER | json.loads(a.scheduler))
+    scheduler = EulerDiscreteScheduler.from_config(SDXL_SCHEDULER)
     return StableDiffusionXLPipeline(unet=unet, vae=vae, scheduler=scheduler, add_watermarker=False, **parts)
 
 
@@ -113,6 +129,8 @@ def make_folder(a):
     out = Path(a.out)
     pipe = make_pipeline(a, out).to(DTYPES[a.dtype])
     pipe.save_pretrained(out, variant=a.variant, max_shard_size=a.shard_size)
+    scheduler = SDXL_SCHEDULER | json.loads(a.scheduler)  # as published: with the keys that only other samplers read
+    (out / "scheduler/scheduler_config.json").write_text(json.dumps(scheduler, indent=2) + "\n")
     if a.tokenizer_files == "vocab":  # transformers 5 writes tokenizer.json; published folders have the older files
         for name, pad in (("tokenizer", "<|endoftext|>"), ("tokenizer_2", "!")):
             if (out / name).is_dir():
