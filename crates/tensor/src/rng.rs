@@ -22,11 +22,7 @@ pub struct BadState {
 
 impl std::fmt::Display for BadState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{} state: expected {}, found {}",
-            self.generator, self.expected, self.found
-        )
+        write!(f, "{} state: expected {}, found {}", self.generator, self.expected, self.found)
     }
 }
 

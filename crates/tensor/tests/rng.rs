@@ -1,14 +1,12 @@
 //! The generators against values that PyTorch printed.
+#![allow(clippy::excessive_precision)] // the values are quoted as printed
 
 use calotype_tensor::rng::{TorchCpu, TorchCuda};
 
 fn close(ours: &[f32], torch: &[f32]) {
     assert_eq!(ours.len(), torch.len());
     for (i, (a, b)) in ours.iter().zip(torch).enumerate() {
-        assert!(
-            (a - b).abs() <= 1e-6 * b.abs().max(1.0),
-            "value {i}: expected {b}, found {a}"
-        );
+        assert!((a - b).abs() <= 1e-6 * b.abs().max(1.0), "value {i}: expected {b}, found {a}");
     }
 }
 
@@ -17,20 +15,8 @@ fn close(ours: &[f32], torch: &[f32]) {
 #[test]
 fn cpu_stream() {
     let mut rng = TorchCpu::new(42);
-    close(
-        &rng.randn(5),
-        &[
-            0.336690366,
-            0.128809407,
-            0.234462366,
-            0.23033303,
-            -1.12285638,
-        ],
-    );
-    close(
-        &rng.randn(4),
-        &[-0.186328292, 2.20820141, -0.637997031, 0.461657226],
-    );
+    close(&rng.randn(5), &[0.336690366, 0.128809407, 0.234462366, 0.23033303, -1.12285638]);
+    close(&rng.randn(4), &[-0.186328292, 2.20820141, -0.637997031, 0.461657226]);
     #[rustfmt::skip]
     close(&rng.randn(21), &[
         -0.758131146, 1.07831764, 0.800800562, 1.68062055, 0.355859905, 0.321103007, 1.57360017, -0.845467448, 1.3123076,
@@ -38,36 +24,18 @@ fn cpu_stream() {
         -0.434454411, -1.38636553, -1.28621554, -1.40324783,
     ]);
     assert_eq!(rng.randint(0, 1000, 6), [384, 978, 908, 266, 630, 540]);
-    assert_eq!(
-        rng.randint(-5, 1 << 28, 4),
-        [107855201, 54498360, 115934457, 248425141]
-    );
-    assert_eq!(
-        rng.randint(0, (1 << 28) - 1, 4),
-        [44738559, 234564364, 68574553, 151063093]
-    );
-    assert_eq!(
-        rng.randint(0, (1 << 40) + 5, 3),
-        [556970170892, 392712245814, 803625718271]
-    );
+    assert_eq!(rng.randint(-5, 1 << 28, 4), [107855201, 54498360, 115934457, 248425141]);
+    assert_eq!(rng.randint(0, (1 << 28) - 1, 4), [44738559, 234564364, 68574553, 151063093]);
+    assert_eq!(rng.randint(0, (1 << 40) + 5, 3), [556970170892, 392712245814, 803625718271]);
     assert_eq!(rng.randperm(10), [1, 3, 9, 7, 6, 2, 4, 5, 0, 8]);
-    close(
-        &rng.rand(3),
-        &[0.6057037711143494, 0.3725206255912781, 0.7980347275733948],
-    );
+    close(&rng.rand(3), &[0.6057037711143494, 0.3725206255912781, 0.7980347275733948]);
 }
 
 /// Protects the truncation of seeds: torch's Mersenne Twister sees 32 bits, Philox all 64.
 #[test]
 fn seeds() {
-    assert_eq!(
-        TorchCpu::new(7).randn(20),
-        TorchCpu::new(7 + (1 << 32)).randn(20)
-    );
-    assert_ne!(
-        TorchCuda::new(7).randn(20),
-        TorchCuda::new(7 + (1 << 32)).randn(20)
-    );
+    assert_eq!(TorchCpu::new(7).randn(20), TorchCpu::new(7 + (1 << 32)).randn(20));
+    assert_ne!(TorchCuda::new(7).randn(20), TorchCuda::new(7 + (1 << 32)).randn(20));
 }
 
 /// Protects Philox's counter layout and cuRAND's Box-Muller: `torch.randn(3, 4, device="cuda")`, seed 0.
@@ -84,11 +52,7 @@ fn cuda_values() {
 #[test]
 fn cuda_latents_of_large_pictures() {
     let latents = TorchCuda::new(3).randn(4 * 256 * 256);
-    assert_eq!(
-        latents[..65_536],
-        TorchCuda::new(3).randn(65_536),
-        "2048 and 1024 pixels start alike"
-    );
+    assert_eq!(latents[..65_536], TorchCuda::new(3).randn(65_536), "2048 and 1024 pixels start alike");
     assert_eq!(
         latents[..65_536],
         TorchCuda::with_threads(3, 108 * 2048).randn(65_536),
@@ -121,16 +85,94 @@ fn state_round_trip() {
 fn damaged_states() {
     let mut state = TorchCpu::new(1).state();
     assert_eq!(
-        TorchCpu::from_state(&state[1..])
-            .expect_err("short")
-            .to_string(),
+        TorchCpu::from_state(&state[1..]).expect_err("short").to_string(),
         "TorchCpu state: expected 2509 bytes of MT19937 state, found 2508 bytes"
     );
     state[4 * 624 + 1] = 0xff;
-    assert!(
-        TorchCpu::from_state(&state).is_err(),
-        "position past the block"
-    );
+    assert!(TorchCpu::from_state(&state).is_err(), "position past the block");
     assert!(TorchCuda::from_state(&[0; 24]).is_err(), "no threads");
     assert!(TorchCuda::from_state(&[]).is_err());
+}
+
+/// A golden file: tensors by name.
+struct Golden(Vec<u8>);
+
+impl Golden {
+    fn rng() -> Golden {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/rng.safetensors");
+        Golden(std::fs::read(path).expect("golden file"))
+    }
+
+    fn words(&self, name: &str) -> Vec<u32> {
+        let file = safetensors::SafeTensors::deserialize(&self.0).expect("golden file");
+        let tensor = file.tensor(name).unwrap_or_else(|_| panic!("golden tensor {name}"));
+        tensor.data().chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+    }
+
+    fn floats(&self, name: &str) -> Vec<f32> {
+        self.words(name).into_iter().map(f32::from_bits).collect()
+    }
+
+    fn ints(&self, name: &str) -> Vec<i64> {
+        self.words(name).into_iter().map(|w| i64::from(w as i32)).collect()
+    }
+}
+
+const SEEDS: [u64; 4] = [0, 1, 42, 1_234_567_890_123];
+const SEQUENCE: [usize; 5] = [5, 20, 3, 16, 17];
+
+/// Protects every path of the CPU generator at several seeds, one wider than 32 bits.
+#[test]
+fn cpu_golden() {
+    let golden = Golden::rng();
+    for seed in SEEDS {
+        for n in [1, 7, 15, 16, 17, 33, 100, 1000] {
+            close(&TorchCpu::new(seed).randn(n), &golden.floats(&format!("cpu.randn.{seed}.{n}")));
+        }
+        let mut rng = TorchCpu::new(seed);
+        for (i, n) in SEQUENCE.into_iter().enumerate() {
+            close(&rng.randn(n), &golden.floats(&format!("cpu.sequence.{seed}.{i}")));
+        }
+        close(&TorchCpu::new(seed).randn(4 * 6 * 8), &golden.floats(&format!("cpu.latents.{seed}")));
+        assert_eq!(TorchCpu::new(seed).rand(33), golden.floats(&format!("cpu.rand.{seed}")));
+        assert_eq!(TorchCpu::new(seed).randint(0, 1000, 33), golden.ints(&format!("cpu.randint1000.{seed}")));
+        let order: Vec<i64> = TorchCpu::new(seed).randperm(37).into_iter().map(|i| i as i64).collect();
+        assert_eq!(order, golden.ints(&format!("cpu.randperm37.{seed}")));
+        let mut rng = TorchCpu::new(seed);
+        close(&rng.rand(3), &golden.floats(&format!("cpu.mixed.{seed}.0_rand3")));
+        close(&rng.randn(3), &golden.floats(&format!("cpu.mixed.{seed}.1_randn3")));
+        assert_eq!(rng.randint(0, 7, 2), golden.ints(&format!("cpu.mixed.{seed}.2_randint2")));
+        close(&rng.randn(16), &golden.floats(&format!("cpu.mixed.{seed}.3_randn16")));
+    }
+    close(&TorchCpu::new(42).randn(5000)[4960..], &golden.floats("cpu.long.42.tail"));
+}
+
+/// Protects the CUDA generator at several seeds and from draw to draw, also against what real GPUs printed.
+#[test]
+fn cuda_golden() {
+    let golden = Golden::rng();
+    for seed in SEEDS {
+        for n in [7, 33, 1000] {
+            close(&TorchCuda::new(seed).randn(n), &golden.floats(&format!("cuda.randn.{seed}.{n}")));
+        }
+        let mut rng = TorchCuda::new(seed);
+        for (i, n) in SEQUENCE.into_iter().enumerate() {
+            close(&rng.randn(n), &golden.floats(&format!("cuda.sequence.{seed}.{i}")));
+        }
+    }
+    let printed = |ours: &[f32], torch: &[f32]| {
+        assert_eq!(ours.len(), torch.len());
+        assert!(
+            ours.iter().zip(torch).all(|(a, b)| (a - b).abs() < 6e-5),
+            "expected {torch:?}, found {ours:?}"
+        );
+    };
+    for seed in [0, 42] {
+        let torch = golden.floats(&format!("cuda.printed.{seed}"));
+        printed(&TorchCuda::new(seed).randn(torch.len()), &torch);
+    }
+    let mut rng = TorchCuda::new(42);
+    rng.randn(4);
+    let next: Vec<f32> = (0..3).flat_map(|_| rng.randn(4)).collect();
+    printed(&next, &golden.floats("cuda.printed_next.42"));
 }

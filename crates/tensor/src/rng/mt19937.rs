@@ -28,15 +28,9 @@ impl TorchCpu {
         words[0] = seed as u32;
         for i in 1..N {
             let previous: u32 = words[i - 1];
-            words[i] = (previous ^ (previous >> 30))
-                .wrapping_mul(1_812_433_253)
-                .wrapping_add(i as u32);
+            words[i] = (previous ^ (previous >> 30)).wrapping_mul(1_812_433_253).wrapping_add(i as u32);
         }
-        TorchCpu {
-            words,
-            used: N,
-            next_normal: None,
-        }
+        TorchCpu { words, used: N, next_normal: None }
     }
 
     /// `torch.randn(n)` in f32: `n` values of a standard normal.
@@ -63,9 +57,7 @@ impl TorchCpu {
 
     /// `torch.rand(n)` in f32: `n` values, uniform in [0, 1), multiples of 2⁻²⁴.
     pub fn rand(&mut self, n: usize) -> Vec<f32> {
-        (0..n)
-            .map(|_| (self.next_u32() & 0xff_ffff) as f32 / 16_777_216.0)
-            .collect()
+        (0..n).map(|_| (self.next_u32() & 0xff_ffff) as f32 / 16_777_216.0).collect()
     }
 
     /// `torch.randint(low, high, (n,))`: `n` integers in `low..high`.
@@ -77,11 +69,7 @@ impl TorchCpu {
         let range = high.wrapping_sub(low) as u64;
         let draw = |rng: &mut TorchCpu| {
             // torch takes 64 bits where 32 would make the modulo's bias felt.
-            let word = if range >= 1 << 28 {
-                rng.next_u64()
-            } else {
-                u64::from(rng.next_u32())
-            };
+            let word = if range >= 1 << 28 { rng.next_u64() } else { u64::from(rng.next_u32()) };
             low.wrapping_add((word % range) as i64)
         };
         (0..n).map(|_| draw(self)).collect()
@@ -92,11 +80,7 @@ impl TorchCpu {
         let mut order: Vec<usize> = (0..n).collect();
         let wide = n >= u32::MAX as usize / 20;
         for i in 0..n.saturating_sub(1) {
-            let word = if wide {
-                self.next_u64()
-            } else {
-                u64::from(self.next_u32())
-            };
+            let word = if wide { self.next_u64() } else { u64::from(self.next_u32()) };
             order.swap(i, i + (word % (n - i) as u64) as usize);
         }
         order
@@ -128,9 +112,7 @@ impl TorchCpu {
             return Err(bad(format!("{} bytes", bytes.len())));
         }
         let (words, rest) = bytes.split_at(4 * N);
-        let mut numbers = words
-            .chunks_exact(4)
-            .map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]]));
+        let mut numbers = words.chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]]));
         let words = std::array::from_fn(|_| numbers.next().unwrap_or(0));
         let used = u32::from_le_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
         if used > N || rest[4] > 1 {
@@ -139,11 +121,7 @@ impl TorchCpu {
         let mut normal = [0; 8];
         normal.copy_from_slice(&rest[5..]);
         let next_normal = (rest[4] == 1).then_some(f64::from_le_bytes(normal));
-        Ok(TorchCpu {
-            words,
-            used,
-            next_normal,
-        })
+        Ok(TorchCpu { words, used, next_normal })
     }
 
     /// One normal by ATen's scalar path, in f64.

@@ -35,11 +35,7 @@ impl TorchCuda {
     /// `generator.manual_seed(seed)` on a GPU that runs `threads` threads at once: its multiprocessors times the
     /// threads that each holds (rounded down to whole blocks of 256, as torch does; at least one block).
     pub fn with_threads(seed: u64, threads: u64) -> TorchCuda {
-        TorchCuda {
-            seed,
-            offset: 0,
-            threads: (threads / BLOCK_SIZE).max(1) * BLOCK_SIZE,
-        }
+        TorchCuda { seed, offset: 0, threads: (threads / BLOCK_SIZE).max(1) * BLOCK_SIZE }
     }
 
     /// `torch.randn(n)` in f32: `n` values of a standard normal. Each draw continues where the last one ended.
@@ -69,10 +65,7 @@ impl TorchCuda {
 
     /// The generator as bytes, for [`from_state`](Self::from_state).
     pub fn state(&self) -> Vec<u8> {
-        [self.seed, self.offset, self.threads]
-            .iter()
-            .flat_map(|v| v.to_le_bytes())
-            .collect()
+        [self.seed, self.offset, self.threads].iter().flat_map(|v| v.to_le_bytes()).collect()
     }
 
     /// The generator that [`state`](Self::state) saved.
@@ -88,30 +81,19 @@ impl TorchCuda {
         if bytes.len() != STATE_LEN {
             return Err(bad(format!("{} bytes", bytes.len())));
         }
-        let mut numbers = bytes
-            .chunks_exact(8)
-            .map(|b| u64::from_le_bytes(std::array::from_fn(|i| b[i])));
+        let mut numbers = bytes.chunks_exact(8).map(|b| u64::from_le_bytes(std::array::from_fn(|i| b[i])));
         let [seed, offset, threads] = std::array::from_fn(|_| numbers.next().unwrap_or(0));
         if !offset.is_multiple_of(UNROLL) || threads == 0 || !threads.is_multiple_of(BLOCK_SIZE) {
             return Err(bad(format!("offset {offset}, threads {threads}")));
         }
-        Ok(TorchCuda {
-            seed,
-            offset,
-            threads,
-        })
+        Ok(TorchCuda { seed, offset, threads })
     }
 
     /// cuRAND's `curand_normal4` for one thread, `round` calls after the current offset.
     fn normal4(&self, thread: u64, round: u64) -> [f32; 4] {
         let counter = (self.offset / UNROLL).wrapping_add(round);
         let words = philox4x32_10(
-            [
-                counter as u32,
-                (counter >> 32) as u32,
-                thread as u32,
-                (thread >> 32) as u32,
-            ],
+            [counter as u32, (counter >> 32) as u32, thread as u32, (thread >> 32) as u32],
             [self.seed as u32, (self.seed >> 32) as u32],
         );
         let [a, b] = box_muller(words[0], words[1]);
@@ -134,10 +116,7 @@ fn box_muller(x: u32, y: u32) -> [f32; 2] {
 fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for round in 0..10 {
         if round > 0 {
-            key = [
-                key[0].wrapping_add(0x9e37_79b9),
-                key[1].wrapping_add(0xbb67_ae85),
-            ];
+            key = [key[0].wrapping_add(0x9e37_79b9), key[1].wrapping_add(0xbb67_ae85)];
         }
         let a = u64::from(counter[0]) * 0xd251_1f53;
         let b = u64::from(counter[2]) * 0xcd9e_8d57;
@@ -158,10 +137,7 @@ mod tests {
     /// The rounds and constants of Philox: the published known-answer vectors of Random123.
     #[test]
     fn known_answers() {
-        assert_eq!(
-            philox4x32_10([0; 4], [0; 2]),
-            [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]
-        );
+        assert_eq!(philox4x32_10([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
         assert_eq!(
             philox4x32_10([u32::MAX; 4], [u32::MAX; 2]),
             [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]
@@ -181,11 +157,7 @@ mod tests {
         let reference = TorchCuda::with_threads(7, 256);
         for (i, value) in values.iter().enumerate() {
             let (round, rest) = (i / 1024, i % 1024);
-            assert_eq!(
-                *value,
-                reference.normal4((rest % 256) as u64, round as u64)[rest / 256],
-                "value {i}"
-            );
+            assert_eq!(*value, reference.normal4((rest % 256) as u64, round as u64)[rest / 256], "value {i}");
         }
         assert_eq!(narrow.offset, 8, "two rounds of four numbers");
     }
