@@ -102,7 +102,9 @@ pub(super) struct Fields<'a> {
 impl Fields<'_> {
     /// The value of `key`, or `None` where the class has no such argument.
     fn get(&self, key: &str) -> Option<Value> {
-        let find = |presets: Presets| presets.iter().find(|(name, _)| *name == key).map(|(_, preset)| preset.value());
+        let find = |presets: Presets| {
+            presets.iter().find(|(name, _)| *name == key).map(|(_, preset)| preset.value())
+        };
         let default = find(self.class)?;
         Some(find(self.forced).or_else(|| self.config.values.get(key).cloned()).unwrap_or(default))
     }
@@ -121,7 +123,9 @@ impl Fields<'_> {
         let Some(value) = self.get(key) else { return Ok(range.0 as usize) };
         match value.as_u64() {
             Some(number) if (range.0..=range.1).contains(&number) => Ok(number as usize),
-            _ => Err(self.wrong(key, format!("a whole number from {} to {}", range.0, range.1), brief(&value))),
+            _ => {
+                Err(self.wrong(key, format!("a whole number from {} to {}", range.0, range.1), brief(&value)))
+            }
         }
     }
 
@@ -141,7 +145,12 @@ impl Fields<'_> {
     }
 
     /// [`number`](Self::number) that must be there.
-    pub(super) fn required(&self, key: &str, expected: &str, valid: fn(f64) -> bool) -> Result<f64, ScheduleError> {
+    pub(super) fn required(
+        &self,
+        key: &str,
+        expected: &str,
+        valid: fn(f64) -> bool,
+    ) -> Result<f64, ScheduleError> {
         self.number(key, expected, valid)?.ok_or_else(|| self.wrong(key, expected, "null".to_string()))
     }
 
@@ -178,7 +187,12 @@ impl Fields<'_> {
     }
 
     /// The error for field `key`.
-    pub(super) fn wrong(&self, key: &str, expected: impl Into<String>, found: impl ToString) -> ScheduleError {
+    pub(super) fn wrong(
+        &self,
+        key: &str,
+        expected: impl Into<String>,
+        found: impl ToString,
+    ) -> ScheduleError {
         ScheduleError::Field {
             file: self.config.file.clone(),
             field: key.to_string(),
@@ -207,9 +221,12 @@ mod tests {
     fn python_constants() {
         let text = r#"{"a": -Infinity, "b\"": NaN, "Infinity\\": "-Infinity \" NaN", "c": [Infinity]}"#;
         let values = SchedulerConfig::parse("f", text).expect("readable").values;
-        assert_eq!(Value::Object(values), serde_json::json!({
-            "a": null, "b\"": null, "Infinity\\": "-Infinity \" NaN", "c": [null]
-        }));
+        assert_eq!(
+            Value::Object(values),
+            serde_json::json!({
+                "a": null, "b\"": null, "Infinity\\": "-Infinity \" NaN", "c": [null]
+            })
+        );
     }
 
     /// Protects the reader of the file: what is no JSON object is an error that names it.

@@ -9,8 +9,14 @@ use super::prediction::{clip, combine};
 use super::{Hooks, Sampler, Schedule, grid};
 
 /// The table's row.
-pub(super) const DDIM: Sampler =
-    Sampler { name: "DDIM", class: DEFAULTS, forced: &[], grid: grid::of_alphas, scales_noise: false, run: sample };
+pub(super) const DDIM: Sampler = Sampler {
+    name: "DDIM",
+    class: DEFAULTS,
+    forced: &[],
+    grid: grid::of_alphas,
+    scales_noise: false,
+    run: sample,
+};
 
 /// diffusers' `DDIMScheduler`.
 const DEFAULTS: Presets = &[

@@ -20,8 +20,11 @@ pub(super) const DPM_SOLVER_MULTISTEP: Sampler = Sampler {
 };
 
 /// The table's row: the same on the noise levels of Karras et al. (2022).
-pub(super) const KARRAS_DPM: Sampler =
-    Sampler { name: "KarrasDPM", forced: &[("use_karras_sigmas", Preset::Flag(true))], ..DPM_SOLVER_MULTISTEP };
+pub(super) const KARRAS_DPM: Sampler = Sampler {
+    name: "KarrasDPM",
+    forced: &[("use_karras_sigmas", Preset::Flag(true))],
+    ..DPM_SOLVER_MULTISTEP
+};
 
 /// diffusers' `DPMSolverMultistepScheduler`, and the two sigmas that its Karras schedule also looks at.
 const DEFAULTS: Presets = &[

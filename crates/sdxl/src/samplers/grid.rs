@@ -33,7 +33,11 @@ pub(super) fn of_sigmas(settings: &Settings, _: &Fields, steps: usize) -> Result
 }
 
 /// For DPM-Solver: whole timesteps, of which the one free of noise is left out.
-pub(super) fn of_dpm_solver(settings: &Settings, fields: &Fields, steps: usize) -> Result<Grid, ScheduleError> {
+pub(super) fn of_dpm_solver(
+    settings: &Settings,
+    fields: &Fields,
+    steps: usize,
+) -> Result<Grid, ScheduleError> {
     let table = train_sigmas(settings);
     // λ = -ln σ rises towards timestep 0, so the clipped ones are the last.
     let last = table.iter().filter(|sigma| -f64::from(**sigma).ln() >= settings.lambda_min).count();
@@ -49,7 +53,11 @@ pub(super) fn of_dpm_solver(settings: &Settings, fields: &Fields, steps: usize) 
         sigmas = karras_sigmas(karras, table[table.len() - 1].into(), table[0].into(), steps);
         let t = |sigma: &f64| sigma_to_t(*sigma, &table);
         // With cosine betas diffusers cuts the fraction off instead.
-        timesteps = sigmas.iter().map(t).map(|t| if settings.cosine { t.trunc() } else { t.round_ties_even() }).collect();
+        timesteps = sigmas
+            .iter()
+            .map(t)
+            .map(|t| if settings.cosine { t.trunc() } else { t.round_ties_even() })
+            .collect();
     }
     // A multistep solver divides by the distance between its steps.
     if sigmas.is_empty() || sigmas.windows(2).any(|pair| pair[0] <= pair[1]) {

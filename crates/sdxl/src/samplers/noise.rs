@@ -15,7 +15,11 @@ enum BetaSchedule {
 ///
 /// # Errors
 /// If the betas are out of range or leave no signal at some timestep.
-pub(super) fn alphas_cumprod(fields: &Fields, train: usize, zero_snr: bool) -> Result<Vec<f32>, ScheduleError> {
+pub(super) fn alphas_cumprod(
+    fields: &Fields,
+    train: usize,
+    zero_snr: bool,
+) -> Result<Vec<f32>, ScheduleError> {
     let betas = betas(fields, train)?;
     let mut alphas_cumprod = cumprod(betas.iter().map(|beta| 1.0 - beta));
     if zero_snr {
@@ -49,12 +53,14 @@ fn betas(fields: &Fields, train: usize) -> Result<Vec<f32>, ScheduleError> {
             ("squaredcos_cap_v2", BetaSchedule::Cosine),
         ],
     )?;
-    let (start, end) = (fields.required("beta_start", expected, valid)?, fields.required("beta_end", expected, valid)?);
+    let (start, end) =
+        (fields.required("beta_start", expected, valid)?, fields.required("beta_end", expected, valid)?);
     Ok(match schedule {
         BetaSchedule::Linear => linspace(start as f32, end as f32, train),
-        BetaSchedule::ScaledLinear => {
-            linspace(start.sqrt() as f32, end.sqrt() as f32, train).into_iter().map(|root| root * root).collect()
-        }
+        BetaSchedule::ScaledLinear => linspace(start.sqrt() as f32, end.sqrt() as f32, train)
+            .into_iter()
+            .map(|root| root * root)
+            .collect(),
         BetaSchedule::Cosine => cosine(train),
     })
 }
@@ -70,7 +76,8 @@ fn cosine(train: usize) -> Vec<f32> {
 fn rescale_zero_terminal_snr(alphas_cumprod: &[f32]) -> Vec<f32> {
     let roots: Vec<f32> = alphas_cumprod.iter().map(|a| a.sqrt()).collect();
     let (first, last) = (roots[0], roots[roots.len() - 1]);
-    let bars: Vec<f32> = roots.iter().map(|root| ((root - last) * (first / (first - last))).powi(2)).collect();
+    let bars: Vec<f32> =
+        roots.iter().map(|root| ((root - last) * (first / (first - last))).powi(2)).collect();
     // diffusers goes back to betas here, and from them to ᾱ again: the roundings count.
     let alphas = (0..bars.len()).map(|t| if t == 0 { bars[0] } else { bars[t] / bars[t - 1] });
     cumprod(alphas.map(|alpha| 1.0 - (1.0 - alpha)))
@@ -88,6 +95,7 @@ fn cumprod(values: impl Iterator<Item = f32>) -> Vec<f32> {
 /// `torch.linspace` in f32, which fills from both ends.
 fn linspace(start: f32, end: f32, n: usize) -> Vec<f32> {
     let step = (end - start) / (n.max(2) - 1) as f32;
-    let value = |i: usize| if i < n.div_ceil(2) { start + step * i as f32 } else { end - step * (n - 1 - i) as f32 };
+    let value =
+        |i: usize| if i < n.div_ceil(2) { start + step * i as f32 } else { end - step * (n - 1 - i) as f32 };
     (0..n).map(value).collect()
 }

@@ -43,8 +43,11 @@ fn make_grid(settings: &Settings, fields: &Fields, steps: usize) -> Result<Grid,
 /// Liu et al., "Pseudo Numerical Methods for Diffusion Models on Manifolds" (2022), algorithm 2.
 fn sample(schedule: &Schedule, mut x: Tensor, hooks: &mut Hooks) -> ControlFlow<(), Tensor> {
     let warm_up = if schedule.settings.skip_prk_steps { 0 } else { WARM_UP };
-    let mut e = Vec::new(); // the network's outputs, newest last
+    let mut e = Vec::new(); // the network's last outputs, newest last
     for (i, &t) in schedule.timesteps.iter().enumerate() {
+        if e.len() == 4 {
+            e.remove(0);
+        }
         e.push(hooks.output(&x, t));
         let (from, to) = (t as i64, t as i64 - schedule.settings.stride);
         x = match e.as_slice() {
@@ -54,7 +57,7 @@ fn sample(schedule: &Schedule, mut x: Tensor, hooks: &mut Hooks) -> ControlFlow<
             [e2, e1, e0] => {
                 transfer(schedule, &x, from, to, &[(23.0 / 12.0, e0), (-16.0 / 12.0, e1), (5.0 / 12.0, e2)])
             }
-            [.., e3, e2, e1, e0] => {
+            [e3, e2, e1, e0, ..] => {
                 let weighted = [(55.0 / 24.0, e0), (-59.0 / 24.0, e1), (37.0 / 24.0, e2), (-9.0 / 24.0, e3)];
                 transfer(schedule, &x, from, to, &weighted)
             }

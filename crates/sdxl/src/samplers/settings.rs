@@ -71,7 +71,9 @@ impl Settings {
             solver_order: fields.integer("solver_order", (1, 2))?,
             lower_order_final: fields.flag("lower_order_final")?,
             euler_at_final: fields.flag("euler_at_final")?,
-            lambda_min: fields.number("lambda_min_clipped", "a number", |_| true)?.unwrap_or(f64::NEG_INFINITY),
+            lambda_min: fields
+                .number("lambda_min_clipped", "a number", |_| true)?
+                .unwrap_or(f64::NEG_INFINITY),
             skip_prk_steps: fields.flag("skip_prk_steps")?,
             cosine: fields.is("beta_schedule", "squaredcos_cap_v2"),
         })
@@ -103,7 +105,8 @@ fn clip(fields: &Fields) -> Result<Option<f32>, ScheduleError> {
 
 /// Options of diffusers that no published SDXL model needs: better refused than ignored.
 fn refuse_unsupported(fields: &Fields) -> Result<(), ScheduleError> {
-    let flags = ["thresholding", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas", "use_flow_sigmas"];
+    let flags =
+        ["thresholding", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas", "use_flow_sigmas"];
     for key in flags {
         if fields.flag(key)? {
             return Err(fields.wrong(key, "false", "true"));
