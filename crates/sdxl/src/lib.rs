@@ -1,1 +1,3 @@
 //! SDXL: networks, samplers, pipeline. No HTTP, no async.
+
+pub mod samplers;

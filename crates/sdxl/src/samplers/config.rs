@@ -1,0 +1,240 @@
+//! `scheduler_config.json`, read as diffusers' `from_config` reads it for another scheduler class.
+//!
+//! A file that one class wrote configures any other: a class takes the keys that its constructor has, fills the missing
+//! ones with its own defaults and ignores the rest. So a class is a list of keys with defaults ([`Presets`]).
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::ScheduleError;
+
+/// The values of a `scheduler_config.json`, not yet given a meaning: that depends on the sampler.
+#[derive(Debug, Clone)]
+pub struct SchedulerConfig {
+    file: String,
+    values: Map<String, Value>,
+}
+
+impl SchedulerConfig {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    /// If it cannot be read or holds no JSON object. Its fields are checked when a schedule is made.
+    pub fn load(path: &Path) -> Result<SchedulerConfig, ScheduleError> {
+        let file = path.display().to_string();
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&file, &text),
+            Err(error) => Err(ScheduleError::File { file, reason: error.to_string() }),
+        }
+    }
+
+    /// Reads `text`; errors call it `file`.
+    ///
+    /// # Errors
+    /// If it holds no JSON object.
+    pub fn parse(file: &str, text: &str) -> Result<SchedulerConfig, ScheduleError> {
+        let bad = |reason: String| ScheduleError::File { file: file.to_string(), reason };
+        match serde_json::from_str(&without_python_constants(text)) {
+            Ok(Value::Object(values)) => Ok(SchedulerConfig { file: file.to_string(), values }),
+            Ok(other) => Err(bad(format!("expected a JSON object, found {}", brief(&other)))),
+            Err(error) => Err(bad(format!("not JSON: {error}"))),
+        }
+    }
+}
+
+/// Python writes NaN and ±Infinity as bare words, which JSON does not know (diffusers' own default of
+/// `lambda_min_clipped` is one): they become null, which stands for the default.
+fn without_python_constants(text: &str) -> String {
+    let mut pieces = text.split('"').map(str::to_string).collect::<Vec<_>>();
+    let mut outside = true;
+    for piece in &mut pieces {
+        if outside {
+            *piece = piece.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null");
+            outside = false;
+        } else {
+            // A quote after an odd number of backslashes does not end the string.
+            outside = piece.bytes().rev().take_while(|b| *b == b'\\').count() % 2 == 0;
+        }
+    }
+    pieces.join("\"")
+}
+
+/// A constructor argument's default.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Preset {
+    /// `None`
+    Null,
+    /// A bool.
+    Flag(bool),
+    /// An int.
+    Int(u64),
+    /// A float.
+    Float(f64),
+    /// A str.
+    Text(&'static str),
+}
+
+/// The arguments of a scheduler's constructor with their defaults.
+pub(super) type Presets = &'static [(&'static str, Preset)];
+
+impl Preset {
+    fn value(self) -> Value {
+        match self {
+            Preset::Null => Value::Null,
+            Preset::Flag(flag) => flag.into(),
+            Preset::Int(number) => number.into(),
+            Preset::Float(number) => number.into(),
+            Preset::Text(text) => text.into(),
+        }
+    }
+}
+
+/// A configuration seen by one scheduler class.
+pub(super) struct Fields<'a> {
+    pub(super) config: &'a SchedulerConfig,
+    /// What the class reads.
+    pub(super) class: Presets,
+    /// What the wire name sets whatever the file says.
+    pub(super) forced: Presets,
+}
+
+impl Fields<'_> {
+    /// The value of `key`, or `None` where the class has no such argument.
+    fn get(&self, key: &str) -> Option<Value> {
+        let find = |presets: Presets| {
+            presets.iter().find(|(name, _)| *name == key).map(|(_, preset)| preset.value())
+        };
+        let default = find(self.class)?;
+        Some(find(self.forced).or_else(|| self.config.values.get(key).cloned()).unwrap_or(default))
+    }
+
+    /// A bool; as in Python, null is false. False where the class has no such argument.
+    pub(super) fn flag(&self, key: &str) -> Result<bool, ScheduleError> {
+        match self.get(key) {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(flag)) => Ok(flag),
+            Some(other) => Err(self.wrong(key, "true or false", brief(&other))),
+        }
+    }
+
+    /// A whole number within `range`. The range's start where the class has no such argument.
+    pub(super) fn integer(&self, key: &str, range: (u64, u64)) -> Result<usize, ScheduleError> {
+        let Some(value) = self.get(key) else { return Ok(range.0 as usize) };
+        match value.as_u64() {
+            Some(number) if (range.0..=range.1).contains(&number) => Ok(number as usize),
+            _ => {
+                Err(self.wrong(key, format!("a whole number from {} to {}", range.0, range.1), brief(&value)))
+            }
+        }
+    }
+
+    /// A number, where `valid` accepts it; `None` for null or where the class has no such argument.
+    pub(super) fn number(
+        &self,
+        key: &str,
+        expected: &str,
+        valid: fn(f64) -> bool,
+    ) -> Result<Option<f64>, ScheduleError> {
+        let value = self.get(key).unwrap_or(Value::Null);
+        match value.as_f64() {
+            Some(number) if valid(number) => Ok(Some(number)),
+            None if value.is_null() => Ok(None),
+            _ => Err(self.wrong(key, expected, brief(&value))),
+        }
+    }
+
+    /// [`number`](Self::number) that must be there.
+    pub(super) fn required(
+        &self,
+        key: &str,
+        expected: &str,
+        valid: fn(f64) -> bool,
+    ) -> Result<f64, ScheduleError> {
+        self.number(key, expected, valid)?.ok_or_else(|| self.wrong(key, expected, "null".to_string()))
+    }
+
+    /// The meaning of a name among `choices`; the first choice's where the class has no such argument.
+    pub(super) fn choice<T: Copy>(&self, key: &str, choices: &[(&str, T)]) -> Result<T, ScheduleError> {
+        let Some(value) = self.get(key) else { return Ok(choices[0].1) };
+        let found = choices.iter().find(|(name, _)| value.as_str() == Some(name));
+        let names = || choices.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        found.map(|(_, meaning)| *meaning).ok_or_else(|| self.wrong(key, names(), brief(&value)))
+    }
+
+    /// Whether the class has the argument `key` and it is `text`.
+    pub(super) fn is(&self, key: &str, text: &str) -> bool {
+        self.get(key).is_some_and(|value| value.as_str() == Some(text))
+    }
+
+    /// A list of numbers, where `valid` accepts each, or `None` for null.
+    pub(super) fn numbers(
+        &self,
+        key: &str,
+        expected: &str,
+        valid: fn(f64) -> bool,
+    ) -> Result<Option<Vec<f64>>, ScheduleError> {
+        let items = match self.get(key) {
+            None | Some(Value::Null) => return Ok(None),
+            Some(Value::Array(items)) => items,
+            Some(other) => return Err(self.wrong(key, "a list of numbers or null", brief(&other))),
+        };
+        let number = |(i, item): (usize, &Value)| match item.as_f64() {
+            Some(number) if valid(number) => Ok(number),
+            _ => Err(self.wrong(&format!("{key}[{i}]"), expected, brief(item))),
+        };
+        items.iter().enumerate().map(number).collect::<Result<Vec<_>, _>>().map(Some)
+    }
+
+    /// The error for field `key`.
+    pub(super) fn wrong(
+        &self,
+        key: &str,
+        expected: impl Into<String>,
+        found: impl ToString,
+    ) -> ScheduleError {
+        ScheduleError::Field {
+            file: self.config.file.clone(),
+            field: key.to_string(),
+            expected: expected.into(),
+            found: found.to_string(),
+        }
+    }
+}
+
+/// A value for an error's text: lists and objects can be long.
+fn brief(value: &Value) -> String {
+    match value {
+        Value::Array(items) => format!("a list of {}", items.len()),
+        Value::Object(_) => "an object".to_string(),
+        Value::String(text) if text.chars().count() > 40 => "a long string".to_string(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Protects files saved by diffusers, whose Python writes bare Infinity, and strings that only look like it.
+    #[test]
+    fn python_constants() {
+        let text = r#"{"a": -Infinity, "b\"": NaN, "Infinity\\": "-Infinity \" NaN", "c": [Infinity]}"#;
+        let values = SchedulerConfig::parse("f", text).expect("readable").values;
+        assert_eq!(
+            Value::Object(values),
+            serde_json::json!({
+                "a": null, "b\"": null, "Infinity\\": "-Infinity \" NaN", "c": [null]
+            })
+        );
+    }
+
+    /// Protects the reader of the file: what is no JSON object is an error that names it.
+    #[test]
+    fn not_an_object() {
+        for text in ["", "[]", "3", "null", "{", "\"\\", "{\"a\": 1e999}"] {
+            let error = SchedulerConfig::parse("dir/s.json", text).expect_err(text).to_string();
+            assert!(error.starts_with("dir/s.json: "), "{error}");
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! DDIM: to the predicted clean latents, and back to the next noise level along the same noise.
+
+use std::ops::ControlFlow;
+
+use calotype_tensor::Tensor;
+
+use super::config::{Preset, Presets};
+use super::prediction::{clip, combine};
+use super::{Hooks, Sampler, Schedule, grid};
+
+/// The table's row.
+pub(super) const DDIM: Sampler = Sampler {
+    name: "DDIM",
+    class: DEFAULTS,
+    forced: &[],
+    grid: grid::of_alphas,
+    scales_noise: false,
+    run: sample,
+};
+
+/// diffusers' `DDIMScheduler`.
+const DEFAULTS: Presets = &[
+    ("num_train_timesteps", Preset::Int(1000)),
+    ("beta_start", Preset::Float(0.0001)),
+    ("beta_end", Preset::Float(0.02)),
+    ("beta_schedule", Preset::Text("linear")),
+    ("trained_betas", Preset::Null),
+    ("clip_sample", Preset::Flag(true)),
+    ("set_alpha_to_one", Preset::Flag(true)),
+    ("steps_offset", Preset::Int(0)),
+    ("prediction_type", Preset::Text("epsilon")),
+    ("thresholding", Preset::Flag(false)),
+    ("clip_sample_range", Preset::Float(1.0)),
+    ("timestep_spacing", Preset::Text("leading")),
+    ("rescale_betas_zero_snr", Preset::Flag(false)),
+];
+
+/// Song, Meng and Ermon, "Denoising Diffusion Implicit Models" (2020), equation 12 with σ = 0.
+fn sample(schedule: &Schedule, mut x: Tensor, hooks: &mut Hooks) -> ControlFlow<(), Tensor> {
+    let settings = &schedule.settings;
+    for (i, &t) in schedule.timesteps.iter().enumerate() {
+        let output = hooks.output(&x, t);
+        let alpha_bar = schedule.alpha_bar(t as i64);
+        let alpha_bar_prev = schedule.alpha_bar(t as i64 - settings.stride);
+        let (alpha, sigma) = (alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt());
+        let x0 = clip(settings.prediction.x0(&x, &output, alpha, sigma), settings.clip);
+        let epsilon = settings.prediction.epsilon(&x, &output, alpha, sigma);
+        x = combine(&[(alpha_bar_prev.sqrt(), &x0), ((1.0 - alpha_bar_prev).sqrt(), &epsilon)]);
+        hooks.step_done(schedule, i, &x)?;
+    }
+    ControlFlow::Continue(x)
+}

@@ -1,0 +1,93 @@
+//! DPMSolverMultistep and KarrasDPM: an exponential integrator that extrapolates from the last two predictions.
+
+use std::ops::ControlFlow;
+
+use calotype_tensor::Tensor;
+
+use super::config::{Preset, Presets};
+use super::prediction::combine;
+use super::settings::FinalSigma;
+use super::{Hooks, Sampler, Schedule, grid};
+
+/// The table's row.
+pub(super) const DPM_SOLVER_MULTISTEP: Sampler = Sampler {
+    name: "DPMSolverMultistep",
+    class: DEFAULTS,
+    forced: &[],
+    grid: grid::of_dpm_solver,
+    scales_noise: false,
+    run: sample,
+};
+
+/// The table's row: the same on the noise levels of Karras et al. (2022).
+pub(super) const KARRAS_DPM: Sampler = Sampler {
+    name: "KarrasDPM",
+    forced: &[("use_karras_sigmas", Preset::Flag(true))],
+    ..DPM_SOLVER_MULTISTEP
+};
+
+/// diffusers' `DPMSolverMultistepScheduler`, and the two sigmas that its Karras schedule also looks at.
+const DEFAULTS: Presets = &[
+    ("num_train_timesteps", Preset::Int(1000)),
+    ("beta_start", Preset::Float(0.0001)),
+    ("beta_end", Preset::Float(0.02)),
+    ("beta_schedule", Preset::Text("linear")),
+    ("trained_betas", Preset::Null),
+    ("solver_order", Preset::Int(2)),
+    ("prediction_type", Preset::Text("epsilon")),
+    ("thresholding", Preset::Flag(false)),
+    ("algorithm_type", Preset::Text("dpmsolver++")),
+    ("solver_type", Preset::Text("midpoint")),
+    ("lower_order_final", Preset::Flag(true)),
+    ("euler_at_final", Preset::Flag(false)),
+    ("use_karras_sigmas", Preset::Flag(false)),
+    ("use_exponential_sigmas", Preset::Flag(false)),
+    ("use_beta_sigmas", Preset::Flag(false)),
+    ("use_lu_lambdas", Preset::Flag(false)),
+    ("use_flow_sigmas", Preset::Flag(false)),
+    ("final_sigmas_type", Preset::Text("zero")),
+    ("lambda_min_clipped", Preset::Null),
+    ("variance_type", Preset::Null),
+    ("timestep_spacing", Preset::Text("linspace")),
+    ("steps_offset", Preset::Int(0)),
+    ("rescale_betas_zero_snr", Preset::Flag(false)),
+    ("sigma_min", Preset::Null),
+    ("sigma_max", Preset::Null),
+];
+
+/// Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models" (2022), algorithm 2.
+fn sample(schedule: &Schedule, mut x: Tensor, hooks: &mut Hooks) -> ControlFlow<(), Tensor> {
+    let mut previous: Option<(Tensor, f64)> = None;
+    for i in 0..schedule.steps() {
+        let ((alpha_s, sigma_s, lambda_s), (alpha_t, sigma_t, lambda_t)) =
+            (variance_preserving(schedule.sigmas[i]), variance_preserving(schedule.sigmas[i + 1]));
+        let output = hooks.output(&x, schedule.timesteps[i]);
+        let x0 = schedule.settings.prediction.x0(&x, &output, alpha_s, sigma_s);
+        let h = lambda_t - lambda_s;
+        let d = match &previous {
+            Some((x0_previous, lambda_previous)) if !first_order(schedule, i) => {
+                let r = (lambda_s - lambda_previous) / h;
+                combine(&[(1.0 + 0.5 / r, &x0), (-0.5 / r, x0_previous)])
+            }
+            _ => x0.clone(),
+        };
+        x = combine(&[(sigma_t / sigma_s, &x), (-alpha_t * (-h).exp_m1(), &d)]);
+        previous = Some((x0, lambda_s));
+        hooks.step_done(schedule, i, &x)?;
+    }
+    ControlFlow::Continue(x)
+}
+
+/// α, σ and λ = ln(α/σ) of latents scaled to variance 1, for σ of unscaled ones.
+fn variance_preserving(sigma: f64) -> (f64, f64, f64) {
+    let alpha = 1.0 / (sigma * sigma + 1.0).sqrt();
+    (alpha, sigma * alpha, -sigma.ln())
+}
+
+/// The last step is of first order where it ends without noise (λ = ∞), and for stability in short schedules.
+fn first_order(schedule: &Schedule, i: usize) -> bool {
+    let settings = &schedule.settings;
+    let stable = settings.euler_at_final || settings.lower_order_final && schedule.steps() < 15;
+    let last = i + 1 == schedule.steps();
+    settings.solver_order == 1 || last && (stable || settings.final_sigma == FinalSigma::Zero)
+}

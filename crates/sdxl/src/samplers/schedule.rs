@@ -1,0 +1,80 @@
+//! The noise levels that a sampler visits: training timesteps, thinned out to the steps asked for.
+
+use super::config::{Fields, SchedulerConfig};
+use super::settings::{Settings, Spacing};
+use super::{Sampler, ScheduleError};
+
+/// More than any diffusion model was trained with, and each still exact in f32.
+const MAX_TRAIN_TIMESTEPS: u64 = 100_000;
+
+/// One sampler, configured for one number of steps. Made for each request; sampling does not change it.
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    pub(super) sampler: &'static Sampler,
+    /// What the network is told at each step, highest noise first.
+    pub(super) timesteps: Vec<f32>,
+    /// σ before each step and after the last (one more than `timesteps`), for x = x0 + σ·ε. Empty for samplers that
+    /// count in ᾱ instead.
+    pub(super) sigmas: Vec<f64>,
+    pub(super) settings: Settings,
+    init_noise_sigma: f32,
+}
+
+impl Schedule {
+    /// `sampler` configured by `config` for `steps` steps.
+    ///
+    /// # Errors
+    /// If a field is wrong or asks for what is not supported, or the schedule cannot be cut into that many steps.
+    pub fn new(
+        sampler: &'static Sampler,
+        config: &SchedulerConfig,
+        steps: usize,
+    ) -> Result<Schedule, ScheduleError> {
+        let fields = Fields { config, class: sampler.class, forced: sampler.forced };
+        let train = fields.integer("num_train_timesteps", (1, MAX_TRAIN_TIMESTEPS))?;
+        if steps < 1 || steps > train {
+            let expected = format!("1 to {train} (the scheduler's num_train_timesteps)");
+            return Err(ScheduleError::Steps { expected, found: steps });
+        }
+        let settings = Settings::read(&fields, train, steps)?;
+        let grid = (sampler.grid)(&settings, &fields, steps)?;
+        let max = grid.sigmas.iter().copied().fold(0.0, f64::max);
+        let init_noise_sigma = match settings.spacing {
+            _ if !sampler.scales_noise => 1.0,
+            Spacing::Linspace | Spacing::Trailing => max as f32,
+            Spacing::Leading => (max * max + 1.0).sqrt() as f32,
+        };
+        Ok(Schedule { sampler, timesteps: grid.timesteps, sigmas: grid.sigmas, settings, init_noise_sigma })
+    }
+
+    /// The sampler that this is for.
+    pub fn sampler(&self) -> &'static Sampler {
+        self.sampler
+    }
+
+    /// Number of steps: as many as asked for (a configuration with `lambda_min_clipped` may take fewer). Some samplers
+    /// run the network more often.
+    pub fn steps(&self) -> usize {
+        self.timesteps.len()
+    }
+
+    /// The timestep at the start of each step, highest noise first.
+    pub fn timesteps(&self) -> &[f32] {
+        &self.timesteps
+    }
+
+    /// What standard normal noise is multiplied by to give the latents that sampling starts from.
+    pub fn init_noise_sigma(&self) -> f32 {
+        self.init_noise_sigma
+    }
+
+    /// ᾱ at a timestep; after the last step timesteps are negative.
+    pub(super) fn alpha_bar(&self, timestep: i64) -> f64 {
+        let settings = &self.settings;
+        match usize::try_from(timestep) {
+            Ok(t) => settings.alphas_cumprod[t].into(),
+            Err(_) if settings.set_alpha_to_one => 1.0,
+            Err(_) => settings.alphas_cumprod[0].into(),
+        }
+    }
+}

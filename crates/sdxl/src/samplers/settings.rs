@@ -1,0 +1,126 @@
+//! A scheduler's configuration with every field checked and resolved.
+
+use super::config::Fields;
+use super::prediction::Prediction;
+use super::{ScheduleError, noise};
+
+/// The configuration's fields, resolved for the sampler's class.
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    /// ᾱ of every training timestep.
+    pub(super) alphas_cumprod: Vec<f32>,
+    /// Whether the picture after the last step counts as free of noise; otherwise its ᾱ is that of timestep 0.
+    pub(super) set_alpha_to_one: bool,
+    /// Training timesteps from one step to the next.
+    pub(super) stride: i64,
+    pub(super) prediction: Prediction,
+    pub(super) spacing: Spacing,
+    pub(super) steps_offset: usize,
+    pub(super) karras: Option<Karras>,
+    pub(super) final_sigma: FinalSigma,
+    /// Predicted clean latents are cut off at ± this.
+    pub(super) clip: Option<f32>,
+    /// 1 or 2.
+    pub(super) solver_order: usize,
+    pub(super) lower_order_final: bool,
+    pub(super) euler_at_final: bool,
+    /// Timesteps whose log-SNR lies below are left out.
+    pub(super) lambda_min: f64,
+    /// Whether PNDM leaves out its Runge-Kutta warm-up.
+    pub(super) skip_prk_steps: bool,
+    /// Whether the betas are `squaredcos_cap_v2`'s.
+    pub(super) cosine: bool,
+}
+
+/// Where between the training timesteps the steps lie: Lin et al. (2023), table 2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spacing {
+    Linspace,
+    Leading,
+    Trailing,
+}
+
+/// σ after the last step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FinalSigma {
+    Zero,
+    SigmaMin,
+}
+
+/// Ends of the Karras schedule, where the configuration sets them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Karras {
+    pub(super) sigma_min: Option<f64>,
+    pub(super) sigma_max: Option<f64>,
+}
+
+impl Settings {
+    pub(super) fn read(fields: &Fields, train: usize, steps: usize) -> Result<Settings, ScheduleError> {
+        refuse_unsupported(fields)?;
+        let zero_snr = fields.flag("rescale_betas_zero_snr")?;
+        Ok(Settings {
+            alphas_cumprod: noise::alphas_cumprod(fields, train, zero_snr)?,
+            set_alpha_to_one: fields.flag("set_alpha_to_one")?,
+            stride: (train / steps) as i64,
+            prediction: fields.choice("prediction_type", Prediction::NAMES)?,
+            spacing: fields.choice("timestep_spacing", Spacing::NAMES)?,
+            steps_offset: fields.integer("steps_offset", (0, train as u64))?,
+            karras: karras(fields)?,
+            final_sigma: fields.choice("final_sigmas_type", FinalSigma::NAMES)?,
+            clip: clip(fields)?,
+            solver_order: fields.integer("solver_order", (1, 2))?,
+            lower_order_final: fields.flag("lower_order_final")?,
+            euler_at_final: fields.flag("euler_at_final")?,
+            lambda_min: fields
+                .number("lambda_min_clipped", "a number", |_| true)?
+                .unwrap_or(f64::NEG_INFINITY),
+            skip_prk_steps: fields.flag("skip_prk_steps")?,
+            cosine: fields.is("beta_schedule", "squaredcos_cap_v2"),
+        })
+    }
+}
+
+impl Spacing {
+    const NAMES: &[(&str, Spacing)] =
+        &[("linspace", Spacing::Linspace), ("leading", Spacing::Leading), ("trailing", Spacing::Trailing)];
+}
+
+impl FinalSigma {
+    const NAMES: &[(&str, FinalSigma)] = &[("zero", FinalSigma::Zero), ("sigma_min", FinalSigma::SigmaMin)];
+}
+
+fn karras(fields: &Fields) -> Result<Option<Karras>, ScheduleError> {
+    let end = |key| fields.number(key, "a positive number or null", |sigma| sigma > 0.0);
+    let karras = Karras { sigma_min: end("sigma_min")?, sigma_max: end("sigma_max")? };
+    Ok(fields.flag("use_karras_sigmas")?.then_some(karras))
+}
+
+fn clip(fields: &Fields) -> Result<Option<f32>, ScheduleError> {
+    if !fields.flag("clip_sample")? {
+        return Ok(None);
+    }
+    let range = fields.required("clip_sample_range", "a positive number", |range| range > 0.0)?;
+    Ok(Some(range as f32))
+}
+
+/// Options of diffusers that no published SDXL model needs: better refused than ignored.
+fn refuse_unsupported(fields: &Fields) -> Result<(), ScheduleError> {
+    let flags =
+        ["thresholding", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas", "use_flow_sigmas"];
+    for key in flags {
+        if fields.flag(key)? {
+            return Err(fields.wrong(key, "false", "true"));
+        }
+    }
+    fields.choice("interpolation_type", &[("linear", ())])?;
+    fields.choice("timestep_type", &[("discrete", ())])?;
+    // diffusers, too, takes deis and the other solver types for these.
+    fields.choice("algorithm_type", &[("dpmsolver++", ()), ("deis", ())])?;
+    fields.choice("solver_type", &[("midpoint", ()), ("logrho", ()), ("bh1", ()), ("bh2", ())])?;
+    for learned in ["learned", "learned_range"] {
+        if fields.is("variance_type", learned) {
+            return Err(fields.wrong("variance_type", "null", learned));
+        }
+    }
+    Ok(())
+}
