@@ -6,8 +6,10 @@ pub(crate) mod gemm;
 mod isa;
 pub(crate) mod math;
 mod micro;
+mod mmap;
 pub(crate) mod operand;
 pub(crate) mod pack;
 
 pub use buffer::{Buffer, trim_pool};
 pub use isa::{Isa, isa};
+pub use mmap::Mmap;
