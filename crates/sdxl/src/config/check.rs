@@ -187,7 +187,7 @@ impl Json {
     /// `heads` must divide `channels` into heads of a size that the engine has kernels for.
     pub(super) fn heads(&self, field: &str, heads: usize, channels: usize) -> Result<(), ConfigError> {
         self.size(field, heads, MAX_CHANNELS)?;
-        if channels % heads != 0 {
+        if !channels.is_multiple_of(heads) {
             return Err(self.fail(
                 field,
                 format!("a number of heads that divides {channels} channels"),
@@ -195,7 +195,7 @@ impl Json {
             ));
         }
         let size = channels / heads;
-        if size % HEAD_MULTIPLE != 0 {
+        if !size.is_multiple_of(HEAD_MULTIPLE) {
             let expected = format!("a head size (channels / heads) that is a multiple of {HEAD_MULTIPLE}");
             return Err(self.fail(field, expected, format!("{channels} / {heads} = {size}")));
         }
@@ -247,7 +247,7 @@ fn same(found: &Value, only: &str) -> bool {
     }
     match (found.as_f64(), only.parse::<f64>()) {
         (Some(a), Ok(b)) => a == b,
-        _ => found.to_string() == only,
+        _ => serde_json::from_str::<Value>(only).is_ok_and(|only| only == *found),
     }
 }
 
