@@ -67,8 +67,8 @@ pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String, ConfigError> 
 
 /// One JSON config file: its object, and errors that carry its name.
 pub(crate) struct Json {
-    pub(super) file: PathBuf,
-    pub(super) value: Value,
+    file: PathBuf,
+    pub(crate) value: Value,
 }
 
 impl Json {
@@ -91,6 +91,21 @@ impl Json {
         serde_path_to_error::deserialize(&self.value).map_err(|e| {
             ConfigError::file(&self.file, format!("{}: {}", e.path(), shorten(&e.inner().to_string())))
         })
+    }
+
+    /// One field as `T`.
+    pub(crate) fn at<T: DeserializeOwned>(&self, field: &str) -> Result<T, ConfigError> {
+        serde_path_to_error::deserialize(&self.value[field]).map_err(|e| {
+            let problem = shorten(&e.inner().to_string());
+            ConfigError::file(&self.file, format!("{field}: {}: {problem}", e.path()))
+        })
+    }
+
+    /// Another file's fields replace this one's.
+    pub(crate) fn overlay(&mut self, other: Self) {
+        if let (Value::Object(mine), Value::Object(other)) = (&mut self.value, other.value) {
+            mine.extend(other);
+        }
     }
 
     pub(crate) fn fail(&self, field: &str, expected: impl Into<String>, found: impl ToString) -> ConfigError {
