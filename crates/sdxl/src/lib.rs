@@ -1,3 +1,9 @@
 //! SDXL: networks, samplers, pipeline. No HTTP, no async.
 
+pub mod config;
+pub mod error;
 pub mod samplers;
+pub mod tokenizer;
+pub mod weights;
+
+pub use error::Error;
