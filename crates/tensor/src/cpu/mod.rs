@@ -11,6 +11,7 @@ pub(crate) mod layer_norm;
 pub(crate) mod layout;
 pub(crate) mod math;
 mod micro;
+mod mmap;
 pub(crate) mod operand;
 pub(crate) mod pack;
 pub(crate) mod reduce;
@@ -18,3 +19,4 @@ pub(crate) mod rows;
 
 pub use buffer::{Buffer, trim_pool};
 pub use isa::{Isa, isa};
+pub use mmap::Mmap;

@@ -1,0 +1,56 @@
+//! The crate's error: what the command line shows, and the exit code that goes with it.
+
+use std::path::PathBuf;
+
+use crate::config::ConfigError;
+use crate::tokenizer::TokenizerError;
+use crate::weights::WeightsError;
+
+/// Anything that can stop a request. `Display` is one line that names the field, file or tensor.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A request field with a value that cannot be used.
+    #[error("{field}: {problem}")]
+    BadInput {
+        /// The field's wire name, such as `num_inference_steps`.
+        field: String,
+        /// What was expected and what was found.
+        problem: String,
+    },
+    /// The model folder, or one of its JSON files.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A checkpoint file or one of its tensors.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// A tokenizer's files, or a prompt that its model cannot take.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// A file that could not be written or read while working.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The caller stopped the run.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Error {
+    /// A request field with a value that cannot be used.
+    pub fn bad_input(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::BadInput { field: field.into(), problem: problem.into() }
+    }
+
+    /// The process exit code: 2 bad input (a field, a model file), 130 interrupted, 1 anything else.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::BadInput { .. } | Self::Config(_) | Self::Weights(_) | Self::Tokenizer(_) => 2,
+            Self::Io { .. } => 1,
+            Self::Interrupted => 130,
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! CLIP's byte-level BPE, equal to transformers' `CLIPTokenizer`: from a tokenizer folder of transformers 4 or 5, with
+//! the special tokens that the folder names.
+
+mod specials;
+mod vocab;
+
+use std::path::{Path, PathBuf};
+
+use tokenizers::decoders::byte_level::ByteLevel;
+use tokenizers::models::bpe::BPE;
+use tokenizers::normalizers::{self, Lowercase, NFC, Replace, replace::ReplacePattern};
+use tokenizers::pre_tokenizers::{self, split::Split, split::SplitPattern};
+use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior};
+
+use crate::config::{ConfigError, shorten};
+use specials::Specials;
+use vocab::Vocabulary;
+
+/// CLIP's words: the special tokens, English contractions, runs of letters, single digits, runs of anything else.
+const WORDS: &str =
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+const WORD_END: &str = "</w>";
+/// CLIP's own length, for a folder that does not say.
+const DEFAULT_LENGTH: usize = 77;
+
+/// What is wrong with a tokenizer folder, or with a prompt for its encoder.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenizerError {
+    /// One of its JSON files.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A file that is missing, unreadable, or not what it should be.
+    #[error("{path}: {problem}")]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was expected and what was found.
+        problem: String,
+    },
+    /// A token that the text encoder has no embedding for.
+    #[error(
+        "{path}: token {token:?}: expected an id below {vocab_size} (the text encoder's vocab_size), found {id}"
+    )]
+    Vocabulary {
+        /// The tokenizer's folder.
+        path: PathBuf,
+        /// The token.
+        token: String,
+        /// Its id.
+        id: u32,
+        /// Rows of the encoder's token embedding.
+        vocab_size: usize,
+    },
+}
+
+impl TokenizerError {
+    fn file(path: &Path, problem: impl std::fmt::Display) -> Self {
+        Self::File { path: path.to_path_buf(), problem: shorten(&problem.to_string()) }
+    }
+}
+
+/// A prompt as its encoder takes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoding {
+    /// Start, the prompt's tokens, end, padding: always the tokenizer's whole length (77).
+    pub ids: Vec<u32>,
+    /// The end of the prompt that did not fit, where it was too long.
+    pub truncated: Option<String>,
+}
+
+/// One of a model folder's tokenizers.
+pub struct Tokenizer {
+    path: PathBuf,
+    inner: tokenizers::Tokenizer,
+    bos: u32,
+    eos: u32,
+    pad: u32,
+    length: Option<usize>,
+    vocab_size: usize,
+}
+
+impl Tokenizer {
+    /// Loads a tokenizer folder: `tokenizer.json`, or `vocab.json` and `merges.txt`; the special tokens from
+    /// `tokenizer_config.json` and `special_tokens_map.json`, where they are there.
+    ///
+    /// # Errors
+    /// Names the file, with what was expected and found.
+    pub fn load(dir: &Path) -> Result<Self, TokenizerError> {
+        let vocabulary = Vocabulary::read(dir)?;
+        let specials = Specials::read(dir, vocabulary.added)?;
+        let fail = |e: tokenizers::Error| TokenizerError::file(&vocabulary.path, e);
+        let bpe = BPE::builder()
+            .vocab_and_merges(vocabulary.ids, vocabulary.merges)
+            .unk_token(specials.unk.clone())
+            .continuing_subword_prefix(String::new())
+            .end_of_word_suffix(WORD_END.into())
+            .build()
+            .map_err(fail)?;
+        let inner = clip(bpe, specials.tokens).map_err(fail)?;
+        let id = |token: &str| {
+            inner.token_to_id(token).ok_or_else(|| TokenizerError::file(dir, format!("no token {token:?}")))
+        };
+        let (bos, eos, pad) = (id(&specials.bos)?, id(&specials.eos)?, id(&specials.pad)?);
+        let length = specials.length;
+        Ok(Self { path: dir.to_path_buf(), inner, bos, eos, pad, length, vocab_size: usize::MAX })
+    }
+
+    /// The tokenizer with its text encoder's limits: rows of the token and of the position embedding.
+    ///
+    /// # Errors
+    /// When the tokenizer's own length is more than the encoder has positions for.
+    pub fn for_encoder(mut self, vocab_size: usize, positions: usize) -> Result<Self, TokenizerError> {
+        let length = *self.length.get_or_insert(positions);
+        if length > positions {
+            let problem = format!(
+                "model_max_length: expected at most {positions} (the text encoder's max_position_embeddings), found {length}"
+            );
+            return Err(TokenizerError::file(&self.path.join(specials::CONFIG), problem));
+        }
+        self.vocab_size = vocab_size;
+        Ok(self)
+    }
+
+    /// How many ids every prompt becomes (77).
+    pub fn length(&self) -> usize {
+        self.length.unwrap_or(DEFAULT_LENGTH)
+    }
+
+    /// Encodes a prompt. One that is too long is cut at its end, with a warning, as diffusers does.
+    ///
+    /// # Errors
+    /// When the vocabulary has no token for a part of the prompt, or the text encoder none for an id.
+    pub fn encode(&self, prompt: &str) -> Result<Encoding, TokenizerError> {
+        let encoded =
+            self.inner.encode_fast(prompt, false).map_err(|e| TokenizerError::file(&self.path, e))?;
+        let room = self.length() - 2;
+        let (kept, cut) = encoded.get_ids().split_at(room.min(encoded.get_ids().len()));
+        let mut ids = Vec::with_capacity(self.length());
+        ids.push(self.bos);
+        ids.extend_from_slice(kept);
+        ids.push(self.eos);
+        ids.resize(self.length(), self.pad);
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab_size) {
+            return Err(TokenizerError::Vocabulary {
+                path: self.path.clone(),
+                token: self.inner.id_to_token(id).unwrap_or_default(),
+                id,
+                vocab_size: self.vocab_size,
+            });
+        }
+        let truncated = if cut.is_empty() { None } else { Some(self.text(cut)?) };
+        if let Some(text) = &truncated {
+            let (folder, limit) = (self.path.display(), self.length());
+            tracing::warn!(%folder, limit, "the prompt is too long; this end of it is ignored: {text}");
+        }
+        Ok(Encoding { ids, truncated })
+    }
+
+    /// Tokens as readable text, which may differ from the prompt in case and spaces.
+    fn text(&self, ids: &[u32]) -> Result<String, TokenizerError> {
+        let text = self.inner.decode(ids, false).map_err(|e| TokenizerError::file(&self.path, e))?;
+        Ok(text.replace(WORD_END, " ").trim().to_owned())
+    }
+}
+
+/// The steps around the BPE, as `CLIPTokenizer` builds them.
+fn clip(bpe: BPE, specials: Vec<tokenizers::AddedToken>) -> tokenizers::Result<tokenizers::Tokenizer> {
+    let spaces = Replace::new(ReplacePattern::Regex(r"\s+".into()), " ")?;
+    let normalizer = normalizers::Sequence::new(vec![NFC.into(), spaces.into(), Lowercase.into()]);
+    let words = Split::new(SplitPattern::Regex(WORDS.into()), SplitDelimiterBehavior::Removed, true)?;
+    let bytes = ByteLevel::default().add_prefix_space(false);
+    let pre_tokenizer = pre_tokenizers::sequence::Sequence::new(vec![words.into(), bytes.into()]);
+    let mut tokenizer = tokenizers::Tokenizer::new(bpe);
+    tokenizer
+        .with_normalizer(Some(NormalizerWrapper::Sequence(normalizer)))?
+        .with_pre_tokenizer(Some(PreTokenizerWrapper::Sequence(pre_tokenizer)))
+        .with_decoder(Some(ByteLevel::default()));
+    tokenizer.add_tokens(specials)?;
+    Ok(tokenizer)
+}

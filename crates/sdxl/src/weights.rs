@@ -1,0 +1,266 @@
+//! Safetensors to modules, by checkpoint key: memory-mapped, checked against the shapes that a config implies, and
+//! converted straight from the mapped bytes.
+
+mod files;
+mod layout;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use calotype_tensor::{DType, Tensor, Weight};
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use safetensors::tensor::Dtype;
+
+use files::{Located, MappedFile};
+pub use layout::Layout;
+
+/// What is wrong with a checkpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsError {
+    /// A file that is missing, unreadable, truncated or not in its format.
+    #[error("{path}: {problem}")]
+    File {
+        /// The file or its folder.
+        path: PathBuf,
+        /// What was expected and what was found.
+        problem: String,
+    },
+    /// A shard index that cannot be read.
+    #[error("{0}")]
+    Index(String),
+    /// A tensor of another shape or element type than the config implies.
+    #[error("{file}: {key}: expected {expected}, found {found}")]
+    Mismatch {
+        /// The file that has it.
+        file: PathBuf,
+        /// Its key there.
+        key: String,
+        /// The shape or element types that would do.
+        expected: String,
+        /// What it has.
+        found: String,
+    },
+    /// A tensor that no file has.
+    #[error("{file}: {key}: missing, expected {expected}")]
+    Missing {
+        /// The file, or the shards' index.
+        file: PathBuf,
+        /// Its key.
+        key: String,
+        /// The shape it should have.
+        expected: String,
+    },
+    /// Tensors that the model has no place for.
+    #[error("{file}: {first}: surplus, expected no such tensor ({count} in all)")]
+    Surplus {
+        /// The file that has the first.
+        file: PathBuf,
+        /// The first few keys.
+        first: String,
+        /// How many there are.
+        count: usize,
+    },
+}
+
+impl WeightsError {
+    fn file(path: &Path, problem: impl Into<String>) -> Self {
+        Self::File { path: path.to_path_buf(), problem: problem.into() }
+    }
+}
+
+/// A component's tensors below one key prefix. Cheap to clone; clones share what has been taken.
+#[derive(Clone)]
+pub struct Weights {
+    all: Arc<Checkpoint>,
+    prefix: String,
+}
+
+struct Checkpoint {
+    name: PathBuf,
+    files: Vec<MappedFile>,
+    tensors: BTreeMap<String, Entry>,
+    layout: Layout,
+    store: Option<DType>,
+}
+
+struct Entry {
+    /// The key in the file, for errors.
+    key: String,
+    shape: Vec<usize>,
+    at: Located,
+    taken: AtomicBool,
+}
+
+impl Weights {
+    /// Opens the files in `dir`: single or sharded, plain or a variant such as `fp16`.
+    ///
+    /// Files of `variant` come first, then plain ones, then `fp16` and `bf16`. Matrices are packed as `store`, or,
+    /// without it, as they are in the file.
+    ///
+    /// # Errors
+    /// When there is no such file, or one is truncated or no safetensors file.
+    pub fn open(
+        dir: &Path,
+        layout: Layout,
+        variant: Option<&str>,
+        store: Option<DType>,
+    ) -> Result<Self, WeightsError> {
+        let found = files::open(dir, layout.stem(), variant)?;
+        let entry = |(name, (key, at)): (String, (String, Located))| {
+            let shape = layout.reshape(&name, &at.shape);
+            (name, Entry { key, shape, at, taken: AtomicBool::new(false) })
+        };
+        let tensors = layout.rename(found.tensors).into_iter().map(entry).collect();
+        let all = Checkpoint { name: found.name, files: found.files, tensors, layout, store };
+        Ok(Self { all: Arc::new(all), prefix: String::new() })
+    }
+
+    /// The tensors below `name`: `w.sub("down_blocks").sub(0)`.
+    pub fn sub(&self, name: impl std::fmt::Display) -> Self {
+        Self { all: self.all.clone(), prefix: format!("{}{name}.", self.prefix) }
+    }
+
+    /// Takes a tensor as f32, of exactly this shape.
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, WeightsError> {
+        self.take(name, shape, |bytes, dtype| Tensor::from_vec(to_f32(bytes, dtype), shape))
+    }
+
+    /// Takes a norm's `weight` and `bias`, both (channels), as f32.
+    pub fn norm(&self, name: &str, channels: usize) -> Result<(Tensor, Tensor), WeightsError> {
+        let norm = self.sub(name);
+        Ok((norm.tensor("weight", &[channels])?, norm.tensor("bias", &[channels])?))
+    }
+
+    /// Takes a linear layer: `weight` (out, in), packed, and where it has one its `bias` (out), f32.
+    pub fn linear(
+        &self,
+        name: &str,
+        out: usize,
+        inp: usize,
+        bias: bool,
+    ) -> Result<(Weight, Option<Tensor>), WeightsError> {
+        let layer = self.sub(name);
+        let weight = layer.take("weight", &[out, inp], |bytes, dtype| {
+            Weight::linear(bytes, dtype, out, inp, self.all.store.unwrap_or(dtype))
+        })?;
+        Ok((weight, bias.then(|| layer.tensor("bias", &[out])).transpose()?))
+    }
+
+    /// Takes a convolution: `weight` (out, in, kernel, kernel), packed, and its `bias` (out), f32.
+    pub fn conv(
+        &self,
+        name: &str,
+        out: usize,
+        inp: usize,
+        kernel: usize,
+    ) -> Result<(Weight, Tensor), WeightsError> {
+        let layer = self.sub(name);
+        let shape = [out, inp, kernel, kernel];
+        let weight = layer.take("weight", &shape, |bytes, dtype| {
+            Weight::conv(bytes, dtype, shape, self.all.store.unwrap_or(dtype))
+        })?;
+        Ok((weight, layer.tensor("bias", &[out])?))
+    }
+
+    /// Counts everything below this prefix as taken: a part of the checkpoint that is not wanted now.
+    pub fn skip(&self) {
+        for (_, entry) in self.below() {
+            entry.taken.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Checks that nothing below this prefix is left over.
+    ///
+    /// # Errors
+    /// Names the first of the tensors that were never taken.
+    pub fn finish(&self) -> Result<(), WeightsError> {
+        let ignored = self.all.layout.ignored();
+        let left: Vec<_> = self
+            .below()
+            .filter(|(name, entry)| !entry.taken.load(Ordering::Relaxed) && !ignored.contains(&name.as_str()))
+            .map(|(_, entry)| entry)
+            .collect();
+        let Some(first) = left.first() else { return Ok(()) };
+        let keys: Vec<&str> = left.iter().take(3).map(|entry| entry.key.as_str()).collect();
+        Err(WeightsError::Surplus {
+            file: self.all.files[first.at.file].path.clone(),
+            first: crate::config::shorten(&keys.join(", ")),
+            count: left.len(),
+        })
+    }
+
+    fn below(&self) -> impl Iterator<Item = (&String, &Entry)> {
+        let from = self.all.tensors.range(self.prefix.clone()..);
+        from.take_while(|(name, _)| name.starts_with(&self.prefix))
+    }
+
+    /// Checks one tensor and gives its bytes to `read`; afterwards the file's pages are given back.
+    fn take<T>(
+        &self,
+        name: &str,
+        shape: &[usize],
+        read: impl FnOnce(&[u8], DType) -> T,
+    ) -> Result<T, WeightsError> {
+        let key = format!("{}{name}", self.prefix);
+        let Some(entry) = self.all.tensors.get(&key) else {
+            return Err(WeightsError::Missing { file: self.all.name.clone(), key, expected: tuple(shape) });
+        };
+        let file = &self.all.files[entry.at.file];
+        let mismatch = |expected: String, found: String| WeightsError::Mismatch {
+            file: file.path.clone(),
+            key: entry.key.clone(),
+            expected,
+            found,
+        };
+        if entry.shape != shape {
+            return Err(mismatch(tuple(shape), tuple(&entry.shape)));
+        }
+        let dtype = match entry.at.dtype {
+            Dtype::F32 => DType::F32,
+            Dtype::BF16 => DType::BF16,
+            Dtype::F16 => DType::F16,
+            other => return Err(mismatch("f32, f16 or bf16".into(), format!("{other:?}"))),
+        };
+        let value = read(&file.map[entry.at.bytes.clone()], dtype);
+        file.map.release(entry.at.bytes.clone());
+        entry.taken.store(true, Ordering::Relaxed);
+        Ok(value)
+    }
+}
+
+/// A shape as Python writes it: `(640, 640)`, `(640,)`.
+fn tuple(shape: &[usize]) -> String {
+    match shape {
+        [one] => format!("({one},)"),
+        many => format!("({})", many.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// Little-endian bytes of a file, at any alignment, as f32.
+fn to_f32(bytes: &[u8], dtype: DType) -> Vec<f32> {
+    let mut out = vec![0.0; bytes.len() / dtype.size()];
+    if dtype == DType::F32 {
+        for (o, b) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
+            *o = f32::from_le_bytes(*b);
+        }
+        return out;
+    }
+    // By piece, as the slice conversions use the CPU's own instructions.
+    let mut bits = [0u16; 2048];
+    for (o, b) in out.chunks_mut(bits.len()).zip(bytes.chunks(2 * bits.len())) {
+        let bits = &mut bits[..o.len()];
+        for (bit, pair) in bits.iter_mut().zip(b.as_chunks::<2>().0) {
+            *bit = u16::from_le_bytes(*pair);
+        }
+        match dtype {
+            DType::F16 => {
+                half::slice::HalfBitsSliceExt::reinterpret_cast::<f16>(&*bits).convert_to_f32_slice(o)
+            }
+            _ => half::slice::HalfBitsSliceExt::reinterpret_cast::<bf16>(&*bits).convert_to_f32_slice(o),
+        }
+    }
+    out
+}

@@ -1,0 +1,165 @@
+//! Finding a component's safetensors files, and reading their headers.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::path::{Component, Path, PathBuf};
+
+use calotype_tensor::cpu::Mmap;
+use safetensors::tensor::{Dtype, SafeTensors};
+use serde::Deserialize;
+
+use super::WeightsError;
+use crate::config::{read_text, shorten};
+
+/// A shard index lists every tensor's name; SDXL's UNet has 1,680.
+const MAX_INDEX_BYTES: u64 = 64 << 20;
+const MAX_SHARDS: usize = 1024;
+
+/// One mapped safetensors file.
+#[derive(Debug)]
+pub(super) struct MappedFile {
+    pub path: PathBuf,
+    pub map: Mmap,
+}
+
+/// Where a tensor lies. `bytes` is inside of its file, and as long as shape and dtype say.
+#[derive(Debug)]
+pub(super) struct Located {
+    pub file: usize,
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    pub bytes: Range<usize>,
+}
+
+/// A component's files and what is in them, by key.
+#[derive(Debug)]
+pub(super) struct Files {
+    /// What to call the whole in an error about a tensor that is in no file: the file, or the shards' index.
+    pub name: PathBuf,
+    pub files: Vec<MappedFile>,
+    pub tensors: BTreeMap<String, Located>,
+}
+
+/// Opens the files of `stem` in `dir`. As diffusers does, an index comes before a single file.
+pub(super) fn open(dir: &Path, stem: &str, variant: Option<&str>) -> Result<Files, WeightsError> {
+    let order = variant.into_iter().map(Some).chain([None, Some("fp16"), Some("bf16")]);
+    for variant in order {
+        let [index, single] = names(stem, variant).map(|name| dir.join(name));
+        if index.is_file() {
+            return open_shards(dir, &index);
+        }
+        if single.is_file() {
+            let mut files = Files { name: single.clone(), files: Vec::new(), tensors: BTreeMap::new() };
+            files.add(single, |_| true)?;
+            return Ok(files);
+        }
+    }
+    Err(WeightsError::file(dir, format!("no weights: expected {stem}.safetensors, found {}", listing(dir))))
+}
+
+/// The index and the single file of a variant.
+fn names(stem: &str, variant: Option<&str>) -> [String; 2] {
+    match variant {
+        None => [format!("{stem}.safetensors.index.json"), format!("{stem}.safetensors")],
+        Some(v) => [format!("{stem}.safetensors.index.{v}.json"), format!("{stem}.{v}.safetensors")],
+    }
+}
+
+fn listing(dir: &Path) -> String {
+    let Ok(entries) = std::fs::read_dir(dir) else { return "no such folder".into() };
+    let mut names: Vec<_> = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names.truncate(8);
+    if names.is_empty() { "an empty folder".into() } else { shorten(&names.join(", ")) }
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+fn open_shards(dir: &Path, path: &Path) -> Result<Files, WeightsError> {
+    let text = read_text(path, MAX_INDEX_BYTES).map_err(|e| WeightsError::Index(e.to_string()))?;
+    let index: Index = serde_json::from_str(&text)
+        .map_err(|e| WeightsError::file(path, format!("not a shard index: {}", shorten(&e.to_string()))))?;
+    let mut shards: Vec<&str> = index.weight_map.values().map(String::as_str).collect();
+    shards.sort();
+    shards.dedup();
+    if shards.len() > MAX_SHARDS {
+        return Err(WeightsError::file(
+            path,
+            format!("expected at most {MAX_SHARDS} shards, found {}", shards.len()),
+        ));
+    }
+    let mut files = Files { name: path.to_path_buf(), files: Vec::new(), tensors: BTreeMap::new() };
+    for shard in shards {
+        if !is_plain_name(shard) {
+            let problem =
+                format!("expected the name of a .safetensors file beside it, found {:?}", shorten(shard));
+            return Err(WeightsError::file(path, problem));
+        }
+        // The index decides between shards that both have a key; a key that it does not know stays, as a surplus.
+        files.add(dir.join(shard), |key| index.weight_map.get(key).is_none_or(|s| s == shard))?;
+    }
+    match index.weight_map.iter().find(|(key, _)| !files.tensors.contains_key(*key)) {
+        Some((key, shard)) => Err(WeightsError::file(&dir.join(shard), format!("{}: missing", shorten(key)))),
+        None => Ok(files),
+    }
+}
+
+/// Whether a name from an index is a file of the same folder, and nothing else.
+fn is_plain_name(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name)
+        && !name.contains(['\\', ':', '\0'])
+        && name.ends_with(".safetensors")
+}
+
+impl Files {
+    fn add(&mut self, path: PathBuf, keep: impl Fn(&str) -> bool) -> Result<(), WeightsError> {
+        let map = Mmap::open(&path).map_err(|e| WeightsError::file(&path, e.to_string()))?;
+        let bad =
+            |what: String| WeightsError::file(&path, format!("not a safetensors file: {}", shorten(&what)));
+        check_extent(&map).map_err(bad)?;
+        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| bad(e.to_string()))?;
+        let data = header + 8;
+        let file = self.files.len();
+        for (key, info) in metadata.tensors() {
+            let bytes = info.data_offsets.0 + data..info.data_offsets.1 + data;
+            if bytes.end > map.len() {
+                return Err(bad(format!("{key} ends beyond the file")));
+            }
+            if keep(&key) {
+                let located = Located { file, dtype: info.dtype, shape: info.shape.clone(), bytes };
+                self.tensors.insert(key, located);
+            }
+        }
+        self.files.push(MappedFile { path, map });
+        Ok(())
+    }
+}
+
+/// One entry of a safetensors header, as far as its extent goes. (`__metadata__` has none.)
+#[derive(Deserialize)]
+struct Extent {
+    #[serde(default)]
+    data_offsets: [u64; 2],
+}
+
+/// Checks that every tensor ends inside of the file, before the sizes are added up: the parser's sums can overflow on
+/// a header that lies. What is no header at all is left for the parser to describe.
+fn check_extent(file: &[u8]) -> Result<(), String> {
+    let Some(length) = file.first_chunk::<8>().map(|n| u64::from_le_bytes(*n)) else { return Ok(()) };
+    let header = usize::try_from(length).ok().and_then(|n| file.get(8..)?.get(..n));
+    let Some(Ok(entries)) = header.map(serde_json::from_slice::<HashMap<String, Extent>>) else {
+        return Ok(());
+    };
+    let data = file.len() as u64 - 8 - length;
+    match entries.iter().filter(|(_, e)| e.data_offsets[1] > data).min_by_key(|(key, _)| *key) {
+        Some((key, extent)) => Err(format!(
+            "{key} ends at byte {} of the data, found {data} (truncated?)",
+            extent.data_offsets[1]
+        )),
+        None => Ok(()),
+    }
+}
