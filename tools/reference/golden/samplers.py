@@ -1,0 +1,84 @@
+"""Goldens of the samplers -> crates/sdxl/tests/golden/samplers.safetensors.
+
+A case `<wire name>.<variant>.<steps>` holds `timesteps`, `sigmas` (where the sampler has them), `init_noise_sigma` and
+`x` (calls + 1, 1, 4, 4, 6): the noisy start, then the latents (NCHW) after every call of `step`. Its metadata is the
+scheduler_config.json that it was built from. The start is randn(1, 4, 4, 6) * init_noise_sigma from
+the CPU generator of seed `seed`, which then gives the ancestral noise. The network is `fake_model`."""
+
+import inspect
+import json
+import math
+
+import torch
+
+from common import SDXL_GOLDEN, gen, save
+from make_tiny import SAMPLERS, SDXL_SCHEDULER, make_sampler
+
+SEED = 7
+SHAPE = (1, 4, 4, 6)
+ZERO_SNR = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "prediction_type": "v_prediction"}
+VARIANTS = {  # name -> (changes to SDXL's config, or None for an empty config, steps)
+    "sdxl": ({}, (1, 2, 3, 5, 10, 25)),
+    "v_prediction": ({"prediction_type": "v_prediction"}, (4, 9)),
+    "trailing": ({"timestep_spacing": "trailing"}, (4, 7)),
+    "linspace": ({"timestep_spacing": "linspace"}, (4, 9)),
+    "zero_snr": (ZERO_SNR, (4, 9)),
+    "linear": ({"beta_schedule": "linear"}, (5,)),
+    "squaredcos": ({"beta_schedule": "squaredcos_cap_v2"}, (5,)),
+    "prk": ({"skip_prk_steps": False}, (3, 5)),
+    "alpha_to_one": ({"set_alpha_to_one": True, "steps_offset": 0}, (5,)),
+    "karras": ({"use_karras_sigmas": True}, (6,)),
+    "class_defaults": (None, (5,)),  # every key missing: each class has its own defaults
+    "many": ({}, (50,)),
+}
+
+
+def fake_model(x, t):
+    """Smooth, bounded, and different at every timestep; computed in f32."""
+    return x / torch.sqrt(1 + x * x) * 0.8 + 0.1 * math.cos(float(t) / 100)
+
+
+def run(sampler, steps):
+    g = gen(SEED)
+    sampler.set_timesteps(steps)
+    timesteps = sampler.timesteps
+    sigmas = getattr(sampler, "sigmas", None)
+    sigma0 = torch.as_tensor(sampler.init_noise_sigma, dtype=torch.float32)
+    x = torch.randn(SHAPE, generator=g) * sigma0
+    takes_generator = "generator" in inspect.signature(sampler.step).parameters
+    extra = {"generator": g} if takes_generator else {}
+    trajectory = [x]
+    for t in timesteps:
+        out = fake_model(sampler.scale_model_input(x, t), t)
+        x = sampler.step(out, t, x, **extra).prev_sample
+        trajectory.append(x)
+    result = {"timesteps": timesteps.float(), "init_noise_sigma": sigma0, "x": torch.stack(trajectory)}
+    if sigmas is not None:
+        result["sigmas"] = sigmas.float()
+    return result
+
+
+def main():
+    tensors, meta = {}, {"seed": str(SEED), "shape": list(SHAPE)}
+    for variant, (change, counts) in VARIANTS.items():
+        config = {} if change is None else SDXL_SCHEDULER | change
+        for name in SAMPLERS:
+            for steps in counts:
+                case = f"{name}.{variant}.{steps}"
+                try:
+                    sampler = make_sampler(name, config)
+                    result = run(sampler, steps)
+                except Exception as e:  # noqa: BLE001  diffusers itself refuses some; the list is part of the golden
+                    print(f"diffusers cannot: {case}: {type(e).__name__}: {str(e)[:100]}")
+                    continue
+                meta[case] = json.dumps(config)
+                tensors |= {f"{case}.{k}": v for k, v in result.items()}
+                if not result["x"].isfinite().all():
+                    print("not finite:", case)
+        if change is not None and variant in ("sdxl", "linear", "squaredcos", "zero_snr"):
+            tensors[f"alphas_cumprod.{variant}"] = make_sampler("DDIM", config).alphas_cumprod
+    save(SDXL_GOLDEN / "samplers.safetensors", tensors, meta)
+
+
+if __name__ == "__main__":
+    main()
