@@ -2,6 +2,8 @@
 
 pub mod config;
 pub mod error;
+pub mod models;
+pub mod nn;
 pub mod tokenizer;
 pub mod weights;
 
