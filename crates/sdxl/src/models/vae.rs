@@ -2,7 +2,7 @@
 //! Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", 2022.
 
 use calotype_tensor::Tensor;
-use calotype_tensor::ops::Padding;
+use calotype_tensor::ops::{self, Padding};
 
 use crate::config::VaeConfig;
 use crate::nn::{Attention, Conv2d, Downsample2D, GroupNorm, ResnetBlock2D, ResnetConfig, Upsample2D};
@@ -286,35 +286,26 @@ impl MidAttention {
 }
 
 impl Moments {
-    /// (B, h, w, C) f32, cut off from the tape.
+    /// (B, h, w, C).
     pub fn mean(&self) -> Tensor {
-        self.half(0)
+        let channels = self.parameters.last_dim() / 2;
+        ops::slice_last(&self.parameters, 0, channels)
     }
 
-    /// (B, h, w, C) f32, from -30 to 20, cut off from the tape.
+    /// (B, h, w, C), as it comes from the network.
     pub fn logvar(&self) -> Tensor {
-        let logvar = self.half(1);
-        let clamped = logvar.f32s().iter().map(|x| x.clamp(-30.0, 20.0)).collect();
-        Tensor::from_vec(clamped, logvar.shape())
+        let channels = self.parameters.last_dim() / 2;
+        ops::slice_last(&self.parameters, channels, channels)
     }
 
-    /// mean + e^(logvar / 2) · noise, of the noise's standard normal numbers in this order (B, h, w, C); f32, cut off
-    /// from the tape.
+    /// mean + e^(logvar / 2) · noise, with logvar clamped from -30 to 20; f32, cut off from the tape.
+    /// noise (B, h, w, C): standard normal numbers.
     pub fn sample(&self, noise: &Tensor) -> Tensor {
         let (mean, logvar) = (self.mean(), self.logvar());
         assert_eq!(noise.shape(), mean.shape(), "noise for the latents");
-        let terms = mean.f32s().iter().zip(logvar.f32s()).zip(noise.f32s());
-        let sample = terms.map(|((mean, logvar), noise)| mean + (0.5 * logvar).exp() * noise);
+        let terms = mean.to_vec().into_iter().zip(logvar.to_vec()).zip(noise.to_vec());
+        let sample =
+            terms.map(|((mean, logvar), noise)| mean + (0.5 * logvar.clamp(-30.0, 20.0)).exp() * noise);
         Tensor::from_vec(sample.collect(), mean.shape())
-    }
-
-    /// The first or second half of the channels.
-    fn half(&self, which: usize) -> Tensor {
-        let channels = self.parameters.last_dim() / 2;
-        let mut shape = self.parameters.shape().to_vec();
-        shape[3] = channels;
-        let values = self.parameters.to_vec();
-        let half = values.chunks_exact(2 * channels).flat_map(|row| &row[which * channels..][..channels]);
-        Tensor::from_vec(half.copied().collect(), &shape)
     }
 }

@@ -46,8 +46,13 @@ impl Upsample2D {
     }
 
     /// x (B, H, W, C) → (B, height, width, C), where height is 2H or 2H - 1 and width likewise:
-    /// undoes a [`Downsample2D`] that rounded up.
+    /// the way back to the size before a [`Downsample2D`] that rounded up. Nearest interpolation to an odd
+    /// size is doubling less the last line.
     pub fn forward_to(&self, x: &Tensor, height: usize, width: usize) -> Tensor {
-        self.conv.forward(&ops::upsample_nearest(x, height, width))
+        let doubled = ops::upsample_nearest2x(x);
+        if [height, width] == [doubled.dim(1), doubled.dim(2)] {
+            return self.conv.forward(&doubled);
+        }
+        self.conv.forward(&ops::crop(&doubled, height, width))
     }
 }
