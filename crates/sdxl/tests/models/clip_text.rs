@@ -83,16 +83,15 @@ fn gradients() {
             .into_iter()
             .map(|key| {
                 let golden_name = format!("grad.{key}");
-                let today = if key == "text_projection.weight" { key.clone() } else { format!("text_model.{key}") };
+                let today =
+                    if key == "text_projection.weight" { key.clone() } else { format!("text_model.{key}") };
                 let values = weights.tensor(&today, golden.get(&golden_name).shape()).unwrap();
                 (golden_name, train(param(&mut model, &key), values))
             })
             .collect();
         let out = run(&model, &golden);
-        let outputs = [
-            (&out.penultimate, golden.get("dy.penultimate")),
-            (&out.pooled, golden.get("dy.pooled")),
-        ];
+        let outputs =
+            [(&out.penultimate, golden.get("dy.penultimate")), (&out.pooled, golden.get("dy.pooled"))];
         check_gradients(&outputs, &leaves, &golden);
     }
 }

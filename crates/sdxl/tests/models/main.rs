@@ -46,7 +46,8 @@ impl Golden {
 
     /// The names that start with `prefix`, without it.
     fn below(&self, prefix: &str) -> Vec<String> {
-        let mut names: Vec<_> = self.0.keys().filter_map(|k| k.strip_prefix(prefix)).map(String::from).collect();
+        let mut names: Vec<_> =
+            self.0.keys().filter_map(|k| k.strip_prefix(prefix)).map(String::from).collect();
         names.sort();
         names
     }
@@ -98,11 +99,7 @@ fn check_gradients(outputs: &[(&Tensor, &Tensor)], leaves: &[(String, Tensor)], 
 }
 
 /// A copy of a model folder's weights, edited, in a folder of its own.
-fn edited(
-    name: &str,
-    copy: &str,
-    edit: impl Fn(&str, &mut Vec<usize>) -> Option<String>,
-) -> PathBuf {
+fn edited(name: &str, copy: &str, edit: impl Fn(&str, &mut Vec<usize>) -> Option<String>) -> PathBuf {
     let bytes = std::fs::read(folder(name).join("diffusion_pytorch_model.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let tensors = file.tensors().into_iter().filter_map(|(key, view)| {

@@ -10,7 +10,13 @@ fn load(name: &str, store: DType) -> UNet {
 }
 
 /// Runs one case of a golden file in a dtype.
-fn run(unet: &UNet, golden: &Golden, case: &str, dtype: DType, observe: &mut dyn FnMut(&str, &Tensor)) -> Tensor {
+fn run(
+    unet: &UNet,
+    golden: &Golden,
+    case: &str,
+    dtype: DType,
+    observe: &mut dyn FnMut(&str, &Tensor),
+) -> Tensor {
     let input = |name: &str| golden.get(&format!("{case}.{name}")).to_dtype(dtype);
     let time_ids = golden.get(&format!("{case}.time_ids"));
     let context = unet.prepare(&input("encoder_hidden_states"), &input("text_embeds"), time_ids);
@@ -215,10 +221,16 @@ fn convolutions_as_projections() {
         }
         Some(key.into())
     });
-    let config = UNetConfig { use_linear_projection: false, ..UNetConfig::read(&folder("unet_base")).unwrap() };
+    let config =
+        UNetConfig { use_linear_projection: false, ..UNetConfig::read(&folder("unet_base")).unwrap() };
     let weights = Weights::open(&copy, Layout::UNet, None, Some(DType::F32)).unwrap();
     let (golden, unet) = (Golden::load("unet_base"), UNet::load(&weights, &config).unwrap());
-    assert_close("out", &run(&unet, &golden, "even", DType::F32, &mut |_, _| {}), golden.get("even.out"), F32);
+    assert_close(
+        "out",
+        &run(&unet, &golden, "even", DType::F32, &mut |_, _| {}),
+        golden.get("even.out"),
+        F32,
+    );
 }
 
 /// A missing, surplus or misshapen tensor stops the loading with an error that names it.
@@ -229,7 +241,8 @@ fn errors_name_the_tensor() {
         let weights = Weights::open(&edited("unet_base", copy, edit), Layout::UNet, None, None).unwrap();
         UNet::load(&weights, &config).err().expect("it does not fit").to_string()
     };
-    let missing = error("unet_missing", |key, _| (key != "mid_block.resnets.1.norm2.bias").then(|| key.into()));
+    let missing =
+        error("unet_missing", |key, _| (key != "mid_block.resnets.1.norm2.bias").then(|| key.into()));
     assert!(missing.contains("mid_block.resnets.1.norm2.bias") && missing.contains("(24,)"), "{missing}");
     let surplus = error("unet_surplus", |key, _| {
         Some(if key == "conv_out.bias" { "conv_out.scale".into() } else { key.into() })
