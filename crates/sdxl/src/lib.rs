@@ -2,6 +2,9 @@
 
 pub mod config;
 pub mod error;
+pub mod models;
+pub mod nn;
+pub mod request;
 pub mod samplers;
 pub mod tokenizer;
 pub mod weights;

@@ -1,5 +1,7 @@
 //! `CLIPTextConfig`: both text encoders.
 
+use std::path::Path;
+
 use serde::Deserialize;
 
 use super::check::{ConfigError, Json, MAX_CHANNELS, MAX_LAYERS};
@@ -74,6 +76,11 @@ impl Default for Raw {
 }
 
 impl ClipTextConfig {
+    /// Reads the `config.json` of a component's folder by itself.
+    pub fn read(folder: &Path) -> Result<Self, ConfigError> {
+        Self::from_json(&Json::read(&folder.join("config.json"))?)
+    }
+
     /// Reads and checks the config. Errors name file, field, expected and found.
     pub(crate) fn from_json(json: &Json) -> Result<Self, ConfigError> {
         // A whole CLIP model's config has the text encoder's inside.

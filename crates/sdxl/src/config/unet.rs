@@ -1,5 +1,7 @@
 //! `UNet2DConditionModel`'s config, as SDXL uses it.
 
+use std::path::Path;
+
 use serde::Deserialize;
 
 use super::check::{ConfigError, Json, MAX_BLOCKS, MAX_CHANNELS, MAX_LAYERS, PerBlock};
@@ -145,6 +147,11 @@ const FIXED: &[(&str, &str)] = &[
 ];
 
 impl UNetConfig {
+    /// Reads the `config.json` of a component's folder by itself.
+    pub fn read(folder: &Path) -> Result<Self, ConfigError> {
+        Self::from_json(&Json::read(&folder.join("config.json"))?)
+    }
+
     /// Reads and checks the config. Errors name file, field, expected and found.
     pub(crate) fn from_json(json: &Json) -> Result<Self, ConfigError> {
         json.fixed(FIXED)?;

@@ -1,5 +1,7 @@
 //! `AutoencoderKL`'s config.
 
+use std::path::Path;
+
 use serde::Deserialize;
 
 use super::check::{ConfigError, Json, MAX_BLOCKS, MAX_CHANNELS, MAX_LAYERS, PerBlock};
@@ -90,6 +92,11 @@ const FIXED: &[(&str, &str)] = &[
 ];
 
 impl VaeConfig {
+    /// Reads the `config.json` of a component's folder by itself.
+    pub fn read(folder: &Path) -> Result<Self, ConfigError> {
+        Self::from_json(&Json::read(&folder.join("config.json"))?)
+    }
+
     /// Reads and checks the config. Errors name file, field, expected and found.
     pub(crate) fn from_json(json: &Json) -> Result<Self, ConfigError> {
         json.fixed(FIXED)?;

@@ -1,0 +1,235 @@
+//! CLIP's text encoder: `CLIPTextModel`, and `CLIPTextModelWithProjection`.
+//! Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021.
+
+use calotype_tensor::ops::{self, Activation, Mask};
+use calotype_tensor::{DType, Tensor};
+
+use crate::config::{ClipTextConfig, HiddenAct};
+use crate::nn::{LayerNorm, Linear};
+use crate::weights::{Weights, WeightsError};
+
+/// Token and position embeddings.
+#[derive(Clone)]
+pub struct ClipTextEmbeddings {
+    /// (vocabulary, C).
+    pub token_embedding: Tensor,
+    /// (positions, C).
+    pub position_embedding: Tensor,
+}
+
+/// Self-attention in which a token sees itself and those before it.
+#[derive(Clone)]
+pub struct ClipAttention {
+    /// C → C.
+    pub q_proj: Linear,
+    /// C → C.
+    pub k_proj: Linear,
+    /// C → C.
+    pub v_proj: Linear,
+    /// C → C.
+    pub out_proj: Linear,
+    /// Heads that the C channels are split into.
+    pub heads: usize,
+}
+
+/// Two linear layers with an activation between.
+#[derive(Clone)]
+pub struct ClipMlp {
+    /// C → intermediate.
+    pub fc1: Linear,
+    /// Intermediate → C.
+    pub fc2: Linear,
+    /// Between the two.
+    pub act: Activation,
+}
+
+/// Self-attention and MLP, each after a layer norm and added to its input.
+#[derive(Clone)]
+pub struct ClipEncoderLayer {
+    /// Before self-attention.
+    pub layer_norm1: LayerNorm,
+    /// Self-attention.
+    pub self_attn: ClipAttention,
+    /// Before the MLP.
+    pub layer_norm2: LayerNorm,
+    /// MLP.
+    pub mlp: ClipMlp,
+}
+
+/// A text encoder, with a projection of the pooled state or without.
+#[derive(Clone)]
+pub struct ClipTextModel {
+    /// `embeddings`.
+    pub embeddings: ClipTextEmbeddings,
+    /// `encoder.layers`.
+    pub layers: Vec<ClipEncoderLayer>,
+    /// After the last layer.
+    pub final_layer_norm: LayerNorm,
+    /// C → projection, no bias; None in a `CLIPTextModel`.
+    pub text_projection: Option<Linear>,
+    eos_token_id: u32,
+}
+
+/// What a text encoder makes of B prompts of T tokens.
+#[derive(Clone)]
+pub struct ClipTextOutput {
+    /// (B, T, C) the input of the last layer, not normalised (`hidden_states[-2]`): SDXL's text states.
+    pub penultimate: Tensor,
+    /// (B, T, C) after the final layer norm.
+    pub last_hidden_state: Tensor,
+    /// (B, C) the last hidden state at the end-of-text token; projected (B, projection) where the model does.
+    pub pooled: Tensor,
+}
+
+impl ClipEncoderLayer {
+    fn load(weights: &Weights, config: &ClipTextConfig) -> Result<Self, WeightsError> {
+        let (width, inner) = (config.hidden_size, config.intermediate_size);
+        let norm = |name: &str| LayerNorm::load(weights, name, width, config.layer_norm_eps);
+        let (attn, mlp) = (weights.sub("self_attn"), weights.sub("mlp"));
+        let proj = |name: &str| Linear::load(&attn, name, width, width);
+        Ok(Self {
+            layer_norm1: norm("layer_norm1")?,
+            self_attn: ClipAttention {
+                q_proj: proj("q_proj")?,
+                k_proj: proj("k_proj")?,
+                v_proj: proj("v_proj")?,
+                out_proj: proj("out_proj")?,
+                heads: config.num_attention_heads,
+            },
+            layer_norm2: norm("layer_norm2")?,
+            mlp: ClipMlp {
+                fc1: Linear::load(&mlp, "fc1", width, inner)?,
+                fc2: Linear::load(&mlp, "fc2", inner, width)?,
+                act: match config.hidden_act {
+                    HiddenAct::QuickGelu => Activation::QuickGelu,
+                    HiddenAct::Gelu => Activation::Gelu,
+                },
+            },
+        })
+    }
+
+    /// x (B, T, C) → (B, T, C).
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let x = self.self_attn.forward(&self.layer_norm1.forward(x), x);
+        self.mlp.forward(&self.layer_norm2.forward(&x), &x)
+    }
+}
+
+impl ClipAttention {
+    fn forward(&self, x: &Tensor, residual: &Tensor) -> Tensor {
+        let (q, k, v) = (self.q_proj.forward(x), self.k_proj.forward(x), self.v_proj.forward(x));
+        let y = ops::attention(&q, &k, &v, self.heads, Mask::Causal);
+        self.out_proj.forward_fused(&y, Activation::None, Some(residual))
+    }
+}
+
+impl ClipMlp {
+    fn forward(&self, x: &Tensor, residual: &Tensor) -> Tensor {
+        let h = self.fc1.forward_fused(x, self.act, None); // (B, T, intermediate)
+        self.fc2.forward_fused(&h, Activation::None, Some(residual))
+    }
+}
+
+impl ClipTextModel {
+    /// Loads a text encoder that computes in `dtype`: a `CLIPTextModelWithProjection` if `projection`.
+    ///
+    /// # Errors
+    /// A tensor is missing, surplus or of another shape than the config says.
+    pub fn load(
+        weights: &Weights,
+        config: &ClipTextConfig,
+        projection: bool,
+        dtype: DType,
+    ) -> Result<Self, WeightsError> {
+        let width = config.hidden_size;
+        let text_model = weights.sub("text_model");
+        let embeddings = text_model.sub("embeddings");
+        let table = |name: &str, rows| Ok(embeddings.tensor(name, &[rows, width])?.to_dtype(dtype));
+        let encoder = text_model.sub("encoder.layers");
+        let layer = |i: usize| ClipEncoderLayer::load(&encoder.sub(i), config);
+        let model = Self {
+            embeddings: ClipTextEmbeddings {
+                token_embedding: table("token_embedding.weight", config.vocab_size)?,
+                position_embedding: table("position_embedding.weight", config.max_position_embeddings)?,
+            },
+            layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_, _>>()?,
+            final_layer_norm: LayerNorm::load(&text_model, "final_layer_norm", width, config.layer_norm_eps)?,
+            text_projection: match projection {
+                true => {
+                    Some(Linear::load_unbiased(weights, "text_projection", width, config.projection_dim)?)
+                }
+                false => None,
+            },
+            eos_token_id: config.eos_token_id,
+        };
+        weights.finish()?;
+        Ok(model)
+    }
+
+    /// Encodes B prompts of T token ids each. T is at most `max_position_embeddings`, ids are below `vocab_size`.
+    pub fn forward(&self, prompts: &[Vec<u32>]) -> ClipTextOutput {
+        let mut x = self.embed(prompts);
+        let mut penultimate = x.clone();
+        for layer in &self.layers {
+            penultimate = x;
+            x = layer.forward(&penultimate);
+        }
+        let last_hidden_state = self.final_layer_norm.forward(&x);
+        let pooled = self.pool(&last_hidden_state, prompts);
+        let pooled = match &self.text_projection {
+            Some(projection) => projection.forward(&pooled),
+            None => pooled,
+        };
+        ClipTextOutput { penultimate, last_hidden_state, pooled }
+    }
+
+    /// (B, T, C) token + position embeddings.
+    fn embed(&self, prompts: &[Vec<u32>]) -> Tensor {
+        let tokens = prompts[0].len();
+        assert!(prompts.iter().all(|ids| ids.len() == tokens), "prompts of one length");
+        let ids: Vec<u32> = prompts.concat();
+        let positions: Vec<u32> = prompts.iter().flat_map(|_| 0..tokens as u32).collect();
+        let x = ops::add(
+            &ops::embedding(&self.embeddings.token_embedding, &ids),
+            &ops::embedding(&self.embeddings.position_embedding, &positions),
+        );
+        x.reshape(&[prompts.len(), tokens, x.last_dim()])
+    }
+
+    /// x (B, T, C) → (B, C) at each prompt's end of text.
+    fn pool(&self, x: &Tensor, prompts: &[Vec<u32>]) -> Tensor {
+        let (tokens, channels) = (x.dim(1), x.dim(2));
+        let rows = x.reshape(&[prompts.len() * tokens, channels]);
+        let at_end = |(i, ids): (usize, &Vec<u32>)| {
+            ops::slice_batch(&rows, i * tokens + end_of_text(ids, self.eos_token_id), 1)
+        };
+        let pooled: Vec<Tensor> = prompts.iter().enumerate().map(at_end).collect();
+        ops::cat_batch(&pooled.iter().collect::<Vec<_>>())
+    }
+}
+
+/// Where transformers pools: at the first `eos_token_id`, or, in configs of before transformers 4.31, which wrongly
+/// say 2, at the first of the largest ids.
+fn end_of_text(ids: &[u32], eos_token_id: u32) -> usize {
+    let end = match eos_token_id {
+        2 => *ids.iter().max().unwrap_or(&0),
+        id => id,
+    };
+    ids.iter().position(|&id| id == end).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The pooled token is the one that transformers takes, in both of its conventions.
+    #[test]
+    fn pools_at_the_end_of_text() {
+        let ids = [49406, 7, 49407, 49407];
+        assert_eq!(end_of_text(&ids, 2), 2, "the first of the largest ids");
+        assert_eq!(end_of_text(&ids, 49407), 2, "the first end of text");
+        assert_eq!(end_of_text(&[49406, 49408, 49407, 0], 2), 1, "a new token has the largest id");
+        assert_eq!(end_of_text(&[49406, 49408, 49407, 0], 49407), 2, "a new token is not the end");
+        assert_eq!(end_of_text(&[49406, 7, 7], 49407), 0, "no end: the first position, as argmax gives");
+    }
+}

@@ -1,0 +1,182 @@
+//! The UNet's blocks: ResNets, each followed by a transformer where the block has attention.
+
+use calotype_tensor::Tensor;
+use calotype_tensor::ops::{self, Padding};
+
+use super::{BlockContext, resnet_config};
+use crate::config::{UNetBlock, UNetConfig};
+use crate::nn::{Downsample2D, ResnetBlock2D, Transformer2DConfig, Transformer2DModel, Upsample2D};
+use crate::weights::{Weights, WeightsError};
+
+/// `DownBlock2D`, or `CrossAttnDownBlock2D` where it has attention.
+#[derive(Clone)]
+pub struct DownBlock {
+    /// The first changes the number of channels.
+    pub resnets: Vec<ResnetBlock2D>,
+    /// One after each ResNet, or none at all.
+    pub attentions: Vec<Transformer2DModel>,
+    /// Halves the image (`downsamplers.0`); None in the last block.
+    pub downsampler: Option<Downsample2D>,
+}
+
+/// `UNetMidBlock2DCrossAttn`: ResNet, transformer, ResNet.
+#[derive(Clone)]
+pub struct MidBlock {
+    /// Two.
+    pub resnets: Vec<ResnetBlock2D>,
+    /// One.
+    pub attentions: Vec<Transformer2DModel>,
+}
+
+/// `UpBlock2D`, or `CrossAttnUpBlock2D` where it has attention.
+#[derive(Clone)]
+pub struct UpBlock {
+    /// Each takes the channels so far and those of a skip.
+    pub resnets: Vec<ResnetBlock2D>,
+    /// One after each ResNet, or none at all.
+    pub attentions: Vec<Transformer2DModel>,
+    /// Doubles the image (`upsamplers.0`); None in the last block.
+    pub upsampler: Option<Upsample2D>,
+}
+
+/// Loads a transformer of each of `depths`, at level `level` of the down path.
+fn load_attentions(
+    weights: &Weights,
+    config: &UNetConfig,
+    level: usize,
+    depths: &[usize],
+) -> Result<Vec<Transformer2DModel>, WeightsError> {
+    let load = |(i, &depth): (usize, &usize)| {
+        let sizes = Transformer2DConfig {
+            channels: config.block_out_channels[level],
+            heads: config.num_attention_heads[level],
+            depth,
+            cross_attention_dim: config.cross_attention_dim,
+            use_linear_projection: config.use_linear_projection,
+            groups: config.norm_num_groups,
+        };
+        Transformer2DModel::load(&weights.sub(format!("attentions.{i}")), &sizes)
+    };
+    depths.iter().enumerate().map(load).collect()
+}
+
+impl DownBlock {
+    /// Loads block `i`, and adds the channels of the skips that it leaves to `skips`.
+    pub(super) fn load(
+        weights: &Weights,
+        config: &UNetConfig,
+        i: usize,
+        skips: &mut Vec<usize>,
+    ) -> Result<Self, WeightsError> {
+        let weights = weights.sub(format!("down_blocks.{i}"));
+        let channels = config.block_out_channels[i];
+        let mut input = config.block_out_channels[i.saturating_sub(1)];
+        let mut resnets = Vec::new();
+        for j in 0..config.layers_per_block[i] {
+            let weights = weights.sub(format!("resnets.{j}"));
+            resnets.push(ResnetBlock2D::load(&weights, input, channels, resnet_config(config))?);
+            input = channels;
+            skips.push(channels);
+        }
+        let attentions = match config.down_block_types[i] {
+            UNetBlock::CrossAttn => load_attentions(&weights, config, i, &config.down_transformer_layers[i])?,
+            UNetBlock::Plain => Vec::new(),
+        };
+        let mut downsampler = None;
+        if i + 1 < config.block_out_channels.len() {
+            downsampler = Some(Downsample2D::load(&weights.sub("downsamplers.0"), channels, Padding::Same)?);
+            skips.push(channels);
+        }
+        Ok(Self { resnets, attentions, downsampler })
+    }
+
+    /// x (B, H, W, C), `emb` (B, E) after SiLU → (B, H/2, W/2, C'). Pushes every stage's result onto `skips`.
+    pub fn forward(&self, x: &Tensor, emb: &Tensor, text: &BlockContext, skips: &mut Vec<Tensor>) -> Tensor {
+        let mut x = x.clone();
+        for (i, resnet) in self.resnets.iter().enumerate() {
+            x = resnet.forward(&x, Some(emb));
+            if let Some(attention) = self.attentions.get(i) {
+                x = attention.forward(&x, &text[i]);
+            }
+            skips.push(x.clone());
+        }
+        if let Some(downsampler) = &self.downsampler {
+            x = downsampler.forward(&x);
+            skips.push(x.clone());
+        }
+        x
+    }
+}
+
+impl MidBlock {
+    pub(super) fn load(weights: &Weights, config: &UNetConfig) -> Result<Self, WeightsError> {
+        let level = config.block_out_channels.len() - 1;
+        let channels = config.block_out_channels[level];
+        let resnet = |i: usize| {
+            let weights = weights.sub(format!("resnets.{i}"));
+            ResnetBlock2D::load(&weights, channels, channels, resnet_config(config))
+        };
+        Ok(Self {
+            resnets: vec![resnet(0)?, resnet(1)?],
+            attentions: load_attentions(weights, config, level, &[config.mid_transformer_layers])?,
+        })
+    }
+
+    /// x (B, H, W, C), `emb` (B, E) after SiLU → (B, H, W, C).
+    pub fn forward(&self, x: &Tensor, emb: &Tensor, text: &BlockContext) -> Tensor {
+        let x = self.resnets[0].forward(x, Some(emb));
+        let x = self.attentions[0].forward(&x, &text[0]);
+        self.resnets[1].forward(&x, Some(emb))
+    }
+}
+
+impl UpBlock {
+    /// Loads block `i`, and takes the channels of the skips that it consumes off `skips`.
+    pub(super) fn load(
+        weights: &Weights,
+        config: &UNetConfig,
+        i: usize,
+        skips: &mut Vec<usize>,
+    ) -> Result<Self, WeightsError> {
+        let weights = weights.sub(format!("up_blocks.{i}"));
+        let last = config.block_out_channels.len() - 1;
+        let level = last - i;
+        let channels = config.block_out_channels[level];
+        let mut input = config.block_out_channels[(level + 1).min(last)];
+        let mut resnets = Vec::new();
+        for j in 0..config.layers_per_block[level] + 1 {
+            let weights = weights.sub(format!("resnets.{j}"));
+            let skip = skips.pop().expect("the down path leaves a skip for every ResNet of the up path");
+            resnets.push(ResnetBlock2D::load(&weights, input + skip, channels, resnet_config(config))?);
+            input = channels;
+        }
+        let attentions = match config.up_block_types[i] {
+            UNetBlock::CrossAttn => {
+                load_attentions(&weights, config, level, &config.up_transformer_layers[i])?
+            }
+            UNetBlock::Plain => Vec::new(),
+        };
+        let upsampler = match level {
+            0 => None,
+            _ => Some(Upsample2D::load(&weights.sub("upsamplers.0"), channels)?),
+        };
+        Ok(Self { resnets, attentions, upsampler })
+    }
+
+    /// x (B, H, W, C), `emb` (B, E) after SiLU → (B, 2H, 2W, C'), or the size of the next skip, which is one less where
+    /// the down path rounded up. Pops a skip for each ResNet.
+    pub fn forward(&self, x: &Tensor, emb: &Tensor, text: &BlockContext, skips: &mut Vec<Tensor>) -> Tensor {
+        let mut x = x.clone();
+        for (i, resnet) in self.resnets.iter().enumerate() {
+            let skip = skips.pop().expect("a skip for every ResNet");
+            x = resnet.forward(&ops::concat(&[&x, &skip]), Some(emb));
+            if let Some(attention) = self.attentions.get(i) {
+                x = attention.forward(&x, &text[i]);
+            }
+        }
+        match (&self.upsampler, skips.last()) {
+            (Some(upsampler), Some(next)) => upsampler.forward_to(&x, next.dim(1), next.dim(2)),
+            _ => x,
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! SDXL's denoiser: diffusers' `UNet2DConditionModel` with `text_time` conditioning.
+//! Podell et al., "SDXL: Improving Latent Diffusion Models for High-Resolution Image Synthesis", 2023.
+
+mod blocks;
+mod context;
+
+use calotype_tensor::{Tensor, ops};
+
+pub use blocks::{DownBlock, MidBlock, UpBlock};
+pub use context::{BlockContext, Context};
+
+use crate::config::UNetConfig;
+use crate::nn::{Conv2d, GroupNorm, ResnetConfig, TimestepEmbedding};
+use crate::weights::{Weights, WeightsError};
+
+/// The denoiser.
+#[derive(Clone)]
+pub struct UNet {
+    /// Latents → first block.
+    pub conv_in: Conv2d,
+    /// Sinusoidal timestep → time embedding.
+    pub time_embedding: TimestepEmbedding,
+    /// Pooled text and sinusoidal time ids → time embedding.
+    pub add_embedding: TimestepEmbedding,
+    /// Each block but the last halves the image.
+    pub down_blocks: Vec<DownBlock>,
+    /// At the smallest size.
+    pub mid_block: MidBlock,
+    /// Each block but the last doubles the image.
+    pub up_blocks: Vec<UpBlock>,
+    /// Before `conv_out`, with SiLU.
+    pub conv_norm_out: GroupNorm,
+    /// First block → prediction.
+    pub conv_out: Conv2d,
+    time_channels: usize,
+    addition_time_embed_dim: usize,
+    flip_sin_to_cos: bool,
+    freq_shift: f32,
+}
+
+impl UNet {
+    /// Loads the denoiser.
+    ///
+    /// # Errors
+    /// A tensor is missing, surplus or of another shape than the config says.
+    pub fn load(weights: &Weights, config: &UNetConfig) -> Result<Self, WeightsError> {
+        let channels = &config.block_out_channels;
+        let width = config.time_embed_dim;
+        let mut skips = vec![channels[0]];
+        let down = |i| DownBlock::load(weights, config, i, &mut skips);
+        let down_blocks = (0..channels.len()).map(down).collect::<Result<_, _>>()?;
+        let up = |i| UpBlock::load(weights, config, i, &mut skips);
+        let up_blocks = (0..channels.len()).map(up).collect::<Result<_, _>>()?;
+        let embedding = |name: &str, input| TimestepEmbedding::load(&weights.sub(name), input, width);
+        let unet = Self {
+            conv_in: Conv2d::load(weights, "conv_in", config.in_channels, channels[0], 3)?,
+            time_embedding: embedding("time_embedding", channels[0])?,
+            add_embedding: embedding("add_embedding", config.projection_class_embeddings_input_dim)?,
+            down_blocks,
+            mid_block: MidBlock::load(&weights.sub("mid_block"), config)?,
+            up_blocks,
+            conv_norm_out: GroupNorm::load(
+                weights,
+                "conv_norm_out",
+                config.norm_num_groups,
+                channels[0],
+                config.norm_eps,
+            )?,
+            conv_out: Conv2d::load(weights, "conv_out", channels[0], config.out_channels, 3)?,
+            time_channels: channels[0],
+            addition_time_embed_dim: config.addition_time_embed_dim,
+            flip_sin_to_cos: config.flip_sin_to_cos,
+            freq_shift: config.freq_shift,
+        };
+        weights.finish()?;
+        Ok(unet)
+    }
+
+    /// Predicts noise (or velocity, as the checkpoint was trained).
+    ///
+    /// sample (B, H, W, `in_channels`), scaled as the sampler says, f32 or bf16: the dtype that the network then
+    /// computes in; H and W are of any size. t: one timestep for all images, or one for each. `context` from
+    /// [`Self::prepare`]. → (B, H, W, `out_channels`).
+    pub fn forward(&self, sample: &Tensor, t: &[f32], context: &Context) -> Tensor {
+        self.forward_observed(sample, t, context, &mut |_, _| {})
+    }
+
+    /// [`Self::forward`], where `observe` sees what each part gives, under the part's checkpoint name.
+    pub fn forward_observed(
+        &self,
+        sample: &Tensor,
+        t: &[f32],
+        context: &Context,
+        observe: &mut dyn FnMut(&str, &Tensor),
+    ) -> Tensor {
+        let emb = self.time_embed(t, context); // (B, E)
+        observe("emb", &emb);
+        let emb = ops::silu(&emb); // as every ResNet takes it
+        let mut x = self.conv_in.forward(sample); // (B, H, W, C)
+        observe("conv_in", &x);
+        let mut skips = vec![x.clone()];
+        for (i, (block, text)) in self.down_blocks.iter().zip(&context.down_blocks).enumerate() {
+            x = block.forward(&x, &emb, text, &mut skips);
+            observe(&format!("down_blocks.{i}"), &x);
+        }
+        x = self.mid_block.forward(&x, &emb, &context.mid_block);
+        observe("mid_block", &x);
+        for (i, (block, text)) in self.up_blocks.iter().zip(&context.up_blocks).enumerate() {
+            x = block.forward(&x, &emb, text, &mut skips);
+            observe(&format!("up_blocks.{i}"), &x);
+        }
+        self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)) // (B, H, W, out)
+    }
+
+    /// The time embedding (B, E), in f32 whatever the network's dtype: it is small, and tells steps apart.
+    fn time_embed(&self, t: &[f32], context: &Context) -> Tensor {
+        let batch = context.aug_emb.dim(0);
+        assert!(t.len() == 1 || t.len() == batch, "one timestep, or one for each of {batch} images");
+        let t: Vec<f32> = (0..batch).map(|i| t[i % t.len()]).collect();
+        let t_emb = self.sinusoidal(&t, self.time_channels); // (B, C)
+        self.time_embedding.forward(&t_emb, Some(&context.aug_emb))
+    }
+
+    fn sinusoidal(&self, values: &[f32], channels: usize) -> Tensor {
+        ops::timestep_embedding(values, channels, self.flip_sin_to_cos, self.freq_shift)
+    }
+}
+
+/// What the ResNets of the UNet share.
+fn resnet_config(config: &UNetConfig) -> ResnetConfig {
+    ResnetConfig {
+        time_embed_dim: Some(config.time_embed_dim),
+        groups: config.norm_num_groups,
+        eps: config.norm_eps,
+    }
+}

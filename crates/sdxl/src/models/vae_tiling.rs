@@ -1,0 +1,132 @@
+//! Decoding pictures that are too large to decode at once: in tiles that overlap, and are blended where they do.
+//! As diffusers' `AutoencoderKL.tiled_decode` with its overlap of a quarter.
+
+use std::ops::Range;
+
+use calotype_tensor::Tensor;
+
+use super::Vae;
+
+/// An f32 image (height, width, channels).
+struct Image {
+    height: usize,
+    width: usize,
+    channels: usize,
+    pixels: Vec<f32>,
+}
+
+impl Image {
+    fn row(&self, y: usize, x: Range<usize>) -> &[f32] {
+        let at = y * self.width * self.channels;
+        &self.pixels[at + x.start * self.channels..at + x.end * self.channels]
+    }
+
+    fn row_mut(&mut self, y: usize, x: Range<usize>) -> &mut [f32] {
+        let at = y * self.width * self.channels;
+        &mut self.pixels[at + x.start * self.channels..at + x.end * self.channels]
+    }
+
+    fn crop(&self, y: Range<usize>, x: Range<usize>) -> Image {
+        let (height, width, channels) = (y.len(), x.len(), self.channels);
+        let pixels = y.flat_map(|y| self.row(y, x.clone())).copied().collect();
+        Image { height, width, channels, pixels }
+    }
+}
+
+impl Vae {
+    /// Whether latents (B, h, w, C) are more than one tile of `tile` × `tile` latents.
+    pub fn needs_tiles(latents: &Tensor, tile: usize) -> bool {
+        latents.dim(1) > tile || latents.dim(2) > tile
+    }
+
+    /// [`Self::decode`] of one image, tile by tile: beside the picture only one tile, and the edge of a row of tiles, are
+    /// in memory.
+    ///
+    /// latents (1, h, w, C), divided by `scaling_factor`; `tile` is a tile's height and width in latents, a multiple
+    /// of 4     /// → (1, 8h, 8w, 3) f32. Neighbouring tiles share a quarter. A tile is normalised by itself, so that a picture
+    /// differs a little from one decoded at once.
+    pub fn decode_tiled(&self, latents: &Tensor, tile: usize) -> Tensor {
+        assert_eq!(latents.dim(0), 1, "one image");
+        assert!(tile > 0 && tile.is_multiple_of(4), "tiles overlap by a quarter");
+        let (height, width) = (latents.dim(1), latents.dim(2));
+        let scale = 1 << (self.decoder.up_blocks.len() - 1);
+        let channels = self.decoder.conv_out.bias.numel();
+        let blend = tile * scale / 4;
+        let mut out = Image {
+            height: height * scale,
+            width: width * scale,
+            channels,
+            pixels: vec![0.0; height * width * scale * scale * channels],
+        };
+        let step = tile * 3 / 4;
+        let mut above: Vec<Image> = Vec::new(); // the lower edges of the row of tiles above
+        for top in (0..height).step_by(step) {
+            let mut edges = Vec::new();
+            let mut left: Option<Image> = None; // the right edge of the tile on the left
+            for (j, start) in (0..width).step_by(step).enumerate() {
+                let area = (top..height.min(top + tile), start..width.min(start + tile));
+                let mut decoded = self.decode_tile(latents, area.0, area.1);
+                if let Some(edge) = above.get(j) {
+                    blend_down(edge, &mut decoded);
+                }
+                if let Some(edge) = &left {
+                    blend_right(edge, &mut decoded);
+                }
+                let (h, w) = (decoded.height, decoded.width);
+                edges.push(decoded.crop(h - blend.min(h)..h, 0..w));
+                left = Some(decoded.crop(0..h, w - blend.min(w)..w));
+                paste(&decoded, &mut out, top * scale, start * scale, step * scale);
+            }
+            above = edges;
+        }
+        Tensor::from_vec(out.pixels, &[1, out.height, out.width, channels])
+    }
+
+    fn decode_tile(&self, latents: &Tensor, y: Range<usize>, x: Range<usize>) -> Image {
+        let (width, channels) = (latents.dim(2), latents.dim(3));
+        let all = Image { height: latents.dim(1), width, channels, pixels: latents.to_vec() };
+        let tile = all.crop(y, x);
+        let shape = [1, tile.height, tile.width, channels];
+        let dtype = latents.dtype();
+        let image = self.decode(&Tensor::from_vec(tile.pixels, &shape).to_dtype(dtype));
+        let [_, height, width, channels] = [0, 1, 2, 3].map(|i| image.dim(i));
+        Image { height, width, channels, pixels: image.to_vec() }
+    }
+}
+
+/// From `a` to `b`, where `y` of `extent` pixels are gone.
+fn mix(a: &[f32], b: &mut [f32], y: usize, extent: usize) {
+    let t = y as f32 / extent as f32;
+    for (b, a) in b.iter_mut().zip(a) {
+        *b = a * (1.0 - t) + *b * t;
+    }
+}
+
+/// Blends the edge of the tile above (its last rows) into the first rows of a tile.
+fn blend_down(edge: &Image, tile: &mut Image) {
+    let extent = edge.height.min(tile.height);
+    let columns = 0..tile.width.min(edge.width);
+    for y in 0..extent {
+        let from = edge.row(edge.height - extent + y, columns.clone());
+        mix(from, tile.row_mut(y, columns.clone()), y, extent);
+    }
+}
+
+/// Blends the edge of the tile on the left (its last columns) into the first columns of a tile.
+fn blend_right(edge: &Image, tile: &mut Image) {
+    let extent = edge.width.min(tile.width);
+    for y in 0..tile.height.min(edge.height) {
+        for x in 0..extent {
+            let at = edge.width - extent + x;
+            mix(edge.row(y, at..at + 1), tile.row_mut(y, x..x + 1), x, extent);
+        }
+    }
+}
+
+/// Puts the part of a tile that no later tile covers, `limit` pixels high and wide, into the picture.
+fn paste(tile: &Image, out: &mut Image, top: usize, left: usize, limit: usize) {
+    let width = limit.min(tile.width);
+    for y in 0..limit.min(tile.height) {
+        out.row_mut(top + y, left..left + width).copy_from_slice(tile.row(y, 0..width));
+    }
+}

@@ -1,0 +1,78 @@
+//! Multi-head attention with its projections, as diffusers' `Attention` names them.
+
+use calotype_tensor::Tensor;
+use calotype_tensor::ops::{self, Activation, Mask};
+
+use super::Linear;
+use crate::weights::{Weights, WeightsError};
+
+/// What queries attend to.
+#[derive(Clone)]
+pub struct KeyValue {
+    /// (B, S, heads · d).
+    pub k: Tensor,
+    /// (B, S, heads · d).
+    pub v: Tensor,
+}
+
+/// Attention whose queries, keys and values are projections.
+#[derive(Clone)]
+pub struct Attention {
+    /// (C, C), no bias.
+    pub to_q: Linear,
+    /// (C, context channels), no bias.
+    pub to_k: Linear,
+    /// (C, context channels), no bias.
+    pub to_v: Linear,
+    /// (C, C); `to_out.0` in the checkpoint (1 is a dropout).
+    pub to_out: Linear,
+    /// Heads that the C channels are split into.
+    pub heads: usize,
+}
+
+impl Attention {
+    /// Loads a UNet's attention of `channels` over a context of `context` channels.
+    pub fn load(
+        weights: &Weights,
+        channels: usize,
+        context: usize,
+        heads: usize,
+    ) -> Result<Self, WeightsError> {
+        Ok(Self {
+            to_q: Linear::load_unbiased(weights, "to_q", channels, channels)?,
+            to_k: Linear::load_unbiased(weights, "to_k", context, channels)?,
+            to_v: Linear::load_unbiased(weights, "to_v", context, channels)?,
+            to_out: Linear::load(weights, "to_out.0", channels, channels)?,
+            heads,
+        })
+    }
+
+    /// Loads a VAE's attention: a single head over all channels, and every projection has a bias.
+    pub fn load_single_head(weights: &Weights, channels: usize) -> Result<Self, WeightsError> {
+        let load = |name: &str| Linear::load(weights, name, channels, channels);
+        Ok(Self {
+            to_q: load("to_q")?,
+            to_k: load("to_k")?,
+            to_v: load("to_v")?,
+            to_out: load("to_out.0")?,
+            heads: 1,
+        })
+    }
+
+    /// The keys and values of a context (B, S, context channels).
+    pub fn key_value(&self, context: &Tensor) -> KeyValue {
+        KeyValue { k: self.to_k.forward(context), v: self.to_v.forward(context) }
+    }
+
+    /// x (B, T, C) attends to `to`; the result is added to `residual` (B, T, C).
+    pub fn forward(&self, x: &Tensor, to: &KeyValue, residual: &Tensor) -> Tensor {
+        let q = self.to_q.forward(x);
+        let y = ops::attention(&q, &to.k, &to.v, self.heads, Mask::None);
+        self.to_out.forward_fused(&y, Activation::None, Some(residual))
+    }
+
+    /// x (B, T, C) attends to itself; the result is added to `residual` (B, T, C).
+    pub fn forward_self(&self, x: &Tensor, residual: &Tensor) -> Tensor {
+        self.forward(x, &self.key_value(x), residual)
+    }
+}

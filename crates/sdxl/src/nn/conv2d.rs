@@ -1,0 +1,53 @@
+//! A convolution.
+
+use calotype_tensor::ops::{self, Conv, Padding};
+use calotype_tensor::{Tensor, Weight};
+
+use crate::weights::{Weights, WeightsError};
+
+/// A 3×3 or 1×1 convolution with bias.
+#[derive(Clone)]
+pub struct Conv2d {
+    /// (O, I, k, k), packed.
+    pub weight: Weight,
+    /// (O).
+    pub bias: Tensor,
+    /// Stride and padding.
+    pub conv: Conv,
+}
+
+impl Conv2d {
+    /// Loads `name.weight` and `name.bias` of a `kernel` × `kernel` convolution that keeps the image's size.
+    pub fn load(
+        weights: &Weights,
+        name: &str,
+        input: usize,
+        output: usize,
+        kernel: usize,
+    ) -> Result<Self, WeightsError> {
+        Self::load_with(weights, name, input, output, kernel, Conv { stride: 1, padding: Padding::Same })
+    }
+
+    /// Loads a convolution of any stride and padding.
+    pub fn load_with(
+        weights: &Weights,
+        name: &str,
+        input: usize,
+        output: usize,
+        kernel: usize,
+        conv: Conv,
+    ) -> Result<Self, WeightsError> {
+        let (weight, bias) = weights.conv(name, output, input, kernel)?;
+        Ok(Self { weight, bias, conv })
+    }
+
+    /// x (B, H, W, I) → (B, Ho, Wo, O).
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        self.forward_fused(x, None, None)
+    }
+
+    /// conv(x) + shift (B, O) + residual (B, Ho, Wo, O), in one go.
+    pub fn forward_fused(&self, x: &Tensor, shift: Option<&Tensor>, residual: Option<&Tensor>) -> Tensor {
+        ops::conv2d(x, &self.weight, Some(&self.bias), self.conv, shift, residual)
+    }
+}

@@ -1,0 +1,66 @@
+//! Normalisation layers. Their parameters stay f32.
+
+use calotype_tensor::{Tensor, ops};
+
+use crate::weights::{Weights, WeightsError};
+
+/// Normalises groups of channels over the whole image.
+#[derive(Clone)]
+pub struct GroupNorm {
+    /// (C).
+    pub weight: Tensor,
+    /// (C).
+    pub bias: Tensor,
+    /// Number of groups; divides C.
+    pub groups: usize,
+    /// Added to the variance.
+    pub eps: f32,
+}
+
+impl GroupNorm {
+    /// Loads `name.weight` (C) and `name.bias` (C).
+    pub fn load(
+        weights: &Weights,
+        name: &str,
+        groups: usize,
+        channels: usize,
+        eps: f32,
+    ) -> Result<Self, WeightsError> {
+        let (weight, bias) = weights.norm(name, channels)?;
+        Ok(Self { weight, bias, groups, eps })
+    }
+
+    /// x (B, .., C) → (B, .., C).
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        ops::group_norm(x, self.groups, &self.weight, &self.bias, self.eps, false)
+    }
+
+    /// SiLU of the normalised x.
+    pub fn forward_silu(&self, x: &Tensor) -> Tensor {
+        ops::group_norm(x, self.groups, &self.weight, &self.bias, self.eps, true)
+    }
+}
+
+/// Normalises each position over its channels.
+#[derive(Clone)]
+pub struct LayerNorm {
+    /// (C).
+    pub weight: Tensor,
+    /// (C).
+    pub bias: Tensor,
+    /// Added to the variance.
+    pub eps: f32,
+}
+
+impl LayerNorm {
+    /// Loads `name.weight` (C) and `name.bias` (C).
+    pub fn load(weights: &Weights, name: &str, channels: usize, eps: f32) -> Result<Self, WeightsError> {
+        let (weight, bias) = weights.norm(name, channels)?;
+        Ok(Self { weight, bias, eps })
+    }
+
+    /// x (.., C) → (.., C).
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        ops::layer_norm(x, &self.weight, &self.bias, self.eps)
+    }
+}

@@ -1,0 +1,105 @@
+use calotype_sdxl::config::VaeConfig;
+use calotype_sdxl::models::Vae;
+use calotype_sdxl::weights::Layout;
+use calotype_tensor::{DType, Tensor, ops};
+
+use crate::{BF16, F32, Golden, assert_close, check_gradients, folder, open};
+use crate::{Param, train};
+
+fn load(store: DType) -> Vae {
+    Vae::load(&open("vae", Layout::Vae, store), &VaeConfig::read(&folder("vae")).unwrap()).unwrap()
+}
+
+/// Picture to moments, and the encoder's stages, equal diffusers'.
+#[test]
+fn encode() {
+    let (golden, vae) = (Golden::load("vae"), load(DType::F32));
+    let image = golden.get("encode.image");
+    let encoder = &vae.encoder;
+    let mut x = encoder.down_blocks[0].forward(&encoder.conv_in.forward(image));
+    assert_close("down_blocks.0", &x, golden.get("mid.encoder.down_blocks.0"), F32);
+    for block in &encoder.down_blocks[1..] {
+        x = block.forward(&x);
+    }
+    x = encoder.mid_block.forward(&x);
+    assert_close("mid_block", &x, golden.get("mid.encoder.mid_block"), F32);
+    assert_close("encoder", &encoder.forward(image), golden.get("mid.encoder"), F32);
+    let moments = vae.encode(image);
+    assert_close("mean", &moments.mean(), golden.get("encode.mean"), F32);
+    assert_close("logvar", &moments.logvar(), golden.get("encode.logvar"), F32);
+}
+
+/// A sample is mean + standard deviation · noise, and stays finite for any log variance.
+#[test]
+fn sample() {
+    let moments = calotype_sdxl::models::Moments {
+        parameters: Tensor::from_vec(vec![1.0, 2.0, 0.0, 1000.0], &[1, 1, 1, 4]),
+    };
+    let sample = moments.sample(&Tensor::from_vec(vec![0.5, 1.0], &[1, 1, 1, 2])).to_vec();
+    assert_eq!(sample[0], 1.5);
+    assert!((sample[1] - (2.0 + 10f32.exp())).abs() < 0.1);
+}
+
+/// Latents to picture, and the decoder's stages, equal diffusers'; of odd sizes and a batch.
+#[test]
+fn decode() {
+    let (golden, vae) = (Golden::load("vae"), load(DType::F32));
+    let latents = golden.get("decode.latents");
+    let decoder = &vae.decoder;
+    let x = decoder.conv_in.forward(&vae.post_quant_conv.as_ref().unwrap().forward(latents));
+    assert_close("conv_in", &x, golden.get("mid.decoder.conv_in"), F32);
+    let x = decoder.mid_block.forward(&x);
+    assert_close("mid_block", &x, golden.get("mid.decoder.mid_block"), F32);
+    let x = decoder.up_blocks[0].forward(&x);
+    assert_close("up_blocks.0", &x, golden.get("mid.decoder.up_blocks.0"), F32);
+    assert_close("out", &vae.decode(latents), golden.get("decode.out"), F32);
+}
+
+/// In bf16, and with f16 weights, the picture stays near: nothing overflows.
+#[test]
+fn narrow() {
+    let golden = Golden::load("vae");
+    let out = golden.get("decode.out");
+    let latents = golden.get("decode.latents");
+    assert_close("bf16", &load(DType::BF16).decode(&latents.to_dtype(DType::BF16)), out, BF16);
+    assert_close("f16 weights", &load(DType::F16).decode(latents), out, 5e-3);
+    let huge = ops::scale(latents, 1e4);
+    let picture = load(DType::BF16).decode(&huge.to_dtype(DType::BF16));
+    assert!(picture.to_vec().iter().all(|x| x.is_finite()), "large latents stay finite");
+}
+
+/// Gradients of the encoder's input and parameters are PyTorch's.
+#[test]
+fn gradients_of_encode() {
+    let (golden, mut vae) = (Golden::load("vae"), load(DType::F32));
+    let weights = open("vae", Layout::Vae, DType::F32);
+    let values = |key: &str| weights.tensor(key, golden.get(&format!("encode.grad.{key}")).shape()).unwrap();
+    let conv_in = train(Param::Weight(&mut vae.encoder.conv_in.weight), values("encoder.conv_in.weight"));
+    let quant = &mut vae.quant_conv.as_mut().unwrap().weight;
+    let quant = train(Param::Weight(quant), values("quant_conv.weight"));
+    let image = golden.get("encode.image").clone().var();
+    let parameters = vae.encode(&image).parameters;
+    let leaves = [
+        ("encode.dimage".to_string(), image),
+        ("encode.grad.encoder.conv_in.weight".to_string(), conv_in),
+        ("encode.grad.quant_conv.weight".to_string(), quant),
+    ];
+    check_gradients(&[(&parameters, golden.get("encode.dmoments"))], &leaves, &golden);
+}
+
+/// Gradients of the decoder's input and parameters are PyTorch's.
+#[test]
+fn gradients_of_decode() {
+    let (golden, mut vae) = (Golden::load("vae"), load(DType::F32));
+    let weights = open("vae", Layout::Vae, DType::F32);
+    let key = "decoder.conv_out.weight";
+    let values = weights.tensor(key, golden.get("decode.grad.decoder.conv_out.weight").shape()).unwrap();
+    let conv_out = train(Param::Weight(&mut vae.decoder.conv_out.weight), values);
+    let latents = golden.get("decode.latents").clone().var();
+    let out = vae.decode(&latents);
+    let leaves = [
+        ("decode.dlatents".to_string(), latents),
+        ("decode.grad.decoder.conv_out.weight".to_string(), conv_out),
+    ];
+    check_gradients(&[(&out, golden.get("decode.dy"))], &leaves, &golden);
+}
