@@ -1,3 +1,4 @@
 //! SDXL: networks, samplers, pipeline. No HTTP, no async.
 
+pub mod request;
 pub mod samplers;
