@@ -1,3 +1,54 @@
 //! The `calotype` binary.
+//!
+//! Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted. An error is one line on stderr, `error: …`. Files that
+//! were written are printed on stdout, one path a line; everything else goes to stderr.
 
-fn main() {}
+mod args;
+mod commands;
+mod failure;
+mod fields;
+mod infotext;
+mod interrupt;
+mod output;
+mod picture;
+mod progress;
+mod stub;
+
+use std::process::ExitCode;
+
+use failure::Failure;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{}", failure.line());
+            failure.exit_code()
+        }
+    }
+}
+
+fn run() -> Result<(), Failure> {
+    let matches = match args::program().try_get_matches() {
+        Ok(matches) => matches,
+        Err(e) if e.use_stderr() => return Err(args::in_one_line(&e)),
+        // Help and version.
+        Err(e) => return output::print(&e.to_string()),
+    };
+    start_logging(args::Verbosity::of(&matches));
+    match matches.subcommand() {
+        Some((name, matches)) => commands::run(name, matches),
+        None => output::print(&args::program().render_help().to_string()),
+    }
+}
+
+/// Logs and warnings go to stderr as `LEVEL message`.
+fn start_logging(verbosity: args::Verbosity) {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(verbosity.level())
+        .with_ansi(false)
+        .with_target(false)
+        .without_time()
+        .init();
+}
