@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{}", failure.line());
+            output::note(&failure.line());
             failure.exit_code()
         }
     }
@@ -38,7 +38,7 @@ fn run() -> Result<(), Failure> {
     start_logging(args::Verbosity::of(&matches));
     match matches.subcommand() {
         Some((name, matches)) => commands::run(name, matches),
-        None => output::print(&args::program().render_help().to_string()),
+        None => Err(Failure::BadInput("no command given, see calotype --help".into())),
     }
 }
 

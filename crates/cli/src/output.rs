@@ -15,6 +15,11 @@ pub fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Writes a line to stderr. Whether anyone reads it changes nothing.
+pub fn note(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 /// The directory that results go to. It is made when the first file is written.
 #[derive(Debug)]
 pub struct OutputDir {

@@ -1,9 +1,11 @@
 //! How far the sampling is: a bar on a terminal, a line now and then elsewhere.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::output::note;
 
 /// Lines are written whenever another such part (5%) is done, and after the first step.
 const PARTS: usize = 20;
@@ -37,23 +39,25 @@ impl Progress {
         let timing = self.pace.step(self.pace.start.elapsed(), done, steps);
         match &self.view {
             View::Bar(bar) => {
-                bar.set_length(steps as u64);
+                bar.update(|state| {
+                    state.set_len(steps as u64);
+                    state.set_pos(done as u64);
+                });
                 bar.set_message(timing);
-                bar.set_position(done as u64);
             }
             View::Lines if due(self.shown, done, steps) => {
                 self.shown = Some(done);
-                // A stderr that has gone away must not end the run.
-                let _ = writeln!(std::io::stderr(), "{}", line(done, steps, &timing));
+                note(&line(done, steps, &timing));
             }
             View::Lines | View::Nothing => {}
         }
     }
 
-    /// Leaves the bar as it stands.
+    /// Leaves the bar as it stands, and what follows on a line of its own.
     pub fn finish(self) {
         if let View::Bar(bar) = self.view {
             bar.abandon();
+            note("");
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::{fields, interrupt, picture};
 #[derive(Debug, Args)]
 struct Settings {
     /// Folder of an SDXL checkpoint in diffusers' layout
-    #[arg(long, value_name = "DIR", env = "CALOTYPE_MODEL")]
+    #[arg(long, value_name = "DIR", env = "CALOTYPE_MODEL", hide_env_values = true)]
     model: Option<PathBuf>,
     /// Where to compute
     #[arg(long, value_enum, default_value = "cpu")]
@@ -57,7 +57,8 @@ enum RngName {
 
 /// The command's options, and a flag for every field of the request.
 pub fn options(command: Command) -> Command {
-    let command = Settings::augment_args(command.about("Make pictures from a prompt"));
+    // The about last: the settings' own documentation would take its place.
+    let command = Settings::augment_args(command).about("Make pictures from a prompt");
     fields::options(command, &schema::predict())
 }
 
@@ -74,7 +75,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
 
     let pipeline = Pipeline::open(folder, settings.options())?;
     if !quiet {
-        eprintln!("{}", seeds(&plan));
+        output::note(&seeds(&plan));
     }
     let images = sample(&pipeline, &plan, quiet)?;
     let maker = settings.maker(folder);
@@ -113,7 +114,7 @@ fn seeds(plan: &PredictPlan) -> String {
 impl Settings {
     fn model_folder(&self) -> Result<&Path, Failure> {
         let Some(folder) = self.model.as_deref() else {
-            return Err(Failure::BadInput("--model: required, or set CALOTYPE_MODEL".into()));
+            return Err(Failure::BadInput("--model: required (or set CALOTYPE_MODEL)".into()));
         };
         if folder.is_dir() {
             return Ok(folder);
