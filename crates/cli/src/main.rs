@@ -9,6 +9,7 @@ mod failure;
 mod fields;
 mod infotext;
 mod interrupt;
+mod log;
 mod output;
 mod picture;
 mod progress;
@@ -35,20 +36,9 @@ fn run() -> Result<(), Failure> {
         // Help and version.
         Err(e) => return output::print(&e.to_string()),
     };
-    start_logging(args::Verbosity::of(&matches));
+    log::start(args::Verbosity::of(&matches).level());
     match matches.subcommand() {
         Some((name, matches)) => commands::run(name, matches),
         None => Err(Failure::BadInput("no command given, see calotype --help".into())),
     }
-}
-
-/// Logs and warnings go to stderr as `LEVEL message`.
-fn start_logging(verbosity: args::Verbosity) {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_max_level(verbosity.level())
-        .with_ansi(false)
-        .with_target(false)
-        .without_time()
-        .init();
 }

@@ -72,13 +72,14 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let folder = settings.model_folder()?;
     settings.use_threads()?;
     interrupt::install()?;
+    let maker = settings.maker(folder);
+    tracing::info!("model {}, {}, {} threads", maker.model, maker.dtype, rayon::current_num_threads());
 
     let pipeline = Pipeline::open(folder, settings.options())?;
     if !quiet {
         output::note(&seeds(&plan));
     }
     let images = sample(&pipeline, &plan, quiet)?;
-    let maker = settings.maker(folder);
     images.iter().try_for_each(|image| save(image, &plan, &maker, &output))
 }
 
