@@ -1,5 +1,8 @@
 //! What can be wrong with a request.
 
+/// How many characters of a wrong value are shown.
+const SHOWN: usize = 80;
+
 /// A field of a request that cannot be accepted. Always the caller's to mend.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
@@ -52,8 +55,13 @@ impl InputError {
         InputError { field: field.into(), problem }
     }
 
-    /// `field` takes `expected`, but `found` was given.
+    /// `field` takes `expected`, but `found` was given, of which the beginning is shown.
     pub fn value(field: &str, expected: impl Into<String>, found: impl Into<String>) -> InputError {
-        InputError::new(field, Problem::Value { expected: expected.into(), found: found.into() })
+        let mut found = found.into();
+        if let Some((end, _)) = found.char_indices().nth(SHOWN) {
+            found.truncate(end);
+            found.push('…');
+        }
+        InputError::new(field, Problem::Value { expected: expected.into(), found })
     }
 }

@@ -236,3 +236,42 @@ fn a_plan_is_a_request_again() {
     assert_eq!(again["scheduler"], first.scheduler.name());
     assert_eq!(plan(again), first);
 }
+
+/// Protects: whatever a field is given, it is accepted or refused by name, without a panic.
+#[test]
+fn any_value_gets_an_answer() {
+    let texts = [
+        "",
+        " ",
+        "-",
+        "+1",
+        "-0",
+        "1e999",
+        "0x10",
+        "９",
+        "\u{0}",
+        "nan",
+        "inf",
+        "null",
+        "[]",
+        "{}",
+        "😀",
+        &"猫".repeat(500),
+    ];
+    let values = json!([null, true, 0, -1, u64::MAX, i64::MIN, 1e308, -0.0, 0.1, "", "\u{0}", [], {}, [[1]], {"a": 1}, "猫".repeat(500)]);
+    for schema in [schema::predict(), schema::train()] {
+        for field in schema.fields() {
+            let mut answers = Vec::new();
+            for value in values.as_array().expect("an array") {
+                answers.push(schema::check(&schema, object(json!({ &field.name: value }))).err());
+                answers.push(PredictInput::from_json(object(json!({ &field.name: value }))).err());
+            }
+            answers.extend(texts.iter().map(|text| field.parse(text).err()));
+            for refused in answers.into_iter().flatten() {
+                let known = refused.field == field.name || refused.problem == Problem::Missing;
+                let line = refused.to_string();
+                assert!(known && !line.contains('\n') && line.len() < 400, "{line}");
+            }
+        }
+    }
+}
