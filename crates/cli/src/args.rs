@@ -1,0 +1,80 @@
+//! The command line: the program, the options that every command has, and its errors in one line.
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use tracing::Level;
+
+use crate::commands;
+use crate::failure::Failure;
+
+/// The whole command line.
+pub fn program() -> Command {
+    let quiet = Arg::new("quiet").short('q').long("quiet").help("Print errors only");
+    // No long name: `verbose` is a field of trainings.
+    let verbose = Arg::new("verbose").short('v').help("Print what is being done; twice for more");
+    Command::new("calotype")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("SDXL, generation and fine-tuning, in one binary")
+        .subcommands(commands::all())
+        .arg(quiet.global(true).action(ArgAction::SetTrue).conflicts_with("verbose"))
+        .arg(verbose.global(true).action(ArgAction::Count))
+        .infer_long_args(false)
+}
+
+/// How much is said on stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verbosity {
+    /// Errors only.
+    Quiet,
+    /// Progress, the seed and warnings.
+    Normal,
+    /// What is being done, too.
+    Verbose,
+    /// In detail.
+    Debug,
+}
+
+impl Verbosity {
+    /// What `-q` and `-v` ask for.
+    pub fn of(matches: &ArgMatches) -> Verbosity {
+        match (matches.get_flag("quiet"), matches.get_count("verbose")) {
+            (true, _) => Verbosity::Quiet,
+            (false, 0) => Verbosity::Normal,
+            (false, 1) => Verbosity::Verbose,
+            (false, _) => Verbosity::Debug,
+        }
+    }
+
+    /// The least important level that is logged.
+    pub fn level(self) -> Level {
+        match self {
+            Verbosity::Quiet => Level::ERROR,
+            Verbosity::Normal => Level::WARN,
+            Verbosity::Verbose => Level::INFO,
+            Verbosity::Debug => Level::DEBUG,
+        }
+    }
+}
+
+/// clap's errors without the usage and the tips.
+pub fn in_one_line(e: &clap::Error) -> Failure {
+    let text = |kind| match e.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => texts.first().cloned(),
+        _ => None,
+    };
+    let asked =
+        text(ContextKind::InvalidArg).or_else(|| text(ContextKind::InvalidSubcommand)).unwrap_or_default();
+    let nearest = text(ContextKind::SuggestedArg).or_else(|| text(ContextKind::SuggestedSubcommand));
+    let hint = nearest.map(|n| format!(", did you mean {n}?")).unwrap_or_default();
+    Failure::BadInput(match e.kind() {
+        ErrorKind::UnknownArgument if !asked.starts_with('-') => format!("unexpected argument {asked:?}"),
+        ErrorKind::UnknownArgument => format!("{asked}: unknown option{hint}"),
+        ErrorKind::InvalidSubcommand => format!("{asked}: unknown command{hint}"),
+        _ => {
+            let full = e.to_string();
+            let said = full.split("\n\n").next().unwrap_or(&full);
+            said.strip_prefix("error: ").unwrap_or(said).to_string()
+        }
+    })
+}

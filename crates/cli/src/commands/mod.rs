@@ -1,0 +1,34 @@
+//! The commands, one file each.
+
+mod predict;
+mod schema;
+mod unavailable;
+
+use clap::{ArgMatches, Command};
+
+use crate::failure::Failure;
+
+/// A command: its name, its options, and what it does.
+type Row = (&'static str, fn(Command) -> Command, fn(&ArgMatches) -> Result<(), Failure>);
+
+/// Every command, in the order of the help. A new one is a file and a row.
+const COMMANDS: &[Row] = &[
+    ("predict", predict::options, predict::run),
+    ("schema", schema::options, schema::run),
+    ("train", unavailable::options, |_| unavailable::refuse("train")),
+    ("export", unavailable::options, |_| unavailable::refuse("export")),
+    ("demo", unavailable::options, |_| unavailable::refuse("demo")),
+];
+
+/// The command line of every command.
+pub fn all() -> impl Iterator<Item = Command> {
+    COMMANDS.iter().map(|(name, options, _)| options(Command::new(*name)))
+}
+
+/// Runs the command called `name`.
+pub fn run(name: &str, matches: &ArgMatches) -> Result<(), Failure> {
+    match COMMANDS.iter().find(|(known, ..)| *known == name) {
+        Some((.., run)) => run(matches),
+        None => Err(Failure::BadInput(format!("{name}: unknown command"))),
+    }
+}

@@ -1,0 +1,169 @@
+//! `calotype predict`: text to image.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use calotype_sdxl::request::{PredictInput, PredictPlan, schema};
+use calotype_tensor::DType;
+use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
+
+use crate::args::Verbosity;
+use crate::failure::Failure;
+use crate::infotext::{self, Maker};
+use crate::output::{self, OutputDir};
+use crate::progress::Progress;
+use crate::stub::{Image, Options, Pipeline, Rng};
+use crate::{fields, interrupt, picture};
+
+/// What is not part of the request.
+#[derive(Debug, Args)]
+struct Settings {
+    /// Folder of an SDXL checkpoint in diffusers' layout
+    #[arg(long, value_name = "DIR", env = "CALOTYPE_MODEL", hide_env_values = true)]
+    model: Option<PathBuf>,
+    /// Where to compute
+    #[arg(long, value_enum, default_value = "cpu")]
+    device: Device,
+    /// Number format of the networks [default: bf16 where the CPU has instructions for it, else f32]
+    #[arg(long, value_enum)]
+    dtype: Option<Dtype>,
+    /// Which of torch's random generators a seed is for
+    #[arg(long, value_enum, default_value = "cpu")]
+    rng: RngName,
+    /// Threads to compute with; the pictures are the same for any number [default: all processors]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+    /// Directory for the pictures: out-<n>.png, counting on from what is there
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    output: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Device {
+    Cpu,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Dtype {
+    Bf16,
+    F32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum RngName {
+    Cpu,
+    Cuda,
+}
+
+/// The command's options, and a flag for every field of the request.
+pub fn options(command: Command) -> Command {
+    // The about last: the settings' own documentation would take its place.
+    let command = Settings::augment_args(command).about("Make pictures from a prompt");
+    fields::options(command, &schema::predict())
+}
+
+/// Checks everything that can be checked, then makes the pictures and writes them.
+pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
+    let settings = Settings::from_arg_matches(matches).map_err(|e| crate::args::in_one_line(&e))?;
+    let quiet = Verbosity::of(matches) == Verbosity::Quiet;
+    let given = fields::given(&schema::predict(), matches)?;
+    let plan = PredictPlan::new(PredictInput::from_json(given)?);
+    let output = OutputDir::check(&settings.output)?;
+    let folder = settings.model_folder()?;
+    settings.use_threads()?;
+    interrupt::install()?;
+    let maker = settings.maker(folder);
+    tracing::info!("model {}, {}, {} threads", maker.model, maker.dtype, rayon::current_num_threads());
+
+    let pipeline = Pipeline::open(folder, settings.options())?;
+    if !quiet {
+        output::note(&seeds(&plan));
+    }
+    let images = sample(&pipeline, &plan, quiet)?;
+    images.iter().try_for_each(|image| save(image, &plan, &maker, &output))
+}
+
+/// The pictures, with progress; stops at the next step after Ctrl-C.
+fn sample(pipeline: &Pipeline, plan: &PredictPlan, quiet: bool) -> Result<Vec<Image>, Failure> {
+    let mut progress = Progress::start(quiet);
+    let images = pipeline.predict(plan, &mut |step| {
+        progress.step(step.step, step.steps);
+        if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    progress.finish();
+    // Ctrl-C may also come while the pictures are decoded.
+    if interrupt::asked() { Err(Failure::Interrupted) } else { Ok(images?) }
+}
+
+/// Writes a picture and prints its path.
+fn save(image: &Image, plan: &PredictPlan, maker: &Maker, output: &OutputDir) -> Result<(), Failure> {
+    let texts = [
+        ("parameters", infotext::automatic1111(plan, image.seed, maker)),
+        ("calotype", infotext::json(plan, image.seed, maker)),
+    ];
+    let size = (image.width, image.height);
+    let path = output.write("png", |file| picture::write_png(file, size, &image.rgb, &texts))?;
+    output::print(&format!("{}\n", path.display()))
+}
+
+/// `seed 7`, or for several pictures `seeds 7, 8, 9`.
+fn seeds(plan: &PredictPlan) -> String {
+    let seeds: Vec<String> = (0..plan.num_outputs).map(|i| plan.image_seed(i).to_string()).collect();
+    format!("seed{} {}", if seeds.len() > 1 { "s" } else { "" }, seeds.join(", "))
+}
+
+impl Settings {
+    fn model_folder(&self) -> Result<&Path, Failure> {
+        let Some(folder) = self.model.as_deref() else {
+            return Err(Failure::BadInput("--model: required (or set CALOTYPE_MODEL)".into()));
+        };
+        if folder.is_dir() {
+            return Ok(folder);
+        }
+        let what =
+            if folder.exists() { "a file" } else { "nothing there (names on a hub are not available yet)" };
+        Err(Failure::BadInput(format!("--model {}: expected a folder, found {what}", folder.display())))
+    }
+
+    fn use_threads(&self) -> Result<(), Failure> {
+        let Some(threads) = self.threads else { return Ok(()) };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into());
+        pool.build_global().map_err(|e| Failure::Failed(format!("--threads {threads}: {e}")))
+    }
+
+    fn dtype(&self) -> Dtype {
+        let native = if calotype_tensor::cpu::isa().has_bf16() { Dtype::Bf16 } else { Dtype::F32 };
+        self.dtype.unwrap_or(native)
+    }
+
+    fn options(&self) -> Options {
+        // The only device there is.
+        let Device::Cpu = self.device;
+        Options {
+            dtype: match self.dtype() {
+                Dtype::Bf16 => DType::BF16,
+                Dtype::F32 => DType::F32,
+            },
+            rng: match self.rng {
+                RngName::Cpu => Rng::Cpu,
+                RngName::Cuda => Rng::Cuda,
+            },
+        }
+    }
+
+    fn maker(&self, folder: &Path) -> Maker {
+        // A folder given as `.` has its name in its full path.
+        let full = folder.canonicalize().unwrap_or_else(|_| folder.into());
+        Maker {
+            model: full.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            dtype: match self.dtype() {
+                Dtype::Bf16 => "bf16",
+                Dtype::F32 => "f32",
+            },
+            rng: match self.rng {
+                RngName::Cpu => "cpu",
+                RngName::Cuda => "cuda",
+            },
+        }
+    }
+}

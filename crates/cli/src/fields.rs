@@ -1,0 +1,121 @@
+//! A request's fields on the command line: `--field-name value`, `-i field_name=value` and `-i field_name=@file`, all
+//! derived from the request's schema.
+
+use std::fs;
+use std::path::Path;
+
+use calotype_sdxl::request::schema::{Field, Kind, Schema};
+use calotype_sdxl::request::{InputError, Problem, unavailable};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use serde_json::{Map, Value};
+
+use crate::failure::Failure;
+
+const PAIRS: &str = "input";
+
+/// `command` with `-i` and a flag for every field of `schema`. The fields that cannot be used yet stand only in the
+/// long help.
+pub fn options(command: Command, schema: &Schema) -> Command {
+    let pairs = Arg::new(PAIRS)
+        .short('i')
+        .long("input")
+        .value_name("FIELD=VALUE")
+        .action(ArgAction::Append)
+        .help("Set a field; FIELD=@PATH takes its text, or the file that it names, from PATH");
+    schema.fields().iter().fold(command.arg(pairs), |command, field| command.arg(flag(field)))
+}
+
+fn flag(field: &Field) -> Arg {
+    let flag =
+        Arg::new(id(field)).long(field.name.replace('_', "-")).help_heading("Fields").help(help(field));
+    let flag = flag.hide_short_help(unavailable(&field.name).is_some());
+    match field.kind() {
+        Kind::Integer => flag.value_name("N").allow_negative_numbers(true),
+        Kind::Number => flag.value_name("NUMBER").allow_negative_numbers(true),
+        Kind::Boolean => flag.value_name("BOOL").num_args(0..=1).default_missing_value("true"),
+        Kind::Text if field.is_file() => flag.value_name("FILE"),
+        Kind::Text => flag.value_name("TEXT"),
+    }
+}
+
+/// Kept apart from the command's own options.
+fn id(field: &Field) -> String {
+    format!("field {}", field.name)
+}
+
+fn help(field: &Field) -> String {
+    let default = match field.default() {
+        Some(Value::String(text)) if text.is_empty() => String::new(),
+        Some(Value::String(text)) => format!(" [default: {text}]"),
+        Some(value) => format!(" [default: {value}]"),
+        None => String::new(),
+    };
+    let takes = match field.expects() {
+        what if ["text", "a file", "true or false"].contains(&what.as_str()) => String::new(),
+        what => format!(" ({what})"),
+    };
+    let status = unavailable(&field.name).map(|why| format!(" [{why}]")).unwrap_or_default();
+    format!("{}{takes}{default}{status}", field.description().trim_end_matches('.'))
+}
+
+/// The request's JSON object: what was given on the command line, nothing else.
+///
+/// # Errors
+/// An unknown field, a field given twice, text that is not of the field's type, or a file that cannot be read.
+pub fn given(schema: &Schema, matches: &ArgMatches) -> Result<Map<String, Value>, Failure> {
+    let mut given = Map::new();
+    let mut set = |field: &Field, value: Value| match given.insert(field.name.clone(), value) {
+        Some(_) => Err(InputError::new(&field.name, Problem::Twice)),
+        None => Ok(()),
+    };
+    for pair in matches.get_many::<String>(PAIRS).into_iter().flatten() {
+        let Some((name, text)) = pair.split_once('=') else {
+            return Err(Failure::BadInput(format!("-i {pair}: expected FIELD=VALUE")));
+        };
+        let field = schema.field(name)?;
+        set(field, pair_value(field, text)?)?;
+    }
+    for field in schema.fields() {
+        if let Some(text) = matches.get_one::<String>(&id(field)) {
+            set(field, flag_value(field, text)?)?;
+        }
+    }
+    Ok(given)
+}
+
+/// `-i field=text`: `@path` stands for a file's contents, or in a file's field for the file.
+fn pair_value(field: &Field, text: &str) -> Result<Value, InputError> {
+    match text.strip_prefix('@') {
+        Some(path) if field.is_file() => file(field, path),
+        Some(path) => {
+            let contents = fs::read_to_string(path).map_err(|e| unusable(field, path, &e))?;
+            field.parse(contents.strip_suffix('\n').map_or(&*contents, |c| c.strip_suffix('\r').unwrap_or(c)))
+        }
+        None => field.parse(text),
+    }
+}
+
+/// `--field text`: the text as it stands; a file's field takes its path with or without the `@`.
+fn flag_value(field: &Field, text: &str) -> Result<Value, InputError> {
+    match text.strip_prefix('@').filter(|_| field.is_file()) {
+        Some(path) => file(field, path),
+        None => field.parse(text),
+    }
+}
+
+fn file(field: &Field, path: &str) -> Result<Value, InputError> {
+    match fs::metadata(Path::new(path)) {
+        Ok(found) if found.is_dir() => {
+            let problem =
+                Problem::File { path: path.into(), reason: "expected a file, found a directory".into() };
+            Err(InputError::new(&field.name, problem))
+        }
+        Ok(_) => Ok(Value::String(path.into())),
+        Err(e) => Err(unusable(field, path, &e)),
+    }
+}
+
+fn unusable(field: &Field, path: &str, e: &std::io::Error) -> InputError {
+    let path = if path.is_empty() { "@" } else { path };
+    InputError::new(&field.name, Problem::File { path: path.into(), reason: e.to_string() })
+}

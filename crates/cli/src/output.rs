@@ -1,0 +1,174 @@
+//! What goes out: files into the output directory, text onto stdout.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use crate::failure::Failure;
+
+/// Writes `text` to stdout. A reader that has gone away is not an error.
+pub fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Failure::Failed(format!("stdout: {e}"))),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a line to stderr. Whether anyone reads it changes nothing.
+pub fn note(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// The directory that results go to. It is made when the first file is written.
+#[derive(Debug)]
+pub struct OutputDir {
+    path: PathBuf,
+}
+
+impl OutputDir {
+    /// Makes sure, before any work is done, that files can be written to `path`, or that it can be made.
+    /// Leaves nothing behind.
+    ///
+    /// # Errors
+    /// `path`, or the directory that it would be made in, is not a directory or cannot be written to.
+    pub fn check(path: &Path) -> Result<OutputDir, Failure> {
+        let bad = |what: &dyn std::fmt::Display| Failure::BadInput(format!("-o {}: {what}", path.display()));
+        for ancestor in path.ancestors() {
+            let ancestor = if ancestor.as_os_str().is_empty() { Path::new(".") } else { ancestor };
+            match fs::metadata(ancestor) {
+                Ok(found) if found.is_dir() => {
+                    tempfile::tempfile_in(ancestor)
+                        .map_err(|e| bad(&format!("cannot write here: {}", said(&e))))?;
+                    return Ok(OutputDir { path: path.into() });
+                }
+                Ok(_) => return Err(bad(&"not a directory")),
+                Err(e) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&e.kind()) => {}
+                Err(e) => return Err(bad(&said(&e))),
+            }
+        }
+        Err(bad(&"no such directory"))
+    }
+
+    /// Writes the next `out-<n>.<extension>`: n counts on from the highest that is there. The file appears whole or
+    /// not at all, and never in place of another.
+    ///
+    /// # Errors
+    /// The directory or the file cannot be written.
+    pub fn write(
+        &self,
+        extension: &str,
+        write: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> Result<PathBuf, Failure> {
+        self.try_write(extension, write)
+            .map_err(|e| Failure::Failed(format!("{}: {}", self.path.display(), said(&e))))
+    }
+
+    fn try_write(
+        &self,
+        extension: &str,
+        write: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> io::Result<PathBuf> {
+        fs::create_dir_all(&self.path)?;
+        let mut file = temporary(&self.path)?;
+        write(file.as_file_mut())?;
+        for n in self.next_number(extension)?.. {
+            let name = format!("out-{n}.{extension}");
+            let path = if self.path == Path::new(".") { name.into() } else { self.path.join(name) };
+            match file.persist_noclobber(&path) {
+                Ok(_) => return Ok(path),
+                Err(e) if e.error.kind() == ErrorKind::AlreadyExists => file = e.file,
+                Err(e) => return Err(e.error),
+            }
+        }
+        Err(ErrorKind::AlreadyExists.into())
+    }
+
+    /// One more than the highest n of the `out-<n>.<extension>` here; 0 where there is none.
+    fn next_number(&self, extension: &str) -> io::Result<u64> {
+        let mut next = 0;
+        for entry in fs::read_dir(&self.path)? {
+            let name = entry?.file_name();
+            let number = name
+                .to_str()
+                .and_then(|n| n.strip_prefix("out-")?.strip_suffix(extension)?.strip_suffix('.'));
+            if let Some(n) = number.and_then(|n| n.parse::<u64>().ok()) {
+                next = next.max(n.saturating_add(1));
+            }
+        }
+        Ok(next)
+    }
+}
+
+/// A new file in `folder` that is gone again unless it is given its name, with the permissions of any new file.
+fn temporary(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".calotype-");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(folder)
+}
+
+/// What the system says, without the path that tempfile puts behind it.
+fn said(e: &io::Error) -> String {
+    let text = e.to_string();
+    text.split(" at path ").next().unwrap_or(&text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn save(out: &OutputDir, text: &str) -> PathBuf {
+        out.write("png", |f| f.write_all(text.as_bytes())).expect("written")
+    }
+
+    /// Protects: names count on, nothing is overwritten, the directory is made only when something is written.
+    #[test]
+    fn names_count_on() {
+        let here = tempfile::tempdir().expect("a directory");
+        let path = here.path().join("a/b");
+        let out = OutputDir::check(&path).expect("can be made");
+        assert!(!here.path().join("a").exists());
+        assert_eq!(save(&out, "one"), path.join("out-0.png"));
+        fs::write(path.join("out-7.png"), "theirs").expect("written");
+        fs::write(path.join("out-9.webp"), "theirs").expect("written");
+        assert_eq!(save(&out, "two"), path.join("out-8.png"));
+        assert_eq!(fs::read_to_string(path.join("out-0.png")).expect("there"), "one");
+        assert_eq!(fs::read_dir(&path).expect("there").count(), 4);
+    }
+
+    /// Protects: a write that fails leaves no file, not even a temporary one.
+    #[test]
+    fn a_failed_write_leaves_nothing() {
+        let here = tempfile::tempdir().expect("a directory");
+        let out = OutputDir::check(here.path()).expect("writable");
+        assert!(out.write("png", |_| Err(ErrorKind::StorageFull.into())).is_err());
+        assert_eq!(fs::read_dir(here.path()).expect("there").count(), 0);
+    }
+
+    /// Protects: where a file stands in the way is said before any work.
+    #[test]
+    fn a_file_is_no_directory() {
+        let here = tempfile::tempdir().expect("a directory");
+        let file = here.path().join("file");
+        fs::write(&file, "").expect("written");
+        for path in [file.clone(), file.join("below")] {
+            let line = OutputDir::check(&path).expect_err("refused").line();
+            assert_eq!(line, format!("error: -o {}: not a directory", path.display()));
+        }
+    }
+
+    /// Protects: a file that others are meant to read is not left private by its temporary beginnings.
+    #[cfg(unix)]
+    #[test]
+    fn files_have_ordinary_permissions() {
+        use std::os::unix::fs::PermissionsExt;
+        let here = tempfile::tempdir().expect("a directory");
+        let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode();
+        let plain = here.path().join("plain");
+        fs::write(&plain, "").expect("written");
+        let out = OutputDir::check(here.path()).expect("writable");
+        assert_eq!(mode(&save(&out, "")), mode(&plain));
+    }
+}

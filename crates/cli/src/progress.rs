@@ -1,0 +1,158 @@
+//! How far the sampling is: a bar on a terminal, a line now and then elsewhere.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::output::note;
+
+/// Lines are written whenever another such part (5%) is done, and after the first step.
+const PARTS: usize = 20;
+
+/// Shows the steps of one run on stderr.
+pub struct Progress {
+    view: View,
+    pace: Pace,
+    shown: Option<usize>,
+}
+
+enum View {
+    Bar(ProgressBar),
+    Lines,
+    Nothing,
+}
+
+impl Progress {
+    /// A bar where stderr is a terminal, lines where it is not, nothing if `quiet`. The clock starts here.
+    pub fn start(quiet: bool) -> Progress {
+        let view = match (quiet, std::io::stderr().is_terminal()) {
+            (true, _) => View::Nothing,
+            (false, true) => View::Bar(bar()),
+            (false, false) => View::Lines,
+        };
+        Progress { view, pace: Pace::start(), shown: None }
+    }
+
+    /// `done` of `steps` are done.
+    pub fn step(&mut self, done: usize, steps: usize) {
+        let timing = self.pace.step(self.pace.start.elapsed(), done, steps);
+        match &self.view {
+            View::Bar(bar) => {
+                bar.update(|state| {
+                    state.set_len(steps as u64);
+                    state.set_pos(done as u64);
+                });
+                bar.set_message(timing);
+            }
+            View::Lines if due(self.shown, done, steps) => {
+                self.shown = Some(done);
+                note(&line(done, steps, &timing));
+            }
+            View::Lines | View::Nothing => {}
+        }
+    }
+
+    /// Leaves the bar as it stands, and what follows on a line of its own.
+    pub fn finish(self) {
+        if let View::Bar(bar) = self.view {
+            bar.abandon();
+            note("");
+        }
+    }
+}
+
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr());
+    match ProgressStyle::with_template("{percent:>3}%|{bar:30}| {pos}/{len} {msg}") {
+        Ok(style) => bar.with_style(style.progress_chars("█▉▊▋▌▍▎▏ ")),
+        Err(_) => bar,
+    }
+}
+
+/// Whether a line is due after step `done`, the last having been written after step `shown`.
+fn due(shown: Option<usize>, done: usize, steps: usize) -> bool {
+    let part = |step: usize| PARTS * step / steps.max(1);
+    shown.is_none_or(|shown| part(done) != part(shown))
+}
+
+/// In the layout of tqdm, which clients of the HTTP interface look for: `  4%|▌         | 2/50 …`.
+fn line(done: usize, steps: usize, timing: &str) -> String {
+    const WIDTH: usize = 10;
+    let steps_or_one = steps.max(1);
+    let (full, percent) = (WIDTH * done / steps_or_one, 100 * done / steps_or_one);
+    format!(
+        "{percent:>3}%|{}{}| {done}/{steps} {timing}",
+        "█".repeat(full),
+        " ".repeat(WIDTH.saturating_sub(full))
+    )
+}
+
+/// Seconds a step, counted from the first step's end: the first has the text encoders and the packing of weights in it.
+struct Pace {
+    start: Instant,
+    first: Option<(Duration, usize)>,
+}
+
+impl Pace {
+    fn start() -> Pace {
+        Pace { start: Instant::now(), first: None }
+    }
+
+    /// `[elapsed<left, seconds a step]`, `done` steps being done after `elapsed`.
+    fn step(&mut self, elapsed: Duration, done: usize, steps: usize) -> String {
+        let (first, counted) = *self.first.get_or_insert((elapsed, done));
+        let pace = match done.saturating_sub(counted) {
+            0 => elapsed.as_secs_f64() / done.max(1) as f64,
+            more => (elapsed - first).as_secs_f64() / more as f64,
+        };
+        let left = pace * steps.saturating_sub(done) as f64;
+        format!("[{}<{}, {pace:.2}s/step]", clock(elapsed.as_secs()), clock(left.round() as u64))
+    }
+}
+
+fn clock(seconds: u64) -> String {
+    let (h, m, s) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    if h > 0 { format!("{h}:{m:02}:{s:02}") } else { format!("{m:02}:{s:02}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Protects: the layout that clients parse, `^\s*\d+%\s*\|.+?\|\s*\d+/\d+`.
+    #[test]
+    fn lines_read_as_tqdm() {
+        assert_eq!(
+            line(2, 50, "[00:03<01:12, 1.51s/step]"),
+            "  4%|          | 2/50 [00:03<01:12, 1.51s/step]"
+        );
+        assert_eq!(line(50, 50, "[]"), "100%|██████████| 50/50 []");
+        assert!(line(0, 0, "").starts_with("  0%|"));
+    }
+
+    /// Protects: a log of a long run stays short, and the first and last step are in it.
+    #[test]
+    fn lines_are_few() {
+        for steps in [1, 3, 50, 500] {
+            let mut shown = Vec::new();
+            for done in 1..=steps {
+                if due(shown.last().copied(), done, steps) {
+                    shown.push(done);
+                }
+            }
+            assert_eq!((shown[0], shown[shown.len() - 1]), (1, steps));
+            assert!(shown.len() <= PARTS + 1, "{shown:?}");
+        }
+    }
+
+    /// Protects: the time left is counted without the first step's preparations.
+    #[test]
+    fn the_first_step_does_not_count() {
+        let mut pace = Pace::start();
+        let second = Duration::from_secs;
+        assert_eq!(pace.step(second(10), 1, 5), "[00:10<00:40, 10.00s/step]");
+        assert_eq!(pace.step(second(12), 2, 5), "[00:12<00:06, 2.00s/step]");
+        assert_eq!(pace.step(second(3700), 3, 5), "[1:01:40<1:01:30, 1845.00s/step]");
+    }
+}

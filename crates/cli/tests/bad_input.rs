@@ -1,0 +1,122 @@
+//! Bad input: exit code 2, one line that names the field, option or file, and nothing written.
+
+mod common;
+
+use common::Sandbox;
+
+/// Protects: values that a field does not take, named with what it does take, as flag and as pair.
+#[test]
+fn fields() {
+    let here = Sandbox::new();
+    let size = "expected a multiple of 8 from 8 to 4096, found 1023";
+    let steps = "num_inference_steps: expected an integer from 1 to 500, found";
+    let scheduler = "scheduler: expected one of DDIM, DPMSolverMultistep, HeunDiscrete, KarrasDPM, \
+                     K_EULER_ANCESTRAL, K_EULER, PNDM, found \"EULER\"";
+    for (name, value, says) in [
+        ("width", "1023", format!("width: {size}")),
+        ("height", "1023", format!("height: {size}")),
+        ("num_inference_steps", "0", format!("{steps} 0")),
+        ("num_inference_steps", "501", format!("{steps} 501")),
+        ("num_inference_steps", "many", format!("{steps} \"many\"")),
+        ("num_outputs", "5", "num_outputs: expected an integer from 1 to 4, found 5".into()),
+        ("guidance_scale", "0.9", "guidance_scale: expected a number from 1 to 50, found 0.9".into()),
+        ("seed", "-1", "seed: expected an integer, at least 0, found -1".into()),
+        ("scheduler", "EULER", scheduler.into()),
+        ("apply_watermark", "perhaps", "apply_watermark: expected true or false, found \"perhaps\"".into()),
+        ("apply_watermark", "true", "apply_watermark: ".into()),
+        ("refine", "base_image_refiner", "refine: ".into()),
+        ("lora_scale", "0.6", "lora_scale: ".into()),
+    ] {
+        let flag = format!("--{}", name.replace('_', "-"));
+        here.assert_refused(&["predict", &flag, value], &says);
+        here.assert_refused(&["predict", "-i", &format!("{name}={value}")], &says);
+    }
+}
+
+/// Protects: names that no field and no option has; the nearest is suggested.
+#[test]
+fn unknown_names() {
+    let here = Sandbox::new();
+    here.assert_refused(&["predict", "-i", "widht=512"], "widht: unknown field, did you mean width?");
+    here.assert_refused(&["predict", "--widht", "512"], "--widht: unknown option, did you mean --width?");
+    here.assert_refused(&["predikt"], "predikt: unknown command, did you mean predict?");
+    here.assert_refused(&["predict", "a cat"], "unexpected argument \"a cat\"");
+    here.assert_refused(&[], "no command given");
+    here.assert_refused(&["schema", "paint"], "paint");
+}
+
+/// Protects: a command line that contradicts itself, or stops short.
+#[test]
+fn broken_command_lines() {
+    let here = Sandbox::new();
+    here.assert_refused(&["predict", "-i", "width"], "-i width: expected FIELD=VALUE");
+    here.assert_refused(&["predict", "--width"], "--width");
+    here.assert_refused(&["predict", "--width", "8", "-i", "width=8"], "width: given twice");
+    here.assert_refused(&["predict", "-i", "width=8", "-i", "width=8"], "width: given twice");
+    here.assert_refused(&["predict", "--threads", "0"], "--threads");
+    here.assert_refused(&["predict", "--dtype", "f16"], "--dtype");
+    here.assert_refused(&["predict", "--device", "cuda"], "--device");
+    here.assert_refused(&["schema"], "<COMMAND>");
+}
+
+/// Protects: files that a field names and that cannot be read.
+#[test]
+fn unreadable_fields() {
+    let here = Sandbox::new();
+    here.write("latin1.txt", b"caf\xe9");
+    here.assert_refused(&["predict", "-i", "prompt=@nothing.txt"], "prompt: nothing.txt: ");
+    here.assert_refused(&["predict", "-i", "prompt=@latin1.txt"], "prompt: latin1.txt: ");
+    here.assert_refused(&["predict", "-i", "prompt=@"], "prompt: @: ");
+    here.assert_refused(&["predict", "-i", "image=@nothing.png"], "image: nothing.png: ");
+}
+
+/// Protects: results that could not be written are refused before any model is looked at.
+#[test]
+fn unwritable_outputs() {
+    let here = Sandbox::new();
+    here.write("taken", "");
+    here.assert_refused(&["predict", "-o", "taken"], "-o taken: not a directory");
+    here.assert_refused(&["predict", "-o", "taken/below/it"], "-o taken/below/it: not a directory");
+}
+
+/// Protects: the same for a directory without write permission, where permissions bind (they do not bind root).
+#[cfg(unix)]
+#[test]
+fn read_only_outputs() {
+    use std::os::unix::fs::PermissionsExt;
+    let here = Sandbox::new();
+    here.write("locked/file", "");
+    let chmod =
+        |mode| std::fs::set_permissions(here.path("locked"), PermissionsExt::from_mode(mode)).expect("set");
+    chmod(0o555);
+    if std::fs::write(here.path("locked/probe"), "").is_ok() {
+        eprintln!("skipped: permissions do not bind this user");
+    } else {
+        here.assert_refused(&["predict", "-o", "locked"], "-o locked: cannot write here");
+    }
+    chmod(0o755);
+}
+
+/// Protects: a model that is not there, or not a model; a good output directory is not made for it.
+#[test]
+fn no_model() {
+    let here = Sandbox::new();
+    here.write("file", "");
+    here.write("folder/unet/config.json", "{}");
+    here.assert_refused(&["predict"], "--model");
+    here.assert_refused(&["predict", "--model", "file"], "--model file: expected a folder, found a file");
+    here.assert_refused(&["predict", "--model", "some/where"], "--model some/where: expected a folder");
+    here.assert_refused(&["predict", "--model", "folder", "-o", "out"], "model_index.json");
+}
+
+/// Protects: commands that are planned say so, whatever follows them.
+#[test]
+fn planned_commands() {
+    let here = Sandbox::new();
+    here.assert_refused(
+        &["train", "-i", "input_images=@x.zip", "--lora-rank", "8"],
+        "train: not available yet",
+    );
+    here.assert_refused(&["export", "x.tar", "--format", "kohya"], "export: not available yet");
+    here.assert_refused(&["demo"], "demo: not available yet");
+}

@@ -1,0 +1,40 @@
+//! What scripts rely on: help, version, schemas.
+
+mod common;
+
+use common::Sandbox;
+
+/// Protects: help and version go to stdout with code 0; the help has every field that works and none that does not.
+#[test]
+fn help_and_version() {
+    let here = Sandbox::new();
+    let help = here.run(&["predict", "-h"]);
+    assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
+    for flag in
+        ["--prompt", "--negative-prompt", "--num-inference-steps", "--guidance-scale", "--seed", "--model"]
+    {
+        assert!(help.stdout.contains(flag), "{flag}");
+    }
+    assert!(!help.stdout.contains("--lora-scale"));
+    let long = here.run(&["predict", "--help"]);
+    assert!(long.stdout.contains("--lora-scale") && long.stdout.contains("not available yet"));
+    let version = here.run(&["--version"]);
+    assert_eq!(version.stdout, format!("calotype {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+/// Protects: `schema` prints one JSON document whose properties are in the published order.
+#[test]
+fn schemas_are_json() {
+    let here = Sandbox::new();
+    for (name, title, first, count) in
+        [("predict", "Input", "prompt", 19), ("train", "TrainingInput", "input_images", 22)]
+    {
+        let ended = here.run(&["schema", name]);
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+        let schema: serde_json::Value = serde_json::from_str(&ended.stdout).expect("JSON");
+        assert_eq!(schema["title"], title);
+        let properties = schema["properties"].as_object().expect("properties");
+        assert_eq!((properties.len(), properties.keys().next().map(String::as_str)), (count, Some(first)));
+        assert!(properties.values().enumerate().all(|(i, field)| field["x-order"] == i));
+    }
+}

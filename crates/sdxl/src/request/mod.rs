@@ -1,0 +1,17 @@
+//! Requests: what a user may ask for, declared once, and resolved into plans at the door.
+//!
+//! [`PredictInput`] and [`TrainInput`] are the wire forms: a field's name, type, default, choices, range and
+//! description stand there and nowhere else. Their JSON [`schema`] drives whatever takes a request: command-line
+//! flags, `key=value` pairs, JSON bodies, help and documentation. [`PredictPlan`] is a request that has been checked
+//! and whose open ends (the seed) are settled; only plans travel further.
+
+mod error;
+mod predict;
+pub mod schema;
+#[cfg(test)]
+mod tests;
+mod train;
+
+pub use error::{InputError, Problem};
+pub use predict::{PredictInput, PredictPlan, Refine, SIZE_MULTIPLE, Scheduler, unavailable};
+pub use train::{FileType, LrScheduler, TrainInput};

@@ -1,0 +1,241 @@
+//! A prediction: its wire form and its plan.
+
+use std::hash::{BuildHasher, RandomState};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::schema;
+use super::{InputError, Problem};
+
+/// Widths and heights are multiples of this many pixels: one latent is 8×8 pixels.
+pub const SIZE_MULTIPLE: usize = 8;
+
+/// The wire form of a prediction: every field of the published interface, in its order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(title = "Input")]
+pub struct PredictInput {
+    /// Input prompt
+    pub prompt: String,
+    /// Input Negative Prompt
+    pub negative_prompt: String,
+    /// Input image for img2img or inpaint mode
+    #[schemars(extend("format" = "uri"))]
+    pub image: Option<String>,
+    /// Input mask for inpaint mode. Black areas will be preserved, white areas will be inpainted.
+    #[schemars(extend("format" = "uri"))]
+    pub mask: Option<String>,
+    /// Width of output image
+    #[schemars(range(min = 8, max = 4096), extend("multipleOf" = SIZE_MULTIPLE))]
+    pub width: usize,
+    /// Height of output image
+    #[schemars(range(min = 8, max = 4096), extend("multipleOf" = SIZE_MULTIPLE))]
+    pub height: usize,
+    /// Number of images to output.
+    #[schemars(range(min = 1, max = 4))]
+    pub num_outputs: usize,
+    /// scheduler
+    pub scheduler: Scheduler,
+    /// Number of denoising steps
+    #[schemars(range(min = 1, max = 500))]
+    pub num_inference_steps: usize,
+    /// Scale for classifier-free guidance
+    #[schemars(range(min = 1, max = 50))]
+    pub guidance_scale: f64,
+    /// Prompt strength when using img2img / inpaint. 1.0 corresponds to full destruction of information in image
+    #[schemars(range(min = 0, max = 1))]
+    pub prompt_strength: f64,
+    /// Random seed. Leave blank to randomize the seed
+    pub seed: Option<u64>,
+    /// Which refine style to use
+    pub refine: Refine,
+    /// For expert_ensemble_refiner, the fraction of noise to use
+    #[schemars(range(min = 0, max = 1))]
+    pub high_noise_frac: f64,
+    /// For base_image_refiner, the number of steps to refine, defaults to num_inference_steps
+    pub refine_steps: Option<usize>,
+    /// Applies a watermark to enable determining if an image is generated in downstream applications. If you have
+    /// other provisions for generating or deploying images safely, you can use this to disable watermarking.
+    pub apply_watermark: bool,
+    /// LoRA additive scale. Only applicable on trained models.
+    #[schemars(range(min = 0, max = 1))]
+    pub lora_scale: f64,
+    /// Replicate LoRA weights to use. Leave blank to use the default weights.
+    pub replicate_weights: Option<String>,
+    /// Disable safety checker for generated images. This feature is only available through the API. See
+    /// [https://replicate.com/docs/how-does-replicate-work#safety](https://replicate.com/docs/how-does-replicate-work#safety)
+    pub disable_safety_checker: bool,
+}
+
+impl Default for PredictInput {
+    fn default() -> PredictInput {
+        PredictInput {
+            prompt: "An astronaut riding a rainbow unicorn".into(),
+            negative_prompt: String::new(),
+            image: None,
+            mask: None,
+            width: 1024,
+            height: 1024,
+            num_outputs: 1,
+            scheduler: Scheduler::KEuler,
+            num_inference_steps: 50,
+            guidance_scale: 7.5,
+            prompt_strength: 0.8,
+            seed: None,
+            refine: Refine::NoRefiner,
+            high_noise_frac: 0.8,
+            refine_steps: None,
+            apply_watermark: true,
+            lora_scale: 0.6,
+            replicate_weights: None,
+            disable_safety_checker: false,
+        }
+    }
+}
+
+/// The samplers, under their wire names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Scheduler {
+    /// DDIM, eta 0.
+    #[serde(rename = "DDIM")]
+    Ddim,
+    /// DPM-Solver++(2M).
+    #[serde(rename = "DPMSolverMultistep")]
+    DpmSolverMultistep,
+    /// Heun's second-order method on the sigmas.
+    #[serde(rename = "HeunDiscrete")]
+    HeunDiscrete,
+    /// DPM-Solver++(2M) on Karras' sigmas.
+    #[serde(rename = "KarrasDPM")]
+    KarrasDpm,
+    /// Euler with ancestral noise.
+    #[serde(rename = "K_EULER_ANCESTRAL")]
+    KEulerAncestral,
+    /// Euler's method on the sigmas.
+    #[serde(rename = "K_EULER")]
+    KEuler,
+    /// Pseudo linear multistep.
+    #[serde(rename = "PNDM")]
+    Pndm,
+}
+
+impl Scheduler {
+    /// The wire name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Scheduler::Ddim => "DDIM",
+            Scheduler::DpmSolverMultistep => "DPMSolverMultistep",
+            Scheduler::HeunDiscrete => "HeunDiscrete",
+            Scheduler::KarrasDpm => "KarrasDPM",
+            Scheduler::KEulerAncestral => "K_EULER_ANCESTRAL",
+            Scheduler::KEuler => "K_EULER",
+            Scheduler::Pndm => "PNDM",
+        }
+    }
+}
+
+/// The ways to use a refiner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Refine {
+    /// The base model alone.
+    NoRefiner,
+    /// The refiner takes over the last part of the sampling.
+    ExpertEnsembleRefiner,
+    /// The refiner goes over the finished picture.
+    BaseImageRefiner,
+}
+
+/// Whether a value of a field asks for something that is not built yet.
+type Asks = fn(&Value) -> bool;
+
+/// The fields whose feature is not built yet: which of their values ask for it, and what to say.
+/// A row goes when its feature comes.
+const UNAVAILABLE: &[(&str, Asks, &str)] = &[
+    ("image", |_| true, "image to image is not available yet"),
+    ("mask", |_| true, "inpainting is not available yet"),
+    ("prompt_strength", |_| true, "image to image is not available yet"),
+    ("refine", |v| v != "no_refiner", "the refiner is not available yet, only no_refiner"),
+    ("high_noise_frac", |_| true, "the refiner is not available yet"),
+    ("refine_steps", |_| true, "the refiner is not available yet"),
+    ("apply_watermark", |v| v == &Value::Bool(true), "watermarks are not available yet, only false"),
+    ("lora_scale", |_| true, "trained weights are not available yet"),
+    ("replicate_weights", |_| true, "trained weights are not available yet"),
+    ("disable_safety_checker", |v| v == &Value::Bool(false), "there is no safety checker, only true"),
+];
+
+/// Why `field` cannot be used (at all, or with some of its values) yet; `None` where it can.
+pub fn unavailable(field: &str) -> Option<&'static str> {
+    UNAVAILABLE.iter().find(|(name, ..)| *name == field).map(|(.., why)| *why)
+}
+
+impl PredictInput {
+    /// A request from its JSON object. `given` has only what the caller gave; the rest takes its default.
+    ///
+    /// # Errors
+    /// An unknown field, a value of the wrong type or out of range, or a field whose feature is not built yet.
+    pub fn from_json(given: Map<String, Value>) -> Result<PredictInput, InputError> {
+        let given = schema::check(&schema::predict(), given)?;
+        for (field, asks, why) in UNAVAILABLE {
+            if given.get(*field).is_some_and(asks) {
+                return Err(InputError::new(*field, Problem::Unavailable(why)));
+            }
+        }
+        schema::deserialize(given)
+    }
+}
+
+/// A checked prediction: what the pipeline works from. Serialises under the wire names, so that the result is a
+/// request for the same pictures.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PredictPlan {
+    /// What the picture should show.
+    pub prompt: String,
+    /// What it should not show; the empty text is encoded as such, not zeroed.
+    pub negative_prompt: String,
+    /// Width in pixels, a multiple of 8.
+    pub width: usize,
+    /// Height in pixels, a multiple of 8.
+    pub height: usize,
+    /// How many pictures, 1 to 4.
+    pub num_outputs: usize,
+    /// The sampler.
+    pub scheduler: Scheduler,
+    /// Denoising steps, 1 to 500.
+    #[serde(rename = "num_inference_steps")]
+    pub steps: usize,
+    /// Classifier-free guidance, 1 to 50; at 1 there is none.
+    pub guidance_scale: f64,
+    /// The first picture's seed. Picture i has the seed `seed + i` (wrapping).
+    pub seed: u64,
+}
+
+impl PredictPlan {
+    /// Settles what a request leaves open. Where it has no seed, one is drawn at random from 0 to 2³² − 1: torch's
+    /// CPU generator looks at 32 bits only.
+    pub fn new(input: PredictInput) -> PredictPlan {
+        PredictPlan {
+            prompt: input.prompt,
+            negative_prompt: input.negative_prompt,
+            width: input.width,
+            height: input.height,
+            num_outputs: input.num_outputs,
+            scheduler: input.scheduler,
+            steps: input.num_inference_steps,
+            guidance_scale: input.guidance_scale,
+            seed: input.seed.unwrap_or_else(random_seed),
+        }
+    }
+
+    /// The seed of picture `i`.
+    pub fn image_seed(&self, i: usize) -> u64 {
+        self.seed.wrapping_add(i as u64)
+    }
+}
+
+/// 32 random bits: the keys of std's hash maps come from the system's generator.
+fn random_seed() -> u64 {
+    RandomState::new().hash_one(()) >> 32
+}
