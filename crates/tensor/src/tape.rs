@@ -80,6 +80,11 @@ impl Gradients {
         self.0.get(&leaf.node.as_ref()?.id)
     }
 
+    /// Puts in what [`Tensor::backward_with`] gave.
+    pub fn insert(&mut self, leaf: LeafId, gradient: Tensor) {
+        self.0.insert(leaf.0, gradient);
+    }
+
     /// Takes the gradient of a leaf out.
     pub fn take(&mut self, leaf: &Tensor) -> Option<Tensor> {
         self.0.remove(&leaf.node.as_ref()?.id)
@@ -101,9 +106,7 @@ impl Tensor {
     pub fn backward(&self) -> Gradients {
         let ones = Tensor::full(self.shape(), 1.0, self.dtype());
         let mut gradients = Gradients::default();
-        self.backward_with(ones, &mut |leaf, grad| {
-            gradients.0.insert(leaf.0, grad);
-        });
+        self.backward_with(ones, &mut |leaf, grad| gradients.insert(leaf, grad));
         gradients
     }
 

@@ -1,0 +1,1 @@
+//! Every op, for the tests that treat all alike.
