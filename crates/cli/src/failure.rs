@@ -43,8 +43,8 @@ impl From<InputError> for Failure {
     }
 }
 
-impl From<crate::stub::Error> for Failure {
-    fn from(e: crate::stub::Error) -> Failure {
+impl From<calotype_sdxl::Error> for Failure {
+    fn from(e: calotype_sdxl::Error) -> Failure {
         match e.exit_code() {
             2 => Failure::BadInput(e.to_string()),
             130 => Failure::Interrupted,

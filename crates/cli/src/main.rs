@@ -13,7 +13,6 @@ mod log;
 mod output;
 mod picture;
 mod progress;
-mod stub;
 
 use std::process::ExitCode;
 

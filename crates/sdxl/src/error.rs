@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::config::ConfigError;
+use crate::samplers::ScheduleError;
 use crate::tokenizer::TokenizerError;
 use crate::weights::WeightsError;
 
@@ -26,6 +27,12 @@ pub enum Error {
     /// A tokenizer's files, or a prompt that its model cannot take.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// The scheduler's settings, or steps that they do not allow.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// The network's numbers ran out of range: a broken checkpoint, or one that bf16 is too coarse for.
+    #[error("the picture is not finite: the model gives NaN or infinity (try --dtype f32)")]
+    NotFinite,
     /// A file that could not be written or read while working.
     #[error("{path}: {source}")]
     Io {
@@ -48,8 +55,12 @@ impl Error {
     /// The process exit code: 2 bad input (a field, a model file), 130 interrupted, 1 anything else.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::BadInput { .. } | Self::Config(_) | Self::Weights(_) | Self::Tokenizer(_) => 2,
-            Self::Io { .. } => 1,
+            Self::BadInput { .. }
+            | Self::Config(_)
+            | Self::Weights(_)
+            | Self::Tokenizer(_)
+            | Self::Schedule(_) => 2,
+            Self::Io { .. } | Self::NotFinite => 1,
             Self::Interrupted => 130,
         }
     }

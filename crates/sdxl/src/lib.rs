@@ -4,6 +4,8 @@ pub mod config;
 pub mod error;
 pub mod models;
 pub mod nn;
+pub mod pipeline;
+pub mod prompt;
 pub mod request;
 pub mod samplers;
 pub mod tokenizer;

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use calotype_sdxl::pipeline::{Image, Options, Pipeline, Rng};
 use calotype_sdxl::request::{PredictInput, PredictPlan, schema};
 use calotype_tensor::DType;
 use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
@@ -12,7 +13,7 @@ use crate::failure::Failure;
 use crate::infotext::{self, Maker};
 use crate::output::{self, OutputDir};
 use crate::progress::Progress;
-use crate::stub::{Image, Options, Pipeline, Rng};
+
 use crate::{fields, interrupt, picture};
 
 /// What is not part of the request.
@@ -87,7 +88,9 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
 fn sample(pipeline: &Pipeline, plan: &PredictPlan, quiet: bool) -> Result<Vec<Image>, Failure> {
     let mut progress = Progress::start(quiet);
     let images = pipeline.predict(plan, &mut |step| {
-        progress.step(step.step, step.steps);
+        if step.step > 0 {
+            progress.step(step.step, step.steps);
+        }
         if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     progress.finish();

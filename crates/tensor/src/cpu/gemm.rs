@@ -21,8 +21,8 @@ use crate::{DType, Tensor};
 pub(super) const MC: usize = 96;
 /// Columns of a block.
 const NC: usize = 256;
-/// Depth of a chunk: a panel of it is 16 KiB.
-pub(super) const KC: usize = 256;
+/// Depth of a chunk: a panel of it is 20 KiB, and SDXL's widths are multiples of it.
+pub(super) const KC: usize = 320;
 
 /// Calls `$body` with `$M` standing for this CPU's kernel; `$bf16`: the one that multiplies bf16, if there is one.
 macro_rules! with_micro {
@@ -260,7 +260,7 @@ simd_fn! {
 }
 
 simd_fn! {
-    fn store_row<T: Element>(values: &[f32], residual: Option<&[T]>, out: &mut [T]) {
+    pub(super) fn store_row<T: Element>(values: &[f32], residual: Option<&[T]>, out: &mut [T]) {
         match residual {
             None => out.iter_mut().zip(values).for_each(|(y, x)| *y = T::from_f32(*x)),
             Some(r) => out.iter_mut().zip(values).zip(r).for_each(|((y, x), r)| *y = T::from_f32(x + r.to_f32())),

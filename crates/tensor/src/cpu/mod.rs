@@ -14,6 +14,7 @@ mod micro;
 mod mmap;
 pub(crate) mod operand;
 pub(crate) mod pack;
+pub(crate) mod winograd;
 pub(crate) mod reduce;
 pub(crate) mod rows;
 

@@ -10,6 +10,7 @@ use super::isa::{isa, simd_fn};
 use super::math::Element;
 use super::micro::Micro;
 use super::pack::Packed;
+use super::winograd::kernel_factors;
 use crate::{DType, Tensor};
 
 /// A part of the depth: `len` (at most KC) of tap `tap` from `k0` on.
@@ -181,6 +182,8 @@ pub(crate) enum Panels<'a> {
     Packed(&'a Packed),
     /// B = W: k runs over the weight's outputs, n over its inputs.
     Transposed(&'a Packed),
+    /// One frequency of 3 × 3 kernels: k runs over their inputs, n over their outputs.
+    Winograd(&'a Packed, usize),
     /// Row-major (k, n).
     Matrix(&'a Tensor),
     /// The pixels of an image (B, H, W, n) at one kernel position: k runs over the window's rows.
@@ -191,6 +194,7 @@ impl Panels<'_> {
     pub(super) fn dtype(&self) -> DType {
         match self {
             Panels::Packed(w) | Panels::Transposed(w) => w.store,
+            Panels::Winograd(..) => DType::F32,
             Panels::Matrix(x) | Panels::Image(x, ..) => x.dtype(),
         }
     }
@@ -200,22 +204,18 @@ impl Panels<'_> {
     pub(super) fn panel<M: Micro>(&self, p: usize, chunk: &Chunk, scratch: &mut [M::E]) -> *const M::E {
         match self {
             Panels::Packed(w) => {
-                let row = chunk.tap * w.inp.next_multiple_of(w.pair) + chunk.k0;
+                let row = w.row(chunk.tap, chunk.k0);
                 if w.store == M::E::DTYPE && w.pair == M::PAIR {
                     return w.panel::<M::E>(p, row).as_ptr();
                 }
                 let len = chunk.len.next_multiple_of(w.pair) * w.nr;
-                match w.store {
-                    DType::F32 => convert_slice(isa(), &w.panel::<f32>(p, row)[..len], scratch),
-                    DType::BF16 if w.pair == 2 => {
-                        unpair(isa(), &w.panel::<bf16>(p, row)[..len], w.nr, scratch)
-                    }
-                    DType::BF16 => convert_slice(isa(), &w.panel::<bf16>(p, row)[..len], scratch),
-                    DType::F16 => {
-                        let scratch: &mut [f32] = bytemuck::cast_slice_mut(scratch);
-                        w.panel::<f16>(p, row)[..len].convert_to_f32_slice(&mut scratch[..len]);
-                    }
-                }
+                unpack_rows(w, p, row, &mut scratch[..len]);
+            }
+            Panels::Winograd(w, frequency) => {
+                debug_assert_eq!(M::PAIR, 1, "frequencies are f32");
+                let scratch: &mut [f32] = bytemuck::cast_slice_mut(scratch);
+                let len = chunk.len.next_multiple_of(w.pair) * w.nr;
+                transform_kernels(w, p, chunk.k0, *frequency, &mut scratch[..len]);
             }
             Panels::Transposed(w) => fill::<M>(scratch, chunk.len, w.inp - p * M::NR, |k, column| {
                 w.get(chunk.k0 + k, p * M::NR + column, chunk.tap)
@@ -245,6 +245,46 @@ fn fill<M: Micro>(panel: &mut [M::E], len: usize, columns: usize, value: impl Fn
             let inside = k < len && column < columns;
             let x = if inside { value(k, column) } else { 0.0 };
             panel[(k / M::PAIR * M::NR + column) * M::PAIR + k % M::PAIR] = M::E::from_f32(x);
+        }
+    }
+}
+
+/// Rows of a panel from `row` on, in whatever they are stored, as rows of E.
+fn unpack_rows<E: Element>(w: &Packed, p: usize, row: usize, out: &mut [E]) {
+    let len = out.len();
+    match w.store {
+        DType::F32 => convert_slice(isa(), &w.panel::<f32>(p, row)[..len], out),
+        DType::BF16 if w.pair == 2 => unpair(isa(), &w.panel::<bf16>(p, row)[..len], w.nr, out),
+        DType::BF16 => convert_slice(isa(), &w.panel::<bf16>(p, row)[..len], out),
+        DType::F16 => {
+            let out: &mut [f32] = bytemuck::cast_slice_mut(out);
+            w.panel::<f16>(p, row)[..len].convert_to_f32_slice(out);
+        }
+    }
+}
+
+/// One Winograd frequency of a panel's 3 × 3 kernels, for the channels from `k0` on.
+fn transform_kernels(w: &Packed, p: usize, k0: usize, frequency: usize, out: &mut [f32]) {
+    out.fill(0.0);
+    let mut tap_rows = Buffer::uninit(if w.store == DType::F32 { 0 } else { out.len() * 4 });
+    for (tap, factor) in kernel_factors(frequency).into_iter().enumerate() {
+        if factor == 0.0 {
+            continue;
+        }
+        let row = w.row(tap, k0);
+        if w.store == DType::F32 {
+            add_scaled(isa(), &w.panel::<f32>(p, row)[..out.len()], factor, out);
+        } else {
+            unpack_rows(w, p, row, tap_rows.as_mut_slice::<f32>());
+            add_scaled(isa(), tap_rows.as_slice(), factor, out);
+        }
+    }
+}
+
+simd_fn! {
+    fn add_scaled(x: &[f32], factor: f32, y: &mut [f32]) {
+        for (y, x) in y.iter_mut().zip(x) {
+            *y += factor * x;
         }
     }
 }

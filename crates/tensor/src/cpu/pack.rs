@@ -115,9 +115,14 @@ impl Packed {
         self.taps * self.inp.next_multiple_of(self.pair)
     }
 
+    /// The row of a panel that holds channel `k` of tap `tap`.
+    pub(super) fn row(&self, tap: usize, k: usize) -> usize {
+        tap * self.inp.next_multiple_of(self.pair) + k
+    }
+
     /// Index in a panel of row `k` of tap `tap`, column `j`.
     fn at(&self, tap: usize, k: usize, j: usize) -> usize {
-        let row = tap * self.inp.next_multiple_of(self.pair) + k;
+        let row = self.row(tap, k);
         (row / self.pair * self.nr + j) * self.pair + row % self.pair
     }
 

@@ -1,7 +1,8 @@
-//! Convolutions over NHWC images, as implicit matrix products.
+//! Convolutions over NHWC images, as implicit matrix products or, where that is faster, by Winograd's algorithm.
 
 use crate::cpu::gemm::{Epilogue, Gemm, gemm};
 use crate::cpu::operand::{Panels, Rows, Window};
+use crate::cpu::winograd;
 use crate::ops::Activation;
 use crate::tape::{needs, record};
 use crate::{DType, Tensor, Weight, ops};
@@ -49,16 +50,22 @@ pub fn conv2d(
     assert_eq!(channels, w.inp(), "channels of a convolution");
     let window = conv.window([height, width], w.kernel);
     let [ho, wo] = window.rows;
-    let y = gemm(&Gemm {
-        m: batch * ho * wo,
-        n: w.out(),
-        k: channels,
-        taps: w.packed.taps,
-        a: Rows::Image(x, window),
-        b: Panels::Packed(&w.packed),
-        epilogue: Epilogue { bias, shift, act: Activation::None, residual },
-        dtype: x.dtype(),
-    });
+    let epilogue = Epilogue { bias, shift, act: Activation::None, residual };
+    let same = conv.stride == 1 && conv.padding == Padding::Same && w.kernel == [3, 3];
+    let y = if same && winograd::pays(x, &w.packed) {
+        winograd::conv3x3(x, &w.packed, &epilogue)
+    } else {
+        gemm(&Gemm {
+            m: batch * ho * wo,
+            n: w.out(),
+            k: channels,
+            taps: w.packed.taps,
+            a: Rows::Image(x, window),
+            b: Panels::Packed(&w.packed),
+            epilogue,
+            dtype: x.dtype(),
+        })
+    };
     let y = Tensor::new(y, &[batch, ho, wo, w.out()], x.dtype());
     let (kx, kw) = (needs(w.source.as_ref()).then(|| x.detach()), w.clone());
     let (needs_x, needs_bias) = (needs(Some(x)), needs(bias));

@@ -1,0 +1,297 @@
+//! Text to image: encode the prompts, denoise from noise, decode the latents.
+//! As diffusers' `StableDiffusionXLPipeline`.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use calotype_tensor::rng::{TorchCpu, TorchCuda};
+use calotype_tensor::{DType, Tensor, cpu, ops};
+
+use crate::Error;
+use crate::config::{Component, ModelConfigs, ModelFolder};
+use crate::models::{Context, UNet, Vae};
+use crate::prompt::{PromptEmbeds, PromptEncoder};
+use crate::request::PredictPlan;
+use crate::samplers::{self, Hooks, Sampler, Schedule, SchedulerConfig};
+
+/// Latents of a tile's side when a picture is decoded in tiles: up to 1024 × 1024 pixels are decoded at once.
+const VAE_TILE: usize = 128;
+
+/// Which of torch's generators gives the noise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rng {
+    /// The CPU generator (MT19937).
+    Cpu,
+    /// The CUDA generator (Philox 4×32-10).
+    Cuda,
+}
+
+/// How a pipeline computes.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Of the networks' activations and, for bf16, weights. With f32, weights stay as the files have them.
+    pub dtype: DType,
+    /// The generator that seeds are for.
+    pub rng: Rng,
+}
+
+/// Progress of a prediction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Steps done, over all pictures; 0 while the model is being loaded.
+    pub step: usize,
+    /// Steps in all.
+    pub steps: usize,
+}
+
+/// Told of progress; breaking stops the prediction with [`Error::Interrupted`].
+pub type OnStep<'a> = dyn FnMut(Step) -> ControlFlow<()> + 'a;
+
+/// A finished picture.
+pub struct Image {
+    /// In pixels.
+    pub width: usize,
+    /// In pixels.
+    pub height: usize,
+    /// Rows of pixels from the top, 3 bytes each.
+    pub rgb: Vec<u8>,
+    /// The seed that gives this picture alone.
+    pub seed: u64,
+}
+
+/// An SDXL checkpoint folder, ready to predict from. Denoiser and VAE are loaded at first use, and kept.
+pub struct Pipeline {
+    folder: ModelFolder,
+    configs: ModelConfigs,
+    scheduler: SchedulerConfig,
+    prompts: PromptEncoder,
+    options: Options,
+    unet: OnceLock<UNet>,
+    vae: OnceLock<Vae>,
+}
+
+impl Pipeline {
+    /// Opens a checkpoint folder in diffusers' layout: reads configs and tokenizers, and no weights yet.
+    ///
+    /// # Errors
+    /// The folder, or one of its files, is not what it should be.
+    pub fn open(path: &Path, options: Options) -> Result<Pipeline, Error> {
+        let folder = ModelFolder::open(path)?;
+        let configs = folder.configs()?;
+        let scheduler = SchedulerConfig::load(&folder.scheduler_config_path())?;
+        let prompts = PromptEncoder::open(&folder, &configs, options.dtype)?;
+        let (unet, vae) = (OnceLock::new(), OnceLock::new());
+        Ok(Pipeline { folder, configs, scheduler, prompts, options, unet, vae })
+    }
+
+    /// Makes the plan's pictures. Each depends on the plan and its own seed alone.
+    ///
+    /// # Errors
+    /// The plan does not fit the model's schedule, a checkpoint file is not what it should be, or `on_step` breaks.
+    pub fn predict(&self, plan: &PredictPlan, on_step: &mut OnStep) -> Result<Vec<Image>, Error> {
+        let sampler = Sampler::find(plan.scheduler.name())?;
+        let schedule = Schedule::new(sampler, &self.scheduler, plan.steps)?;
+        let mut progress = Progress { done: 0, steps: plan.num_outputs * schedule.steps(), on_step };
+        progress.report()?;
+        let embeds = self.encode_prompts(plan)?;
+        progress.report()?;
+        let unet = load_once(&self.unet, || self.load_unet())?;
+        progress.report()?;
+        let context = self.prepare(unet, &embeds, plan);
+        let mut latents = Vec::new();
+        for i in 0..plan.num_outputs {
+            latents.push(self.sample(unet, &context, &schedule, plan, plan.image_seed(i), &mut progress)?);
+        }
+        drop(context);
+        cpu::trim_pool();
+        let vae = load_once(&self.vae, || self.load_vae())?;
+        let mut images = Vec::new();
+        for (i, latents) in latents.iter().enumerate() {
+            progress.report()?;
+            images.push(self.decode(vae, latents, plan.image_seed(i))?);
+        }
+        Ok(images)
+    }
+
+    /// The prompt's embeddings, after the negative prompt's where there is guidance. An empty negative prompt is
+    /// encoded like any other.
+    fn encode_prompts(&self, plan: &PredictPlan) -> Result<PromptEmbeds, Error> {
+        let prompts = [plan.negative_prompt.as_str(), plan.prompt.as_str()];
+        let embeds = self.prompts.encode(&self.folder, &prompts[if guided(plan) { 0 } else { 1 }..])?;
+        cpu::trim_pool();
+        Ok(embeds)
+    }
+
+    /// What each of the batch's pictures is conditioned on: texts and sizes.
+    fn prepare(&self, unet: &UNet, embeds: &PromptEmbeds, plan: &PredictPlan) -> Context {
+        let batch = embeds.pooled.dim(0);
+        let (height, width) = (plan.height as f32, plan.width as f32);
+        let ids = (0..batch).flat_map(|i| {
+            // diffusers' defaults: the aesthetic score that the refiner is asked for, and to stay away from.
+            let score = if i + 1 == batch { 6.0 } else { 2.5 };
+            let target =
+                if self.folder.requires_aesthetics_score { vec![score] } else { vec![height, width] };
+            [vec![height, width, 0.0, 0.0], target].concat()
+        });
+        let time_ids = Tensor::from_vec(ids.collect(), &[batch, self.folder.time_ids()]);
+        unet.prepare(&embeds.hidden.to_dtype(self.options.dtype), &embeds.pooled, &time_ids)
+    }
+
+    /// From noise to latents (1, h, w, C), f32.
+    fn sample(
+        &self,
+        unet: &UNet,
+        context: &Context,
+        schedule: &Schedule,
+        plan: &PredictPlan,
+        seed: u64,
+        progress: &mut Progress,
+    ) -> Result<Tensor, Error> {
+        let scale = self.configs.vae.scale();
+        let shape = [plan.height / scale, plan.width / scale, self.configs.unet.in_channels];
+        let mut noise = Noise::new(self.options.rng, seed, shape);
+        let x = ops::scale(&noise.draw(), schedule.init_noise_sigma());
+        let guidance = guided(plan).then_some(plan.guidance_scale as f32);
+        let mut stopped = Ok(());
+        let result = samplers::sample(
+            schedule,
+            x,
+            &mut Hooks {
+                denoise: &mut |x, t| denoise(unet, context, self.options.dtype, guidance, x, t),
+                noise: &mut || noise.draw(),
+                on_step: &mut |_| {
+                    progress.done += 1;
+                    stopped = progress.report();
+                    if stopped.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                },
+            },
+        );
+        match result {
+            ControlFlow::Continue(latents) => Ok(latents),
+            ControlFlow::Break(()) => Err(stopped.err().unwrap_or(Error::Interrupted)),
+        }
+    }
+
+    fn decode(&self, vae: &Vae, latents: &Tensor, seed: u64) -> Result<Image, Error> {
+        let latents = self.unscale(latents).to_dtype(self.options.dtype);
+        let picture = if Vae::needs_tiles(&latents, VAE_TILE) {
+            vae.decode_tiled(&latents, VAE_TILE)
+        } else {
+            vae.decode(&latents) // (1, H, W, 3)
+        };
+        let pixels = picture.to_vec();
+        if pixels.iter().any(|x| !x.is_finite()) {
+            return Err(Error::NotFinite);
+        }
+        let byte = |x: &f32| ((x / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8;
+        let rgb = pixels.iter().map(byte).collect();
+        Ok(Image { width: picture.dim(2), height: picture.dim(1), rgb, seed })
+    }
+
+    /// Latents as the VAE knows them.
+    fn unscale(&self, latents: &Tensor) -> Tensor {
+        let vae = &self.configs.vae;
+        let Some((mean, std)) = &vae.latents_mean_std else {
+            return ops::scale(latents, 1.0 / vae.scaling_factor);
+        };
+        let channels = latents.last_dim();
+        let values = latents.to_vec().into_iter().enumerate();
+        let unscaled = values.map(|(i, x)| x * std[i % channels] / vae.scaling_factor + mean[i % channels]);
+        Tensor::from_vec(unscaled.collect(), latents.shape())
+    }
+
+    /// Weights are packed as bf16 to compute in bf16; to compute in f32 they stay as they are in the file.
+    fn store(&self) -> Option<DType> {
+        (self.options.dtype == DType::BF16).then_some(DType::BF16)
+    }
+
+    fn load_unet(&self) -> Result<UNet, Error> {
+        let weights = self.folder.weights(Component::UNet, None, self.store())?;
+        Ok(UNet::load(&weights, &self.configs.unet)?)
+    }
+
+    fn load_vae(&self) -> Result<Vae, Error> {
+        let weights = self.folder.weights(Component::Vae, None, self.store())?;
+        Ok(Vae::load(&weights, &self.configs.vae)?)
+    }
+}
+
+/// Whether the plan has classifier-free guidance, which needs the negative prompt's prediction too.
+fn guided(plan: &PredictPlan) -> bool {
+    plan.guidance_scale > 1.0
+}
+
+fn load_once<T>(cell: &OnceLock<T>, load: impl FnOnce() -> Result<T, Error>) -> Result<&T, Error> {
+    if let Some(loaded) = cell.get() {
+        return Ok(loaded);
+    }
+    let loaded = load()?;
+    Ok(cell.get_or_init(|| loaded))
+}
+
+/// The network's output for latents x (1, h, w, C): with guidance (Ho & Salimans, 2022), away from the negative
+/// prompt's.
+fn denoise(
+    unet: &UNet,
+    context: &Context,
+    dtype: DType,
+    guidance: Option<f32>,
+    x: &Tensor,
+    t: f32,
+) -> Tensor {
+    let x = x.to_dtype(dtype);
+    let Some(scale) = guidance else { return unet.forward(&x, &[t], context) };
+    let both = unet.forward(&ops::cat_batch(&[&x, &x]), &[t], context).to_dtype(DType::F32); // (2, h, w, C)
+    let (negative, positive) = (ops::slice_batch(&both, 0, 1), ops::slice_batch(&both, 1, 1));
+    ops::lincomb(&[(1.0 - scale, &negative), (scale, &positive)])
+}
+
+/// One picture's random numbers.
+struct Noise {
+    generator: Generator,
+    /// Height, width and channels of the latents.
+    shape: [usize; 3],
+}
+
+enum Generator {
+    Cpu(Box<TorchCpu>),
+    Cuda(TorchCuda),
+}
+
+impl Noise {
+    fn new(rng: Rng, seed: u64, shape: [usize; 3]) -> Noise {
+        let generator = match rng {
+            Rng::Cpu => Generator::Cpu(Box::new(TorchCpu::new(seed))),
+            Rng::Cuda => Generator::Cuda(TorchCuda::new(seed)),
+        };
+        Noise { generator, shape }
+    }
+
+    /// Standard normal numbers (1, h, w, C), drawn as torch draws (1, C, h, w).
+    fn draw(&mut self) -> Tensor {
+        let [h, w, c] = self.shape;
+        let numbers = match &mut self.generator {
+            Generator::Cpu(generator) => generator.randn(h * w * c),
+            Generator::Cuda(generator) => generator.randn(h * w * c),
+        };
+        let at = |i: usize| numbers[i % c * h * w + i / c];
+        Tensor::from_vec((0..h * w * c).map(at).collect(), &[1, h, w, c])
+    }
+}
+
+/// Steps done so far, and who is told.
+struct Progress<'a, 'b> {
+    done: usize,
+    steps: usize,
+    on_step: &'a mut OnStep<'b>,
+}
+
+impl Progress<'_, '_> {
+    fn report(&mut self) -> Result<(), Error> {
+        match (self.on_step)(Step { step: self.done, steps: self.steps }) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Interrupted),
+        }
+    }
+}

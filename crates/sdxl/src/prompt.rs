@@ -1,0 +1,77 @@
+//! Prompts to the embeddings that condition the denoiser.
+
+use calotype_tensor::{DType, Tensor, ops};
+
+use crate::Error;
+use crate::config::{ClipTextConfig, Component, ModelConfigs, ModelFolder};
+use crate::models::{ClipTextModel, ClipTextOutput};
+use crate::tokenizer::Tokenizer;
+
+/// What the text encoders make of B prompts.
+pub struct PromptEmbeds {
+    /// (B, 77, C): the encoders' penultimate hidden states, side by side.
+    pub hidden: Tensor,
+    /// (B, P): the second encoder's projection of the whole text.
+    pub pooled: Tensor,
+}
+
+/// The tokenizers and where to find the encoders. These are as large as half the denoiser and work a second, so they
+/// are loaded for each request and dropped.
+pub struct PromptEncoder {
+    /// One, in the refiner, or two.
+    encoders: Vec<Encoder>,
+    dtype: DType,
+}
+
+struct Encoder {
+    component: Component,
+    config: ClipTextConfig,
+    tokenizer: Tokenizer,
+}
+
+impl PromptEncoder {
+    /// Opens a folder's tokenizers.
+    ///
+    /// # Errors
+    /// A tokenizer's files are not what they should be.
+    pub fn open(folder: &ModelFolder, configs: &ModelConfigs, dtype: DType) -> Result<Self, Error> {
+        let first = configs.text_encoder.as_ref().map(|config| (Component::TextEncoder, config));
+        let all = first.into_iter().chain([(Component::TextEncoder2, &configs.text_encoder_2)]);
+        let encoders = all.map(|(component, config)| {
+            let tokenizer = folder.tokenizer(component, config)?;
+            Ok(Encoder { component, config: config.clone(), tokenizer })
+        });
+        Ok(Self { encoders: encoders.collect::<Result<_, Error>>()?, dtype })
+    }
+
+    /// Encodes B prompts. What does not fit into the encoders' 77 tokens is cut off, with a warning.
+    ///
+    /// # Errors
+    /// A checkpoint file is not what it should be.
+    pub fn encode(&self, folder: &ModelFolder, prompts: &[&str]) -> Result<PromptEmbeds, Error> {
+        let outputs: Vec<ClipTextOutput> = self
+            .encoders
+            .iter()
+            .map(|encoder| self.run(folder, encoder, prompts))
+            .collect::<Result<_, _>>()?;
+        let hidden: Vec<&Tensor> = outputs.iter().map(|output| &output.penultimate).collect();
+        let hidden = ops::concat(&hidden); // (B, 77, 768 + 1280)
+        let last = outputs.last().expect("a model has a second text encoder");
+        Ok(PromptEmbeds { hidden, pooled: last.pooled.clone() })
+    }
+
+    fn run(
+        &self,
+        folder: &ModelFolder,
+        encoder: &Encoder,
+        prompts: &[&str],
+    ) -> Result<ClipTextOutput, Error> {
+        let ids = prompts.iter().map(|prompt| Ok(encoder.tokenizer.encode(prompt)?.ids));
+        let ids = ids.collect::<Result<Vec<_>, Error>>()?;
+        let store = (self.dtype == DType::BF16).then_some(DType::BF16);
+        let weights = folder.weights(encoder.component, None, store)?;
+        let projection = encoder.component == Component::TextEncoder2;
+        let model = ClipTextModel::load(&weights, &encoder.config, projection, self.dtype)?;
+        Ok(model.forward(&ids))
+    }
+}

@@ -1,0 +1,266 @@
+//! 3 × 3 convolutions with a quarter of the multiplications: F(4 × 4, 3 × 3) of Lavin & Gray, "Fast Algorithms
+//! for Convolutional Neural Networks", 2015.
+//!
+//! Each 6 × 6 window of the image and each kernel are transformed to 36 frequencies; a frequency is a matrix
+//! product over the channels; the 36 results give 4 × 4 pixels. The kernels are transformed panel by panel as the
+//! products need them, so that weights take no more memory than elsewhere.
+
+use rayon::prelude::*;
+
+use super::Buffer;
+use super::elementwise::with_element;
+use super::gemm::{Epilogue, Gemm, SharedOut, gemm};
+use super::isa::{isa, simd_fn};
+use super::math::Element;
+use super::operand::{Panels, Rows};
+use super::pack::Packed;
+use crate::{DType, Tensor};
+
+/// Frequencies of a tile.
+pub(super) const FREQUENCIES: usize = 36;
+/// Tiles of an image below which transforming the kernels costs more than is saved.
+const MIN_TILES: usize = 64;
+/// Channels below which the transforms cost more than is saved.
+const MIN_CHANNELS: usize = 32;
+/// Tiles that are worked on at once: few enough for their frequencies to stay near.
+const STRIP: usize = 512;
+/// Channels that a transform treats at once.
+const LANES: usize = 16;
+
+type Lane = [f32; LANES];
+
+/// Kernel transform G, 6 × 3.
+const G: [[f32; 3]; 6] = [
+    [1.0 / 4.0, 0.0, 0.0],
+    [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
+    [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
+    [1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0],
+    [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
+    [0.0, 0.0, 1.0],
+];
+
+/// What each of the 9 kernel positions contributes to a frequency: (G g Gᵀ) at (f / 6, f % 6).
+pub(super) fn kernel_factors(frequency: usize) -> [f32; 9] {
+    std::array::from_fn(|tap| G[frequency / 6][tap / 3] * G[frequency % 6][tap % 3])
+}
+
+/// Whether a 3 × 3 convolution of stride 1 over images of this height and width is faster this way.
+pub(crate) fn pays(x: &Tensor, w: &Packed) -> bool {
+    let native_bf16 = isa().has_bf16() && x.dtype() == DType::BF16 && w.store == DType::BF16;
+    let tiles = x.dim(1).div_ceil(4) * x.dim(2).div_ceil(4);
+    w.taps == 9 && !native_bf16 && tiles >= MIN_TILES && w.inp >= MIN_CHANNELS && w.out >= MIN_CHANNELS
+}
+
+/// x (B, H, W, I) → (B, H, W, O): stride 1, padding 1.
+pub(crate) fn conv3x3(x: &Tensor, w: &Packed, epilogue: &Epilogue) -> Buffer {
+    let grid = Grid { height: x.dim(1), width: x.dim(2) };
+    let tiles = x.dim(0) * grid.per_image();
+    let mut out = Buffer::uninit(x.numel() / w.inp * w.out * x.dtype().size());
+    let shared = SharedOut(out.as_mut_slice::<u8>().as_mut_ptr());
+    let bias = epilogue.bias.map(Tensor::to_vec);
+    let shift = epilogue.shift.map(Tensor::to_vec);
+    for first in (0..tiles).step_by(STRIP) {
+        let count = STRIP.min(tiles - first);
+        with_element!(x.dtype(), T => {
+            let frequencies = image_frequencies::<T>(&grid, x.elements(), w.inp, first, count);
+            let products: Vec<Buffer> = (0..FREQUENCIES)
+                .into_par_iter()
+                .map(|f| product(&frequencies[f], w, f))
+                .collect();
+            let finish = Finish::<T> {
+                grid: &grid,
+                products: &products,
+                channels: w.out,
+                bias: bias.as_deref(),
+                shift: shift.as_deref(),
+                residual: epilogue.residual.map(Tensor::elements),
+            };
+            finish.run(first, count, shared);
+        });
+    }
+    out
+}
+
+/// One frequency's (tiles, O) = (tiles, I) · transformed kernels.
+fn product(frequencies: &Tensor, w: &Packed, frequency: usize) -> Buffer {
+    gemm(&Gemm {
+        m: frequencies.dim(0),
+        n: w.out,
+        k: w.inp,
+        taps: 1,
+        a: Rows::Matrix(frequencies),
+        b: Panels::Winograd(w, frequency),
+        epilogue: Epilogue::NONE,
+        dtype: DType::F32,
+    })
+}
+
+/// How an image falls into tiles of 4 × 4 pixels, the last ones reaching over the edge.
+struct Grid {
+    height: usize,
+    width: usize,
+}
+
+impl Grid {
+    fn per_image(&self) -> usize {
+        self.height.div_ceil(4) * self.width.div_ceil(4)
+    }
+
+    /// Image, and the upper left pixel of its tile.
+    fn tile(&self, index: usize) -> [usize; 3] {
+        let columns = self.width.div_ceil(4);
+        let tile = index % self.per_image();
+        [index / self.per_image(), tile / columns * 4, tile % columns * 4]
+    }
+}
+
+/// The 36 frequencies of `count` tiles, each (count, channels).
+fn image_frequencies<T: Element>(
+    grid: &Grid,
+    x: &[T],
+    channels: usize,
+    first: usize,
+    count: usize,
+) -> Vec<Tensor> {
+    let mut out: Vec<_> = (0..FREQUENCIES).map(|_| Buffer::uninit(count * channels * 4)).collect();
+    let shared: Vec<_> = out.iter_mut().map(|b| SharedOut(b.as_mut_slice::<u8>().as_mut_ptr())).collect();
+    (0..count).into_par_iter().for_each(|i| {
+        let [image, y, x0] = grid.tile(first + i);
+        // Where each of the window's 36 pixels starts; None outside the image.
+        let pixels: [Option<usize>; 36] = std::array::from_fn(|p| {
+            let y = (y + p / 6).checked_sub(1).filter(|y| *y < grid.height)?;
+            let x = (x0 + p % 6).checked_sub(1).filter(|x| *x < grid.width)?;
+            Some(((image * grid.height + y) * grid.width + x) * channels)
+        });
+        for c in (0..channels).step_by(LANES) {
+            let lanes = LANES.min(channels - c);
+            let mut window = [[0.0; LANES]; 36];
+            transform_window(isa(), x, &pixels, c, lanes, &mut window);
+            for (frequency, out) in window.iter().zip(&shared) {
+                // SAFETY: this task alone writes this tile's row.
+                unsafe { out.slice::<f32>(i * channels + c, lanes) }.copy_from_slice(&frequency[..lanes]);
+            }
+        }
+    });
+    out.into_iter().map(|buffer| Tensor::new(buffer, &[count, channels], DType::F32)).collect()
+}
+
+simd_fn! {
+    /// Reads a window of 6 × 6 pixels and gives Bᵀ d B.
+    fn transform_window<T: Element>(
+        x: &[T],
+        pixels: &[Option<usize>; 36],
+        c: usize,
+        lanes: usize,
+        window: &mut [Lane; 36],
+    ) {
+        for (lane, start) in window.iter_mut().zip(pixels) {
+            if let Some(start) = start {
+                let channels = &x[start + c..start + c + lanes];
+                lane.iter_mut().zip(channels).for_each(|(lane, x)| *lane = x.to_f32());
+            }
+        }
+        for row in 0..6 {
+            transform_six(window, row * 6, 1);
+        }
+        for column in 0..6 {
+            transform_six(window, column, 6);
+        }
+    }
+}
+
+/// Bᵀ d for six values, `stride` apart.
+#[inline(always)]
+fn transform_six(d: &mut [Lane; 36], at: usize, stride: usize) {
+    for lane in 0..LANES {
+        let [a, b, c, e, f, g] = std::array::from_fn(|i| d[at + i * stride][lane]);
+        let out = [
+            4.0 * a - 5.0 * c + f,
+            (f - 4.0 * c) + (e - 4.0 * b),
+            (f - 4.0 * c) - (e - 4.0 * b),
+            (f - c) + 2.0 * (e - b),
+            (f - c) - 2.0 * (e - b),
+            4.0 * b - 5.0 * e + g,
+        ];
+        for (i, out) in out.into_iter().enumerate() {
+            d[at + i * stride][lane] = out;
+        }
+    }
+}
+
+/// From the 36 products to pixels.
+struct Finish<'a, T> {
+    grid: &'a Grid,
+    products: &'a [Buffer],
+    channels: usize,
+    bias: Option<&'a [f32]>,
+    /// (images, channels)
+    shift: Option<&'a [f32]>,
+    residual: Option<&'a [T]>,
+}
+
+impl<T: Element> Finish<'_, T> {
+    fn run(&self, first: usize, count: usize, out: SharedOut) {
+        let Grid { height, width } = *self.grid;
+        (0..count).into_par_iter().for_each(|i| {
+            let [image, y, x] = self.grid.tile(first + i);
+            for c in (0..self.channels).step_by(LANES) {
+                let lanes = LANES.min(self.channels - c);
+                let mut added = [0.0; LANES];
+                let shift = self.shift.map(|s| &s[image * self.channels..]);
+                for values in [self.bias, shift].into_iter().flatten() {
+                    added.iter_mut().zip(&values[c..c + lanes]).for_each(|(sum, value)| *sum += value);
+                }
+                let mut pixels = [[0.0; LANES]; 16];
+                inverse_tile(isa(), self.products, i * self.channels + c, lanes, &added, &mut pixels);
+                for (p, pixel) in pixels.iter().enumerate() {
+                    let (y, x) = (y + p / 4, x + p % 4);
+                    if y >= height || x >= width {
+                        continue;
+                    }
+                    let at = ((image * height + y) * width + x) * self.channels + c;
+                    // SAFETY: this task alone writes this tile's pixels.
+                    let out = unsafe { out.slice::<T>(at, lanes) };
+                    let residual = self.residual.map(|r| &r[at..at + lanes]);
+                    super::gemm::store_row(isa(), &pixel[..lanes], residual, out);
+                }
+            }
+        });
+    }
+}
+
+simd_fn! {
+    /// Aᵀ m A + added: 4 × 4 pixels of up to 16 channels.
+    fn inverse_tile(products: &[Buffer], at: usize, lanes: usize, added: &Lane, pixels: &mut [Lane; 16]) {
+        let mut m = [[0.0; LANES]; 36];
+        for (lane, product) in m.iter_mut().zip(products) {
+            lane[..lanes].copy_from_slice(&product.as_slice::<f32>()[at..at + lanes]);
+        }
+        let mut rows = [[0.0; LANES]; 24]; // 6 × 4
+        for row in 0..6 {
+            for lane in 0..LANES {
+                let four = inverse_six(std::array::from_fn(|i| m[row * 6 + i][lane]));
+                (0..4).for_each(|i| rows[row * 4 + i][lane] = four[i]);
+            }
+        }
+        for column in 0..4 {
+            for lane in 0..LANES {
+                let four = inverse_six(std::array::from_fn(|i| rows[i * 4 + column][lane]));
+                (0..4).for_each(|i| pixels[i * 4 + column][lane] = four[i] + added[lane]);
+            }
+        }
+    }
+}
+
+/// Aᵀ m for six values.
+#[inline(always)]
+fn inverse_six(m: [f32; 6]) -> [f32; 4] {
+    let (sum, difference) = (m[1] + m[2], m[1] - m[2]);
+    let (far_sum, far_difference) = (m[3] + m[4], m[3] - m[4]);
+    [
+        m[0] + sum + far_sum,
+        difference + 2.0 * far_difference,
+        sum + 4.0 * far_sum,
+        difference + 8.0 * far_difference + m[5],
+    ]
+}
