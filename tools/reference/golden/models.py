@@ -7,6 +7,7 @@ of parameters (`grad.<key>`) keep the checkpoint's layout."""
 import shutil
 
 import torch
+from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
 from common import SDXL_GOLDEN, gen, nhwc, save
@@ -124,6 +125,17 @@ def vae():
     save(MODELS / "vae.safetensors", out, {"scaling_factor": 0.13025})
 
 
+def vae_tiled():
+    """diffusers' tiled decode of latents that are three by three tiles of 8, the last ones cut short."""
+    model = AutoencoderKL.from_pretrained(MODELS / "vae").eval()
+    model.enable_tiling()
+    model.tile_latent_min_size, model.tile_sample_min_size = 8, 32
+    latents = torch.randn(1, 4, 13, 17, generator=gen(32))
+    with torch.no_grad():
+        out = model.decode(latents).sample
+    save(MODELS / "vae_tiled.safetensors", {"latents": nhwc(latents), "out": nhwc(out)})
+
+
 def text_ids(vocab, eos, pads):
     """Prompts as tokenizers give them: one short, one full, one with the largest id before the end."""
     g = gen(41)
@@ -172,6 +184,7 @@ if __name__ == "__main__":
     unet_base()
     unet_refiner()
     vae()
+    vae_tiled()
     text("text_encoder", 40, torch.float16, 400, 397, 2, width=32, heads=4, layers=3, intermediate=64,
          act="quick_gelu")
     with_prefix("text_encoder")
