@@ -210,15 +210,18 @@ impl Ord for ById {
 /// Computes `f(inputs)` without keeping what its ops would keep: the way back computes it again.
 ///
 /// Leaves that `f` uses besides `inputs` (a block's own parameters) get their gradients too.
-/// `f` must give the same result both times.
+/// `f` must give the same result both times, and captures no tensor that was computed from a leaf:
+/// such a tensor belongs into `inputs`.
 pub fn checkpoint(f: impl Fn(&[Tensor]) -> Tensor + Send + 'static, inputs: &[Tensor]) -> Tensor {
-    let run = move |inputs: &[Tensor]| {
-        let fresh = |t: &Tensor| if t.requires_grad() { t.detach().var() } else { t.clone() };
-        let vars: Vec<Tensor> = inputs.iter().map(fresh).collect();
+    // Cut off: a closure that held its inputs' nodes would make their drop recursive.
+    let kept: Vec<_> = inputs.iter().map(|t| (t.detach(), t.requires_grad())).collect();
+    let run = move || {
+        let fresh = |(t, trains): &(Tensor, bool)| if *trains { t.clone().var() } else { t.clone() };
+        let vars: Vec<Tensor> = kept.iter().map(fresh).collect();
         let y = f(&vars);
         (vars, y)
     };
-    let (vars, y) = run(inputs);
+    let (vars, y) = run();
     let Some(root) = y.node.clone() else { return y };
     let mut leaves: Vec<Arc<Node>> = Vec::new();
     let mut seen: HashSet<u64> = vars.iter().filter_map(|v| v.node.as_ref()).map(|n| n.id).collect();
@@ -232,9 +235,8 @@ pub fn checkpoint(f: impl Fn(&[Tensor]) -> Tensor + Send + 'static, inputs: &[Te
     drop((y, root));
     let mut nodes: Vec<_> = inputs.iter().map(|t| t.node.clone()).collect();
     nodes.extend(leaves.iter().cloned().map(Some));
-    let inputs = inputs.to_vec();
     let backward: Backward = Box::new(move |dy| {
-        let (vars, y) = run(&inputs);
+        let (vars, y) = run();
         let mut grads = HashMap::new();
         y.backward_with(dy.clone(), &mut |leaf, grad| {
             grads.insert(leaf.0, grad);

@@ -13,8 +13,10 @@ pub fn add(a: &Tensor, b: &Tensor) -> Tensor {
 /// a · b, element by element, of one shape and dtype.
 pub fn mul(a: &Tensor, b: &Tensor) -> Tensor {
     let y = elementwise::zip(a, b, |a, b| a * b);
-    let (ka, kb) = (a.detach(), b.detach());
-    record(y, &[Some(a), Some(b)], move |dy| vec![Some(mul(dy, &kb)), Some(mul(dy, &ka))])
+    // Each factor is kept for the other's gradient.
+    let kept_a = b.requires_grad().then(|| a.detach());
+    let kept_b = a.requires_grad().then(|| b.detach());
+    record(y, &[Some(a), Some(b)], move |dy| vec![kept_b.map(|b| mul(dy, &b)), kept_a.map(|a| mul(dy, &a))])
 }
 
 /// factor · x.

@@ -51,3 +51,18 @@ pub fn slice_batch(x: &Tensor, start: usize, len: usize) -> Tensor {
     let y = layout::slice_batch(x, start, len);
     record(y, &[Some(x)], move |dy| vec![Some(layout::unslice_batch(dy, start, batch))])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Slices are what was put together.
+    #[test]
+    fn slice_last_undoes_concat() {
+        let a = Tensor::from_vec((0..6).map(|i| i as f32).collect(), &[3, 2]);
+        let b = Tensor::from_vec((6..15).map(|i| i as f32).collect(), &[3, 3]);
+        let y = concat(&[&a, &b]);
+        assert_eq!(slice_last(&y, 0, 2).f32s(), a.f32s());
+        assert_eq!(slice_last(&y, 2, 3).f32s(), b.f32s());
+    }
+}

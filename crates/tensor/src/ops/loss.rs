@@ -49,3 +49,25 @@ fn spread(weight: &Tensor, shape: &[usize]) -> Tensor {
     let values: Vec<f32> = weight.to_vec().into_iter().flat_map(|w| std::iter::repeat_n(w, inner)).collect();
     Tensor::from_slice(&values, shape)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A weight counts for all that is inside its entry, and does not change what the mean divides by.
+    #[test]
+    fn weights_weigh_their_entries() {
+        let pred = Tensor::from_vec(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0], &[2, 2, 2]);
+        let target = Tensor::zeros(&[2, 2, 2], DType::F32);
+        let loss = |weight: &[f32], shape: &[usize]| {
+            mse(&pred, &target, Some(&Tensor::from_slice(weight, shape))).f32s()[0]
+        };
+        let squares = [1.0, 4.0, 9.0, 16.0, 25.0, 36.0, 49.0, 64.0];
+        let sum = |range: std::ops::Range<usize>| squares[range].iter().sum::<f32>();
+        assert_eq!(loss(&[2.0, 0.5], &[2]), (2.0 * sum(0..4) + 0.5 * sum(4..8)) / 8.0);
+        let mask = (sum(0..2) + 3.0 * sum(6..8)) / 8.0;
+        assert_eq!(loss(&[1.0, 0.0, 0.0, 3.0], &[2, 2]), mask);
+        assert_eq!(loss(&[1.0, 0.0, 0.0, 3.0], &[2, 2, 1]), mask);
+        assert_eq!(loss(&[0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], &[2, 2, 2]), 4.0 / 8.0);
+    }
+}

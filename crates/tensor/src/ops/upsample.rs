@@ -18,3 +18,17 @@ pub fn crop(x: &Tensor, height: usize, width: usize) -> Tensor {
     let y = layout::resize_canvas(x, height, width);
     record(y, &[Some(x)], move |dy| vec![Some(layout::resize_canvas(dy, h, w))])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is left of a cropped image stays in its place, in every image of a batch.
+    #[test]
+    fn crop_keeps_the_upper_left() {
+        let x = Tensor::from_vec((0..2 * 3 * 4).map(|i| i as f32).collect(), &[2, 3, 4, 1]);
+        let y = crop(&x, 2, 3);
+        assert_eq!(y.shape(), [2, 2, 3, 1]);
+        assert_eq!(y.f32s(), [0.0, 1.0, 2.0, 4.0, 5.0, 6.0, 12.0, 13.0, 14.0, 16.0, 17.0, 18.0]);
+    }
+}

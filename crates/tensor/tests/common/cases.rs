@@ -1,1 +1,137 @@
 //! Every op, for the tests that treat all alike.
+
+use calotype_tensor::ops::{self, Activation, Conv, Mask, Padding};
+use calotype_tensor::{Tensor, Weight};
+
+use super::noise;
+
+type Function = Box<dyn Fn(&[Tensor]) -> Tensor + Sync>;
+
+/// An op, and f32 inputs for it, through all of which a gradient flows.
+pub struct Case {
+    pub name: String,
+    pub inputs: Vec<Tensor>,
+    pub f: Function,
+}
+
+fn case(name: &str, shapes: &[&[usize]], f: impl Fn(&[Tensor]) -> Tensor + Sync + 'static) -> Case {
+    let seed = |i: usize| name.len() as u32 * 100 + i as u32;
+    let inputs = shapes.iter().enumerate().map(|(i, shape)| noise(shape, seed(i))).collect();
+    Case { name: name.to_string(), inputs, f: Box::new(f) }
+}
+
+/// Every op, at sizes where one task does all (`large` false) or where several must share.
+pub fn cases(large: bool) -> Vec<Case> {
+    [arithmetic(large), norms(large), movers(large), losses(large), products(large)]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn arithmetic(large: bool) -> Vec<Case> {
+    let rows = if large { 1100 } else { 5 };
+    let one: &[usize] = &[rows, 46];
+    vec![
+        case("add", &[one, one], |x| ops::add(&x[0], &x[1])),
+        case("mul", &[one, one], |x| ops::mul(&x[0], &x[1])),
+        case("scale", &[one], |x| ops::scale(&x[0], -0.7)),
+        case("lincomb", &[one, one, one], |x| ops::lincomb(&[(0.5, &x[0]), (-2.0, &x[1]), (1.5, &x[2])])),
+        case("silu", &[one], |x| ops::silu(&x[0])),
+        case("gelu", &[one], |x| ops::gelu(&x[0])),
+        case("quick_gelu", &[one], |x| ops::quick_gelu(&x[0])),
+        case("geglu", &[one], |x| ops::geglu(&x[0])),
+        case("softmax", &[one], |x| ops::softmax(&x[0])),
+        case("twice", &[one], |x| ops::mul(&ops::silu(&x[0]), &x[0])),
+    ]
+}
+
+fn norms(large: bool) -> Vec<Case> {
+    let side = if large { 40 } else { 5 };
+    let image: &[usize] = &[2, side, side - 1, 72];
+    let sequence: &[usize] = &[2, side * side, 45];
+    let (c72, c45): (&[usize], &[usize]) = (&[72], &[45]);
+    let group = |silu| move |x: &[Tensor]| ops::group_norm(&x[0], 6, &x[1], &x[2], 1e-5, silu);
+    vec![
+        case("group_norm", &[image, c72, c72], group(false)),
+        case("group_norm_silu", &[image, c72, c72], group(true)),
+        case("layer_norm", &[sequence, c45, c45], |x| ops::layer_norm(&x[0], &x[1], &x[2], 1e-5)),
+    ]
+}
+
+fn movers(large: bool) -> Vec<Case> {
+    let side = if large { 40 } else { 4 };
+    let (image, thin): (&[usize], &[usize]) = (&[2, side, side - 1, 24], &[2, side, side - 1, 5]);
+    let table: &[usize] = &[30, 24];
+    let ids: Vec<u32> = (0..side as u32 * side as u32).map(|i| i * i % 29).collect();
+    vec![
+        case("upsample", &[image], |x| ops::upsample_nearest2x(&x[0])),
+        case("crop", &[image], move |x| ops::crop(&x[0], side - 1, side - 3)),
+        case("concat", &[image, thin], |x| ops::concat(&[&x[0], &x[1]])),
+        case("slice_last", &[image], |x| ops::slice_last(&x[0], 3, 18)),
+        case("cat_batch", &[image, image], |x| ops::cat_batch(&[&x[0], &x[1]])),
+        case("slice_batch", &[image], |x| ops::slice_batch(&x[0], 1, 1)),
+        case("embedding", &[table], move |x| ops::embedding(&x[0], &ids)),
+        case("reshape", &[image], move |x| x[0].reshape(&[2 * side, (side - 1) * 24])),
+    ]
+}
+
+fn losses(large: bool) -> Vec<Case> {
+    let side = if large { 100 } else { 4 };
+    let image: &[usize] = &[2, side, side, 4];
+    let (mask, images) = (noise(&[2, side, side, 1], 1), noise(&[2], 2));
+    vec![
+        case("sum", &[image], |x| ops::sum(&x[0])),
+        case("mean", &[image], |x| ops::mean(&x[0])),
+        case("mse", &[image, image], |x| ops::mse(&x[0], &x[1], None)),
+        case("mse_mask", &[image, image], move |x| ops::mse(&x[0], &x[1], Some(&mask))),
+        case("mse_images", &[image, image], move |x| ops::mse(&x[0], &x[1], Some(&images))),
+    ]
+}
+
+fn products(large: bool) -> Vec<Case> {
+    let rows = if large { 333 } else { 7 };
+    let (x, w, b, y): (&[usize], &[usize], &[usize], &[usize]) = (&[rows, 40], &[48, 40], &[48], &[rows, 48]);
+    let halved: &[usize] = &[rows, 24];
+    let linear = |act| {
+        move |x: &[Tensor]| ops::linear(&x[0], &Weight::from_tensor(&x[1]), Some(&x[2]), act, Some(&x[3]))
+    };
+    let mut cases = vec![
+        case("linear", &[x, w, b, y], linear(Activation::None)),
+        case("linear_silu", &[x, w, b, y], linear(Activation::Silu)),
+        case("linear_gelu", &[x, w, b, y], linear(Activation::Gelu)),
+        case("linear_quick_gelu", &[x, w, b, y], linear(Activation::QuickGelu)),
+        case("linear_geglu", &[x, w, b, halved], linear(Activation::Geglu)),
+    ];
+    cases.extend(convolutions(large));
+    let tokens = if large { 150 } else { 9 };
+    let (q, k): (&[usize], &[usize]) = (&[2, tokens, 48], &[2, tokens + 4, 48]);
+    let bias = noise(&[tokens, tokens + 4], 5);
+    cases.extend([
+        case("attention", &[q, k, k], |x| ops::attention(&x[0], &x[1], &x[2], 2, Mask::None)),
+        case("attention_causal", &[q, q, q], |x| ops::attention(&x[0], &x[1], &x[2], 6, Mask::Causal)),
+        case("attention_bias", &[q, k, k], move |x| {
+            ops::attention(&x[0], &x[1], &x[2], 3, Mask::Bias(&bias))
+        }),
+    ]);
+    cases
+}
+
+fn convolutions(large: bool) -> Vec<Case> {
+    let side = if large { 18 } else { 4 };
+    let (image, bias): (&[usize], &[usize]) = (&[2, side, side - 1, 8], &[24]);
+    let (three, one): (&[usize], &[usize]) = (&[24, 8, 3, 3], &[24, 8, 1, 1]);
+    let (shift, same): (&[usize], &[usize]) = (&[2, 24], &[2, side, side - 1, 24]);
+    let conv = |stride, padding| {
+        let conv = Conv { stride, padding };
+        move |x: &[Tensor]| {
+            let weight = Weight::from_tensor(&x[1]);
+            ops::conv2d(&x[0], &weight, x.get(2), conv, x.get(3), x.get(4))
+        }
+    };
+    vec![
+        case("conv_3x3", &[image, three, bias, shift, same], conv(1, Padding::Same)),
+        case("conv_1x1", &[image, one, bias, shift, same], conv(1, Padding::Same)),
+        case("conv_half", &[image, three, bias], conv(2, Padding::Same)),
+        case("conv_bottom_right", &[image, three, bias], conv(2, Padding::BottomRight)),
+    ]
+}

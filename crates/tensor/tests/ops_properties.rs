@@ -1,0 +1,106 @@
+//! What holds for every op: its gradients are those of its forward, bf16 is f32 rounded, and the
+//! same input gives the same bytes whatever the number of threads.
+
+mod common;
+
+use calotype_tensor::{DType, Tensor};
+use common::cases::{Case, cases};
+use common::{gradients_for, noise};
+
+fn dot(a: &Tensor, b: &Tensor) -> f64 {
+    a.to_vec().iter().zip(b.to_vec()).map(|(&a, b)| f64::from(a) * f64::from(b)).sum()
+}
+
+fn step(x: &Tensor, h: f32, direction: &Tensor) -> Tensor {
+    let moved = x.f32s().iter().zip(direction.f32s()).map(|(x, d)| x + h * d);
+    Tensor::from_vec(moved.collect(), x.shape())
+}
+
+/// y, and the gradients of all inputs for a fixed gradient of y.
+fn run(case: &Case, inputs: &[Tensor]) -> (Tensor, Vec<Tensor>) {
+    let leaves: Vec<Tensor> = inputs.iter().map(|x| x.clone().var()).collect();
+    let y = (case.f)(&leaves);
+    let dy = noise(y.shape(), 77).to_dtype(DType::BF16).to_dtype(y.dtype());
+    let mut gradients = gradients_for(&y, dy);
+    let take = |(i, leaf)| gradients.take(leaf).unwrap_or_else(|| panic!("{}: input {i}", case.name));
+    let gradients = leaves.iter().enumerate().map(take).collect();
+    (y.detach(), gradients)
+}
+
+/// Along random directions, the change of a random projection of y is what the gradients say.
+#[test]
+fn gradients_are_finite_differences() {
+    const H: f32 = 4e-3;
+    for case in cases(false) {
+        let (y, gradients) = run(&case, &case.inputs);
+        let projection = noise(y.shape(), 77).to_dtype(DType::BF16).to_dtype(DType::F32);
+        for (i, gradient) in gradients.iter().enumerate() {
+            for seed in 0..4 {
+                let direction = noise(gradient.shape(), 1000 + seed);
+                let moved = |h: f32| {
+                    let mut inputs = case.inputs.clone();
+                    inputs[i] = step(&inputs[i], h, &direction);
+                    dot(&(case.f)(&inputs), &projection)
+                };
+                let found = dot(gradient, &direction);
+                let want = (moved(H) - moved(-H)) / f64::from(2.0 * H);
+                let error = (found - want).abs() / dot(gradient, gradient).sqrt().max(1e-2);
+                assert!(error < 1e-2, "{}, input {i}: {found}, expected {want}", case.name);
+            }
+        }
+    }
+}
+
+/// With bf16 activations, y and all gradients are those of f32 within bf16's precision, whether the
+/// parameters of one dimension (norms, biases) are bf16 too or f32. Each gradient has its input's dtype.
+#[test]
+fn bf16_is_f32_rounded() {
+    for case in cases(false) {
+        let rounded: Vec<Tensor> = case.inputs.iter().map(|x| x.to_dtype(DType::BF16)).collect();
+        let exact: Vec<Tensor> = rounded.iter().map(|x| x.to_dtype(DType::F32)).collect();
+        let (want, want_gradients) = run(&case, &exact);
+        for f32_parameters in [false, true] {
+            let keep = |i: usize| f32_parameters && i > 0 && exact[i].shape().len() == 1;
+            let inputs: Vec<Tensor> =
+                (0..exact.len()).map(|i| if keep(i) { &exact[i] } else { &rounded[i] }.clone()).collect();
+            let (y, gradients) = run(&case, &inputs);
+            let scalar = y.shape().is_empty();
+            assert_eq!(y.dtype(), if scalar { DType::F32 } else { DType::BF16 }, "{}", case.name);
+            common::close(&format!("{}.y", case.name), &y, &want, if scalar { 1e-5 } else { 1e-2 });
+            for (i, (gradient, want)) in gradients.iter().zip(&want_gradients).enumerate() {
+                assert_eq!(gradient.dtype(), inputs[i].dtype(), "{}, gradient {i}", case.name);
+                common::close(&format!("{}, gradient {i}", case.name), gradient, want, 2e-2);
+            }
+        }
+    }
+}
+
+/// The bytes of y and of all gradients do not depend on the number of threads, in f32 and bf16.
+#[test]
+fn threads_do_not_matter() {
+    let bits = |t: &Tensor| t.to_vec().iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    for case in cases(true) {
+        for dtype in [DType::F32, DType::BF16] {
+            let inputs: Vec<Tensor> = case.inputs.iter().map(|x| x.to_dtype(dtype)).collect();
+            let run_with = |threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let (y, gradients) = pool.install(|| run(&case, &inputs));
+                (bits(&y), gradients.iter().map(bits).collect::<Vec<_>>())
+            };
+            let one = run_with(1);
+            for threads in [2, 3] {
+                let several = run_with(threads);
+                assert!(several.0 == one.0, "{} {dtype}: y with {threads} threads", case.name);
+                for (i, (a, b)) in several.1.iter().zip(&one.1).enumerate() {
+                    assert!(a == b, "{} {dtype}: gradient {i} with {threads} threads", case.name);
+                }
+            }
+        }
+    }
+}
+
+/// All of the above with every instruction set of this CPU, so that the portable fallback is tested too.
+#[test]
+fn every_isa() {
+    common::rerun_for_every_isa("every_isa");
+}
