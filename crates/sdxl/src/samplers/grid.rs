@@ -33,11 +33,7 @@ pub(super) fn of_sigmas(settings: &Settings, _: &Fields, steps: usize) -> Result
 }
 
 /// For DPM-Solver: whole timesteps, of which the one free of noise is left out.
-pub(super) fn of_dpm_solver(
-    settings: &Settings,
-    fields: &Fields,
-    steps: usize,
-) -> Result<Grid, ScheduleError> {
+pub(super) fn of_dpm_solver(settings: &Settings, _: &Fields, steps: usize) -> Result<Grid, ScheduleError> {
     let table = train_sigmas(settings);
     // λ = -ln σ rises towards timestep 0, so the clipped ones are the last.
     let last = table.iter().filter(|sigma| -f64::from(**sigma).ln() >= settings.lambda_min).count();
