@@ -33,11 +33,7 @@ pub(super) fn of_sigmas(settings: &Settings, _: &Fields, steps: usize) -> Result
 }
 
 /// For DPM-Solver: whole timesteps, of which the one free of noise is left out.
-pub(super) fn of_dpm_solver(
-    settings: &Settings,
-    fields: &Fields,
-    steps: usize,
-) -> Result<Grid, ScheduleError> {
+pub(super) fn of_dpm_solver(settings: &Settings, _: &Fields, steps: usize) -> Result<Grid, ScheduleError> {
     let table = train_sigmas(settings);
     // λ = -ln σ rises towards timestep 0, so the clipped ones are the last.
     let last = table.iter().filter(|sigma| -f64::from(**sigma).ln() >= settings.lambda_min).count();
@@ -60,9 +56,8 @@ pub(super) fn of_dpm_solver(
             .collect();
     }
     // A multistep solver divides by the distance between its steps.
-    if sigmas.is_empty() || sigmas.windows(2).any(|pair| pair[0] <= pair[1]) {
+    if sigmas.is_empty() || sigmas.windows(2).any(|pair| pair[0] == pair[1]) {
         let expected = format!("fewer steps, for {} training timesteps to lie between", table.len());
-        let _ = fields;
         return Err(ScheduleError::Steps { expected, found: steps });
     }
     Ok(grid(timesteps, sigmas, &table, settings.final_sigma))
@@ -100,7 +95,8 @@ fn grid(timesteps: Vec<f64>, mut sigmas: Vec<f64>, table: &[f32], end: FinalSigm
     }
 }
 
-/// σ = √((1 - ᾱ) / ᾱ) of every training timestep; where there is no signal, diffusers assumes ᾱ = 2⁻²⁴.
+/// σ = √((1 - ᾱ) / ᾱ) of every training timestep; where there is no signal, diffusers assumes ᾱ = 2⁻²⁴ (which can be
+/// more than at the timestep before).
 fn train_sigmas(settings: &Settings) -> Vec<f32> {
     let some_signal = |alpha_bar: f32| if alpha_bar == 0.0 { 1.0 / 16_777_216.0 } else { alpha_bar };
     let sigma = |alpha_bar: f32| ((1.0 - alpha_bar) / alpha_bar).sqrt();
@@ -152,8 +148,8 @@ fn karras_sigmas(ends: Karras, max: f64, min: f64, steps: usize) -> Vec<f64> {
 /// The timestep with this σ, interpolated in ln σ.
 fn sigma_to_t(sigma: f64, table: &[f32]) -> f64 {
     let log_sigma = sigma.max(1e-10).ln();
-    let not_above = table.iter().filter(|s| f64::from(s.ln()) <= log_sigma).count();
-    let low = not_above.saturating_sub(1).min(table.len().saturating_sub(2));
+    let not_above = table.iter().rposition(|s| f64::from(s.ln()) <= log_sigma).unwrap_or(0);
+    let low = not_above.min(table.len().saturating_sub(2));
     let Some(next) = table.get(low + 1) else { return 0.0 };
     let (a, b) = (table[low].ln(), next.ln());
     let w = ((f64::from(a) - log_sigma) / f64::from(a - b)).clamp(0.0, 1.0);
