@@ -236,8 +236,9 @@ impl Json {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged, expecting = "a whole number, or a list of them")]
 pub(super) enum PerBlock<T> {
-    One(T),
+    // First, as a list of lists would also do for one `T` that is a list.
     Each(Vec<T>),
+    One(T),
 }
 
 impl<T: Clone> PerBlock<T> {
