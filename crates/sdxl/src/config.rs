@@ -9,7 +9,7 @@ mod vae;
 use std::path::{Path, PathBuf};
 
 pub use check::ConfigError;
-pub(crate) use check::{Json, read_text, shorten};
+pub(crate) use check::{Json, located, read_text, shorten};
 pub use clip_text::{ClipTextConfig, HiddenAct};
 pub use unet::{UNetBlock, UNetConfig};
 pub use vae::VaeConfig;

@@ -88,17 +88,14 @@ impl Json {
 
     /// The object as `T`; an error names the field inside.
     pub(crate) fn to<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
-        serde_path_to_error::deserialize(&self.value).map_err(|e| {
-            ConfigError::file(&self.file, format!("{}: {}", e.path(), shorten(&e.inner().to_string())))
-        })
+        serde_path_to_error::deserialize(&self.value)
+            .map_err(|e| ConfigError::file(&self.file, located("", e)))
     }
 
     /// One field as `T`.
     pub(crate) fn at<T: DeserializeOwned>(&self, field: &str) -> Result<T, ConfigError> {
-        serde_path_to_error::deserialize(&self.value[field]).map_err(|e| {
-            let problem = shorten(&e.inner().to_string());
-            ConfigError::file(&self.file, format!("{field}: {}: {problem}", e.path()))
-        })
+        serde_path_to_error::deserialize(&self.value[field])
+            .map_err(|e| ConfigError::file(&self.file, located(field, e)))
     }
 
     /// Another file's fields replace this one's.
@@ -239,8 +236,9 @@ impl Json {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged, expecting = "a whole number, or a list of them")]
 pub(super) enum PerBlock<T> {
-    One(T),
+    // First, as a list of lists would also do for one `T` that is a list.
     Each(Vec<T>),
+    One(T),
 }
 
 impl<T: Clone> PerBlock<T> {
@@ -272,6 +270,17 @@ fn brief(value: &Value) -> String {
         Value::Object(_) => "an object".into(),
         other => shorten(&other.to_string()),
     }
+}
+
+/// Where in a JSON value (below `field`) and what is wrong.
+pub(crate) fn located(field: &str, error: serde_path_to_error::Error<serde_json::Error>) -> String {
+    let path = match error.path().to_string() {
+        path if path == "." || path == "?" => field.to_owned(),
+        path if field.is_empty() => path,
+        path => format!("{field}.{path}"),
+    };
+    let problem = shorten(&error.inner().to_string());
+    if path.is_empty() { problem } else { format!("{path}: {problem}") }
 }
 
 /// Files are not trusted: what is quoted from one stays short and on its line.

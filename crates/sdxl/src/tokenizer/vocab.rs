@@ -8,7 +8,7 @@ use tokenizers::models::bpe::{Merges, Vocab};
 
 use super::TokenizerError;
 use super::specials::Added;
-use crate::config::read_text;
+use crate::config::{located, read_text};
 
 /// CLIP's files are 1 to 4 MB.
 const MAX_BYTES: u64 = 64 << 20;
@@ -127,6 +127,5 @@ fn split(text: &str) -> Option<(String, String)> {
 fn json<T: DeserializeOwned>(path: &Path) -> Result<T, TokenizerError> {
     let text = read_text(path, MAX_BYTES)?;
     let mut reader = serde_json::Deserializer::from_str(&text);
-    serde_path_to_error::deserialize(&mut reader)
-        .map_err(|e| TokenizerError::file(path, format!("{}: {}", e.path(), e.inner())))
+    serde_path_to_error::deserialize(&mut reader).map_err(|e| TokenizerError::file(path, located("", e)))
 }

@@ -1,0 +1,424 @@
+//! Model folders: the published configs as they are understood, and every wrong folder or config as an error that
+//! names the file and the field.
+
+mod temp;
+
+use std::path::Path;
+
+use calotype_sdxl::config::{Component, HiddenAct, ModelFolder, UNetBlock};
+use calotype_sdxl::error::Error;
+use serde_json::{Value, json};
+use temp::{Temp, copy, golden};
+
+fn tiny() -> Temp {
+    copy(&golden().join("pipeline"))
+}
+
+/// Changes a JSON file of a folder.
+fn edit(dir: &Temp, file: &str, change: impl FnOnce(&mut Value)) {
+    let text = std::fs::read_to_string(dir.path().join(file)).unwrap();
+    let mut value = serde_json::from_str(&text).unwrap();
+    change(&mut value);
+    dir.write(file, value.to_string());
+}
+
+/// Everything of a folder that is read before a network is built.
+fn open(dir: &Path) -> Result<(), Error> {
+    let folder = ModelFolder::open(dir)?;
+    let configs = folder.configs()?;
+    for component in [Component::TextEncoder, Component::TextEncoder2, Component::UNet, Component::Vae] {
+        if component != Component::TextEncoder || folder.has_text_encoder {
+            folder.weights(component, None, None)?;
+        }
+    }
+    if let Some(config) = &configs.text_encoder {
+        folder.tokenizer(Component::TextEncoder, config)?.encode("a")?;
+    }
+    folder.tokenizer(Component::TextEncoder2, &configs.text_encoder_2)?.encode("a")?;
+    Ok(())
+}
+
+/// The error of a folder: one line, for exit code 2.
+fn error(dir: &Temp) -> String {
+    let error = open(dir.path()).expect_err("an error");
+    assert_eq!(error.exit_code(), 2);
+    let text = error.to_string();
+    assert!(!text.contains('\n') && text.len() < 1000, "one short line: {text}");
+    text
+}
+
+#[test]
+fn the_tiny_folder_opens() {
+    open(tiny().path()).unwrap();
+}
+
+/// A path that is no model folder says what was expected there.
+#[test]
+fn a_folder_without_model_index_is_refused() {
+    let dir = Temp::new();
+    let expect = |path: &Path, found: &str| {
+        let error = ModelFolder::open(path).unwrap_err().to_string();
+        let expected =
+            format!("not a model folder: expected model_index.json (diffusers' layout) in it, found {found}");
+        assert_eq!(error, format!("{}: {expected}", path.display()));
+    };
+    expect(dir.path(), "a folder without one");
+    expect(&dir.path().join("nowhere"), "nothing there");
+    expect(&dir.write("model.safetensors", ""), "a file");
+    for (text, expected) in [
+        ("", "model_index.json: not valid JSON: EOF"),
+        ("[1]", "model_index.json: expected a JSON object, found a list of 1"),
+        ("{}", "model_index.json: _class_name: expected StableDiffusionXLPipeline or "),
+        ("{\"_class_name\": \"StableDiffusionPipeline\"}", "found StableDiffusionPipeline"),
+        (&"[".repeat(10_000), "recursion limit"),
+    ] {
+        dir.write("model_index.json", text);
+        assert!(error(&dir).contains(expected), "{}\nexpected: {expected}", error(&dir));
+    }
+    dir.write("model_index.json", [0xff, 0xfe]);
+    assert!(error(&dir).contains("expected UTF-8"));
+}
+
+/// Every component of another kind than SDXL's is refused by name and value.
+#[test]
+fn other_components_are_refused() {
+    for (name, class) in [
+        ("unet", "UNet2DModel"),
+        ("vae", "AutoencoderTiny"),
+        ("text_encoder", "T5EncoderModel"),
+        ("text_encoder_2", "CLIPTextModel"),
+        ("tokenizer_2", "T5Tokenizer"),
+    ] {
+        let dir = tiny();
+        edit(&dir, "model_index.json", |index| index[name] = json!(["library", class]));
+        let error = error(&dir);
+        assert!(
+            error.contains(&format!("model_index.json: {name}: expected")) && error.contains(class),
+            "{error}"
+        );
+    }
+    let dir = tiny();
+    edit(&dir, "model_index.json", |index| index["vae"] = json!([null, null]));
+    assert!(
+        error(&dir).contains("model_index.json: vae: expected [library, AutoencoderKL], found [null,null]")
+    );
+}
+
+/// A file that is not there, or cut short, is named.
+#[test]
+fn a_missing_or_cut_file_is_named() {
+    for file in [
+        "unet/config.json",
+        "vae/config.json",
+        "text_encoder/config.json",
+        "text_encoder_2/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+        "text_encoder_2/model.safetensors",
+        "tokenizer/vocab.json",
+        "tokenizer_2/merges.txt",
+    ] {
+        let dir = tiny();
+        let path = dir.path().join(file);
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let folder = path.parent().unwrap().to_str().unwrap();
+        assert!(error(&dir).contains(folder), "{file}: {}", error(&dir));
+        // merges.txt is a list of lines: cut short, it is only a shorter list.
+        if !file.ends_with(".txt") {
+            dir.write(file, &bytes[..bytes.len() / 2]);
+            assert!(error(&dir).contains(path.to_str().unwrap()), "{file}: {}", error(&dir));
+        }
+    }
+}
+
+/// One wrong value in a config: the error has the file, the field, and what was expected and found.
+#[test]
+fn a_wrong_config_value_is_named() {
+    let unet = "unet/config.json";
+    let vae = "vae/config.json";
+    let text = "text_encoder_2/config.json";
+    for (file, field, value, expected) in [
+        (unet, "block_out_channels", json!([8, 0]), "expected 1 to 65536, found 0"),
+        (unet, "block_out_channels", json!([8, 1u64 << 40]), "expected 1 to 65536, found 1099511627776"),
+        (unet, "block_out_channels", json!([]), "expected 1 to 16, found 0"),
+        (unet, "block_out_channels", json!([8, -16]), "block_out_channels[1]: invalid value: integer `-16`"),
+        (unet, "block_out_channels", json!("8"), "block_out_channels: invalid type: string"),
+        (unet, "block_out_channels", json!([8, 16, 16]), "expected 3 entries, found 2"),
+        (unet, "down_block_types", json!(["DownBlock2D"]), "expected 2 entries, found 1"),
+        (
+            unet,
+            "down_block_types",
+            json!(["DownBlock2D", "AttnDownBlock2D"]),
+            "expected DownBlock2D or CrossAttnDownBlock2D, found \"AttnDownBlock2D\"",
+        ),
+        (
+            unet,
+            "up_block_types",
+            json!(["UpBlock2D", "DownBlock2D"]),
+            "expected UpBlock2D or CrossAttnUpBlock2D",
+        ),
+        (
+            unet,
+            "mid_block_type",
+            json!("UNetMidBlock2D"),
+            "\"UNetMidBlock2DCrossAttn\" (nothing else is supported), found \"UNetMidBlock2D\"",
+        ),
+        (unet, "mid_block_type", json!(null), "found null"),
+        (unet, "layers_per_block", json!([1, 2, 3]), "expected 2 entries, found 3"),
+        (unet, "layers_per_block", json!(0), "expected 1 to 128, found 0"),
+        (unet, "layers_per_block", json!({"a": 1}), "a whole number, or a list of them"),
+        (unet, "transformer_layers_per_block", json!([1, 1000]), "expected at most 128, found 1000"),
+        (
+            unet,
+            "transformer_layers_per_block",
+            json!([[1], [2]]),
+            "reverse_transformer_layers_per_block: expected a list",
+        ),
+        (
+            unet,
+            "attention_head_dim",
+            json!([1, 3]),
+            "expected a number of heads that divides 16 channels, found 3",
+        ),
+        (
+            unet,
+            "attention_head_dim",
+            json!([1, 4]),
+            "expected a head size (channels / heads) that is a multiple of 8, found 16 / 4 = 4",
+        ),
+        (unet, "attention_head_dim", json!([1, 0]), "expected 1 to 65536, found 0"),
+        (unet, "num_attention_heads", json!(2), "expected null (nothing else is supported), found 2"),
+        (unet, "norm_num_groups", json!(3), "expected a divisor of 8 channels, found 3"),
+        (unet, "norm_num_groups", json!(0), "expected 1 to 65536, found 0"),
+        (unet, "norm_eps", json!(-1), "expected a number above 0, found -1"),
+        (unet, "norm_eps", json!(1e300), "expected a number above 0"),
+        (unet, "act_fn", json!("gelu"), "expected \"silu\" (nothing else is supported), found \"gelu\""),
+        (unet, "freq_shift", json!(4), "expected 0 to less than 4, found 4"),
+        (
+            unet,
+            "addition_embed_type",
+            json!("text"),
+            "expected \"text_time\" (nothing else is supported), found \"text\"",
+        ),
+        (unet, "addition_embed_type", json!(null), "expected \"text_time\""),
+        (unet, "addition_time_embed_dim", json!(null), "expected a value, found none"),
+        (unet, "addition_time_embed_dim", json!(7), "expected an even number, found 7"),
+        (
+            unet,
+            "projection_class_embeddings_input_dim",
+            json!(65),
+            "expected 64 (text_encoder_2's projection_dim 16 + 6 time ids × addition_time_embed_dim 8), found 65",
+        ),
+        (
+            unet,
+            "cross_attention_dim",
+            json!(48),
+            "expected 40 (the text encoders' hidden_size together), found 48",
+        ),
+        (unet, "cross_attention_dim", json!([40, 48]), "expected one number, or a list of equal ones"),
+        (unet, "in_channels", json!(9), "expected 4 (the VAE's latent_channels), found 9"),
+        (unet, "out_channels", json!(8), "expected 4 (the VAE's latent_channels), found 8"),
+        (unet, "resnet_time_scale_shift", json!("scale_shift"), "expected \"default\""),
+        (unet, "time_cond_proj_dim", json!(256), "expected null"),
+        (unet, "class_embed_type", json!("projection"), "expected null"),
+        (unet, "conv_in_kernel", json!(1), "expected 3"),
+        (unet, "only_cross_attention", json!([true, true]), "found a list of 2"),
+        (
+            vae,
+            "block_out_channels",
+            json!([8, 8, 8, 12]),
+            "expected a head size (channels / heads) that is a multiple of 8, found 12 / 1 = 12",
+        ),
+        (vae, "down_block_types", json!(["A", "B", "C", "D"]), "expected DownEncoderBlock2D, found \"A\""),
+        (vae, "act_fn", json!("relu"), "expected \"silu\""),
+        (vae, "in_channels", json!(1), "expected 3"),
+        (vae, "latent_channels", json!(0), "expected 1 to 65536, found 0"),
+        (vae, "scaling_factor", json!(0), "expected a number above 0, found 0"),
+        (vae, "shift_factor", json!(0.1), "expected null"),
+        (vae, "norm_num_groups", json!(32), "expected a divisor of 8 channels, found 32"),
+        (
+            text,
+            "hidden_act",
+            json!("relu"),
+            "hidden_act: unknown variant `relu`, expected `quick_gelu` or `gelu`",
+        ),
+        (text, "hidden_size", json!(0), "expected 1 to 65536, found 0"),
+        (
+            text,
+            "num_attention_heads",
+            json!(5),
+            "expected a number of heads that divides 24 channels, found 5",
+        ),
+        (text, "num_attention_heads", json!(6), "found 24 / 6 = 4"),
+        (text, "layer_norm_eps", json!(0), "expected a number above 0, found 0"),
+        (text, "vocab_size", json!(1e12), "vocab_size: invalid type: floating point"),
+        (text, "model_type", json!("t5"), "expected \"clip_text_model\""),
+        (text, "max_position_embeddings", json!(64), "expected at most 64"),
+        (text, "vocab_size", json!(600), "expected an id below 600 (the text encoder's vocab_size)"),
+    ] {
+        let dir = tiny();
+        edit(&dir, file, |config| config[field] = value.clone());
+        let error = error(&dir);
+        assert!(error.contains(expected), "{file} {field} {value}: {error}\nexpected: {expected}");
+        assert!(error.contains(file) || error.contains("tokenizer_2"), "{error} names {file}");
+    }
+}
+
+/// SDXL base as published: sizes, depths and heads of every block.
+#[test]
+fn the_published_base_is_understood() {
+    let dir = published("StableDiffusionXLPipeline");
+    let folder = ModelFolder::open(dir.path()).unwrap();
+    assert!(
+        folder.has_text_encoder && folder.force_zeros_for_empty_prompt && !folder.requires_aesthetics_score
+    );
+    let configs = folder.configs().unwrap();
+    let unet = &configs.unet;
+    assert_eq!(unet.block_out_channels, [320, 640, 1280]);
+    assert_eq!(unet.num_attention_heads, [5, 10, 20]);
+    assert_eq!(unet.layers_per_block, [2, 2, 2]);
+    assert_eq!(unet.down_block_types, [UNetBlock::Plain, UNetBlock::CrossAttn, UNetBlock::CrossAttn]);
+    assert_eq!(unet.up_block_types, [UNetBlock::CrossAttn, UNetBlock::CrossAttn, UNetBlock::Plain]);
+    assert_eq!(unet.down_transformer_layers, [[1, 1], [2, 2], [10, 10]]);
+    assert_eq!(unet.mid_transformer_layers, 10);
+    assert_eq!(unet.up_transformer_layers, [[10, 10, 10], [2, 2, 2], [1, 1, 1]]);
+    assert_eq!((unet.time_embed_dim, unet.norm_num_groups, unet.sample_size), (1280, 32, Some(128)));
+    assert!(unet.use_linear_projection && unet.flip_sin_to_cos);
+    assert_eq!((unet.norm_eps, unet.freq_shift), (1e-5, 0.0));
+    let vae = &configs.vae;
+    assert_eq!((vae.scale(), vae.scaling_factor, vae.layers_per_block), (8, 0.13025, 2));
+    assert!(
+        vae.force_upcast
+            && vae.use_quant_conv
+            && vae.mid_block_add_attention
+            && vae.latents_mean_std.is_none()
+    );
+    let (first, second) = (configs.text_encoder.as_ref().unwrap(), &configs.text_encoder_2);
+    assert_eq!((first.hidden_act, first.hidden_size, first.eos_token_id), (HiddenAct::QuickGelu, 768, 2));
+    assert_eq!(
+        (second.hidden_act, second.projection_dim, second.num_hidden_layers),
+        (HiddenAct::Gelu, 1280, 32)
+    );
+}
+
+/// The refiner: one text encoder, four blocks, five time ids.
+#[test]
+fn the_published_refiner_is_understood() {
+    let dir = published("StableDiffusionXLImg2ImgPipeline");
+    edit(&dir, "model_index.json", |index| {
+        index["text_encoder"] = json!([null, null]);
+        index["tokenizer"] = json!([null, null]);
+        index["requires_aesthetics_score"] = json!(true);
+    });
+    edit(&dir, "unet/config.json", |config| {
+        config["block_out_channels"] = json!([384, 768, 1536, 1536]);
+        config["attention_head_dim"] = json!([6, 12, 24, 24]);
+        config["transformer_layers_per_block"] = json!(4);
+        config["cross_attention_dim"] = json!(1280);
+        config["projection_class_embeddings_input_dim"] = json!(2560);
+        config["down_block_types"] =
+            json!(["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"]);
+        config["up_block_types"] =
+            json!(["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"]);
+    });
+    let folder = ModelFolder::open(dir.path()).unwrap();
+    assert!(!folder.has_text_encoder && folder.requires_aesthetics_score);
+    let configs = folder.configs().unwrap();
+    assert!(configs.text_encoder.is_none());
+    assert_eq!(configs.unet.up_transformer_layers, [[4; 3]; 4]);
+    assert_eq!((configs.unet.mid_transformer_layers, configs.unet.time_embed_dim), (4, 1536));
+}
+
+/// An asymmetric UNet gives each ResNet's transformer depth.
+#[test]
+fn nested_transformer_depths_are_spread() {
+    let dir = tiny();
+    edit(&dir, "unet/config.json", |config| {
+        config["layers_per_block"] = json!([1, 2]);
+        config["transformer_layers_per_block"] = json!([1, [2, 3]]);
+        config["reverse_transformer_layers_per_block"] = json!([[4, 5, 6], 7]);
+    });
+    let unet = ModelFolder::open(dir.path()).unwrap().configs().unwrap().unet;
+    assert_eq!(unet.down_transformer_layers, [vec![1], vec![2, 3]]);
+    assert_eq!(unet.mid_transformer_layers, 2);
+    assert_eq!(unet.up_transformer_layers, [vec![4, 5, 6], vec![7, 7]]);
+}
+
+/// Fields that are left out have the libraries' own defaults.
+#[test]
+fn absent_fields_have_the_libraries_defaults() {
+    let dir = tiny();
+    dir.write("text_encoder/config.json", "{\"hidden_size\": 16, \"num_attention_heads\": 2}");
+    edit(&dir, "vae/config.json", |config| {
+        for field in ["scaling_factor", "force_upcast", "use_quant_conv", "act_fn", "latent_channels"] {
+            config.as_object_mut().unwrap().remove(field);
+        }
+    });
+    let configs = ModelFolder::open(dir.path()).unwrap().configs().unwrap();
+    let text = configs.text_encoder.unwrap();
+    assert_eq!((text.vocab_size, text.intermediate_size, text.num_hidden_layers), (49408, 2048, 12));
+    assert_eq!(
+        (text.eos_token_id, text.hidden_act, text.layer_norm_eps),
+        (49407, HiddenAct::QuickGelu, 1e-5)
+    );
+    assert_eq!((configs.vae.scaling_factor, configs.vae.use_quant_conv), (0.18215, true));
+}
+
+/// The configs of SDXL 1.0, reduced to what they say of sizes and behaviour.
+fn published(class: &str) -> Temp {
+    let dir = Temp::new();
+    let write = |file: &str, value: Value| drop(dir.write(file, value.to_string()));
+    write(
+        "model_index.json",
+        json!({
+            "_class_name": class, "_diffusers_version": "0.19.0.dev0", "force_zeros_for_empty_prompt": true,
+            "scheduler": ["diffusers", "EulerDiscreteScheduler"], "unet": ["diffusers", "UNet2DConditionModel"],
+            "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
+            "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+            "tokenizer_2": ["transformers", "CLIPTokenizer"], "vae": ["diffusers", "AutoencoderKL"],
+        }),
+    );
+    dir.write(
+        "unet/config.json",
+        r#"{
+            "_class_name": "UNet2DConditionModel", "act_fn": "silu", "addition_embed_type": "text_time",
+            "addition_embed_type_num_heads": 64, "addition_time_embed_dim": 256, "attention_head_dim": [5, 10, 20],
+            "block_out_channels": [320, 640, 1280], "center_input_sample": false, "class_embed_type": null,
+            "class_embeddings_concat": false, "conv_in_kernel": 3, "conv_out_kernel": 3, "cross_attention_dim": 2048,
+            "cross_attention_norm": null, "downsample_padding": 1, "dual_cross_attention": false,
+            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+            "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+            "encoder_hid_dim": null, "encoder_hid_dim_type": null, "flip_sin_to_cos": true, "freq_shift": 0,
+            "in_channels": 4, "layers_per_block": 2, "mid_block_only_cross_attention": null,
+            "mid_block_scale_factor": 1, "mid_block_type": "UNetMidBlock2DCrossAttn", "norm_eps": 1e-5,
+            "norm_num_groups": 32, "num_attention_heads": null, "num_class_embeds": null,
+            "only_cross_attention": false, "out_channels": 4, "projection_class_embeddings_input_dim": 2816,
+            "resnet_out_scale_factor": 1.0, "resnet_skip_time_act": false, "resnet_time_scale_shift": "default",
+            "sample_size": 128, "time_cond_proj_dim": null, "time_embedding_act_fn": null,
+            "time_embedding_dim": null, "time_embedding_type": "positional", "timestep_post_act": null,
+            "transformer_layers_per_block": [1, 2, 10], "upcast_attention": null, "use_linear_projection": true
+        }"#,
+    );
+    write(
+        "vae/config.json",
+        json!({
+            "_class_name": "AutoencoderKL", "act_fn": "silu", "block_out_channels": [128, 256, 512, 512],
+            "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"],
+            "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"],
+            "force_upcast": true, "in_channels": 3, "latent_channels": 4, "layers_per_block": 2,
+            "norm_num_groups": 32, "out_channels": 3, "sample_size": 1024, "scaling_factor": 0.13025,
+        }),
+    );
+    let text = |hidden: usize, inner: usize, act: &str, heads: usize, layers: usize| {
+        json!({
+            "attention_dropout": 0.0, "bos_token_id": 0, "dropout": 0.0, "eos_token_id": 2, "hidden_act": act,
+            "hidden_size": hidden, "intermediate_size": inner, "layer_norm_eps": 1e-5,
+            "max_position_embeddings": 77, "model_type": "clip_text_model", "num_attention_heads": heads,
+            "num_hidden_layers": layers, "pad_token_id": 1, "projection_dim": hidden, "vocab_size": 49408,
+        })
+    };
+    write("text_encoder/config.json", text(768, 3072, "quick_gelu", 12, 12));
+    write("text_encoder_2/config.json", text(1280, 5120, "gelu", 20, 32));
+    dir
+}
