@@ -37,16 +37,16 @@ pub fn automatic1111(plan: &PredictPlan, seed: u64, maker: &Maker) -> String {
     text + "\n" + &settings.join(", ")
 }
 
-/// The web UI's name for a sampler.
+/// The web UI's name for a sampler; our own where it has none.
 fn sampler(scheduler: Scheduler) -> &'static str {
-    match scheduler {
-        Scheduler::Ddim => "DDIM",
-        Scheduler::DpmSolverMultistep => "DPM++ 2M",
-        Scheduler::HeunDiscrete => "Heun",
-        Scheduler::KarrasDpm => "DPM++ 2M Karras",
-        Scheduler::KEulerAncestral => "Euler a",
-        Scheduler::KEuler => "Euler",
-        Scheduler::Pndm => "PLMS",
+    match scheduler.name() {
+        "DPMSolverMultistep" => "DPM++ 2M",
+        "HeunDiscrete" => "Heun",
+        "KarrasDPM" => "DPM++ 2M Karras",
+        "K_EULER_ANCESTRAL" => "Euler a",
+        "K_EULER" => "Euler",
+        "PNDM" => "PLMS",
+        own => own,
     }
 }
 

@@ -7,11 +7,13 @@
 
 mod error;
 mod predict;
+mod scheduler;
 pub mod schema;
 #[cfg(test)]
 mod tests;
 mod train;
 
 pub use error::{InputError, Problem};
-pub use predict::{PredictInput, PredictPlan, Refine, SIZE_MULTIPLE, Scheduler, unavailable};
+pub use predict::{PredictInput, PredictPlan, Refine, SIZE_MULTIPLE, unavailable};
+pub use scheduler::Scheduler;
 pub use train::{FileType, LrScheduler, TrainInput};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::schema;
-use super::{InputError, Problem};
+use super::{InputError, Problem, Scheduler};
 
 /// Widths and heights are multiples of this many pixels: one latent is 8×8 pixels.
 pub const SIZE_MULTIPLE: usize = 8;
@@ -79,7 +79,7 @@ impl Default for PredictInput {
             width: 1024,
             height: 1024,
             num_outputs: 1,
-            scheduler: Scheduler::KEuler,
+            scheduler: Scheduler::default(),
             num_inference_steps: 50,
             guidance_scale: 7.5,
             prompt_strength: 0.8,
@@ -91,47 +91,6 @@ impl Default for PredictInput {
             lora_scale: 0.6,
             replicate_weights: None,
             disable_safety_checker: false,
-        }
-    }
-}
-
-/// The samplers, under their wire names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum Scheduler {
-    /// DDIM, eta 0.
-    #[serde(rename = "DDIM")]
-    Ddim,
-    /// DPM-Solver++(2M).
-    #[serde(rename = "DPMSolverMultistep")]
-    DpmSolverMultistep,
-    /// Heun's second-order method on the sigmas.
-    #[serde(rename = "HeunDiscrete")]
-    HeunDiscrete,
-    /// DPM-Solver++(2M) on Karras' sigmas.
-    #[serde(rename = "KarrasDPM")]
-    KarrasDpm,
-    /// Euler with ancestral noise.
-    #[serde(rename = "K_EULER_ANCESTRAL")]
-    KEulerAncestral,
-    /// Euler's method on the sigmas.
-    #[serde(rename = "K_EULER")]
-    KEuler,
-    /// Pseudo linear multistep.
-    #[serde(rename = "PNDM")]
-    Pndm,
-}
-
-impl Scheduler {
-    /// The wire name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Scheduler::Ddim => "DDIM",
-            Scheduler::DpmSolverMultistep => "DPMSolverMultistep",
-            Scheduler::HeunDiscrete => "HeunDiscrete",
-            Scheduler::KarrasDpm => "KarrasDPM",
-            Scheduler::KEulerAncestral => "K_EULER_ANCESTRAL",
-            Scheduler::KEuler => "K_EULER",
-            Scheduler::Pndm => "PNDM",
         }
     }
 }

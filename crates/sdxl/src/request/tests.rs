@@ -122,7 +122,7 @@ fn a_field_reads_as_published() {
 fn defaults_make_a_plan() {
     let plan = plan(json!({}));
     assert_eq!((plan.width, plan.height, plan.num_outputs, plan.steps), (1024, 1024, 1, 50));
-    assert_eq!((plan.scheduler, plan.guidance_scale), (Scheduler::KEuler, 7.5));
+    assert_eq!((plan.scheduler.name(), plan.guidance_scale), ("K_EULER", 7.5));
     assert!(plan.seed <= u64::from(u32::MAX));
 }
 
