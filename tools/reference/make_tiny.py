@@ -13,7 +13,9 @@ import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-REAL_VOCAB = Path(__file__).resolve().parents[3] / "shared/data/clip_tokenizer"
+REPO = Path(__file__).resolve().parents[2]
+REAL_VOCAB = REPO.parent / "shared/data/clip_tokenizer"
+TINY_VOCAB = REPO / "crates/sdxl/tests/golden/tiny_vocab"
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 SDXL_SCHEDULER = {  # scheduler/scheduler_config.json of SDXL base
     "_class_name": "EulerDiscreteScheduler", "beta_end": 0.012, "beta_schedule": "scaled_linear",
@@ -34,6 +36,10 @@ SAMPLERS = {  # wire name -> diffusers class, and what is changed on the folder'
 def make_sampler(name, config):
     kind, change = SAMPLERS[name]
     return getattr(diffusers, kind).from_config(config, **change)
+
+
+def default_vocab():
+    return REAL_VOCAB if REAL_VOCAB.is_dir() else TINY_VOCAB
 
 
 def randomise(model, seed, gain=1.0):
@@ -164,7 +170,7 @@ def parser():
     p.add_argument("--vae-norm-groups", type=int, default=32)
     p.add_argument("--latent-channels", type=int, default=4)
     p.add_argument("--scheduler", default="{}", help="JSON to change in scheduler_config.json")
-    p.add_argument("--vocab", default=str(REAL_VOCAB), help="folder with vocab.json and merges.txt")
+    p.add_argument("--vocab", default=str(default_vocab()), help="folder with vocab.json and merges.txt")
     p.add_argument("--tokenizer-files", choices=["vocab", "json"], default="vocab")
     p.add_argument("--dtype", choices=list(DTYPES), default="f32")
     p.add_argument("--variant", help="fp16: the file names' infix")

@@ -10,8 +10,6 @@ import torch
 ROOT = Path(__file__).resolve().parents[3]
 TENSOR_GOLDEN = ROOT / "crates/tensor/tests/golden"
 SDXL_GOLDEN = ROOT / "crates/sdxl/tests/golden"
-TINY_VOCAB = SDXL_GOLDEN / "tiny_vocab"
-REAL_VOCAB = ROOT.parent / "shared/data/clip_tokenizer"
 DTYPES = {torch.float32: "F32", torch.int32: "I32", torch.int64: "I64", torch.uint8: "U8"}
 
 torch.set_num_threads(1)  # one reduction order, so that a second run writes the same bytes

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionXLPipeline
 
-from common import SDXL_GOLDEN, TINY_VOCAB, gen, nhwc, save
-from make_tiny import SAMPLERS, make_folder, make_sampler, parser
+from common import SDXL_GOLDEN, gen, nhwc, save
+from make_tiny import SAMPLERS, TINY_VOCAB, make_folder, make_sampler, parser
 
 FOLDER = SDXL_GOLDEN / "pipeline"
 SIZES = ("--block-out-channels 8,16 --layers-per-block 1 --transformer-layers 0,1 --heads 1,2 --norm-groups 4 "

@@ -9,8 +9,8 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from common import REAL_VOCAB, SDXL_GOLDEN, TINY_VOCAB
-from make_tiny import write_tokenizer
+from common import SDXL_GOLDEN
+from make_tiny import REAL_VOCAB, TINY_VOCAB, write_tokenizer
 
 PROMPTS = [
     "", " ", "a photo of a cat", "A PHOTO of a Cat", "an astronaut riding a rainbow unicorn, cinematic, dramatic",
