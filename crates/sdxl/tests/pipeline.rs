@@ -31,7 +31,8 @@ fn predict(pipeline: &Pipeline, plan: &PredictPlan) -> Vec<Image> {
 fn cases() -> Vec<(String, Map<String, Value>, Vec<u8>)> {
     let bytes = std::fs::read(golden("pipeline.safetensors")).expect("golden file");
     let (_, header) = SafeTensors::read_metadata(&bytes).expect("golden header");
-    let metadata: HashMap<String, String> = header.metadata().clone().expect("metadata").into_iter().collect();
+    let metadata: HashMap<String, String> =
+        header.metadata().clone().expect("metadata").into_iter().collect();
     let file = SafeTensors::deserialize(&bytes).expect("golden file");
     let case = |(name, request): (String, String)| {
         let images = file.tensor(&format!("{name}.images")).ok()?.data().to_vec();

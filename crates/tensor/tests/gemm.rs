@@ -45,8 +45,19 @@ fn linear_is_the_product() {
 /// A 3 × 3 convolution, stride 1 and 2 and both paddings.
 #[test]
 fn conv_is_the_convolution() {
-    let (b, h, w, i, o) = (2, 9, 7, 5, 34);
+    check_conv([2, 9, 7, 5, 34]);
+}
+
+/// Sizes at which Winograd's algorithm takes over, with tiles that reach over the edges.
+#[test]
+fn large_conv_is_the_convolution() {
+    check_conv([2, 34, 45, 48, 40]);
+    check_conv([1, 101, 102, 33, 35]);
+}
+
+fn check_conv([b, h, w, i, o]: [usize; 5]) {
     let (x, k) = (noise(b * h * w * i, 1), noise(o * i * 9, 2));
+    let (bias, shift) = (noise(o, 5), noise(b * o, 6));
     for (stride, padding, pad, extra) in
         [(1, Padding::Same, 1, 2), (2, Padding::Same, 1, 2), (2, Padding::BottomRight, 0, 1)]
     {
@@ -55,6 +66,7 @@ fn conv_is_the_convolution() {
         for (index, want) in want.iter_mut().enumerate() {
             let (out, at) = (index % o, index / o);
             let (image, y, xx) = (at / (ho * wo), at / wo % ho, at % wo);
+            *want = (bias[out] + shift[image * o + out]) as f64;
             for tap in 0..9 {
                 let (sy, sx) = (y * stride + tap / 3, xx * stride + tap % 3);
                 if sy < pad || sx < pad || sy - pad >= h || sx - pad >= w {
@@ -70,9 +82,9 @@ fn conv_is_the_convolution() {
         let y = ops::conv2d(
             &Tensor::from_slice(&x, &[b, h, w, i]),
             &weight,
-            None,
+            Some(&Tensor::from_slice(&bias, &[o])),
             Conv { stride, padding },
-            None,
+            Some(&Tensor::from_slice(&shift, &[b, o])),
             None,
         );
         assert_eq!(y.shape(), [b, ho, wo, o]);

@@ -14,9 +14,9 @@ mod micro;
 mod mmap;
 pub(crate) mod operand;
 pub(crate) mod pack;
-pub(crate) mod winograd;
 pub(crate) mod reduce;
 pub(crate) mod rows;
+pub(crate) mod winograd;
 
 pub use buffer::{Buffer, trim_pool};
 pub use isa::{Isa, isa};
