@@ -68,7 +68,8 @@ fn trajectories_equal_diffusers() {
     let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/samplers.safetensors"));
     let bytes = bytes.expect("golden file");
     let (_, header) = SafeTensors::read_metadata(&bytes).expect("golden file");
-    let metadata: HashMap<String, String> = header.metadata().clone().expect("golden metadata").into_iter().collect();
+    let metadata: HashMap<String, String> =
+        header.metadata().clone().expect("golden metadata").into_iter().collect();
     let file = SafeTensors::deserialize(&bytes).expect("golden file");
     let mut cases: Vec<_> = metadata.iter().filter(|(key, _)| key.matches('.').count() == 2).collect();
     cases.sort();

@@ -239,8 +239,9 @@ impl Json {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged, expecting = "a whole number, or a list of them")]
 pub(super) enum PerBlock<T> {
-    One(T),
+    // First: a list is one entry a block, also where an entry may be a list itself.
     Each(Vec<T>),
+    One(T),
 }
 
 impl<T: Clone> PerBlock<T> {
