@@ -9,7 +9,7 @@ pub struct Maker {
     /// The model folder's name.
     pub model: String,
     /// `bf16` or `f32`.
-    pub dtype: &'static str,
+    pub dtype: calotype_tensor::DType,
     /// `cpu` or `cuda`.
     pub rng: &'static str,
 }
@@ -59,7 +59,7 @@ fn quoted(value: &str) -> String {
 pub fn json(plan: &PredictPlan, seed: u64, maker: &Maker) -> String {
     let input = PredictPlan { seed, num_outputs: 1, ..plan.clone() };
     let version = env!("CARGO_PKG_VERSION");
-    json!({ "version": version, "model": maker.model, "dtype": maker.dtype, "rng": maker.rng, "input": input })
+    json!({ "version": version, "model": maker.model, "dtype": maker.dtype.to_string(), "rng": maker.rng, "input": input })
         .to_string()
 }
 
@@ -75,7 +75,7 @@ mod tests {
     }
 
     fn maker() -> Maker {
-        Maker { model: "sdxl, mine".into(), dtype: "bf16", rng: "cpu" }
+        Maker { model: "sdxl, mine".into(), dtype: calotype_tensor::DType::BF16, rng: "cpu" }
     }
 
     /// Protects: the layout that web UIs parse.

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod bench;
 mod predict;
 mod schema;
 mod unavailable;
@@ -15,6 +16,7 @@ type Row = (&'static str, fn(Command) -> Command, fn(&ArgMatches) -> Result<(), 
 const COMMANDS: &[Row] = &[
     ("predict", predict::options, predict::run),
     ("schema", schema::options, schema::run),
+    ("bench", bench::options, bench::run),
     ("train", unavailable::options, |_| unavailable::refuse("train")),
     ("export", unavailable::options, |_| unavailable::refuse("export")),
     ("demo", unavailable::options, |_| unavailable::refuse("demo")),
@@ -31,4 +33,11 @@ pub fn run(name: &str, matches: &ArgMatches) -> Result<(), Failure> {
         Some((.., run)) => run(matches),
         None => Err(Failure::BadInput(format!("{name}: unknown command"))),
     }
+}
+
+/// Sets how many threads compute, before any does.
+fn use_threads(threads: Option<u16>) -> Result<(), Failure> {
+    let Some(threads) = threads else { return Ok(()) };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into());
+    pool.build_global().map_err(|e| Failure::Failed(format!("--threads {threads}: {e}")))
 }

@@ -27,7 +27,7 @@ struct Settings {
     device: Device,
     /// Number format of the networks [default: bf16 where the CPU has instructions for it, else f32]
     #[arg(long, value_enum)]
-    dtype: Option<Dtype>,
+    dtype: Option<DtypeName>,
     /// Which of torch's random generators a seed is for
     #[arg(long, value_enum, default_value = "cpu")]
     rng: RngName,
@@ -45,9 +45,20 @@ enum Device {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Dtype {
+pub enum DtypeName {
+    /// bfloat16
     Bf16,
+    /// 32-bit floats
     F32,
+}
+
+impl From<DtypeName> for DType {
+    fn from(name: DtypeName) -> DType {
+        match name {
+            DtypeName::Bf16 => DType::BF16,
+            DtypeName::F32 => DType::F32,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -71,7 +82,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let plan = PredictPlan::new(PredictInput::from_json(given)?);
     let output = OutputDir::check(&settings.output)?;
     let folder = settings.model_folder()?;
-    settings.use_threads()?;
+    super::use_threads(settings.threads)?;
     interrupt::install()?;
     let maker = settings.maker(folder);
     tracing::info!("model {}, {}, {} threads", maker.model, maker.dtype, rayon::current_num_threads());
@@ -128,25 +139,16 @@ impl Settings {
         Err(Failure::BadInput(format!("--model {}: expected a folder, found {what}", folder.display())))
     }
 
-    fn use_threads(&self) -> Result<(), Failure> {
-        let Some(threads) = self.threads else { return Ok(()) };
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into());
-        pool.build_global().map_err(|e| Failure::Failed(format!("--threads {threads}: {e}")))
-    }
-
-    fn dtype(&self) -> Dtype {
-        let native = if calotype_tensor::cpu::isa().has_bf16() { Dtype::Bf16 } else { Dtype::F32 };
-        self.dtype.unwrap_or(native)
+    fn dtype(&self) -> DType {
+        let native = if calotype_tensor::cpu::isa().has_bf16() { DtypeName::Bf16 } else { DtypeName::F32 };
+        self.dtype.unwrap_or(native).into()
     }
 
     fn options(&self) -> Options {
         // The only device there is.
         let Device::Cpu = self.device;
         Options {
-            dtype: match self.dtype() {
-                Dtype::Bf16 => DType::BF16,
-                Dtype::F32 => DType::F32,
-            },
+            dtype: self.dtype(),
             rng: match self.rng {
                 RngName::Cpu => Rng::Cpu,
                 RngName::Cuda => Rng::Cuda,
@@ -159,10 +161,7 @@ impl Settings {
         let full = folder.canonicalize().unwrap_or_else(|_| folder.into());
         Maker {
             model: full.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            dtype: match self.dtype() {
-                Dtype::Bf16 => "bf16",
-                Dtype::F32 => "f32",
-            },
+            dtype: self.dtype(),
             rng: match self.rng {
                 RngName::Cpu => "cpu",
                 RngName::Cuda => "cuda",

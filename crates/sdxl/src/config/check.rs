@@ -236,7 +236,7 @@ impl Json {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged, expecting = "a whole number, or a list of them")]
 pub(super) enum PerBlock<T> {
-    // First, as a list of lists would also do for one `T` that is a list.
+    // First: a list is one entry a block, also where an entry may be a list itself.
     Each(Vec<T>),
     One(T),
 }

@@ -1,0 +1,196 @@
+//! `calotype bench unet|vae|ops`: times the networks and their ops, for the tables of docs/benchmarks.md.
+//!
+//! `tools/reference/bench` gives the inputs and times the peers beside it. The last line of stdout is JSON.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use calotype_sdxl::config::{UNetConfig, VaeConfig};
+use calotype_sdxl::models::{UNet, Vae};
+use calotype_sdxl::weights::{Layout, Weights};
+use calotype_tensor::ops::{self, Activation, Conv, Mask, Padding};
+use calotype_tensor::{DType, Tensor, Weight};
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value, json};
+
+use super::predict::DtypeName;
+use crate::failure::Failure;
+use crate::output;
+
+#[derive(Debug, Args)]
+struct Settings {
+    /// What to time
+    #[arg(value_parser = ["unet", "vae", "ops"])]
+    what: String,
+    /// Folder of the network
+    #[arg(long, value_name = "DIR", required_if_eq_any([("what", "unet"), ("what", "vae")]))]
+    model: Option<PathBuf>,
+    /// Safetensors with the network's inputs, images as NHWC
+    #[arg(long, value_name = "FILE", required_if_eq_any([("what", "unet"), ("what", "vae")]))]
+    inputs: Option<PathBuf>,
+    /// Where to write the network's output
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// linear:M,K,N, gemm:M,K,N, conv:B,I,O,H,W,k,stride, attention:B,heads,d,T,S or attention_bwd:…
+    #[arg(long = "op", value_name = "OP")]
+    ops: Vec<String>,
+    /// How often to run
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// Number format
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: DtypeName,
+    /// Threads to compute with
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+}
+
+/// Not in the help: for the benchmarks of the project itself.
+pub fn options(command: Command) -> Command {
+    Settings::augment_args(command).hide(true).about("Time the networks and their ops")
+}
+
+/// Times, and prints the seconds.
+pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
+    let settings = Settings::from_arg_matches(matches).map_err(|e| crate::args::in_one_line(&e))?;
+    super::use_threads(settings.threads)?;
+    let report = match (settings.what.as_str(), &settings.model, &settings.inputs) {
+        ("unet", Some(model), Some(inputs)) => time_unet(&settings, model, inputs)?,
+        ("vae", Some(model), Some(inputs)) => time_vae(&settings, model, inputs)?,
+        _ => time_ops(&settings)?,
+    };
+    output::print(&format!("{report}\n"))
+}
+
+/// Seconds of each run, and the last run's result.
+fn time<T>(runs: usize, mut f: impl FnMut() -> T) -> (Vec<f64>, Option<T>) {
+    let mut last = None;
+    let seconds = (0..runs).map(|_| {
+        drop(last.take());
+        let start = Instant::now();
+        last = Some(f());
+        start.elapsed().as_secs_f64()
+    });
+    (seconds.collect(), last)
+}
+
+/// Weights as `calotype predict` has them.
+fn weights(model: &Path, layout: Layout, dtype: DType) -> Result<Weights, Failure> {
+    let store = (dtype == DType::BF16).then_some(DType::BF16);
+    Ok(Weights::open(model, layout, None, store).map_err(calotype_sdxl::Error::from)?)
+}
+
+fn time_unet(settings: &Settings, model: &Path, inputs: &Path) -> Result<Value, Failure> {
+    let dtype = settings.dtype.into();
+    let start = Instant::now();
+    let config = UNetConfig::read(model).map_err(calotype_sdxl::Error::from)?;
+    let unet =
+        UNet::load(&weights(model, Layout::UNet, dtype)?, &config).map_err(calotype_sdxl::Error::from)?;
+    let load_seconds = start.elapsed().as_secs_f64();
+    let inputs = Inputs::read(inputs)?;
+    let sample = inputs.tensor("sample")?.to_dtype(dtype);
+    let timestep = inputs.tensor("timestep")?.to_vec();
+    let text = inputs.tensor("encoder_hidden_states")?.to_dtype(dtype);
+    let (pooled, ids) = (inputs.tensor("text_embeds")?, inputs.tensor("time_ids")?);
+    let (seconds, out) = time(settings.runs, || {
+        // The texts' keys and values belong to a forward here as they do in the peers.
+        unet.forward(&sample, &timestep, &unet.prepare(&text, &pooled, &ids))
+    });
+    write_output(settings.output.as_deref(), out)?;
+    Ok(json!({ "seconds": seconds, "load_seconds": load_seconds }))
+}
+
+fn time_vae(settings: &Settings, model: &Path, inputs: &Path) -> Result<Value, Failure> {
+    let dtype = settings.dtype.into();
+    let start = Instant::now();
+    let config = VaeConfig::read(model).map_err(calotype_sdxl::Error::from)?;
+    let vae = Vae::load(&weights(model, Layout::Vae, dtype)?, &config).map_err(calotype_sdxl::Error::from)?;
+    let load_seconds = start.elapsed().as_secs_f64();
+    let latents = Inputs::read(inputs)?.tensor("latents")?.to_dtype(dtype);
+    let (seconds, out) = time(settings.runs, || vae.decode(&latents));
+    write_output(settings.output.as_deref(), out)?;
+    Ok(json!({ "seconds": seconds, "load_seconds": load_seconds }))
+}
+
+fn time_ops(settings: &Settings) -> Result<Value, Failure> {
+    let mut report = serde_json::Map::new();
+    for op in &settings.ops {
+        report.insert(op.clone(), json!(time_op(op, settings)?));
+    }
+    Ok(json!({ "seconds": report }))
+}
+
+fn time_op(op: &str, settings: &Settings) -> Result<Vec<f64>, Failure> {
+    let bad = || Failure::BadInput(format!("--op {op}: unknown op or sizes"));
+    let (kind, sizes) = op.split_once(':').ok_or_else(bad)?;
+    let sizes: Vec<usize> =
+        sizes.split(',').map(|n| n.parse().map_err(|_| bad())).collect::<Result<_, _>>()?;
+    let dtype: DType = settings.dtype.into();
+    let seconds = match (kind, sizes.as_slice()) {
+        ("linear" | "gemm", &[m, k, n]) => {
+            let (x, w) = (values(&[m, k], dtype), Weight::from_tensor(&values(&[n, k], dtype)));
+            let bias = (kind == "linear").then(|| values(&[n], DType::F32));
+            time(settings.runs, || ops::linear(&x, &w, bias.as_ref(), Activation::None, None)).0
+        }
+        ("conv", &[b, i, o, h, w, k, stride]) => {
+            let x = values(&[b, h, w, i], dtype);
+            let weight = Weight::from_tensor(&values(&[o, i, k, k], dtype));
+            let (bias, conv) = (values(&[o], DType::F32), Conv { stride, padding: Padding::Same });
+            time(settings.runs, || ops::conv2d(&x, &weight, Some(&bias), conv, None, None)).0
+        }
+        ("attention" | "attention_bwd", &[b, heads, d, t, s]) => {
+            let [q, k, v] = [t, s, s].map(|rows| values(&[b, rows, heads * d], dtype));
+            if kind == "attention" {
+                time(settings.runs, || ops::attention(&q, &k, &v, heads, Mask::None)).0
+            } else {
+                let [q, k, v] = [q, k, v].map(Tensor::var);
+                time(settings.runs, || ops::attention(&q, &k, &v, heads, Mask::None).backward()).0
+            }
+        }
+        _ => return Err(bad()),
+    };
+    Ok(seconds)
+}
+
+/// Numbers from -1 to 1 that repeat with a long period.
+fn values(shape: &[usize], dtype: DType) -> Tensor {
+    let count = shape.iter().product();
+    let values = (0..count).map(|i: usize| (i * 7919 % 2003) as f32 / 1001.0 - 1.0);
+    Tensor::from_vec(values.collect(), shape).to_dtype(dtype)
+}
+
+/// A file of f32 inputs.
+struct Inputs {
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl Inputs {
+    fn read(path: &Path) -> Result<Inputs, Failure> {
+        let bytes = std::fs::read(path).map_err(|e| Failure::BadInput(format!("{}: {e}", path.display())))?;
+        Ok(Inputs { path: path.into(), bytes })
+    }
+
+    fn tensor(&self, name: &str) -> Result<Tensor, Failure> {
+        let bad = |what: String| Failure::BadInput(format!("{}: {name}: {what}", self.path.display()));
+        let file = SafeTensors::deserialize(&self.bytes).map_err(|e| bad(e.to_string()))?;
+        let view = file.tensor(name).map_err(|e| bad(e.to_string()))?;
+        if view.dtype() != Dtype::F32 {
+            return Err(bad(format!("expected F32, found {:?}", view.dtype())));
+        }
+        let values = view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
+        Ok(Tensor::from_vec(values.collect(), view.shape()))
+    }
+}
+
+fn write_output(path: Option<&Path>, out: Option<Tensor>) -> Result<(), Failure> {
+    let (Some(path), Some(out)) = (path, out) else { return Ok(()) };
+    let bytes: Vec<u8> = out.to_vec().into_iter().flat_map(f32::to_le_bytes).collect();
+    let failed = |e: String| Failure::Failed(format!("{}: {e}", path.display()));
+    let view =
+        TensorView::new(Dtype::F32, out.shape().to_vec(), &bytes).map_err(|e| failed(e.to_string()))?;
+    let file = safetensors::serialize([("out", view)], None).map_err(|e| failed(e.to_string()))?;
+    std::fs::write(path, file).map_err(|e| failed(e.to_string()))
+}
