@@ -24,7 +24,7 @@ peer *args:
     cargo build --release --locked
     python3 tools/reference/peer_check.py {{ args }}
 
-# Time calotype beside its peers (needs the Python environment of tools/reference)
+# Time calotype beside its peers, such as `just bench unet --cache DIR` (needs the Python environment of tools/reference)
 bench *args:
     cargo build --release --locked
-    python3 tools/reference/bench {{ args }}
+    python3 tools/reference/bench/bench.py {{ args }}

@@ -14,6 +14,10 @@ const PARTS: usize = 20;
 pub struct Progress {
     view: View,
     pace: Pace,
+    /// What to say when the first step is done: until then the run may yet be refused, in one line.
+    title: Option<String>,
+    done: usize,
+    /// The step of the last line.
     shown: Option<usize>,
 }
 
@@ -24,18 +28,26 @@ enum View {
 }
 
 impl Progress {
-    /// A bar where stderr is a terminal, lines where it is not, nothing if `quiet`. The clock starts here.
-    pub fn start(quiet: bool) -> Progress {
+    /// A bar where stderr is a terminal, lines where it is not, below `title`; nothing if `quiet`.
+    pub fn start(title: String, quiet: bool) -> Progress {
         let view = match (quiet, std::io::stderr().is_terminal()) {
             (true, _) => View::Nothing,
             (false, true) => View::Bar(bar()),
             (false, false) => View::Lines,
         };
-        Progress { view, pace: Pace::start(), shown: None }
+        Progress { view, pace: Pace::start(), title: Some(title), done: 0, shown: None }
     }
 
-    /// `done` of `steps` are done.
+    /// `done` of `steps` are done; with none done, the model is being loaded. Told again, it says nothing new.
     pub fn step(&mut self, done: usize, steps: usize) {
+        if done == 0 {
+            return self.loading(steps);
+        }
+        if done == self.done {
+            return;
+        }
+        self.done = done;
+        self.say_title();
         let timing = self.pace.step(self.pace.start.elapsed(), done, steps);
         match &self.view {
             View::Bar(bar) => {
@@ -53,11 +65,33 @@ impl Progress {
         }
     }
 
-    /// Leaves the bar as it stands, and what follows on a line of its own.
+    /// The time of loading is not the steps'.
+    fn loading(&mut self, steps: usize) {
+        self.pace = Pace::start();
+        if let View::Bar(bar) = &self.view {
+            bar.set_length(steps as u64);
+            bar.set_message("loading");
+        }
+    }
+
+    fn say_title(&mut self) {
+        let Some(title) = self.title.take() else { return };
+        match &self.view {
+            View::Bar(bar) => bar.suspend(|| note(&title)),
+            View::Lines => note(&title),
+            View::Nothing => {}
+        }
+    }
+
+    /// Leaves the bar as it stands, and what follows on a line of its own; takes it away where no step was done.
     pub fn finish(self) {
-        if let View::Bar(bar) = self.view {
-            bar.abandon();
-            note("");
+        match (self.view, self.title) {
+            (View::Bar(bar), Some(_)) => bar.finish_and_clear(),
+            (View::Bar(bar), None) => {
+                bar.abandon();
+                note("");
+            }
+            (View::Lines | View::Nothing, _) => {}
         }
     }
 }
@@ -88,7 +122,7 @@ fn line(done: usize, steps: usize, timing: &str) -> String {
     )
 }
 
-/// Seconds a step, counted from the first step's end: the first has the text encoders and the packing of weights in it.
+/// Seconds a step, counted from the first step's end: the first also warms caches up.
 struct Pace {
     start: Instant,
     first: Option<(Duration, usize)>,
@@ -146,7 +180,7 @@ mod tests {
         }
     }
 
-    /// Protects: the time left is counted without the first step's preparations.
+    /// Protects: the time left does not count the first step, once there is another.
     #[test]
     fn the_first_step_does_not_count() {
         let mut pace = Pace::start();

@@ -88,16 +88,13 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     tracing::info!("model {}, {}, {} threads", maker.model, maker.dtype, rayon::current_num_threads());
 
     let pipeline = Pipeline::open(folder, settings.options())?;
-    if !quiet {
-        output::note(&seeds(&plan));
-    }
     let images = sample(&pipeline, &plan, quiet)?;
     images.iter().try_for_each(|image| save(image, &plan, &maker, &output))
 }
 
 /// The pictures, with progress; stops at the next step after Ctrl-C.
 fn sample(pipeline: &Pipeline, plan: &PredictPlan, quiet: bool) -> Result<Vec<Image>, Failure> {
-    let mut progress = Progress::start(quiet);
+    let mut progress = Progress::start(seeds(plan), quiet);
     let images = pipeline.predict(plan, &mut |step| {
         if step.step > 0 {
             progress.step(step.step, step.steps);
