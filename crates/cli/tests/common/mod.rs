@@ -97,3 +97,8 @@ pub fn copy_folder(from: &Path, to: &Path) {
         }
     }
 }
+
+/// The committed tiny SDXL folder.
+pub fn tiny_model() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../sdxl/tests/golden/pipeline")
+}

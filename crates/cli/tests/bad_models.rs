@@ -1,0 +1,90 @@
+//! Broken model folders: exit code 2, one line that names the file, and nothing written.
+
+mod common;
+
+use std::fs;
+
+use common::{Sandbox, copy_folder, tiny_model};
+
+/// The tiny model's weights.
+const WEIGHTS: [&str; 4] = [
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/diffusion_pytorch_model.safetensors",
+    "text_encoder/model.safetensors",
+    "text_encoder_2/model.safetensors",
+];
+
+/// Runs on a copy of the tiny model whose `file` has gone through `breaking`; it must be refused, by that name.
+fn assert_breaks(file: &str, breaking: impl Fn(Vec<u8>) -> Option<Vec<u8>>) {
+    let here = Sandbox::new();
+    copy_folder(&tiny_model(), &here.path("model"));
+    let path = here.path("model").join(file);
+    match breaking(fs::read(&path).expect("a file")) {
+        Some(bytes) => fs::write(&path, bytes).expect("written"),
+        None => fs::remove_file(&path).expect("removed"),
+    }
+    let small = ["--width", "64", "--height", "64", "--num-inference-steps", "1"];
+    here.assert_refused(&[&["predict", "--model", "model", "-o", "out"][..], &small].concat(), file);
+}
+
+/// `bytes` with its safetensors header replaced, and the header's length made to fit.
+fn with_header(bytes: &[u8], change: impl Fn(&str) -> String) -> Vec<u8> {
+    let length = u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
+    let header = change(std::str::from_utf8(&bytes[8..8 + length]).expect("text"));
+    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &bytes[8 + length..]].concat()
+}
+
+/// Protects: files that are missing.
+#[test]
+fn missing_files() {
+    for file in
+        ["model_index.json", "unet/config.json", "tokenizer/merges.txt", "scheduler/scheduler_config.json"]
+    {
+        assert_breaks(file, |_| None);
+    }
+}
+
+/// Protects: JSON files that end early, or hold something else.
+#[test]
+fn broken_configs() {
+    for file in ["model_index.json", "unet/config.json", "vae/config.json", "text_encoder_2/config.json"] {
+        assert_breaks(file, |bytes| Some(bytes[..bytes.len() / 2].to_vec()));
+        assert_breaks(file, |_| Some(b"[]".to_vec()));
+    }
+}
+
+/// Protects: weights that end early, at any place.
+#[test]
+fn truncated_weights() {
+    for file in WEIGHTS {
+        for keep in [0, 4, 8, 100] {
+            assert_breaks(file, |bytes| Some(bytes[..keep].to_vec()));
+        }
+        assert_breaks(file, |bytes| Some(bytes[..bytes.len() - 1].to_vec()));
+    }
+}
+
+/// Protects: weights whose header lies about its own length, or about where the tensors are.
+#[test]
+fn lying_headers() {
+    for file in WEIGHTS {
+        for length in [u64::MAX, 1 << 40, 3] {
+            assert_breaks(file, |bytes| Some([&length.to_le_bytes(), &bytes[8..]].concat()));
+        }
+        for (truth, lie) in [
+            ("\"data_offsets\":[0,", "\"data_offsets\":[4,"),
+            ("\"dtype\":\"F32\"", "\"dtype\":\"F64\""),
+            ("\"shape\":[", "\"shape\":[7,"),
+        ] {
+            assert_breaks(file, |bytes| Some(with_header(&bytes, |h| h.replacen(truth, lie, 1))));
+        }
+    }
+}
+
+/// Protects: a tensor that no network has, and so one that is missing, in any file: found before the sampling.
+#[test]
+fn foreign_tensors() {
+    for file in WEIGHTS {
+        assert_breaks(file, |bytes| Some(with_header(&bytes, |h| h.replacen(".bias\":", ".bios\":", 1))));
+    }
+}

@@ -1,0 +1,131 @@
+//! `calotype predict` on the committed tiny model: files, seeds, threads, Ctrl-C.
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Cursor};
+use std::process::{Command, Stdio};
+
+use common::{Ended, Sandbox, tiny_model};
+use serde_json::Value;
+
+/// A small request; `more` comes behind it.
+fn predict(here: &Sandbox, more: &[&str]) -> Ended {
+    let model = tiny_model();
+    let mut args = vec!["predict", "--model", model.to_str().expect("text"), "--num-inference-steps", "3"];
+    args.extend(["--width", "64", "--height", "48", "--prompt", "a cat"]);
+    args.extend(more);
+    here.run(&args)
+}
+
+/// The bytes of the files that a run printed, all of them there.
+fn pictures(here: &Sandbox, ended: &Ended) -> Vec<Vec<u8>> {
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    ended.stdout.lines().map(|line| fs::read(here.path(line)).expect(line)).collect()
+}
+
+/// A PNG's size and its texts by keyword.
+fn decoded(picture: &[u8]) -> ((u32, u32), impl Fn(&str) -> String) {
+    let mut reader = png::Decoder::new(Cursor::new(picture)).read_info().expect("a PNG");
+    let mut pixels = vec![0; reader.output_buffer_size().expect("a size")];
+    reader.next_frame(&mut pixels).expect("all pixels");
+    let info = reader.info().clone();
+    let size = (info.width, info.height);
+    let text = move |keyword: &str| {
+        let latin =
+            info.uncompressed_latin1_text.iter().find(|t| t.keyword == keyword).map(|t| t.text.clone());
+        let other = || info.utf8_text.iter().find(|t| t.keyword == keyword).and_then(|t| t.get_text().ok());
+        latin.or_else(other).expect("a text chunk")
+    };
+    (size, text)
+}
+
+/// Protects: stdout has the paths and nothing else, in a directory made for them; stderr has the seed and progress.
+#[test]
+fn paths_seed_and_progress() {
+    let here = Sandbox::new();
+    let ended = predict(&here, &["-o", "a/b", "--seed", "7"]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "a/b/out-0.png\n"), "{}", ended.stderr);
+    let lines: Vec<&str> = ended.stderr.lines().collect();
+    assert_eq!(lines[0], "seed 7");
+    assert!(lines[lines.len() - 1].starts_with("100%|██████████| "), "{lines:?}");
+    let again = predict(&here, &["-o", "a/b", "--seed", "7", "-q"]);
+    assert_eq!((again.stdout.as_str(), again.stderr.as_str()), ("a/b/out-1.png\n", ""));
+    let bare = predict(&here, &["--seed", "7", "-q"]);
+    assert_eq!(bare.stdout, "out-0.png\n");
+}
+
+/// Protects: a picture says what it was made from, in the web UIs' layout and as a request that makes it again.
+#[test]
+fn pictures_carry_their_request() {
+    let here = Sandbox::new();
+    let ended = predict(&here, &["-i", "negative_prompt=犬", "--seed", "7", "--num-outputs", "2"]);
+    let pictures = pictures(&here, &ended);
+    let (size, text) = decoded(&pictures[1]);
+    assert_eq!(size, (64, 48));
+    let parameters = text("parameters");
+    let start =
+        "a cat\nNegative prompt: 犬\nSteps: 3, Sampler: Euler, CFG scale: 7.5, Seed: 8, Size: 64x48, Model: ";
+    assert!(parameters.starts_with(start), "{parameters}");
+    let calotype: Value = serde_json::from_str(&text("calotype")).expect("JSON");
+    let pairs: Vec<String> = (calotype["input"].as_object().expect("a request").iter())
+        .flat_map(|(name, value)| {
+            let plain = value.as_str().map(str::to_string).unwrap_or(value.to_string());
+            ["-i".to_string(), format!("{name}={plain}")]
+        })
+        .collect();
+    let model = tiny_model();
+    let mut args = vec!["predict", "--model", model.to_str().expect("text"), "-o", "again"];
+    args.extend(pairs.iter().map(String::as_str));
+    let again = here.run(&args);
+    assert_eq!(self::pictures(&here, &again), pictures[1..], "{}", again.stderr);
+}
+
+/// Protects: one seed is one file, byte for byte, however many threads; another seed is another picture.
+#[test]
+fn a_seed_is_a_picture() {
+    let here = Sandbox::new();
+    for dtype in ["f32", "bf16"] {
+        let run = |more: &[&str]| pictures(&here, &predict(&here, &[&["--dtype", dtype], more].concat()));
+        let first = run(&["--seed", "0", "--threads", "1"]);
+        assert_eq!(first, run(&["--seed", "0", "--threads", "2"]), "{dtype}: threads");
+        assert_eq!(first, run(&["--seed", "0", "--threads", "5"]), "{dtype}: threads");
+        assert_ne!(first, run(&["--seed", "1"]), "{dtype}: seeds");
+    }
+}
+
+/// Protects: a batch's second picture is what the next seed gives alone.
+#[test]
+fn a_batch_counts_seeds() {
+    let here = Sandbox::new();
+    for scheduler in ["K_EULER_ANCESTRAL", "DPMSolverMultistep"] {
+        let run = |more: &[&str]| {
+            pictures(&here, &predict(&here, &[&["--dtype", "f32", "--scheduler", scheduler], more].concat()))
+        };
+        let batch = run(&["--seed", "4", "--num-outputs", "2"]);
+        assert_eq!(batch.len(), 2);
+        assert_eq!(batch[1..], run(&["--seed", "5"]), "{scheduler}");
+    }
+}
+
+/// Protects: Ctrl-C ends a run at its next step with code 130 and writes nothing.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_stops() {
+    let here = Sandbox::new();
+    let model = tiny_model();
+    let args =
+        ["predict", "--model", model.to_str().expect("text"), "--num-inference-steps", "500", "-o", "out"];
+    let mut child = here.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
+    let mut lines = BufReader::new(child.stderr.take().expect("stderr")).lines().map(|l| l.expect("text"));
+    // The first step's line: the run is in its loop, with many steps to go.
+    assert!(lines.any(|line| line.starts_with("  0%|")), "a progress line");
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill runs").success());
+    let rest: Vec<String> = lines.collect();
+    let status = child.wait().expect("ends");
+    assert_eq!(status.code(), Some(130), "{rest:?}");
+    assert_eq!(rest.last().map(String::as_str), Some("interrupted"));
+    assert!(!rest.iter().any(|line| line.starts_with("100%|")), "{rest:?}");
+    assert!(!here.path("out").exists());
+}
