@@ -96,6 +96,8 @@ impl Pipeline {
         progress.report()?;
         let embeds = self.encode_prompts(plan)?;
         progress.report()?;
+        // Before the sampling, although used after it: a broken file is found at once.
+        let vae = load_once(&self.vae, || self.load_vae())?;
         let unet = load_once(&self.unet, || self.load_unet())?;
         progress.report()?;
         let context = self.prepare(unet, &embeds, plan);
@@ -105,7 +107,6 @@ impl Pipeline {
         }
         drop(context);
         cpu::trim_pool();
-        let vae = load_once(&self.vae, || self.load_vae())?;
         let mut images = Vec::new();
         for (i, latents) in latents.iter().enumerate() {
             progress.report()?;
