@@ -70,7 +70,6 @@ impl Progress {
         self.pace = Pace::start();
         if let View::Bar(bar) = &self.view {
             bar.set_length(steps as u64);
-            bar.set_message("loading");
         }
     }
 
@@ -97,7 +96,7 @@ impl Progress {
 }
 
 fn bar() -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr());
+    let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr()).with_message("loading");
     match ProgressStyle::with_template("{percent:>3}%|{bar:30}| {pos}/{len} {msg}") {
         Ok(style) => bar.with_style(style.progress_chars("█▉▊▋▌▍▎▏ ")),
         Err(_) => bar,
