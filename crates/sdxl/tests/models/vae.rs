@@ -103,3 +103,22 @@ fn gradients_of_decode() {
     ];
     check_gradients(&[(&out, golden.get("decode.dy"))], &leaves, &golden);
 }
+
+/// A picture decoded in overlapping tiles equals diffusers' (three by three tiles, the last ones cut short).
+#[test]
+fn tiled() {
+    let (golden, vae) = (Golden::load("vae_tiled"), load(DType::F32));
+    let latents = golden.get("latents");
+    assert!(Vae::needs_tiles(latents, 8));
+    assert_close("out", &vae.decode_tiled(latents, 8), golden.get("out"), F32);
+}
+
+/// What fits in one tile is decoded as it would be without tiles.
+#[test]
+fn one_tile() {
+    let (golden, vae) = (Golden::load("vae_tiled"), load(DType::F32));
+    let latents = golden.get("latents");
+    assert!(!Vae::needs_tiles(latents, 20));
+    let (once, tiled) = (vae.decode(latents), vae.decode_tiled(latents, 24));
+    assert_eq!(tiled.to_vec(), once.to_vec());
+}
