@@ -308,14 +308,14 @@ simd_fn! {
         let (out, out_rest) = weights.as_chunks_mut::<16>();
         for (chunk, out) in chunks.iter().zip(out) {
             for i in 0..16 {
-                let weight = math::exp_nonpositive(chunk[i] - max);
+                let weight = math::exp(chunk[i] - max);
                 lanes[i] += weight;
                 out[i] = E::from_f32(weight);
             }
         }
         let mut sum = 0.0;
         for (x, out) in rest.iter().zip(out_rest) {
-            let weight = math::exp_nonpositive(x - max);
+            let weight = math::exp(x - max);
             sum += weight;
             *out = E::from_f32(weight);
         }

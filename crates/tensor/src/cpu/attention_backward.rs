@@ -221,7 +221,7 @@ simd_fn! {
         p: &mut [E],
     ) {
         for i in 0..scores.len() {
-            let weight = math::exp_nonpositive(scores[i] * scale - lse[i]);
+            let weight = math::exp(scores[i] * scale - lse[i]);
             p[i] = E::from_f32(weight);
             ds[i] = E::from_f32(weight * (grads[i] - delta[i]) * scale);
         }

@@ -37,58 +37,41 @@ impl Element for bf16 {
     }
 }
 
-/// eˣ to 2 units in the last place; 0 below -87.3, +∞ above 88.7 (Cephes' expf).
+/// eˣ for x from -87.3 to 88.3, to 2 units in the last place (Cephes' polynomial); NaN gives NaN.
+///
+/// No branches and no overflow checks, which would keep loops from being vectorised; the polynomial is
+/// summed in pairs, since the chain of dependent operations is what such a loop waits for.
 #[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
+fn exp_bounded(x: f32) -> f32 {
     const MAGIC: f32 = 12_582_912.0; // 1.5 · 2²³: adding it rounds to an integer in the low bits
     const LN2_HI: f32 = 0.693_359_4;
     const LN2_LO: f32 = -2.121_944_4e-4;
-    let clamped = x.clamp(-87.336_54, 88.722_83);
-    let shifted = clamped * std::f32::consts::LOG2_E + MAGIC;
+    let shifted = x * std::f32::consts::LOG2_E + MAGIC;
     let n = shifted - MAGIC;
-    let r = clamped - n * LN2_HI - n * LN2_LO;
-    let p = 1.987_569_1e-4;
-    let p = p * r + 1.398_199_9e-3;
-    let p = p * r + 8.333_452e-3;
-    let p = p * r + 4.166_579_6e-2;
-    let p = p * r + 1.666_666_5e-1;
-    let p = p * r + 0.5;
-    let p = p * r * r + r + 1.0;
-    // 2ⁿ in two factors: n may be 128, which one factor cannot hold.
-    // Wrapping: an overflow check is a branch, and would cost the vectorisation.
-    let n = (shifted.to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32);
-    let half = n >> 1;
-    let power = |n: i32| f32::from_bits((n.wrapping_add(127) as u32) << 23);
-    let y = p * power(half) * power(n.wrapping_sub(half));
-    let y = if x < -87.336_54 { 0.0 } else { y };
-    let y = if x > 88.722_83 { f32::INFINITY } else { y };
-    if x.is_nan() { x } else { y }
+    let r = (x - n * LN2_HI) - n * LN2_LO;
+    let r2 = r * r;
+    let low = 0.5 + 1.666_666_5e-1 * r;
+    let middle = 4.166_579_6e-2 + 8.333_452e-3 * r;
+    let high = 1.398_199_9e-3 + 1.987_569_1e-4 * r;
+    let p = low + r2 * (middle + r2 * high);
+    // 2ⁿ: n goes to the exponent's place, MAGIC's own bits go out at the top.
+    let power = (shifted.to_bits() << 23).wrapping_add(1.0f32.to_bits());
+    ((r2 * p + r) + 1.0) * f32::from_bits(power)
 }
 
-/// eˣ for x ≤ 0, without the care that large x need; 0 below -87.3.
+/// eˣ for x up to 88.3; 0 below -87; NaN gives NaN.
 #[inline(always)]
-pub(crate) fn exp_nonpositive(x: f32) -> f32 {
-    const MAGIC: f32 = 12_582_912.0;
-    let clamped = if x > -87.0 { x } else { -87.0 };
-    let shifted = clamped * std::f32::consts::LOG2_E + MAGIC;
-    let n = shifted - MAGIC;
-    let r = clamped - n * 0.693_359_4 + n * 2.121_944_4e-4;
-    let p = 1.987_569_1e-4;
-    let p = p * r + 1.398_199_9e-3;
-    let p = p * r + 8.333_452e-3;
-    let p = p * r + 4.166_579_6e-2;
-    let p = p * r + 1.666_666_5e-1;
-    let p = p * r + 0.5;
-    let p = p * r * r + r + 1.0;
-    let n = (shifted.to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32);
-    let y = p * f32::from_bits((n.wrapping_add(127) as u32) << 23);
-    if x > -87.0 { y } else { 0.0 }
+pub(crate) fn exp(x: f32) -> f32 {
+    let y = exp_bounded(if x < -87.0 { -87.0 } else { x });
+    if x < -87.0 { 0.0 } else { y }
 }
 
-/// 1 / (1 + e⁻ˣ).
+/// 1 / (1 + e⁻ˣ), never below 1e-38.
 #[inline(always)]
 pub(crate) fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
+    let x = if x > -87.0 { x } else { -87.0 };
+    let x = if x < 87.0 { x } else { 87.0 };
+    1.0 / (1.0 + exp_bounded(-x))
 }
 
 /// x · sigmoid(x).
@@ -151,15 +134,42 @@ mod tests {
     /// exp is as exact as f32 allows over its whole range, and right at the edges.
     #[test]
     fn exp_is_exact() {
-        for i in -87_000..88_000 {
+        for i in -86_999..88_000 {
             let x = i as f32 * 1e-3;
             let want = (x as f64).exp();
             assert!(((exp(x) as f64 - want) / want).abs() < 3e-7, "exp({x}) = {}", exp(x));
         }
+        assert_eq!(exp(0.0), 1.0);
         assert_eq!(exp(-1000.0), 0.0);
         assert_eq!(exp(f32::NEG_INFINITY), 0.0);
-        assert_eq!(exp(1000.0), f32::INFINITY);
+        assert_eq!(exp(f32::MIN), 0.0);
         assert!(exp(f32::NAN).is_nan());
+    }
+
+    /// The activations are those of f64, far out too, and give NaN for NaN.
+    #[test]
+    fn activations_are_exact() {
+        let sigmoid64 = |x: f64| 1.0 / (1.0 + (-x).exp());
+        for i in -20_000..20_000 {
+            let x = i as f32 * 0.01;
+            let wide = f64::from(x);
+            let near = |found: f32, want: f64| (f64::from(found) - want).abs() < 1e-6 * want.abs().max(0.5);
+            assert!(near(silu(x), wide * sigmoid64(wide)), "silu({x}) = {}", silu(x));
+            let want = wide * sigmoid64(1.702 * wide);
+            assert!(near(quick_gelu(x), want), "quick_gelu({x}) = {}", quick_gelu(x));
+            let derivative = |f: fn(f64) -> f64| (f(wide + 1e-4) - f(wide - 1e-4)) / 2e-4;
+            let want = derivative(|x| x / (1.0 + (-x).exp()));
+            assert!(near(silu_grad(x), want), "silu'({x}) = {}, {want}", silu_grad(x));
+            // gelu has no f64 counterpart in std: its derivative is checked against itself.
+            let step = (f64::from(gelu(x + 0.02)) - f64::from(gelu(x - 0.02))) / 0.04;
+            assert!((f64::from(gelu_grad(x)) - step).abs() < 3e-4, "gelu'({x}) = {}", gelu_grad(x));
+        }
+        for f in [silu, quick_gelu, gelu, silu_grad, quick_gelu_grad, gelu_grad] {
+            assert!(f(f32::NAN).is_nan());
+            assert!(f(3e4).is_finite() && f(-3e4).is_finite());
+        }
+        let tiny = |y: f32| y <= 0.0 && y > -1e-30;
+        assert!(tiny(silu(-1e4)) && tiny(gelu(-1e4)) && tiny(quick_gelu(-1e4)));
     }
 
     /// Rounding to bf16 equals the `half` crate's, NaN and infinities included.
