@@ -189,6 +189,13 @@ fn further_options_equal_diffusers() {
     }
 }
 
+/// Protects which way KarrasDPM makes timesteps whole: to the nearest, but down for cosine betas (907.9, 539.5, 55.5 here).
+#[test]
+fn karras_timesteps_are_whole() {
+    let cosine = r#"{"beta_schedule": "squaredcos_cap_v2", "sigma_max": 7.0, "sigma_min": 0.1}"#;
+    assert_eq!(schedule("KarrasDPM", cosine, 3).expect("valid").timesteps(), [907.0, 539.0, 55.0]);
+}
+
 /// Protects the rule that a class takes only the keys it knows, each with its own default: what another class would
 /// choke on does not matter.
 #[test]
