@@ -170,6 +170,26 @@ fn added_tokens_of_the_config_are_matched_whole() {
     assert_eq!(whole[2], id, "an added token inside a word stands alone, without the word's end");
 }
 
+/// The end token in capitals is matched if it is looked for after lower-casing: by the flag that transformers ends up
+/// with when the same token is named three times, with and without flags.
+#[test]
+fn the_flags_of_a_token_named_twice_are_transformers() {
+    let bare = json!({"__type": "AddedToken", "content": "<|endoftext|>"});
+    let (plain, full) = (json!("<|endoftext|>"), flagged("<|endoftext|>"));
+    for ([eos, unk, pad], matched) in [
+        ([&bare, &bare, &bare], false),
+        ([&plain, &full, &plain], true),
+        ([&full, &plain, &full], false),
+        ([&full, &full, &full], true),
+    ] {
+        let dir = tiny("!");
+        let config = json!({"eos_token": eos, "unk_token": unk, "pad_token": pad});
+        dir.write("tokenizer_config.json", config.to_string());
+        let end = token(&dir, "<|endoftext|>");
+        assert_eq!(ids(&dir, "<|ENDOFTEXT|>")[1..3] == [end, end], matched, "{config}");
+    }
+}
+
 /// An encoder with fewer embeddings or positions than the tokenizer needs is an error, not a wrong look-up.
 #[test]
 fn the_encoder_s_limits_hold() {
