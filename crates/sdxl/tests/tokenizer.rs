@@ -148,9 +148,9 @@ fn special_tokens_come_from_the_folder() {
     let map = ("special_tokens_map.json", json!({"pad_token": "!"}));
     assert_eq!(padding(&[map]).0, mark);
     let map = ("special_tokens_map.json", json!({"pad_token": {"content": "!", "lstrip": true}}));
-    assert_eq!(padding(&[map.clone()]).0, mark);
+    assert_eq!(padding(std::slice::from_ref(&map)).0, mark);
     let config = ("tokenizer_config.json", json!({"pad_token": "<|endoftext|>"}));
-    assert_eq!(padding(&[config.clone()]).0, end);
+    assert_eq!(padding(std::slice::from_ref(&config)).0, end);
     assert_eq!(padding(&[map, config]).0, mark, "the map is read after the config");
 }
 
