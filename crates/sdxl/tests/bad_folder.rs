@@ -265,6 +265,23 @@ fn a_wrong_config_value_is_named() {
     }
 }
 
+/// Heads must fit where there is attention, in either path, and need not elsewhere.
+#[test]
+fn heads_count_only_where_there_is_attention() {
+    for (up, fits) in
+        [(["CrossAttnUpBlock2D", "UpBlock2D"], true), (["UpBlock2D", "CrossAttnUpBlock2D"], false)]
+    {
+        let dir = tiny();
+        edit(&dir, "unet/config.json", |config| {
+            config["attention_head_dim"] = json!([3, 2]);
+            config["down_block_types"] = json!(["DownBlock2D", "CrossAttnDownBlock2D"]);
+            config["up_block_types"] = json!(up);
+        });
+        let configs = ModelFolder::open(dir.path()).unwrap().configs();
+        assert_eq!(configs.is_ok(), fits, "{up:?}: {configs:?}");
+    }
+}
+
 /// SDXL base as published: sizes, depths and heads of every block.
 #[test]
 fn the_published_base_is_understood() {

@@ -148,9 +148,9 @@ fn special_tokens_come_from_the_folder() {
     let map = ("special_tokens_map.json", json!({"pad_token": "!"}));
     assert_eq!(padding(&[map]).0, mark);
     let map = ("special_tokens_map.json", json!({"pad_token": {"content": "!", "lstrip": true}}));
-    assert_eq!(padding(&[map.clone()]).0, mark);
+    assert_eq!(padding(std::slice::from_ref(&map)).0, mark);
     let config = ("tokenizer_config.json", json!({"pad_token": "<|endoftext|>"}));
-    assert_eq!(padding(&[config.clone()]).0, end);
+    assert_eq!(padding(std::slice::from_ref(&config)).0, end);
     assert_eq!(padding(&[map, config]).0, mark, "the map is read after the config");
 }
 
@@ -168,6 +168,26 @@ fn added_tokens_of_the_config_are_matched_whole() {
     let whole = ids(&dir, "abc");
     assert_ne!(split, whole);
     assert_eq!(whole[2], id, "an added token inside a word stands alone, without the word's end");
+}
+
+/// The end token in capitals is matched if it is looked for after lower-casing: by the flag that transformers ends up
+/// with when the same token is named three times, with and without flags.
+#[test]
+fn the_flags_of_a_token_named_twice_are_transformers() {
+    let bare = json!({"__type": "AddedToken", "content": "<|endoftext|>"});
+    let (plain, full) = (json!("<|endoftext|>"), flagged("<|endoftext|>"));
+    for ([eos, unk, pad], matched) in [
+        ([&bare, &bare, &bare], false),
+        ([&plain, &full, &plain], true),
+        ([&full, &plain, &full], false),
+        ([&full, &full, &full], true),
+    ] {
+        let dir = tiny("!");
+        let config = json!({"eos_token": eos, "unk_token": unk, "pad_token": pad});
+        dir.write("tokenizer_config.json", config.to_string());
+        let end = token(&dir, "<|endoftext|>");
+        assert_eq!(ids(&dir, "<|ENDOFTEXT|>")[1..3] == [end, end], matched, "{config}");
+    }
 }
 
 /// An encoder with fewer embeddings or positions than the tokenizer needs is an error, not a wrong look-up.
