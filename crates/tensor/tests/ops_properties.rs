@@ -27,11 +27,12 @@ fn run(case: &Case, inputs: &[Tensor]) -> (Tensor, Vec<Tensor>) {
     (y.detach(), gradients)
 }
 
-/// Along random directions, the change of a random projection of y is what the gradients say.
+/// Along random directions, the change of a random projection of y is what the gradients say; at sizes
+/// that one task does alone, and at sizes where several tasks must join their parts.
 #[test]
 fn gradients_are_finite_differences() {
     const H: f32 = 4e-3;
-    for case in cases(false) {
+    for case in cases(false).into_iter().chain(cases(true)) {
         let (y, gradients) = run(&case, &case.inputs);
         let projection = noise(y.shape(), 77).to_dtype(DType::BF16).to_dtype(DType::F32);
         for (i, gradient) in gradients.iter().enumerate() {
