@@ -3,7 +3,7 @@
 
 mod common;
 
-use calotype_tensor::{DType, Tensor};
+use calotype_tensor::{DType, Tensor, ops};
 use common::cases::{Case, cases};
 use common::{gradients_for, noise};
 
@@ -27,11 +27,12 @@ fn run(case: &Case, inputs: &[Tensor]) -> (Tensor, Vec<Tensor>) {
     (y.detach(), gradients)
 }
 
-/// Along random directions, the change of a random projection of y is what the gradients say.
+/// Along random directions, the change of a random projection of y is what the gradients say; at sizes
+/// that one task does alone, and at sizes where several tasks must join their parts.
 #[test]
 fn gradients_are_finite_differences() {
     const H: f32 = 4e-3;
-    for case in cases(false) {
+    for case in cases(false).into_iter().chain(cases(true)) {
         let (y, gradients) = run(&case, &case.inputs);
         let projection = noise(y.shape(), 77).to_dtype(DType::BF16).to_dtype(DType::F32);
         for (i, gradient) in gradients.iter().enumerate() {
@@ -94,6 +95,31 @@ fn threads_do_not_matter() {
                 for (i, (a, b)) in several.1.iter().zip(&one.1).enumerate() {
                     assert!(a == b, "{} {dtype}: gradient {i} with {threads} threads", case.name);
                 }
+            }
+        }
+    }
+}
+
+/// Each image of a batch is computed as it is alone, to the byte, in f32 and bf16.
+#[test]
+fn a_batch_is_its_images() {
+    // Forward only, of what a network does to (B, H, W, C) and (B, T, C): all inputs but the first are shared,
+    // except those that have a batch themselves.
+    let batched = ["group_norm", "layer_norm", "linear", "conv", "attention", "upsample", "crop", "silu"];
+    let with_batch = |case: &Case| batched.iter().any(|name| case.name.starts_with(name));
+    for case in cases(true).into_iter().filter(with_batch) {
+        for dtype in [DType::F32, DType::BF16] {
+            let inputs: Vec<Tensor> = case.inputs.iter().map(|x| x.to_dtype(dtype)).collect();
+            let batch = inputs[0].dim(0);
+            let alone = |image: usize| {
+                let is_batched = |x: &Tensor| x.shape().len() > 1 && x.dim(0) == batch;
+                let pick = |x: &Tensor| if is_batched(x) { ops::slice_batch(x, image, 1) } else { x.clone() };
+                (case.f)(&inputs.iter().map(pick).collect::<Vec<_>>())
+            };
+            let together = (case.f)(&inputs);
+            for image in [0, batch - 1] {
+                let same = ops::slice_batch(&together, image, 1).to_vec() == alone(image).to_vec();
+                assert!(same, "{} {dtype}: image {image}", case.name);
             }
         }
     }

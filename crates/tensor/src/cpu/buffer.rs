@@ -12,20 +12,36 @@ use bytemuck::{AnyBitPattern, NoUninit};
 const ALIGN: usize = 64;
 /// Bytes past the end that a kernel may read (never use): one register.
 const SLACK: usize = 64;
-/// Freed memory that the pool keeps at most; beyond it, memory goes back to the system.
+/// Freed memory that the pool keeps at most; beyond it, what was freed longest ago goes back to the system.
 const POOL_BYTES: usize = 1 << 30;
 /// Buffers below this size are left to the system allocator, which is good at them.
 const POOL_MIN: usize = 1 << 16;
 
 struct Pool {
-    free: BTreeMap<usize, Vec<Block>>,
+    /// By capacity: when it was freed (a counter), and the block; oldest first.
+    free: BTreeMap<usize, Vec<(u64, Block)>>,
     bytes: usize,
+    frees: u64,
 }
 
-static POOL: Mutex<Pool> = Mutex::new(Pool { free: BTreeMap::new(), bytes: 0 });
+static POOL: Mutex<Pool> = Mutex::new(Pool { free: BTreeMap::new(), bytes: 0, frees: 0 });
+
+impl Pool {
+    /// Takes out the block that was freed longest ago.
+    fn evict(&mut self) -> Option<Block> {
+        let oldest = |blocks: &&mut Vec<(u64, Block)>| blocks.first().map_or(u64::MAX, |block| block.0);
+        let blocks = self.free.values_mut().min_by_key(oldest)?;
+        let (_, block) = (!blocks.is_empty()).then(|| blocks.remove(0))?;
+        self.bytes -= block.capacity;
+        Some(block)
+    }
+}
 
 /// An owned allocation: initialised from birth, so stale bytes are still bytes.
 struct Block {
+    /// What the system gave.
+    base: NonNull<u8>,
+    /// The first aligned byte in it.
     ptr: NonNull<u8>,
     capacity: usize,
 }
@@ -36,23 +52,29 @@ unsafe impl Send for Block {}
 unsafe impl Sync for Block {}
 
 impl Block {
+    /// Aligned as the system aligns anyway, with room to align further: zeroed memory of that layout comes
+    /// straight from the system, of any other it is written once more.
     fn layout(capacity: usize) -> Layout {
-        Layout::from_size_align(capacity, ALIGN).expect("a buffer's size fits in isize")
+        Layout::from_size_align(capacity + ALIGN, 16).expect("a buffer's size fits in isize")
     }
 
     fn new(capacity: usize) -> Block {
         let layout = Self::layout(capacity);
-        // SAFETY: capacity is at least SLACK, so the layout is not empty.
-        let ptr = unsafe { alloc_zeroed(layout) };
-        let Some(ptr) = NonNull::new(ptr) else { handle_alloc_error(layout) };
-        Block { ptr, capacity }
+        // SAFETY: the layout is not empty: it has at least ALIGN bytes.
+        let base = unsafe { alloc_zeroed(layout) };
+        let Some(base) = NonNull::new(base) else { handle_alloc_error(layout) };
+        let skip = base.align_offset(ALIGN);
+        assert!(skip <= ALIGN, "the system aligns to 16");
+        // SAFETY: at most ALIGN bytes on, in an allocation that is ALIGN bytes longer than asked for.
+        let ptr = unsafe { base.add(skip) };
+        Block { base, ptr, capacity }
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
         // SAFETY: allocated in `new` with this very layout.
-        unsafe { dealloc(self.ptr.as_ptr(), Self::layout(self.capacity)) }
+        unsafe { dealloc(self.base.as_ptr(), Self::layout(self.capacity)) }
     }
 }
 
@@ -117,17 +139,28 @@ fn size_class(bytes: usize) -> usize {
 
 fn take(capacity: usize) -> Option<Block> {
     let mut pool = POOL.lock().ok()?;
-    let block = pool.free.get_mut(&capacity)?.pop()?;
+    let (_, block) = pool.free.get_mut(&capacity)?.pop()?;
     pool.bytes -= capacity;
     Some(block)
 }
 
+/// Keeps a block for later. What a pipeline's earlier stages left is evicted for it, never the other way
+/// round: with a pool full of their sizes, every large tensor would be a fresh mapping.
 fn give(block: Block) {
+    let mut evicted = Vec::new(); // dropped after the lock
     let Ok(mut pool) = POOL.lock() else { return };
-    if block.capacity == size_class(block.capacity) && pool.bytes + block.capacity <= POOL_BYTES {
-        pool.bytes += block.capacity;
-        pool.free.entry(block.capacity).or_default().push(block);
+    if block.capacity != size_class(block.capacity) || block.capacity > POOL_BYTES {
+        return;
     }
+    while pool.bytes + block.capacity > POOL_BYTES
+        && let Some(old) = pool.evict()
+    {
+        evicted.push(old);
+    }
+    pool.bytes += block.capacity;
+    pool.frees += 1;
+    let freed = pool.frees;
+    pool.free.entry(block.capacity).or_default().push((freed, block));
 }
 
 /// Gives the pool's memory back to the system (between the stages of a pipeline, say).
@@ -151,6 +184,21 @@ mod tests {
                 assert_eq!(buffer.as_slice::<u8>().as_ptr() as usize % ALIGN, 0);
             }
         }
+    }
+
+    /// A full pool makes room for what is freed now, and keeps to its limit.
+    #[test]
+    fn the_pool_forgets_the_oldest() {
+        for i in 0..20 {
+            drop(Buffer::uninit((i + 1) * (POOL_BYTES / 64)));
+        }
+        let mut buffer = Buffer::uninit(POOL_BYTES / 2);
+        buffer.as_mut_slice::<u8>()[0] = 1;
+        let address = buffer.as_slice::<u8>().as_ptr();
+        drop(buffer);
+        assert!(POOL.lock().unwrap().bytes <= POOL_BYTES);
+        assert_eq!(Buffer::uninit(POOL_BYTES / 2).as_slice::<u8>().as_ptr(), address);
+        trim_pool();
     }
 
     /// Zeroed memory is zero also when the pool hands out used memory.

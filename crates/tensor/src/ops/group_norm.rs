@@ -20,3 +20,37 @@ pub fn group_norm(x: &Tensor, groups: usize, weight: &Tensor, bias: &Tensor, eps
         vec![grads.dx, Some(weight_like(grads.dweight)), Some(bias_like(grads.dbias))]
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The moments of a large image, which many tasks share, are exact, also around a large offset.
+    #[test]
+    fn moments_of_a_large_image() {
+        let (pixels, channels, groups) = (70 * 70, 48, 6);
+        let value = |i: usize| {
+            let wave = ((i * i) as f64 * 0.37).sin() + 0.001 * (i / 1000) as f64;
+            (100.0 + wave * (1 + i % channels / 8) as f64) as f32
+        };
+        let x = Tensor::from_vec((0..2 * pixels * channels).map(value).collect(), &[2, 70, 70, channels]);
+        let (one, zero) = (vec![1.0; channels], vec![0.0; channels]);
+        let (one, zero) = (Tensor::from_vec(one, &[channels]), Tensor::from_vec(zero, &[channels]));
+        let y = group_norm(&x, groups, &one, &zero, 1e-6, false);
+        let width = channels / groups;
+        for (image, group) in [(0, 0), (0, 5), (1, 0), (1, 3)] {
+            let at = |i: usize| image * pixels * channels + i / width * channels + group * width + i % width;
+            let values: Vec<f64> = (0..pixels * width).map(|i| f64::from(x.f32s()[at(i)])).collect();
+            let mean = values.iter().sum::<f64>() / values.len() as f64;
+            let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / values.len() as f64;
+            for i in (0..values.len()).step_by(997) {
+                let want = (values[i] - mean) / (variance + 1e-6).sqrt();
+                let found = f64::from(y.f32s()[at(i)]);
+                assert!(
+                    (found - want).abs() < 2e-5,
+                    "image {image}, group {group}: {found}, expected {want}"
+                );
+            }
+        }
+    }
+}

@@ -121,6 +121,9 @@ fn convolutions(large: bool) -> Vec<Case> {
     let (image, bias): (&[usize], &[usize]) = (&[2, side, side - 1, 8], &[24]);
     let (three, one): (&[usize], &[usize]) = (&[24, 8, 3, 3], &[24, 8, 1, 1]);
     let (shift, same): (&[usize], &[usize]) = (&[2, 24], &[2, side, side - 1, 24]);
+    // Large enough for the tiled algorithm, whatever `large` says.
+    let (big, wide): (&[usize], &[usize]) = (&[2, 33, 32, 32], &[40, 32, 3, 3]);
+    let (big_bias, big_shift, big_same): (&[usize], &[usize], &[usize]) = (&[40], &[2, 40], &[2, 33, 32, 40]);
     let conv = |stride, padding| {
         let conv = Conv { stride, padding };
         move |x: &[Tensor]| {
@@ -130,6 +133,7 @@ fn convolutions(large: bool) -> Vec<Case> {
     };
     vec![
         case("conv_3x3", &[image, three, bias, shift, same], conv(1, Padding::Same)),
+        case("conv_big", &[big, wide, big_bias, big_shift, big_same], conv(1, Padding::Same)),
         case("conv_1x1", &[image, one, bias, shift, same], conv(1, Padding::Same)),
         case("conv_half", &[image, three, bias], conv(2, Padding::Same)),
         case("conv_bottom_right", &[image, three, bias], conv(2, Padding::BottomRight)),
