@@ -48,6 +48,14 @@ macro_rules! with_micro {
                 type $M = micro::Neon;
                 $body
             }
+            Isa::Emulated if $bf16 => {
+                type $M = micro::EmulatedBf16;
+                $body
+            }
+            Isa::Emulated => {
+                type $M = micro::Emulated;
+                $body
+            }
             _ => {
                 type $M = micro::Portable;
                 $body

@@ -5,6 +5,9 @@ use std::sync::OnceLock;
 /// An instruction set that kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Isa {
+    /// The kernels of [`Isa::Avx512Bf16`], bf16 pairs and tile sizes and all, in plain Rust: so that tests go through
+    /// them on every CPU. Never chosen by itself.
+    Emulated,
     /// Plain Rust, for any CPU.
     Portable,
     /// aarch64 with NEON.
@@ -18,7 +21,8 @@ pub enum Isa {
 }
 
 impl Isa {
-    const ALL: [(Isa, &'static str); 5] = [
+    const ALL: [(Isa, &'static str); 6] = [
+        (Isa::Emulated, "emulated"),
         (Isa::Portable, "portable"),
         (Isa::Neon, "neon"),
         (Isa::Avx2, "avx2"),
@@ -33,7 +37,7 @@ impl Isa {
 
     /// Whether products of bf16 numbers are an instruction here.
     pub fn has_bf16(self) -> bool {
-        self == Isa::Avx512Bf16
+        matches!(self, Isa::Avx512Bf16 | Isa::Emulated)
     }
 
     /// All the sets that this CPU has, from least to most.
@@ -52,7 +56,7 @@ impl Isa {
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl");
         match self {
-            Isa::Portable => true,
+            Isa::Emulated | Isa::Portable => true,
             Isa::Neon => false,
             Isa::Avx2 => avx2,
             Isa::Avx512 => avx512,
@@ -62,7 +66,7 @@ impl Isa {
 
     #[cfg(not(target_arch = "x86_64"))]
     fn detected(self) -> bool {
-        self == Isa::Portable || (self == Isa::Neon && cfg!(target_arch = "aarch64"))
+        self <= Isa::Portable || (self == Isa::Neon && cfg!(target_arch = "aarch64"))
     }
 }
 

@@ -27,26 +27,34 @@ pub(super) trait Micro: Sync {
     unsafe fn tile(k: usize, rows: *const *const Self::E, panel: *const Self::E, c: *mut f32, first: bool);
 }
 
-/// Plain Rust, 4 × 16.
-pub(super) struct Portable;
+/// Plain Rust, with tiles of any size.
+pub(super) struct Plain<E, const ROWS: usize, const COLUMNS: usize>(std::marker::PhantomData<E>);
 
-impl Micro for Portable {
-    type E = f32;
-    const MR: usize = 4;
-    const NR: usize = 16;
-    const PAIR: usize = 1;
+/// For CPUs without a kernel of their own.
+pub(super) type Portable = Plain<f32, 4, 16>;
+/// [`Avx512`] without its instructions, for tests.
+pub(super) type Emulated = Plain<f32, 12, 32>;
+/// [`Avx512Bf16`] without its instructions, for tests.
+pub(super) type EmulatedBf16 = Plain<bf16, 12, 32>;
 
-    unsafe fn tile(k: usize, rows: *const *const f32, panel: *const f32, c: *mut f32, first: bool) {
+impl<E: Element, const ROWS: usize, const COLUMNS: usize> Micro for Plain<E, ROWS, COLUMNS> {
+    type E = E;
+    const MR: usize = ROWS;
+    const NR: usize = COLUMNS;
+    const PAIR: usize = 4 / size_of::<E>();
+
+    unsafe fn tile(k: usize, rows: *const *const E, panel: *const E, c: *mut f32, first: bool) {
         // SAFETY: the caller's promises are those of the pointers' lengths.
         unsafe {
-            let c = &mut *c.cast::<[[f32; 16]; 4]>();
-            let mut acc = if first { [[0.0; 16]; 4] } else { *c };
+            let c = &mut *c.cast::<[[f32; COLUMNS]; ROWS]>();
+            let mut acc = if first { [[0.0; COLUMNS]; ROWS] } else { *c };
             for i in 0..k {
-                let b = &*panel.add(i * 16).cast::<[f32; 16]>();
+                let (group, lane) = (i / Self::PAIR * Self::PAIR, i % Self::PAIR);
+                let b = std::slice::from_raw_parts(panel.add(group * COLUMNS), COLUMNS * Self::PAIR);
                 for (r, acc) in acc.iter_mut().enumerate() {
-                    let a = *(*rows.add(r)).add(i);
-                    for (acc, b) in acc.iter_mut().zip(b) {
-                        *acc += a * b;
+                    let a = (*(*rows.add(r)).add(i)).to_f32();
+                    for (j, acc) in acc.iter_mut().enumerate() {
+                        *acc += a * b[j * Self::PAIR + lane].to_f32();
                     }
                 }
             }

@@ -24,7 +24,10 @@ pub(crate) struct Packed {
 
 /// Panel width of this CPU's kernels.
 pub(super) fn panel_width(isa: Isa) -> usize {
-    if isa >= Isa::Avx512 { 32 } else { 16 }
+    match isa {
+        Isa::Emulated | Isa::Avx512 | Isa::Avx512Bf16 => 32,
+        Isa::Portable | Isa::Neon | Isa::Avx2 => 16,
+    }
 }
 
 /// A stored element, read as f32 from the unaligned bytes of a file.

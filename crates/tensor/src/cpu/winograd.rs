@@ -172,8 +172,9 @@ simd_fn! {
 /// Bᵀ d for six values, `stride` apart.
 #[inline(always)]
 fn transform_six(d: &mut [Lane; 36], at: usize, stride: usize) {
+    let six: [Lane; 6] = std::array::from_fn(|i| d[at + i * stride]);
     for lane in 0..LANES {
-        let [a, b, c, e, f, g] = std::array::from_fn(|i| d[at + i * stride][lane]);
+        let [a, b, c, e, f, g] = six.map(|values| values[lane]);
         let out = [
             4.0 * a - 5.0 * c + f,
             (f - 4.0 * c) + (e - 4.0 * b),
