@@ -1,5 +1,6 @@
 //! Weights in the kernels' layout, packed once at load.
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
@@ -30,13 +31,19 @@ pub(super) fn panel_width(isa: Isa) -> usize {
     }
 }
 
-/// A stored element, read as f32 from the unaligned bytes of a file.
+/// A stored element.
 trait Stored: bytemuck::Pod + Send + Sync {
+    const DTYPE: DType;
     fn widen(self) -> f32;
     fn narrow(x: f32) -> Self;
+    /// [`Self::widen`] of many.
+    fn widen_all(from: &[Self], to: &mut [f32]) {
+        to.iter_mut().zip(from).for_each(|(to, from)| *to = from.widen());
+    }
 }
 
 impl Stored for f32 {
+    const DTYPE: DType = DType::F32;
     fn widen(self) -> f32 {
         self
     }
@@ -46,6 +53,7 @@ impl Stored for f32 {
 }
 
 impl Stored for bf16 {
+    const DTYPE: DType = DType::BF16;
     fn widen(self) -> f32 {
         Element::to_f32(self)
     }
@@ -55,11 +63,30 @@ impl Stored for bf16 {
 }
 
 impl Stored for f16 {
+    const DTYPE: DType = DType::F16;
     fn widen(self) -> f32 {
         self.to_f32()
     }
     fn narrow(x: f32) -> f16 {
         f16::from_f32(x)
+    }
+    fn widen_all(from: &[Self], to: &mut [f32]) {
+        from.convert_to_f32_slice(to);
+    }
+}
+
+/// Reads the unaligned bytes of a file as elements of another type.
+fn read<S: Stored, D: Stored>(bytes: &[u8], out: &mut [D]) {
+    if S::DTYPE == D::DTYPE {
+        return bytemuck::cast_slice_mut(out).copy_from_slice(bytes);
+    }
+    const PIECE: usize = 64;
+    let (mut narrow, mut wide) = ([S::zeroed(); PIECE], [0.0; PIECE]);
+    for (out, bytes) in out.chunks_mut(PIECE).zip(bytes.chunks(PIECE * size_of::<S>())) {
+        let count = out.len();
+        bytemuck::cast_slice_mut(&mut narrow[..count]).copy_from_slice(bytes);
+        S::widen_all(&narrow[..count], &mut wide[..count]);
+        out.iter_mut().zip(&wide).for_each(|(out, wide)| *out = D::narrow(*wide));
     }
 }
 
@@ -130,21 +157,30 @@ impl Packed {
     }
 
     fn pack_panel<S: Stored, D: Stored>(&self, src: &[u8], p: usize, panel: &mut [D]) {
-        /// Channels at a time: a block of the panel that stays in the first-level cache.
+        match self.pair {
+            1 => self.pack_pairs::<S, D, 1>(src, p, panel),
+            _ => self.pack_pairs::<S, D, 2>(src, p, panel),
+        }
+    }
+
+    fn pack_pairs<S: Stored, D: Stored, const PAIR: usize>(&self, src: &[u8], p: usize, panel: &mut [D]) {
+        /// Elements at a time: few enough for what they become to stay in the first-level cache.
         const BLOCK: usize = 64;
         let size = size_of::<S>();
         let columns = self.nr.min(self.out - p * self.nr);
-        for k0 in (0..self.inp).step_by(BLOCK) {
-            let end = (k0 + BLOCK).min(self.inp);
+        let channels = (BLOCK / self.taps).max(1);
+        let padded = self.inp.next_multiple_of(PAIR);
+        let mut staged = vec![D::zeroed(); channels * self.taps];
+        for k0 in (0..self.inp).step_by(channels) {
+            let end = (k0 + channels).min(self.inp);
             for j in 0..columns {
                 let row = (p * self.nr + j) * self.inp;
-                let bytes = &src[(row + k0) * self.taps * size..(row + end) * self.taps * size];
-                let mut values = bytes.chunks_exact(size).map(bytemuck::pod_read_unaligned::<S>);
-                for k in k0..end {
-                    for tap in 0..self.taps {
-                        if let Some(value) = values.next() {
-                            panel[self.at(tap, k, j)] = D::narrow(value.widen());
-                        }
+                let staged = &mut staged[..(end - k0) * self.taps];
+                read::<S, D>(&src[(row + k0) * self.taps * size..(row + end) * self.taps * size], staged);
+                for (k, taps) in (k0..end).zip(staged.chunks_exact(self.taps)) {
+                    for (tap, value) in taps.iter().enumerate() {
+                        let row = tap * padded + k;
+                        panel[(row / PAIR * self.nr + j) * PAIR + row % PAIR] = *value;
                     }
                 }
             }
