@@ -157,7 +157,7 @@ impl Encoder {
     pub fn forward(&self, image: &Tensor) -> Tensor {
         let mut x = self.conv_in.forward(image);
         for block in &self.down_blocks {
-            x = block.forward(&x);
+            x = block.forward(x);
         }
         x = self.mid_block.forward(&x);
         self.conv_out.forward(&self.conv_norm_out.forward_silu(&x))
@@ -183,7 +183,7 @@ impl Decoder {
         let mut x = self.conv_in.forward(latents);
         x = self.mid_block.forward(&x);
         for block in &self.up_blocks {
-            x = block.forward(&x);
+            x = block.forward(x);
         }
         x = self.conv_norm_out.forward_silu(&x);
         self.conv_out.forward(&x)
@@ -218,9 +218,9 @@ impl DownEncoderBlock {
         Ok(Self { resnets, downsampler })
     }
 
-    /// x (B, H, W, C) → (B, H/2, W/2, C').
-    pub fn forward(&self, x: &Tensor) -> Tensor {
-        let x = self.resnets.iter().fold(x.clone(), |x, resnet| resnet.forward(&x, None));
+    /// x (B, H, W, C), taken so that its memory is free after the first ResNet → (B, H/2, W/2, C').
+    pub fn forward(&self, x: Tensor) -> Tensor {
+        let x = self.resnets.iter().fold(x, |x, resnet| resnet.forward(&x, None));
         match &self.downsampler {
             Some(downsampler) => downsampler.forward(&x),
             None => x,
@@ -241,9 +241,9 @@ impl UpDecoderBlock {
         Ok(Self { resnets, upsampler })
     }
 
-    /// x (B, H, W, C) → (B, 2H, 2W, C').
-    pub fn forward(&self, x: &Tensor) -> Tensor {
-        let x = self.resnets.iter().fold(x.clone(), |x, resnet| resnet.forward(&x, None));
+    /// x (B, H, W, C), taken so that its memory is free after the first ResNet → (B, 2H, 2W, C').
+    pub fn forward(&self, x: Tensor) -> Tensor {
+        let x = self.resnets.iter().fold(x, |x, resnet| resnet.forward(&x, None));
         match &self.upsampler {
             Some(upsampler) => upsampler.forward(&x),
             None => x,

@@ -63,8 +63,8 @@ impl ResnetBlock2D {
     /// x (B, H, W, I), `emb` (B, time embedding), SiLU already applied → (B, H, W, O).
     pub fn forward(&self, x: &Tensor, emb: Option<&Tensor>) -> Tensor {
         let shift = self.time_emb_proj.as_ref().zip(emb).map(|(proj, emb)| proj.forward(emb)); // (B, O)
-        let h = self.conv1.forward_fused(&self.norm1.forward_silu(x), shift.as_ref(), None);
-        let h = self.norm2.forward_silu(&h);
+        let mut h = self.conv1.forward_fused(&self.norm1.forward_silu(x), shift.as_ref(), None);
+        h = self.norm2.forward_silu(&h); // not a new `h`: the old one would stay in memory
         let shortcut = match &self.conv_shortcut {
             Some(conv) => &conv.forward(x),
             None => x,

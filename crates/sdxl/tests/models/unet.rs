@@ -112,6 +112,19 @@ fn one_timestep_for_all() {
     assert_eq!(one.to_vec(), each.to_vec());
 }
 
+/// The epsilons are diffusers', which differ by layer: too little to show in the goldens, not in flat images.
+#[test]
+fn epsilons() {
+    let config = UNetConfig { norm_eps: 1e-3, ..UNetConfig::read(&folder("unet_base")).unwrap() };
+    let unet = UNet::load(&open("unet_base", Layout::UNet, DType::F32), &config).unwrap();
+    let transformer = &unet.mid_block.attentions[0];
+    assert_eq!(transformer.norm.eps, 1e-6);
+    assert_eq!(transformer.transformer_blocks[0].norm2.eps, 1e-5);
+    assert_eq!(unet.down_blocks[0].resnets[0].norm1.eps, 1e-3);
+    assert_eq!(unet.up_blocks[0].resnets[0].norm2.eps, 1e-3);
+    assert_eq!(unet.conv_norm_out.eps, 1e-3);
+}
+
 /// The parameter of a checkpoint key, for those keys that the golden files have gradients of.
 fn param<'a>(unet: &'a mut UNet, key: &str) -> Param<'a> {
     use Param::{Tensor, Weight};

@@ -16,10 +16,10 @@ fn encode() {
     let (golden, vae) = (Golden::load("vae"), load(DType::F32));
     let image = golden.get("encode.image");
     let encoder = &vae.encoder;
-    let mut x = encoder.down_blocks[0].forward(&encoder.conv_in.forward(image));
+    let mut x = encoder.down_blocks[0].forward(encoder.conv_in.forward(image));
     assert_close("down_blocks.0", &x, golden.get("mid.encoder.down_blocks.0"), F32);
     for block in &encoder.down_blocks[1..] {
-        x = block.forward(&x);
+        x = block.forward(x);
     }
     x = encoder.mid_block.forward(&x);
     assert_close("mid_block", &x, golden.get("mid.encoder.mid_block"), F32);
@@ -50,7 +50,7 @@ fn decode() {
     assert_close("conv_in", &x, golden.get("mid.decoder.conv_in"), F32);
     let x = decoder.mid_block.forward(&x);
     assert_close("mid_block", &x, golden.get("mid.decoder.mid_block"), F32);
-    let x = decoder.up_blocks[0].forward(&x);
+    let x = decoder.up_blocks[0].forward(x);
     assert_close("up_blocks.0", &x, golden.get("mid.decoder.up_blocks.0"), F32);
     assert_close("out", &vae.decode(latents), golden.get("decode.out"), F32);
 }
@@ -66,6 +66,22 @@ fn narrow() {
     let huge = ops::scale(latents, 1e4);
     let picture = load(DType::BF16).decode(&huge.to_dtype(DType::BF16));
     assert!(picture.to_vec().iter().all(|x| x.is_finite()), "large latents stay finite");
+}
+
+/// Every norm of the VAE has diffusers' epsilon: too small to show in the goldens, not in flat pictures.
+#[test]
+fn epsilons() {
+    let vae = load(DType::F32);
+    let mid = &vae.decoder.mid_block;
+    let norms = [
+        &vae.encoder.down_blocks[0].resnets[0].norm1,
+        &vae.encoder.conv_norm_out,
+        &mid.resnets[1].norm2,
+        &mid.attention.as_ref().unwrap().group_norm,
+        &vae.decoder.up_blocks[0].resnets[0].norm1,
+        &vae.decoder.conv_norm_out,
+    ];
+    assert!(norms.iter().all(|norm| norm.eps == 1e-6));
 }
 
 /// Gradients of the encoder's input and parameters are PyTorch's.
