@@ -121,7 +121,7 @@ def main():
         for name, folder in folders.items():
             worst.append(check(a, name, folder))
     print(f"worst: {min(worst):.1f} dB (at least {a.least:g} is asked)")
-    sys.exit(min(worst) < a.least)
+    sys.exit(int(min(worst) < a.least))
 
 
 if __name__ == "__main__":

@@ -75,6 +75,13 @@ impl Stored for f16 {
     }
 }
 
+/// Writes values `stride` apart.
+fn scatter<T: Copy>(values: &[T], out: &mut [T], stride: usize) {
+    for (out, value) in out.iter_mut().step_by(stride).zip(values) {
+        *out = *value;
+    }
+}
+
 /// Reads the unaligned bytes of a file as elements of another type.
 fn read<S: Stored, D: Stored>(bytes: &[u8], out: &mut [D]) {
     if S::DTYPE == D::DTYPE {
@@ -168,21 +175,34 @@ impl Packed {
         const BLOCK: usize = 64;
         let size = size_of::<S>();
         let columns = self.nr.min(self.out - p * self.nr);
-        let channels = (BLOCK / self.taps).max(1);
-        let padded = self.inp.next_multiple_of(PAIR);
-        let mut staged = vec![D::zeroed(); channels * self.taps];
+        let channels = (BLOCK / self.taps).max(1).next_multiple_of(PAIR);
+        let mut staged = vec![0.0f32; channels * self.taps]; // room for any element, and aligned for pairs of them
         for k0 in (0..self.inp).step_by(channels) {
             let end = (k0 + channels).min(self.inp);
             for j in 0..columns {
                 let row = (p * self.nr + j) * self.inp;
+                let staged: &mut [D] = bytemuck::cast_slice_mut(&mut staged);
                 let staged = &mut staged[..(end - k0) * self.taps];
                 read::<S, D>(&src[(row + k0) * self.taps * size..(row + end) * self.taps * size], staged);
-                for (k, taps) in (k0..end).zip(staged.chunks_exact(self.taps)) {
-                    for (tap, value) in taps.iter().enumerate() {
-                        let row = tap * padded + k;
-                        panel[(row / PAIR * self.nr + j) * PAIR + row % PAIR] = *value;
-                    }
+                if self.taps > 1 || !staged.len().is_multiple_of(PAIR) {
+                    self.scatter_taps::<D, PAIR>(staged, k0, j, panel);
+                } else if PAIR == 1 {
+                    scatter(staged, &mut panel[k0 * self.nr + j..], self.nr);
+                } else {
+                    let (pairs, panel) = (bytemuck::cast_slice(staged), bytemuck::cast_slice_mut(panel));
+                    scatter::<f32>(pairs, &mut panel[k0 / PAIR * self.nr + j..], self.nr);
                 }
+            }
+        }
+    }
+
+    /// Writes column `j` of the channels from `k0` on, all their taps.
+    fn scatter_taps<D: Stored, const PAIR: usize>(&self, staged: &[D], k0: usize, j: usize, panel: &mut [D]) {
+        let padded = self.inp.next_multiple_of(PAIR);
+        for (i, taps) in staged.chunks_exact(self.taps).enumerate() {
+            for (tap, value) in taps.iter().enumerate() {
+                let row = tap * padded + k0 + i;
+                panel[(row / PAIR * self.nr + j) * PAIR + row % PAIR] = *value;
             }
         }
     }
