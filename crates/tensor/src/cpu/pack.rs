@@ -75,26 +75,27 @@ impl Stored for f16 {
     }
 }
 
-/// Writes values `stride` apart.
-fn scatter<T: Copy>(values: &[T], out: &mut [T], stride: usize) {
-    for (out, value) in out.iter_mut().step_by(stride).zip(values) {
-        *out = *value;
+/// The bytes of a file as elements of another type: where they lie, if that is possible, else in `staged`.
+fn values<'a, S: Stored, D: Stored>(bytes: &'a [u8], staged: &'a mut [f32]) -> &'a [D] {
+    if S::DTYPE == D::DTYPE
+        && let Ok(values) = bytemuck::try_cast_slice(bytes)
+    {
+        return values;
     }
-}
-
-/// Reads the unaligned bytes of a file as elements of another type.
-fn read<S: Stored, D: Stored>(bytes: &[u8], out: &mut [D]) {
+    let staged = &mut bytemuck::cast_slice_mut(staged)[..bytes.len() / size_of::<S>()];
     if S::DTYPE == D::DTYPE {
-        return bytemuck::cast_slice_mut(out).copy_from_slice(bytes);
+        bytemuck::cast_slice_mut(staged).copy_from_slice(bytes);
+        return staged;
     }
     const PIECE: usize = 64;
     let (mut narrow, mut wide) = ([S::zeroed(); PIECE], [0.0; PIECE]);
-    for (out, bytes) in out.chunks_mut(PIECE).zip(bytes.chunks(PIECE * size_of::<S>())) {
+    for (out, bytes) in staged.chunks_mut(PIECE).zip(bytes.chunks(PIECE * size_of::<S>())) {
         let count = out.len();
         bytemuck::cast_slice_mut(&mut narrow[..count]).copy_from_slice(bytes);
         S::widen_all(&narrow[..count], &mut wide[..count]);
         out.iter_mut().zip(&wide).for_each(|(out, wide)| *out = D::narrow(*wide));
     }
+    staged
 }
 
 macro_rules! with_stored {
@@ -172,7 +173,7 @@ impl Packed {
 
     fn pack_pairs<S: Stored, D: Stored, const PAIR: usize>(&self, src: &[u8], p: usize, panel: &mut [D]) {
         /// Elements at a time: few enough for what they become to stay in the first-level cache.
-        const BLOCK: usize = 64;
+        const BLOCK: usize = 256;
         let size = size_of::<S>();
         let columns = self.nr.min(self.out - p * self.nr);
         let channels = (BLOCK / self.taps).max(1).next_multiple_of(PAIR);
@@ -181,25 +182,22 @@ impl Packed {
             let end = (k0 + channels).min(self.inp);
             for j in 0..columns {
                 let row = (p * self.nr + j) * self.inp;
-                let staged: &mut [D] = bytemuck::cast_slice_mut(&mut staged);
-                let staged = &mut staged[..(end - k0) * self.taps];
-                read::<S, D>(&src[(row + k0) * self.taps * size..(row + end) * self.taps * size], staged);
-                if self.taps > 1 || !staged.len().is_multiple_of(PAIR) {
-                    self.scatter_taps::<D, PAIR>(staged, k0, j, panel);
-                } else if PAIR == 1 {
-                    scatter(staged, &mut panel[k0 * self.nr + j..], self.nr);
+                let bytes = &src[(row + k0) * self.taps * size..(row + end) * self.taps * size];
+                let values = values::<S, D>(bytes, &mut staged);
+                if self.taps > 1 || PAIR > 1 {
+                    self.scatter_taps::<D, PAIR>(values, k0, j, panel);
                 } else {
-                    let (pairs, panel) = (bytemuck::cast_slice(staged), bytemuck::cast_slice_mut(panel));
-                    scatter::<f32>(pairs, &mut panel[k0 / PAIR * self.nr + j..], self.nr);
+                    let rows = panel[k0 * self.nr..end * self.nr].chunks_exact_mut(self.nr);
+                    rows.zip(values).for_each(|(row, value)| row[j] = *value);
                 }
             }
         }
     }
 
     /// Writes column `j` of the channels from `k0` on, all their taps.
-    fn scatter_taps<D: Stored, const PAIR: usize>(&self, staged: &[D], k0: usize, j: usize, panel: &mut [D]) {
+    fn scatter_taps<D: Stored, const PAIR: usize>(&self, values: &[D], k0: usize, j: usize, panel: &mut [D]) {
         let padded = self.inp.next_multiple_of(PAIR);
-        for (i, taps) in staged.chunks_exact(self.taps).enumerate() {
+        for (i, taps) in values.chunks_exact(self.taps).enumerate() {
             for (tap, value) in taps.iter().enumerate() {
                 let row = tap * padded + k0 + i;
                 panel[(row / PAIR * self.nr + j) * PAIR + row % PAIR] = *value;
