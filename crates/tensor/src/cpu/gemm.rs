@@ -18,9 +18,9 @@ use crate::ops::Activation;
 use crate::{DType, Tensor};
 
 /// Rows of a block: a multiple of every kernel's MR.
-pub(super) const MC: usize = 96;
+pub(super) const MC: usize = 192;
 /// Columns of a block.
-const NC: usize = 256;
+const NC: usize = 128;
 /// Depth of a chunk: a panel of it is 20 KiB, and SDXL's widths are multiples of it.
 pub(super) const KC: usize = 320;
 
