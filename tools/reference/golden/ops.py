@@ -156,8 +156,8 @@ def attention():
     add("d64_sharp", 1, 64, 19, 33, scale=20.0)
     add("d80_h1", 1, 80, 21, 45)
     add("d512_single", 1, 512, 9, 9)
-    add("d64_causal", 1, 64, 37, 37)
-    add("d8_causal_77", 2, 8, 77, 77)
+    add("d64_causal", 1, 64, 37, 37, causal=True)
+    add("d8_causal_77", 2, 8, 77, 77, causal=True)
     add("d40_bias", 2, 40, 13, 29, bias=f.rand(13, 29))
     masked = torch.zeros(9, 21).masked_fill(torch.rand(9, 21, generator=f.g) < 0.4, float("-inf"))
     masked[:, 3] = 0.0  # no row is fully masked
