@@ -43,7 +43,7 @@ impl Vae {
     /// in memory.
     ///
     /// latents (1, h, w, C), divided by `scaling_factor`; `tile` is a tile's height and width in latents, a multiple
-    /// of 4     /// → (1, 8h, 8w, 3) f32. Neighbouring tiles share a quarter. A tile is normalised by itself, so that a picture
+    /// of 4 → (1, 8h, 8w, 3) f32. Neighbouring tiles share a quarter. A tile is normalised by itself, so that a picture
     /// differs a little from one decoded at once.
     pub fn decode_tiled(&self, latents: &Tensor, tile: usize) -> Tensor {
         assert_eq!(latents.dim(0), 1, "one image");
