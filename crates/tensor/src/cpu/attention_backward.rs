@@ -211,7 +211,7 @@ impl<M: Micro, T: Element> Pass<'_, M, T> {
 
 simd_fn! {
     /// p = e^(scale · score − lse), ds = p (dp − delta) scale.
-    fn softmax_gradient<E: Element>(
+    fn softmax_gradient[FMA]<E: Element>(
         scores: &[f32],
         grads: &[f32],
         lse: &[f32],
@@ -221,7 +221,7 @@ simd_fn! {
         p: &mut [E],
     ) {
         for i in 0..scores.len() {
-            let weight = math::exp(scores[i] * scale - lse[i]);
+            let weight = math::exp2::<FMA>((scores[i] * scale - lse[i]) * std::f32::consts::LOG2_E);
             p[i] = E::from_f32(weight);
             ds[i] = E::from_f32(weight * (grads[i] - delta[i]) * scale);
         }

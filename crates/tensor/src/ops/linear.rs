@@ -1,7 +1,8 @@
 //! Linear layers.
 
 use crate::cpu::gemm::{Epilogue, Gemm, fuses_geglu, gemm};
-use crate::cpu::operand::{Panels, Rows};
+use crate::cpu::operand::Rows;
+use crate::cpu::panels::Panels;
 use crate::tape::{needs, record};
 use crate::{DType, Tensor, Weight, ops};
 
