@@ -5,11 +5,12 @@ mod files;
 mod layout;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use calotype_tensor::{DType, Tensor, Weight};
+use calotype_tensor::{DType, Tensor, Weight, WeightBytes};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use safetensors::tensor::Dtype;
@@ -76,6 +77,7 @@ impl WeightsError {
 pub struct Weights {
     all: Arc<Checkpoint>,
     prefix: String,
+    used_once: bool,
 }
 
 struct Checkpoint {
@@ -115,17 +117,25 @@ impl Weights {
         };
         let tensors = layout.rename(found.tensors).into_iter().map(entry).collect();
         let all = Checkpoint { name: found.name, files: found.files, tensors, layout, store };
-        Ok(Self { all: Arc::new(all), prefix: String::new() })
+        Ok(Self { all: Arc::new(all), prefix: String::new(), used_once: false })
+    }
+
+    /// For a network that runs once or twice: its matrices are not packed, which would take longer than it saves.
+    pub fn used_once(self) -> Self {
+        Self { used_once: true, ..self }
     }
 
     /// The tensors below `name`: `w.sub("down_blocks").sub(0)`.
     pub fn sub(&self, name: impl std::fmt::Display) -> Self {
-        Self { all: self.all.clone(), prefix: format!("{}{name}.", self.prefix) }
+        Self { prefix: format!("{}{name}.", self.prefix), ..self.clone() }
     }
 
     /// Takes a tensor as f32, of exactly this shape.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, WeightsError> {
-        self.take(name, shape, |bytes, dtype| Tensor::from_vec(to_f32(bytes, dtype), shape))
+        let found = self.take(name, shape)?;
+        let tensor = Tensor::from_vec(to_f32(found.bytes.bytes(), found.dtype), shape);
+        found.bytes.release();
+        Ok(tensor)
     }
 
     /// Takes a norm's `weight` and `bias`, both (channels), as f32.
@@ -134,7 +144,7 @@ impl Weights {
         Ok((norm.tensor("weight", &[channels])?, norm.tensor("bias", &[channels])?))
     }
 
-    /// Takes a linear layer: `weight` (out, in), packed, and where it has one its `bias` (out), f32.
+    /// Takes a linear layer: `weight` (out, in), packed at first use, and where it has one its `bias` (out), f32.
     pub fn linear(
         &self,
         name: &str,
@@ -143,13 +153,17 @@ impl Weights {
         bias: bool,
     ) -> Result<(Weight, Option<Tensor>), WeightsError> {
         let layer = self.sub(name);
-        let weight = layer.take("weight", &[out, inp], |bytes, dtype| {
-            Weight::linear(bytes, dtype, out, inp, self.all.store.unwrap_or(dtype))
-        })?;
+        let Found { bytes, dtype } = layer.take("weight", &[out, inp])?;
+        let store = self.all.store.unwrap_or(dtype);
+        let weight = if self.used_once && store == dtype {
+            Weight::streamed(Box::new(bytes), dtype, out, inp)
+        } else {
+            Weight::lazy(Box::new(bytes), dtype, [out, inp, 1, 1], store)
+        };
         Ok((weight, bias.then(|| layer.tensor("bias", &[out])).transpose()?))
     }
 
-    /// Takes a convolution: `weight` (out, in, kernel, kernel), packed, and its `bias` (out), f32.
+    /// Takes a convolution: `weight` (out, in, kernel, kernel), packed at first use, and its `bias` (out), f32.
     pub fn conv(
         &self,
         name: &str,
@@ -159,9 +173,8 @@ impl Weights {
     ) -> Result<(Weight, Tensor), WeightsError> {
         let layer = self.sub(name);
         let shape = [out, inp, kernel, kernel];
-        let weight = layer.take("weight", &shape, |bytes, dtype| {
-            Weight::conv(bytes, dtype, shape, self.all.store.unwrap_or(dtype))
-        })?;
+        let Found { bytes, dtype } = layer.take("weight", &shape)?;
+        let weight = Weight::lazy(Box::new(bytes), dtype, shape, self.all.store.unwrap_or(dtype));
         Ok((weight, layer.tensor("bias", &[out])?))
     }
 
@@ -197,13 +210,8 @@ impl Weights {
         from.take_while(|(name, _)| name.starts_with(&self.prefix))
     }
 
-    /// Checks one tensor and gives its bytes to `read`; afterwards the file's pages are given back.
-    fn take<T>(
-        &self,
-        name: &str,
-        shape: &[usize],
-        read: impl FnOnce(&[u8], DType) -> T,
-    ) -> Result<T, WeightsError> {
+    /// Checks one tensor, and counts it as taken.
+    fn take(&self, name: &str, shape: &[usize]) -> Result<Found, WeightsError> {
         let key = format!("{}{name}", self.prefix);
         let Some(entry) = self.all.tensors.get(&key) else {
             return Err(WeightsError::Missing { file: self.all.name.clone(), key, expected: tuple(shape) });
@@ -224,10 +232,33 @@ impl Weights {
             Dtype::F16 => DType::F16,
             other => return Err(mismatch("f32, f16 or bf16".into(), format!("{other:?}"))),
         };
-        let value = read(&file.map[entry.at.bytes.clone()], dtype);
-        file.map.release(entry.at.bytes.clone());
         entry.taken.store(true, Ordering::Relaxed);
-        Ok(value)
+        let bytes =
+            MappedTensor { all: self.all.clone(), file: entry.at.file, range: entry.at.bytes.clone() };
+        Ok(Found { bytes, dtype })
+    }
+}
+
+/// A tensor of the right shape.
+struct Found {
+    bytes: MappedTensor,
+    dtype: DType,
+}
+
+/// A tensor's bytes in its file, which stays mapped as long as they are needed.
+struct MappedTensor {
+    all: Arc<Checkpoint>,
+    file: usize,
+    range: Range<usize>,
+}
+
+impl WeightBytes for MappedTensor {
+    fn bytes(&self) -> &[u8] {
+        &self.all.files[self.file].map[self.range.clone()]
+    }
+
+    fn release(&self) {
+        self.all.files[self.file].map.release(self.range.clone());
     }
 }
 

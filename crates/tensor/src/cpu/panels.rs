@@ -5,6 +5,7 @@ use half::{bf16, f16};
 
 use super::Buffer;
 use super::elementwise::with_element;
+use super::gemm::KC;
 use super::isa::{isa, simd_fn};
 use super::math::Element;
 use super::micro::Micro;
@@ -12,6 +13,7 @@ use super::operand::{Chunk, Window, convert_slice};
 use super::pack::Packed;
 use super::transpose::{transpose, transpose_pairs};
 use super::winograd::kernel_factors;
+use crate::weight::Rows;
 use crate::{DType, Tensor};
 
 /// The panels of B.
@@ -19,6 +21,8 @@ use crate::{DType, Tensor};
 pub(crate) enum Panels<'a> {
     /// B = Wᵀ: k runs over the weight's inputs, n over its outputs.
     Packed(&'a Packed),
+    /// B = Wᵀ, of a weight that was not packed.
+    Rows(&'a Rows),
     /// B = W: k runs over the weight's outputs, n over its inputs.
     Transposed(&'a Packed),
     /// One frequency of 3 × 3 kernels: k runs over their inputs, n over their outputs.
@@ -33,6 +37,7 @@ impl Panels<'_> {
     pub(super) fn dtype(&self) -> DType {
         match self {
             Panels::Packed(w) | Panels::Transposed(w) => w.store,
+            Panels::Rows(w) => w.dtype,
             Panels::Winograd(..) => DType::F32,
             Panels::Matrix(x) | Panels::Image(x, ..) => x.dtype(),
         }
@@ -56,6 +61,7 @@ impl Panels<'_> {
                 let len = chunk.len.next_multiple_of(w.pair) * w.nr;
                 transform_kernels(w, p, chunk.k0, *frequency, &mut scratch[..len]);
             }
+            Panels::Rows(w) => stream::<M>(w, p, chunk, scratch),
             Panels::Transposed(w) => transposed::<M>(w, p, chunk, scratch),
             Panels::Matrix(x) => with_element!(x.dtype(), T => {
                 let (x, n) = (x.elements::<T>(), x.last_dim());
@@ -122,6 +128,51 @@ fn transposed<M: Micro>(w: &Packed, p: usize, chunk: &Chunk, scratch: &mut [M::E
             let rows: &[bf16] = bytemuck::cast_slice(rows.as_slice::<M::E>());
             transpose_pairs(rows, w.nr / 2, size, bytemuck::cast_slice_mut(out), M::NR);
         }
+    }
+}
+
+/// A panel of B = Wᵀ out of the rows of W.
+fn stream<M: Micro>(w: &Rows, p: usize, chunk: &Chunk, scratch: &mut [M::E]) {
+    let first = p * M::NR;
+    let columns = M::NR.min(w.out - first);
+    let padded = chunk.len.next_multiple_of(M::PAIR);
+    if columns < M::NR || padded > chunk.len {
+        scratch[..padded * M::NR].fill(M::E::from_f32(0.0));
+    }
+    let mut staged = Buffer::uninit(columns * KC * size_of::<M::E>());
+    let staged = staged.as_mut_slice::<M::E>();
+    let size = w.dtype.size();
+    for j in 0..columns {
+        let at = ((first + j) * w.inp + chunk.k0) * size;
+        stage(&w.bytes()[at..at + chunk.len * size], w.dtype, &mut staged[j * KC..][..padded]);
+    }
+    if M::PAIR == 1 {
+        transpose(staged, KC, [columns, chunk.len], scratch, M::NR);
+    } else {
+        let (x, y) = (bytemuck::cast_slice(staged), bytemuck::cast_slice_mut(scratch));
+        transpose_pairs(x, KC / 2, [columns, padded / 2], y, M::NR);
+    }
+}
+
+/// Elements of a file, at any alignment, as E; what `out` has more is zero.
+fn stage<E: Element>(bytes: &[u8], dtype: DType, out: &mut [E]) {
+    let (out, rest) = out.split_at_mut(bytes.len() / dtype.size());
+    rest.fill(E::from_f32(0.0));
+    macro_rules! convert {
+        ($T:ty, $to_f32:expr) => {
+            for (bytes, out) in bytes.chunks_exact(size_of::<$T>()).zip(out) {
+                *out = E::from_f32($to_f32(bytemuck::pod_read_unaligned::<$T>(bytes)));
+            }
+        };
+    }
+    match (dtype, bytemuck::try_cast_slice::<_, bf16>(bytes), bytemuck::try_cast_slice::<_, f16>(bytes)) {
+        (DType::BF16, Ok(x), _) => convert_slice(isa(), x, out),
+        (DType::F16, _, Ok(x)) if E::DTYPE == DType::F32 => {
+            x.convert_to_f32_slice(bytemuck::cast_slice_mut(out));
+        }
+        (DType::F32, ..) => convert!(f32, |x| x),
+        (DType::BF16, ..) => convert!(bf16, bf16::to_f32),
+        (DType::F16, ..) => convert!(f16, f16::to_f32),
     }
 }
 

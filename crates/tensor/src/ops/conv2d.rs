@@ -53,16 +53,16 @@ pub fn conv2d(
     let [ho, wo] = window.rows;
     let epilogue = Epilogue { bias, shift, act: Activation::None, residual };
     let same = conv.stride == 1 && conv.padding == Padding::Same && w.kernel == [3, 3];
-    let y = if same && winograd::pays(x, &w.packed) {
-        winograd::conv3x3(x, &w.packed, &epilogue)
+    let y = if same && winograd::pays(x, w.packed()) {
+        winograd::conv3x3(x, w.packed(), &epilogue)
     } else {
         gemm(&Gemm {
             m: batch * ho * wo,
             n: w.out(),
             k: channels,
-            taps: w.packed.taps,
+            taps: w.taps(),
             a: rows(x, window),
-            b: Panels::Packed(&w.packed),
+            b: w.panels(),
             epilogue,
             dtype: x.dtype(),
         })
@@ -98,9 +98,9 @@ fn input_gradient(dy: &Tensor, w: &Weight, window: Window) -> Tensor {
         m: batch * height * width,
         n: w.inp(),
         k: w.out(),
-        taps: w.packed.taps,
+        taps: w.taps(),
         a: rows(dy, back),
-        b: Panels::Transposed(&w.packed),
+        b: Panels::Transposed(w.packed()),
         epilogue: Epilogue::NONE,
         dtype: dy.dtype(),
     });

@@ -56,7 +56,7 @@ pub fn linear(
         k: w.inp(),
         taps: 1,
         a: Rows::Matrix(x),
-        b: Panels::Packed(&w.packed),
+        b: w.panels(),
         epilogue: Epilogue { bias, shift: None, act, residual },
         dtype: x.dtype(),
     });
@@ -84,7 +84,7 @@ fn input_gradient(dy: &Tensor, w: &Weight) -> Tensor {
         k: w.out(),
         taps: 1,
         a: Rows::Matrix(dy),
-        b: Panels::Transposed(&w.packed),
+        b: Panels::Transposed(w.packed()),
         epilogue: Epilogue::NONE,
         dtype: dy.dtype(),
     });
