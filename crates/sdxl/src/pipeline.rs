@@ -95,12 +95,14 @@ impl Pipeline {
         let mut progress = Progress { done: 0, steps: plan.num_outputs * schedule.steps(), on_step };
         progress.report()?;
         let embeds = self.encode_prompts(plan)?;
+        tracing::info!("prompts encoded");
         progress.report()?;
         // Before the sampling, although used after it: a broken file is found at once.
         let vae = load_once(&self.vae, || self.load_vae())?;
         let unet = load_once(&self.unet, || self.load_unet())?;
         progress.report()?;
         let context = self.prepare(unet, &embeds, plan);
+        tracing::info!("denoising, {} steps", progress.steps);
         let mut latents = Vec::new();
         for i in 0..plan.num_outputs {
             latents.push(self.sample(unet, &context, &schedule, plan, plan.image_seed(i), &mut progress)?);
