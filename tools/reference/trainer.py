@@ -135,7 +135,7 @@ class Example:
 
 
 def load_set(path: Path) -> list[Example]:
-    """A safetensors file: `picture.N`, sometimes `mask.N`; its metadata's `examples` is JSON, the rest of the fields."""
+    """A safetensors file: `picture.N`, sometimes `mask.N`; the JSON `examples` of its metadata has the other fields."""
     tensors = load_file(path)
     with safe_open(path, "pt") as file:
         rows = json.loads(file.metadata()["examples"])
@@ -275,8 +275,8 @@ class Trainer:
         """-> (B, 77, both widths), pooled (B, projection)"""
         states, pooled = [], None
         for tokenizer, encoder in zip(self.tokenizers, self.encoders):
-            ids = tokenizer(captions, max_length=77, padding="max_length", truncation=True, return_tensors="pt").input_ids
-            out = encoder(ids, output_hidden_states=True)
+            ids = tokenizer(captions, max_length=77, padding="max_length", truncation=True, return_tensors="pt")
+            out = encoder(ids.input_ids, output_hidden_states=True)
             states.append(out.hidden_states[-2])
             pooled = out[0]  # kept from the second, whose first output is the projection
         return torch.cat(states, dim=-1), pooled
