@@ -21,7 +21,8 @@ pub(super) enum Undecoded {
     Unreadable(String),
 }
 
-/// A picture as sRGB: upright, transparency on white, 8 bits. Colour profiles are not applied.
+/// A picture as sRGB: upright, transparency on white, 8 bits. Colour profiles are not applied. JPEGs in CMYK are taken
+/// for inverted, as Adobe's programs write them, with or without Adobe's marker; so does Pillow.
 pub(super) fn decode(file: &[u8]) -> Result<RgbImage, Undecoded> {
     let picture = upright(file)?;
     if !picture.color().has_alpha() {
@@ -98,4 +99,100 @@ fn jpeg_is_whole(file: &[u8]) -> bool {
         }
     }
     file.get(at..).is_some_and(|picture| picture.windows(2).any(|pair| pair == [0xff, END]))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Seen {
+        size: (u32, u32),
+        rgb: Vec<[u8; 3]>,
+    }
+
+    fn golden(name: &str) -> Vec<u8> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pictures");
+        std::fs::read(folder.join(name)).expect("a golden file")
+    }
+
+    /// Protects: every format, depth, palette, transparency, inverted CMYK and orientation comes out as Pillow sees it.
+    #[test]
+    fn pictures_are_what_pillow_sees() {
+        let all: BTreeMap<String, Seen> = serde_json::from_slice(&golden("pictures.json")).expect("JSON");
+        assert!(all.len() > 30);
+        let mut wrong = Vec::new();
+        for (name, seen) in all {
+            let picture = decode(&golden(&name)).unwrap_or_else(|e| panic!("{name}: {e:?}"));
+            let (w, h) = seen.size;
+            assert_eq!(picture.dimensions(), (w, h), "{name}");
+            let at = (0..3).flat_map(|y| (0..4).map(move |x| (x * (w - 1) / 3, y * (h - 1) / 2)));
+            let off = |((x, y), expected): ((u32, u32), &[u8; 3])| {
+                let found = picture.get_pixel(x, y).0;
+                found.iter().zip(expected).map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0)
+            };
+            let worst = at.zip(&seen.rgb).map(off).max().unwrap_or(0);
+            // Decoders of lossy formats differ in how they round, and smooth colours between blocks.
+            let lossy = name.ends_with(".jpg") || name == "lossy.webp";
+            if worst > if lossy { 5 } else { 1 } {
+                wrong.push(format!("{name}: {worst}"));
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:?}");
+    }
+
+    /// Protects: a JPEG that ends early is not taken for one with a grey half, though it holds a whole thumbnail; nor is
+    /// any other file that was cut off.
+    #[test]
+    fn cut_off_files_are_unreadable() {
+        for name in
+            ["rgb.png", "progressive.jpg", "turned_6.jpg", "cmyk.jpg", "rgb.bmp", "alpha.webp", "rgb.tiff"]
+        {
+            let whole = golden(name);
+            for length in [0, 1, 10, whole.len() / 2, whole.len() * 9 / 10] {
+                let error = decode(&whole[..length]).expect_err(name);
+                assert!(
+                    matches!(&error, Undecoded::Unreadable(reason) if !reason.contains('\n')),
+                    "{error:?}"
+                );
+            }
+        }
+        let whole = golden("turned_1.jpg");
+        let mut with_thumbnail = whole[..2].to_vec();
+        with_thumbnail.extend([0xff, 0xe2]);
+        with_thumbnail.extend((whole.len() as u16 + 2).to_be_bytes());
+        with_thumbnail.extend(&whole);
+        with_thumbnail.extend(&whole[2..]);
+        assert!(decode(&with_thumbnail).is_ok());
+        with_thumbnail.truncate(with_thumbnail.len() - 20);
+        assert_eq!(decode(&with_thumbnail), Err(Undecoded::Unreadable("the file ends early".into())));
+    }
+
+    /// Protects: a header that claims more pixels than any camera has is refused before anything is allocated.
+    #[test]
+    fn a_huge_picture_is_refused_by_its_header() {
+        let mut bmp = golden("rgb.bmp");
+        bmp[18..22].copy_from_slice(&30_000u32.to_le_bytes());
+        bmp[22..26].copy_from_slice(&20_000u32.to_le_bytes());
+        assert_eq!(decode(&bmp), Err(Undecoded::TooManyPixels(30_000, 20_000)));
+    }
+
+    /// Protects: a mask is the luma of its colours, and what is transparent is left out.
+    #[test]
+    fn masks_are_grey() {
+        let luma = |mask: GrayImage| mask.get_pixel(0, 0).0[0];
+        let png = |picture: DynamicImage| {
+            let mut file = Cursor::new(Vec::new());
+            picture.write_to(&mut file, image::ImageFormat::Png).expect("a PNG");
+            luma(decode_mask(file.get_ref()).expect("a mask"))
+        };
+        assert_eq!(png(GrayImage::from_pixel(1, 1, [93].into()).into()), 93);
+        assert_eq!(png(RgbImage::from_pixel(1, 1, [0, 255, 0].into()).into()), 182);
+        assert_eq!(png(image::RgbaImage::from_pixel(1, 1, [255, 255, 255, 51].into()).into()), 51);
+    }
 }
