@@ -20,12 +20,8 @@ pub(super) fn prefix(settings: &Settings) -> Result<(), DatasetError> {
 
 /// An error unless `count` prepared pictures with masks fit into `limit` bytes.
 pub(super) fn fits(count: usize, resolution: usize, limit: u64) -> Result<(), DatasetError> {
-    let bytes = u128::from(resolution as u64).pow(2) * 4 * count as u128;
-    let side = u32::try_from(resolution).is_ok();
-    if side && bytes <= u128::from(limit) {
-        return Ok(());
-    }
-    Err(DatasetError::TooManyPictures { count, resolution, limit })
+    let bytes = [resolution, resolution, 4].iter().fold(count as u64, |n, &m| n.saturating_mul(m as u64));
+    if bytes <= limit { Ok(()) } else { Err(DatasetError::TooManyPictures { count, resolution, limit }) }
 }
 
 /// An error where no caption has the token; warnings where some have not, and of captions too long for CLIP.

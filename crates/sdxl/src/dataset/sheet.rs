@@ -13,6 +13,8 @@ use crate::config::shorten;
 const THUMBNAIL: u32 = 192;
 const MARGIN: u32 = 32;
 const GAP: u32 = 24;
+/// Between a caption and what stands above it.
+const SMALL_GAP: u32 = 4;
 /// From one line of text to the next.
 const LINE: u32 = 15;
 const CAPTION_LINES: usize = 5;
@@ -51,13 +53,15 @@ impl Dataset {
             .take(MAX_PICTURES)
             .map(|example| Cell { example, caption: wrap(&example.caption, characters, CAPTION_LINES) })
             .collect();
-        let columns = cells.len().clamp(*COLUMNS.start(), *COLUMNS.end());
+        // As few rows as there can be, all about as long.
+        let rows = cells.len().div_ceil(*COLUMNS.end()).max(1);
+        let columns = cells.len().div_ceil(rows).max(*COLUMNS.start());
         let width = 2 * MARGIN + columns as u32 * (THUMBNAIL + GAP) - GAP;
         let warnings = self.warning_lines(characters_across(width));
-        let rows: u32 = cells.chunks(columns).map(row_height).sum();
+        let body: u32 = cells.chunks(columns).map(row_height).sum();
         let footer = if warnings.is_empty() { 0 } else { (warnings.len() as u32 + 1) * LINE + GAP };
         let top = MARGIN + 2 * LINE + LINE + GAP;
-        let mut sheet = RgbImage::from_pixel(width, top + rows + footer + MARGIN - GAP, Rgb(PAPER));
+        let mut sheet = RgbImage::from_pixel(width, top + body + footer + MARGIN - GAP, Rgb(PAPER));
 
         self.draw_header(&mut sheet, cells.len());
         let mut y = top;
@@ -90,6 +94,7 @@ impl Dataset {
         y += LINE;
         let mask = if example.mask.is_some() { ", mask" } else { "" };
         draw(sheet, (x, y), &cut(&format!("{}{mask}", size(example)), width), DETAIL);
+        y += SMALL_GAP;
         for line in &cell.caption {
             y += LINE;
             self.draw_caption(sheet, (x, y), line);
@@ -128,7 +133,7 @@ impl Dataset {
 /// A row's height, with the gap below it.
 fn row_height(row: &[Cell]) -> u32 {
     let lines = row.iter().map(|cell| cell.caption.len() as u32).max().unwrap_or(0);
-    THUMBNAIL + GAP / 3 + (2 + lines) * LINE + GAP
+    THUMBNAIL + GAP / 3 + (2 + lines) * LINE + SMALL_GAP + GAP
 }
 
 /// How many characters fit into `width` pixels.

@@ -110,3 +110,40 @@ pub(super) fn cut(text: &str, width: usize) -> String {
     let kept: String = text.chars().take(width.saturating_sub(1)).collect();
     format!("{}…", kept.trim_end_matches([' ', '…']))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Protects: text is broken between words, long words are broken too, and what does not fit says so; no width and no
+    /// number of lines panics.
+    #[test]
+    fn text_is_wrapped() {
+        assert_eq!(wrap("a bb ccc dddd", 6, 9), ["a bb", "ccc", "dddd"]);
+        assert_eq!(wrap("a bb ccc dddd", 6, 2), ["a bb", "ccc…"]);
+        assert_eq!(wrap("abcdefgh ij", 3, 9), ["abc", "def", "gh", "ij"]);
+        assert_eq!(wrap("猫猫猫 é", 2, 1), ["猫…"]);
+        assert_eq!(wrap("", 6, 9), [""]);
+        for (width, lines) in [(0, 0), (0, 1), (1, 1), (1, 0)] {
+            assert!(wrap("two words", width, lines).len() <= lines);
+        }
+        assert_eq!((cut("abc", 3), cut("abcd", 3)), ("abc".into(), "ab…".into()));
+    }
+
+    /// Protects: every alphabet of the fonts is drawn as itself, and what is in none as a box; nothing is drawn outside.
+    #[test]
+    fn characters_are_drawn() {
+        let style = Style { colour: [0; 3], bold: false, scale: 1 };
+        let drawn = |text: &str| {
+            let mut picture = RgbImage::from_pixel(GLYPH.0, GLYPH.1, Rgb([255; 3]));
+            draw(&mut picture, (0, 0), text, style);
+            picture.into_raw()
+        };
+        let glyphs: Vec<_> = ["a", "é", "ő", "ж", "λ", "?", "猫", " "].map(drawn).into();
+        for (i, glyph) in glyphs.iter().enumerate() {
+            assert!(!glyphs[..i].contains(glyph), "{i}");
+        }
+        assert_eq!(drawn("猫"), drawn("🐈"));
+        assert_eq!(drawn("ab"), drawn("a"), "cut off at the edge");
+    }
+}
