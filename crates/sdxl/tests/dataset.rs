@@ -243,12 +243,13 @@ fn an_entry_given_twice_is_refused() {
 /// Protects: a set without a picture is an error, and says what kept those that looked like one out.
 #[test]
 fn a_set_needs_a_picture() {
-    assert_eq!(error(&[("notes.txt", b"hello".to_vec())]), "no picture in the set");
+    assert_eq!(error(&[("notes.txt", b"hello".to_vec())]), "input_images: no picture in the set");
     assert!(
-        error(&[("a.png", b"hello".to_vec())]).starts_with("no picture in the set: a.png cannot be read: ")
+        error(&[("a.png", b"hello".to_vec())])
+            .starts_with("input_images: no picture in the set: a.png cannot be read: ")
     );
-    assert_eq!(one_line(open_bytes(&zip(&[]), &SETTINGS)), "no picture in the set");
-    assert_eq!(one_line(open(Temp::new().path(), &SETTINGS)), "no picture in the set");
+    assert_eq!(one_line(open_bytes(&zip(&[]), &SETTINGS)), "input_images: no picture in the set");
+    assert_eq!(one_line(open(Temp::new().path(), &SETTINGS)), "input_images: no picture in the set");
 }
 
 /// Protects: no byte of an archive, wherever it is changed or cut, makes anything but a set or a one-line error.
@@ -348,6 +349,16 @@ fn equal_base_names_need_paths() {
     assert_eq!(error(&twice), "captions.csv: line 4: b\\a.png was given in line 3 already");
 }
 
+/// Protects: a CSV in a folder may give paths from the set's beginning, or from beside itself.
+#[test]
+fn paths_in_a_nested_csv() {
+    let files = |csv: &str| {
+        [("x/a.png", picture(20, 20, 1)), ("y/a.png", picture(20, 20, 2)), ("x/captions.csv", csv.into())]
+    };
+    assert_eq!(captions(&set(&files("file_name,text\nx/a.png,x TOK\ny/a.png,y TOK\n"))), ["x TOK", "y TOK"]);
+    assert_eq!(captions(&set(&files("file_name,text\na.png,x TOK\n./y/a.png,y TOK\n"))), ["x TOK", "y TOK"]);
+}
+
 /// Protects: a CSV that does not fit its pictures is an error that names the file and line.
 #[test]
 fn a_wrong_csv_is_refused() {
@@ -414,7 +425,7 @@ fn the_token_must_be_there() {
             ("b.txt", b.as_bytes().to_vec()),
         ]
     };
-    let none = "TOK is in no caption: expected the token_string in at least one, as a word of its own";
+    let none = "input_images: expected a caption with the token_string TOK as a word of its own, found none";
     assert_eq!(error(&files("a photo", "in TOKYO, a token")), none);
     assert_eq!(set(&files("a tok", "in TOKYO")).warnings, ["TOK is not in the caption of b.png"]);
     for prefix in ["", "a photo of TOKYO, ", "a photo, "] {
@@ -504,8 +515,22 @@ fn too_many_for_the_resolution() {
     let files = [("a.png", picture(20, 20, 1))];
     for resolution in [1 << 16, usize::MAX] {
         let text = one_line(open_files(&files, &Settings { resolution, ..SETTINGS }));
-        assert!(text.contains("take more than 8 GiB: train on fewer"), "{text}");
+        assert!(text.contains("take more than 8 GiB: use fewer"), "{text}");
     }
+}
+
+/// Protects: a real set, with brackets and spaces in names and the CSV's columns the other way round, opens as it is.
+#[test]
+fn a_real_set() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/monster");
+    if !path.exists() {
+        eprintln!("skipped: no ../shared/data");
+        return;
+    }
+    let set = open(&path, &SETTINGS).unwrap();
+    assert_eq!((set.examples.len(), set.warnings.len()), (5, 0));
+    assert_eq!(set.examples[0].name, "monstertoy (1).jpg");
+    assert_eq!(set.examples[0].caption, "a TOK on a windowsill");
 }
 
 /// Protects: the report has a line for each picture and each warning.

@@ -6,6 +6,7 @@ use super::archive::Entry;
 use super::error::list;
 use super::kind::stem;
 use super::{DatasetError, table};
+use crate::config::shorten;
 
 /// The files that captions come from.
 #[derive(Default)]
@@ -30,23 +31,28 @@ pub(super) fn assign(
             let unused: Vec<&str> =
                 sidecars_of(sources, pictures).flatten().map(|text| text.name.as_str()).collect();
             if !unused.is_empty() {
-                warnings.push(format!("not used, since there is {}: {}", table.name, list(&unused)));
+                warnings.push(format!(
+                    "not used, since there is {}: {}",
+                    shorten(&table.name),
+                    list(&unused)
+                ));
             }
             table::captions(table, pictures)?
         }
         [first, second, ..] => {
-            let problem = format!("expected one CSV of captions, found {} as well", second.name);
+            let problem = format!("expected one CSV of captions, found {} as well", shorten(&second.name));
             return Err(DatasetError::caption(&first.name, problem));
         }
     };
-    let alone = prefix.trim().trim_end_matches([',', ' ']);
+    // Without the comma that would go on to the rest of the caption.
+    let alone = one_line(prefix).trim_end_matches([',', ' ']).to_owned();
     let empty: Vec<usize> = (0..captions.len()).filter(|&i| captions[i].is_empty()).collect();
     if !empty.is_empty() && empty.len() < captions.len() {
         let names: Vec<&str> = empty.iter().map(|&i| pictures[i]).collect();
         warnings.push(format!("no caption for {}: \"{alone}\" is used", list(&names)));
     }
     for i in empty {
-        captions[i] = one_line(alone);
+        captions[i].clone_from(&alone);
     }
     Ok(captions)
 }

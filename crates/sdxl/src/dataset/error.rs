@@ -22,7 +22,7 @@ pub enum DatasetError {
         problem: String,
     },
     /// The archive unpacks to more than is allowed.
-    #[error("the set unpacks to more than {}", bytes(*limit))]
+    #[error("input_images: expected at most {} when unpacked, found more", bytes(*limit))]
     TooBig {
         /// The most that may be unpacked, in bytes.
         limit: u64,
@@ -40,7 +40,10 @@ pub enum DatasetError {
         limit: u64,
     },
     /// More pictures than fit into memory at the training's resolution.
-    #[error("{count} pictures of {resolution} × {resolution} take more than {}: train on fewer", bytes(*limit))]
+    #[error(
+        "input_images: {count} pictures of {resolution} × {resolution} take more than {}: use fewer",
+        bytes(*limit)
+    )]
     TooManyPictures {
         /// The pictures of the set.
         count: usize,
@@ -50,7 +53,7 @@ pub enum DatasetError {
         limit: u64,
     },
     /// No picture is left to learn from.
-    #[error("no picture in the set{}", reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default())]
+    #[error("input_images: no picture in the set{}", reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default())]
     NoPicture {
         /// Why the pictures that there are cannot be used.
         reason: Option<String>,
@@ -72,7 +75,9 @@ pub enum DatasetError {
         problem: String,
     },
     /// No caption names what is to be learnt.
-    #[error("{token} is in no caption: expected the token_string in at least one, as a word of its own")]
+    #[error(
+        "input_images: expected a caption with the token_string {token} as a word of its own, found none"
+    )]
     NoToken {
         /// The token.
         token: String,

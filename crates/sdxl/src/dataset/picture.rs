@@ -9,7 +9,7 @@ use crate::config::shorten;
 
 /// The most pixels of a picture: a little more than the largest cameras take.
 pub(super) const MAX_PIXELS: u64 = 200_000_000;
-/// The most that a decoder may allocate: twice a picture of that size with four channels of 16 bits would be 3 GB.
+/// The most that a decoder may allocate: nearly twice such a picture in four channels of 16 bits.
 const MAX_ALLOC: u64 = 3 << 30;
 
 /// Why a picture was not decoded.
@@ -58,7 +58,9 @@ fn over(colour: u8, ground: u8, alpha: u8) -> u8 {
 fn upright(file: &[u8]) -> Result<DynamicImage, Undecoded> {
     let unreadable = |e: image::ImageError| Undecoded::Unreadable(shorten(&e.to_string()));
     let mut reader = ImageReader::new(Cursor::new(file));
-    reader.no_limits();
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(MAX_ALLOC);
+    reader.limits(limits);
     let reader = reader.with_guessed_format().map_err(|e| unreadable(e.into()))?;
     let mut decoder = reader.into_decoder().map_err(unreadable)?;
     let (width, height) = decoder.dimensions();
@@ -71,9 +73,6 @@ fn upright(file: &[u8]) -> Result<DynamicImage, Undecoded> {
     if !jpeg_is_whole(file) {
         return Err(Undecoded::Unreadable("the file ends early".into()));
     }
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(MAX_ALLOC);
-    decoder.set_limits(limits).map_err(unreadable)?;
     // A broken EXIF says nothing about the picture.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut picture = DynamicImage::from_decoder(decoder).map_err(unreadable)?;

@@ -188,14 +188,14 @@ mod tests {
         for archive in [zip(&files), tar(&files), gz(&tar(&files))] {
             assert_eq!(
                 read_bytes(&archive, 3 << 19).expect_err("too big"),
-                "the set unpacks to more than 1572864 bytes"
+                "input_images: expected at most 1572864 bytes when unpacked, found more"
             );
             assert_eq!(read_bytes(&archive, 3 << 20).expect("enough").len(), 2);
         }
         assert!(read_bytes(&lying, 3 << 19).is_err());
         // Of a compressed tar, what is skipped is unpacked too.
         let skipped = gz(&tar(&[("a.mp4", &zeros), ("b.png", b"")]));
-        assert!(read_bytes(&skipped, 1 << 19).expect_err("too big").contains("unpacks to more"));
+        assert!(read_bytes(&skipped, 1 << 19).expect_err("too big").contains("when unpacked, found more"));
     }
 
     /// Protects: an archive that is cut off is an error at every length: never a panic, never fewer files.
