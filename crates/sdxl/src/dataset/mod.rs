@@ -1,11 +1,11 @@
 //! The training set: an archive or a folder of pictures → square pictures with captions, and what to know about them.
 //!
 //! ```text
-//! archive/   .zip, .tar, .tar.gz or folder → files in memory, none that escapes, none too big
-//! kind.rs    what a file is for, by its name
-//! captions.rs, table.rs   .txt beside the picture, or a CSV of all
+//! archive/                          .zip, .tar, .tar.gz or folder → files in memory, none that escapes, none too big
+//! kind.rs, files.rs                 what each file is for, by its name
+//! captions.rs, table.rs             .txt beside the picture, or a CSV of all
 //! picture.rs, crop.rs, prepare.rs   decode upright, on white → the square to learn from → resized
-//! check.rs   what a user should know before training: no token, long captions, duplicates
+//! token.rs, check.rs                the token in captions; what a user should know before training
 //! report.rs, sheet.rs, text.rs      the set as text, and as a picture
 //! ```
 //!
