@@ -1,6 +1,7 @@
 //! SDXL: networks, samplers, pipeline. No HTTP, no async.
 
 pub mod config;
+pub mod dataset;
 pub mod error;
 pub mod models;
 pub mod nn;
