@@ -45,6 +45,12 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A training that went wrong: nothing of this step was kept.
+    #[error("step {step}: the loss or its gradient is not a number (try a lower learning rate)")]
+    Diverged {
+        /// Counted from 1.
+        step: usize,
+    },
     /// The caller stopped the run.
     #[error("interrupted")]
     Interrupted,
@@ -65,7 +71,7 @@ impl Error {
             | Self::Tokenizer(_)
             | Self::Schedule(_)
             | Self::Dataset(_) => 2,
-            Self::Io { .. } | Self::NotFinite => 1,
+            Self::Io { .. } | Self::NotFinite | Self::Diverged { .. } => 1,
             Self::Interrupted => 130,
         }
     }

@@ -15,6 +15,8 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use safetensors::tensor::Dtype;
 
+use crate::adapters::LoraLayers;
+use crate::nn::Lora;
 use files::{Located, MappedFile};
 pub use layout::Layout;
 
@@ -78,6 +80,16 @@ pub struct Weights {
     all: Arc<Checkpoint>,
     prefix: String,
     used_once: bool,
+    training: Training,
+}
+
+/// How a network is loaded that is to be trained.
+#[derive(Clone, Default)]
+pub struct Training {
+    /// Takes the layers beside which low-rank matrices train.
+    pub lora: Option<Arc<LoraLayers>>,
+    /// Whether blocks compute their insides again on the way back, rather than keep them.
+    pub recompute: bool,
 }
 
 struct Checkpoint {
@@ -117,12 +129,27 @@ impl Weights {
         };
         let tensors = layout.rename(found.tensors).into_iter().map(entry).collect();
         let all = Checkpoint { name: found.name, files: found.files, tensors, layout, store };
-        Ok(Self { all: Arc::new(all), prefix: String::new(), used_once: false })
+        Ok(Self { all: Arc::new(all), prefix: String::new(), used_once: false, training: Training::default() })
     }
 
     /// For a network that runs once or twice: its matrices are not packed, which would take longer than it saves.
     pub fn used_once(self) -> Self {
         Self { used_once: true, ..self }
+    }
+
+    /// For a network that is to be trained.
+    pub fn for_training(self, training: Training) -> Self {
+        Self { training, ..self }
+    }
+
+    /// Whether blocks compute their insides again on the way back.
+    pub(crate) fn recompute(&self) -> bool {
+        self.training.recompute
+    }
+
+    /// The low-rank matrices that train beside a linear layer, where there are any.
+    pub(crate) fn lora(&self, name: &str, out: usize, inp: usize) -> Option<Lora> {
+        self.training.lora.as_ref()?.beside(format!("{}{name}", self.prefix), out, inp)
     }
 
     /// The tensors below `name`: `w.sub("down_blocks").sub(0)`.
@@ -155,7 +182,7 @@ impl Weights {
         let layer = self.sub(name);
         let Found { bytes, dtype } = layer.take("weight", &[out, inp])?;
         let store = self.all.store.unwrap_or(dtype);
-        let weight = if self.used_once && store == dtype {
+        let weight = if self.used_once && store == dtype && self.training.lora.is_none() {
             Weight::streamed(Box::new(bytes), dtype, out, inp)
         } else {
             Weight::lazy(Box::new(bytes), dtype, [out, inp, 1, 1], store)

@@ -3,6 +3,7 @@
 use calotype_tensor::ops::{self, Activation};
 use calotype_tensor::{Tensor, Weight};
 
+use super::Lora;
 use crate::weights::{Weights, WeightsError};
 
 /// x Wᵀ + b.
@@ -12,13 +13,15 @@ pub struct Linear {
     pub weight: Weight,
     /// (out).
     pub bias: Option<Tensor>,
+    /// What is trained beside it.
+    pub lora: Option<Lora>,
 }
 
 impl Linear {
     /// Loads `name.weight` (out, in) and `name.bias` (out).
     pub fn load(weights: &Weights, name: &str, input: usize, output: usize) -> Result<Self, WeightsError> {
         let (weight, bias) = weights.linear(name, output, input, true)?;
-        Ok(Self { weight, bias })
+        Ok(Self { weight, bias, lora: weights.lora(name, output, input) })
     }
 
     /// Loads a layer that has no bias.
@@ -29,7 +32,7 @@ impl Linear {
         output: usize,
     ) -> Result<Self, WeightsError> {
         let (weight, bias) = weights.linear(name, output, input, false)?;
-        Ok(Self { weight, bias })
+        Ok(Self { weight, bias, lora: weights.lora(name, output, input) })
     }
 
     /// Loads a layer that the checkpoint has as a 1×1 convolution: over channels-last pixels the same.
@@ -40,7 +43,7 @@ impl Linear {
         output: usize,
     ) -> Result<Self, WeightsError> {
         let (weight, bias) = weights.conv(name, output, input, 1)?;
-        Ok(Self { weight, bias: Some(bias) })
+        Ok(Self { weight, bias: Some(bias), lora: None })
     }
 
     /// x (.., in) → (.., out).
@@ -50,6 +53,11 @@ impl Linear {
 
     /// act(x Wᵀ + b) + residual, in one go. x (.., in) → (.., out), or (.., out / 2) for [`Activation::Geglu`].
     pub fn forward_fused(&self, x: &Tensor, act: Activation, residual: Option<&Tensor>) -> Tensor {
-        ops::linear(x, &self.weight, self.bias.as_ref(), act, residual)
+        let y = ops::linear(x, &self.weight, self.bias.as_ref(), act, residual);
+        match &self.lora {
+            // After an activation it would have to come between: such layers have none.
+            Some(lora) if act == Activation::None => lora.add_to(&y, x),
+            _ => y,
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The residual block of the UNet and of the VAE.
 
-use calotype_tensor::Tensor;
+use calotype_tensor::{Tensor, checkpoint};
 
 use super::{Conv2d, GroupNorm, Linear};
 use crate::weights::{Weights, WeightsError};
@@ -20,6 +20,8 @@ pub struct ResnetBlock2D {
     pub conv2: Conv2d,
     /// 1×1, I → O; where I and O differ.
     pub conv_shortcut: Option<Conv2d>,
+    /// Whether training computes its insides again on the way back, rather than keep them.
+    pub recompute: bool,
 }
 
 /// The sizes that the residual blocks of a network share.
@@ -57,11 +59,21 @@ impl ResnetBlock2D {
             norm2: norm("norm2", output)?,
             conv2: Conv2d::load(weights, "conv2", output, output, 3)?,
             conv_shortcut,
+            recompute: weights.recompute(),
         })
     }
 
     /// x (B, H, W, I), `emb` (B, time embedding), SiLU already applied → (B, H, W, O).
     pub fn forward(&self, x: &Tensor, emb: Option<&Tensor>) -> Tensor {
+        if !self.recompute {
+            return self.run(x, emb);
+        }
+        let block = self.clone();
+        let inputs: Vec<Tensor> = [Some(x), emb].into_iter().flatten().cloned().collect();
+        checkpoint(move |t| block.run(&t[0], t.get(1)), &inputs)
+    }
+
+    fn run(&self, x: &Tensor, emb: Option<&Tensor>) -> Tensor {
         let shift = self.time_emb_proj.as_ref().zip(emb).map(|(proj, emb)| proj.forward(emb)); // (B, O)
         let mut h = self.conv1.forward_fused(&self.norm1.forward_silu(x), shift.as_ref(), None);
         h = self.norm2.forward_silu(&h); // not a new `h`: the old one would stay in memory

@@ -1,7 +1,7 @@
 //! The UNet's transformer.
 
-use calotype_tensor::Tensor;
 use calotype_tensor::ops::Activation;
+use calotype_tensor::{Tensor, checkpoint};
 
 use super::{Attention, GroupNorm, KeyValue, LayerNorm, Linear};
 use crate::weights::{Weights, WeightsError};
@@ -52,6 +52,8 @@ pub struct BasicTransformerBlock {
     pub norm3: LayerNorm,
     /// Feed-forward.
     pub ff: FeedForward,
+    /// Whether training computes its insides again on the way back, rather than keep them.
+    pub recompute: bool,
 }
 
 impl BasicTransformerBlock {
@@ -66,11 +68,21 @@ impl BasicTransformerBlock {
             attn2: Attention::load(&weights.sub("attn2"), channels, Some(cross_attention_dim), heads)?,
             norm3: norm("norm3")?,
             ff: FeedForward::load(&weights.sub("ff"), channels)?,
+            recompute: weights.recompute(),
         })
     }
 
     /// x (B, T, C); `text` holds attn2's keys and values → (B, T, C).
     pub fn forward(&self, x: &Tensor, text: &KeyValue) -> Tensor {
+        if !self.recompute {
+            return self.run(x, text);
+        }
+        let block = self.clone();
+        let run = move |t: &[Tensor]| block.run(&t[0], &KeyValue { k: t[1].clone(), v: t[2].clone() });
+        checkpoint(run, &[x.clone(), text.k.clone(), text.v.clone()])
+    }
+
+    fn run(&self, x: &Tensor, text: &KeyValue) -> Tensor {
         let x = self.attn1.forward_self(&self.norm1.forward(x), x);
         let x = self.attn2.forward(&self.norm2.forward(&x), text, &x);
         self.ff.forward(&self.norm3.forward(&x), &x)

@@ -12,8 +12,10 @@ pub mod schema;
 #[cfg(test)]
 mod tests;
 mod train;
+mod train_plan;
 
 pub use error::{InputError, Problem};
 pub use predict::{PredictInput, PredictPlan, Refine, SIZE_MULTIPLE, unavailable};
 pub use scheduler::Scheduler;
 pub use train::{FileType, LrScheduler, TrainInput};
+pub use train_plan::{Method, TrainOptions, TrainPlan};
