@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::adapters::AdapterError;
 use crate::config::ConfigError;
 use crate::samplers::ScheduleError;
 use crate::tokenizer::TokenizerError;
@@ -24,6 +25,9 @@ pub enum Error {
     /// A checkpoint file or one of its tensors.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// A file of trained weights, or one that does not fit the model.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
     /// A tokenizer's files, or a prompt that its model cannot take.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -58,6 +62,7 @@ impl Error {
             Self::BadInput { .. }
             | Self::Config(_)
             | Self::Weights(_)
+            | Self::Adapter(_)
             | Self::Tokenizer(_)
             | Self::Schedule(_) => 2,
             Self::Io { .. } | Self::NotFinite => 1,

@@ -14,6 +14,8 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use safetensors::tensor::Dtype;
 
+use crate::adapters::Patch;
+pub(crate) use files::Header;
 use files::{Located, MappedFile};
 pub use layout::Layout;
 
@@ -76,6 +78,7 @@ impl WeightsError {
 pub struct Weights {
     all: Arc<Checkpoint>,
     prefix: String,
+    patch: Arc<Patch>,
 }
 
 struct Checkpoint {
@@ -115,12 +118,22 @@ impl Weights {
         };
         let tensors = layout.rename(found.tensors).into_iter().map(entry).collect();
         let all = Checkpoint { name: found.name, files: found.files, tensors, layout, store };
-        Ok(Self { all: Arc::new(all), prefix: String::new() })
+        Ok(Self { all: Arc::new(all), prefix: String::new(), patch: Arc::default() })
+    }
+
+    /// The same tensors, with a request's trained weights merged in as they are taken.
+    pub fn patched(self, patch: Arc<Patch>) -> Self {
+        Self { patch, ..self }
+    }
+
+    /// Every tensor's key and shape.
+    pub fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.below().map(|(name, entry)| (name.as_str(), entry.shape.as_slice()))
     }
 
     /// The tensors below `name`: `w.sub("down_blocks").sub(0)`.
     pub fn sub(&self, name: impl std::fmt::Display) -> Self {
-        Self { all: self.all.clone(), prefix: format!("{}{name}.", self.prefix) }
+        Self { prefix: format!("{}{name}.", self.prefix), ..self.clone() }
     }
 
     /// Takes a tensor as f32, of exactly this shape.
@@ -218,21 +231,29 @@ impl Weights {
         if entry.shape != shape {
             return Err(mismatch(tuple(shape), tuple(&entry.shape)));
         }
-        let dtype = match entry.at.dtype {
-            Dtype::F32 => DType::F32,
-            Dtype::BF16 => DType::BF16,
-            Dtype::F16 => DType::F16,
-            other => return Err(mismatch("f32, f16 or bf16".into(), format!("{other:?}"))),
+        let Some(dtype) = element_type(entry.at.dtype) else {
+            return Err(mismatch("f32, f16 or bf16".into(), format!("{:?}", entry.at.dtype)));
         };
-        let value = read(&file.map[entry.at.bytes.clone()], dtype);
+        let (bytes, dtype) = self.patch.apply(&key, &file.map[entry.at.bytes.clone()], dtype);
+        let value = read(&bytes, dtype);
         file.map.release(entry.at.bytes.clone());
         entry.taken.store(true, Ordering::Relaxed);
         Ok(value)
     }
 }
 
+/// The element types that weights come in.
+pub(crate) fn element_type(dtype: Dtype) -> Option<DType> {
+    match dtype {
+        Dtype::F32 => Some(DType::F32),
+        Dtype::BF16 => Some(DType::BF16),
+        Dtype::F16 => Some(DType::F16),
+        _ => None,
+    }
+}
+
 /// A shape as Python writes it: `(640, 640)`, `(640,)`.
-fn tuple(shape: &[usize]) -> String {
+pub(crate) fn tuple(shape: &[usize]) -> String {
     match shape {
         [one] => format!("({one},)"),
         many => format!("({})", many.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")),
@@ -240,7 +261,7 @@ fn tuple(shape: &[usize]) -> String {
 }
 
 /// Little-endian bytes of a file, at any alignment, as f32.
-fn to_f32(bytes: &[u8], dtype: DType) -> Vec<f32> {
+pub(crate) fn to_f32(bytes: &[u8], dtype: DType) -> Vec<f32> {
     let mut out = vec![0.0; bytes.len() / dtype.size()];
     if dtype == DType::F32 {
         for (o, b) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {

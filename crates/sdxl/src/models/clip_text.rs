@@ -166,7 +166,23 @@ impl ClipTextModel {
         Ok(model)
     }
 
-    /// Encodes B prompts of T token ids each. T is at most `max_position_embeddings`, ids are below `vocab_size`.
+    /// Gives the tokens `ids` the embeddings `rows` (ids, C): behind the table, or in the place of rows that it has.
+    /// As transformers' `resize_token_embeddings`, and then setting the rows.
+    pub fn set_embeddings(&mut self, ids: &[u32], rows: &Tensor) {
+        let table = &self.embeddings.token_embedding;
+        let size = ids.iter().map(|&id| id as usize + 1).fold(table.dim(0), usize::max);
+        let rows = rows.to_dtype(table.dtype());
+        let both = ops::cat_batch(&[table, &rows]); // (V + ids, C)
+        let source = |id: u32| match ids.iter().position(|&new| new == id) {
+            Some(row) => (table.dim(0) + row) as u32,
+            None => id,
+        };
+        let order: Vec<u32> = (0..size as u32).map(source).collect();
+        self.embeddings.token_embedding = ops::embedding(&both, &order);
+    }
+
+    /// Encodes B prompts of T token ids each. T is at most `max_position_embeddings`, ids are below `vocab_size`, or
+    /// given an embedding by [`Self::set_embeddings`].
     pub fn forward(&self, prompts: &[Vec<u32>]) -> ClipTextOutput {
         let mut x = self.embed(prompts);
         let mut penultimate = x.clone();

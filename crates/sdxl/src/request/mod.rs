@@ -14,6 +14,6 @@ mod tests;
 mod train;
 
 pub use error::{InputError, Problem};
-pub use predict::{PredictInput, PredictPlan, Refine, SIZE_MULTIPLE, unavailable};
+pub use predict::{PredictInput, PredictPlan, Refine, SIZE_MULTIPLE, command_line, unavailable};
 pub use scheduler::Scheduler;
 pub use train::{FileType, LrScheduler, TrainInput};
