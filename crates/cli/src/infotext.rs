@@ -96,7 +96,8 @@ mod tests {
                 env!("CARGO_PKG_VERSION")
             )
         );
-        let trained = json!({"prompt": "a TOK", "replicate_weights": "a/my.tar,b.safetensors", "lora_scale": 0.5});
+        let trained =
+            json!({"prompt": "a TOK", "replicate_weights": "a/my.tar,b.safetensors", "lora_scale": 0.5});
         let trained = automatic1111(&plan(trained), 1, &maker());
         assert!(trained.starts_with("a TOK <lora:my:0.5> <lora:b:0.5>\nSteps: 50, "), "{trained}");
         let bare = automatic1111(&plan(json!({"prompt": "a cat", "seed": 1})), 1, &maker());

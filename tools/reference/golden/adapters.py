@@ -47,7 +47,7 @@ def random_lora(model, layers, rank, seed):
     """PEFT's state dict of a random LoRA: {path}.lora_A.weight (rank, in), {path}.lora_B.weight (out, rank)."""
     model.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=layers))
     state, g = get_peft_model_state_dict(model), gen(seed)
-    return {k: 1.5 * torch.randn(v.shape, generator=g) * v.shape[1] ** -0.5 for k, v in sorted(state.items())}
+    return {k: 0.8 * torch.randn(v.shape, generator=g) * v.shape[1] ** -0.5 for k, v in sorted(state.items())}
 
 
 def random_embeddings(pipe, seed):
@@ -101,7 +101,8 @@ def write_kohya():
                 kohya = "text_model_" + kohya
             tensors[f"{prefix}{kohya}.lora_down.weight"] = state[f"{name}.lora_A.weight"]
             tensors[f"{prefix}{kohya}.lora_up.weight"] = state[f"{name}.lora_B.weight"]
-            tensors[f"{prefix}{kohya}.alpha"] = torch.tensor(2.0 + i % 2)
+            # One alpha for the whole UNet: diffusers 0.42 gives attention layers the commonest, whatever theirs is.
+            tensors[f"{prefix}{kohya}.alpha"] = torch.tensor(3.0 if "unet" in prefix else 2.0 + i % 2)
     for key, rows in zip(("clip_l", "clip_g"), random_embeddings(pipe, 14)):
         tensors[f"bundle_emb.TOK.{key}"] = rows
     save(OUT / "kohya.safetensors", tensors, {"ss_network_module": "networks.lora", "ss_network_dim": "4"})
@@ -169,7 +170,7 @@ def picture(request):
     if name := request.get("replicate_weights"):
         load(pipe, name, request["lora_scale"])
         pipe.set_adapters(["x"], request["lora_scale"])
-        if pipe.tokenizer.convert_tokens_to_ids("<s1>") == len(pipe.tokenizer) - 1:
+        if TOKENS[0] in pipe.tokenizer.get_added_vocab():
             for field in ("prompt", "negative_prompt"):
                 call[field] = " ".join(w.replace("TOK", "<s0><s1>") if w.strip(",") == "TOK" else w for w in call[field].split(" "))
     image = pipe(**call, generator=gen(request["seed"])).images[0]

@@ -45,10 +45,9 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     output::check_file(&settings.output)?;
     let modules = settings.model.as_deref().map(modules).transpose()?;
     let trained = TrainedWeights::read(&settings.trained, modules.as_ref()).map_err(refused)?;
-    let in_layout = |e: AdapterError| refused(AdapterError::File {
-        path: settings.trained.clone(),
-        problem: e.to_string(),
-    });
+    let in_layout = |e: AdapterError| {
+        refused(AdapterError::File { path: settings.trained.clone(), problem: e.to_string() })
+    };
     match settings.format {
         Format::Kohya => write(&settings.output, &trained.to_kohya().map_err(in_layout)?),
         Format::Diffusers => {

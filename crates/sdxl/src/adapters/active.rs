@@ -72,7 +72,10 @@ impl Adapters {
         }
         let Some(embeddings) = &found.embeddings else { return Ok(()) };
         let Some(first) = &configs.text_encoder else {
-            return Err(AdapterError::file(path, "embeddings of new tokens: the model has no first text encoder"));
+            return Err(AdapterError::file(
+                path,
+                "embeddings of new tokens: the model has no first text encoder",
+            ));
         };
         let names = ["the first text encoder", "the second text encoder"];
         let widths = [first.hidden_size, configs.text_encoder_2.hidden_size];

@@ -75,7 +75,8 @@ impl Table {
     /// Adds the names in SDXL's original numbering.
     fn add_original_names(&mut self, config: &UNetConfig) {
         let paths = self.shapes.keys().filter_map(|key| key.strip_suffix(".weight"));
-        let named = paths.filter_map(|path| Some((sgm::original(path, config)?.replace('.', "_"), path.to_owned())));
+        let named =
+            paths.filter_map(|path| Some((sgm::original(path, config)?.replace('.', "_"), path.to_owned())));
         let named: Vec<_> = named.collect();
         self.underscored.extend(named);
     }

@@ -47,7 +47,8 @@ impl PeftConfig {
             }
         }
         let Some(alpha) = alpha else { return Ok(None) };
-        let alpha = alpha.as_f64().ok_or_else(|| format!("{KEY}: expected a number for alpha, found {alpha}"))?;
+        let alpha =
+            alpha.as_f64().ok_or_else(|| format!("{KEY}: expected a number for alpha, found {alpha}"))?;
         // rsLoRA divides by the root of the rank.
         let rs = field("use_rslora") == Some(&Value::Bool(true));
         Ok(Some(if rs { alpha * (rank as f64).sqrt() } else { alpha } as f32))

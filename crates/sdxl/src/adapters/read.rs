@@ -129,7 +129,8 @@ impl Reader<'_> {
     fn take(&mut self, key: &str, info: &TensorInfo, bytes: &[u8]) -> Result<(), AdapterError> {
         if let Some((name, encoder)) = embedding(key) {
             let tensor = floats(self.path, key, info, bytes)?;
-            let rows = rows(&tensor).ok_or_else(|| self.fail(key, shape_problem("(tokens, channels)", &tensor)))?;
+            let rows =
+                rows(&tensor).ok_or_else(|| self.fail(key, shape_problem("(tokens, channels)", &tensor)))?;
             self.embeddings.entry(name.into()).or_default()[encoder] = Some(rows);
             return Ok(());
         }
@@ -228,7 +229,11 @@ fn sorted(header: Header) -> Vec<(String, TensorInfo, std::ops::Range<usize>)> {
 /// A tensor as f32.
 fn floats(path: &Path, key: &str, info: &TensorInfo, bytes: &[u8]) -> Result<Tensor, AdapterError> {
     let Some(dtype) = element_type(info.dtype) else {
-        return Err(AdapterError::key(path, key, format!("expected f32, f16 or bf16, found {:?}", info.dtype)));
+        return Err(AdapterError::key(
+            path,
+            key,
+            format!("expected f32, f16 or bf16, found {:?}", info.dtype),
+        ));
     };
     Ok(Tensor::from_vec(to_f32(bytes, dtype), &info.shape))
 }
@@ -243,7 +248,9 @@ fn scalar(path: &Path, key: &str, info: &TensorInfo, bytes: &[u8]) -> Result<f32
     };
     match value.filter(|x| x.is_finite() && info.shape.iter().product::<usize>() == 1) {
         Some(alpha) => Ok(alpha),
-        None => Err(AdapterError::key(path, key, format!("expected one number, found {}", tuple(&info.shape)))),
+        None => {
+            Err(AdapterError::key(path, key, format!("expected one number, found {}", tuple(&info.shape))))
+        }
     }
 }
 
@@ -274,10 +281,18 @@ fn both(path: &Path, name: &str, pair: [Option<Tensor>; 2]) -> Result<[Tensor; 2
     match pair {
         [Some(first), Some(second)] if first.dim(0) == second.dim(0) => Ok([first, second]),
         [Some(first), Some(second)] => {
-            let problem = format!("expected as many tokens for both text encoders, found {} and {}", first.dim(0), second.dim(0));
+            let problem = format!(
+                "expected as many tokens for both text encoders, found {} and {}",
+                first.dim(0),
+                second.dim(0)
+            );
             Err(AdapterError::key(path, name, problem))
         }
-        _ => Err(AdapterError::key(path, name, "expected embeddings for both text encoders, found one encoder's")),
+        _ => Err(AdapterError::key(
+            path,
+            name,
+            "expected embeddings for both text encoders, found one encoder's",
+        )),
     }
 }
 
@@ -286,7 +301,9 @@ fn joined(path: &Path, rows: [Vec<Tensor>; 2]) -> Result<[Tensor; 2], AdapterErr
     let stack = |parts: &Vec<Tensor>| {
         let width = parts.first().map_or(0, |part| part.dim(1));
         match parts.iter().find(|part| part.dim(1) != width) {
-            Some(odd) => Err(AdapterError::file(path, shape_problem(&format!("embeddings of {width} channels"), odd))),
+            Some(odd) => {
+                Err(AdapterError::file(path, shape_problem(&format!("embeddings of {width} channels"), odd)))
+            }
             None => {
                 let values: Vec<f32> = parts.iter().flat_map(Tensor::to_vec).collect();
                 Ok(Tensor::from_slice(&values, &[values.len() / width.max(1), width]))
@@ -304,12 +321,18 @@ fn embeddings(member: &Member) -> Result<Option<[Tensor; 2]>, AdapterError> {
     let mut pair = [None, None];
     for (key, info, range) in sorted(header) {
         let Some(encoder) = ENCODERS[1].iter().position(|name| *name == key) else {
-            return Err(AdapterError::key(path, &key, format!("expected {} only", ENCODERS[1].join(" and "))));
+            return Err(AdapterError::key(
+                path,
+                &key,
+                format!("expected {} only", ENCODERS[1].join(" and ")),
+            ));
         };
         let tensor = floats(path, &key, &info, member.bytes.get(range).unwrap_or_default())?;
         let rows = rows(&tensor);
         pair[encoder] =
-            Some(rows.ok_or_else(|| AdapterError::key(path, &key, shape_problem("(tokens, channels)", &tensor)))?);
+            Some(rows.ok_or_else(|| {
+                AdapterError::key(path, &key, shape_problem("(tokens, channels)", &tensor))
+            })?);
     }
     if pair.iter().all(Option::is_none) { Ok(None) } else { both(path, "", pair).map(Some) }
 }

@@ -108,8 +108,14 @@ mod tests {
                 "down_blocks.1.attentions.1.transformer_blocks.1.attn2.to_out.0",
                 "input_blocks.5.1.transformer_blocks.1.attn2.to_out.0",
             ),
-            ("down_blocks.2.attentions.1.transformer_blocks.9.ff.net.2", "input_blocks.8.1.transformer_blocks.9.ff.net.2"),
-            ("mid_block.attentions.0.transformer_blocks.3.attn1.to_q", "middle_block.1.transformer_blocks.3.attn1.to_q"),
+            (
+                "down_blocks.2.attentions.1.transformer_blocks.9.ff.net.2",
+                "input_blocks.8.1.transformer_blocks.9.ff.net.2",
+            ),
+            (
+                "mid_block.attentions.0.transformer_blocks.3.attn1.to_q",
+                "middle_block.1.transformer_blocks.3.attn1.to_q",
+            ),
             ("mid_block.resnets.1.time_emb_proj", "middle_block.2.emb_layers.1"),
             ("up_blocks.0.attentions.2.proj_out", "output_blocks.2.1.proj_out"),
             ("up_blocks.0.upsamplers.0.conv", "output_blocks.2.2.conv"),

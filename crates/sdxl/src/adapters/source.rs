@@ -64,7 +64,10 @@ fn folder(path: &Path) -> Result<Source, AdapterError> {
     let members = there.map(|name| Ok((name, mapped(&path.join(name))?)));
     let members: BTreeMap<_, _> = members.collect::<Result<_, AdapterError>>()?;
     if members.is_empty() {
-        return Err(AdapterError::file(path, format!("no trained weights: expected {} in it", MEMBERS.join(", "))));
+        return Err(AdapterError::file(
+            path,
+            format!("no trained weights: expected {} in it", MEMBERS.join(", ")),
+        ));
     }
     Ok(Source::Trained(members))
 }

@@ -71,13 +71,17 @@ impl TrainedWeights {
     pub fn to_tar(&self) -> Result<TarFile, AdapterError> {
         let mut members = Vec::new();
         if let Some(layer) = self.text_lora.iter().find_map(|lora| lora.keys().next()) {
-            return Err(AdapterError::Layout(format!("{layer}: a trained_model.tar has no LoRA of text encoders")));
+            return Err(AdapterError::Layout(format!(
+                "{layer}: a trained_model.tar has no LoRA of text encoders"
+            )));
         }
         if !self.lora.is_empty() {
             let mut file = SafetensorsFile::default();
             for (path, pair) in &self.lora {
                 let name = processor(path).ok_or_else(|| {
-                    AdapterError::Layout(format!("{path}: a trained_model.tar has LoRA of attention layers only"))
+                    AdapterError::Layout(format!(
+                        "{path}: a trained_model.tar has LoRA of attention layers only"
+                    ))
                 })?;
                 file.add(format!("{name}.down.weight"), &pair.down);
                 file.add(format!("{name}.up.weight"), &scaled_up(pair));
@@ -102,8 +106,11 @@ impl TrainedWeights {
     /// `special_params.json`, as Python's `json.dump` writes it.
     fn params(&self) -> String {
         let quoted = |text: &String| serde_json::Value::from(text.as_str()).to_string();
-        let entries: Vec<String> =
-            self.tokens.iter().map(|(token, value)| format!("{}: {}", quoted(token), quoted(value))).collect();
+        let entries: Vec<String> = self
+            .tokens
+            .iter()
+            .map(|(token, value)| format!("{}: {}", quoted(token), quoted(value)))
+            .collect();
         format!("{{{}}}", entries.join(", "))
     }
 
@@ -155,7 +162,8 @@ impl TrainedWeights {
             match tokens::numbers(value).filter(|rows| rows.iter().all(|&row| row < count)) {
                 Some(rows) => bundles.push((token.clone(), rows)),
                 None => {
-                    let problem = format!("{token} stands for {value:?}: kohya's layout has tokens of embeddings only");
+                    let problem =
+                        format!("{token} stands for {value:?}: kohya's layout has tokens of embeddings only");
                     return Err(AdapterError::Layout(problem));
                 }
             }
@@ -209,7 +217,9 @@ impl TrainedWeights {
     fn refuse_full(&self, layout: &str) -> Result<(), AdapterError> {
         match self.unet.is_empty() {
             true => Ok(()),
-            false => Err(AdapterError::Layout(format!("a full fine-tune is no LoRA, and {layout} has nothing else"))),
+            false => Err(AdapterError::Layout(format!(
+                "a full fine-tune is no LoRA, and {layout} has nothing else"
+            ))),
         }
     }
 }
@@ -218,7 +228,8 @@ impl TrainedWeights {
 fn processor(path: &str) -> Option<String> {
     let path = path.strip_suffix(".0").filter(|path| path.ends_with(".to_out")).unwrap_or(path);
     let (attention, layer) = path.rsplit_once('.')?;
-    let known = ["to_q", "to_k", "to_v", "to_out"].contains(&layer) && attention.rsplit('.').next()?.starts_with("attn");
+    let known = ["to_q", "to_k", "to_v", "to_out"].contains(&layer)
+        && attention.rsplit('.').next()?.starts_with("attn");
     known.then(|| format!("{attention}.processor.{layer}_lora"))
 }
 

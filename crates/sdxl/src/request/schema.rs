@@ -67,7 +67,12 @@ impl Schema {
                 let required = required.iter().any(|r| *r == name);
                 // Not in the published form, where it is a text like any other.
                 let files = spec.get("x-files").is_some();
-                Field { name: name.clone(), spec: published_form(name, order, required, spec), required, files }
+                Field {
+                    name: name.clone(),
+                    spec: published_form(name, order, required, spec),
+                    required,
+                    files,
+                }
             })
             .collect();
         let properties: Map<String, Value> =
