@@ -384,6 +384,12 @@ fn strange_tars_are_refused() {
             "/special_params.json: TOK: expected text, found 3",
         ),
         ("special_params.json", EntryType::Regular, b"{", "/special_params.json: not valid JSON"),
+        (
+            "special_params.json",
+            EntryType::Regular,
+            b"{\"TOK\": \"<s0>\"}",
+            "/special_params.json: TOK: expected text or new tokens of the 0 in embeddings.pti, found <s0>",
+        ),
     ] {
         let found = refusal(&one_member(name, kind, content));
         assert!(found.contains(says), "{found}\nexpected: {says}");

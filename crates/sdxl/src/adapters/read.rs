@@ -63,7 +63,7 @@ impl TrainedWeights {
                     found.embeddings = embeddings(&member)?;
                 }
                 if let Some(member) = members.remove(PARAMS) {
-                    found.tokens = params(&member)?;
+                    found.tokens = params(&member, found.new_tokens())?;
                 }
             }
         }
@@ -337,8 +337,8 @@ fn embeddings(member: &Member) -> Result<Option<[Tensor; 2]>, AdapterError> {
     if pair.iter().all(Option::is_none) { Ok(None) } else { both(path, "", pair).map(Some) }
 }
 
-/// `special_params.json`.
-fn params(member: &Member) -> Result<BTreeMap<String, String>, AdapterError> {
+/// `special_params.json`, beside embeddings of `count` new tokens.
+fn params(member: &Member, count: usize) -> Result<BTreeMap<String, String>, AdapterError> {
     let fail = |problem: String| AdapterError::file(&member.path, problem);
     if member.bytes.len() > MAX_PARAMS {
         return Err(fail(format!("expected at most {MAX_PARAMS} bytes, found {}", member.bytes.len())));
@@ -347,6 +347,10 @@ fn params(member: &Member) -> Result<BTreeMap<String, String>, AdapterError> {
         serde_json::from_slice(&member.bytes).map_err(|e| fail(format!("not valid JSON: {e}")))?;
     let Value::Object(entries) = value else { return Err(fail("expected a JSON object".into())) };
     let text = |(key, value): (String, Value)| match value {
+        Value::String(text) if tokens::numbers(&text).iter().flatten().any(|&n| n >= count) => {
+            let problem = format!("expected text or new tokens of the {count} in {EMBEDDINGS}, found {text}");
+            Err(AdapterError::key(&member.path, &key, problem))
+        }
         Value::String(text) if !key.is_empty() => Ok((key, text)),
         other => Err(AdapterError::key(&member.path, &key, format!("expected text, found {other}"))),
     };

@@ -178,7 +178,8 @@ impl ClipTextModel {
             None => id,
         };
         let order: Vec<u32> = (0..size as u32).map(source).collect();
-        self.embeddings.token_embedding = ops::embedding(&both, &order);
+        let in_order = order.iter().enumerate().all(|(i, &row)| i == row as usize);
+        self.embeddings.token_embedding = if in_order { both } else { ops::embedding(&both, &order) };
     }
 
     /// Encodes B prompts of T token ids each. T is at most `max_position_embeddings`, ids are below `vocab_size`, or
