@@ -131,6 +131,34 @@ fn scales_stay() {
     }
 }
 
+/// Protects: several words, and tokens that none stands for, in kohya's layout; what it has no place for is refused.
+#[test]
+fn tokens_of_every_kind() {
+    let here = Temp::new();
+    let rows = |width: usize| Tensor::from_vec((0..3 * width).map(|i| i as f32).collect(), &[3, width]);
+    let with = |tokens: &[(&str, &str)]| TrainedWeights {
+        embeddings: Some([rows(16), rows(24)]),
+        tokens: tokens.iter().map(|(word, value)| (word.to_string(), value.to_string())).collect(),
+        ..Default::default()
+    };
+    for tokens in [&[("A", "<s0><s1>"), ("B", "<s2>")][..], &[]] {
+        let trained = with(tokens);
+        let kohya = bytes(&trained.to_kohya().expect("kohya's"));
+        assert_eq!(read(&here.write("kohya.safetensors", kohya)), trained, "{tokens:?}");
+        assert_eq!(read(&here.write("cog.tar", tar(&trained))), trained, "{tokens:?}");
+    }
+    let turned = with(&[("A", "<s2><s1>")]);
+    let back = read(&here.write("turned.safetensors", bytes(&turned.to_kohya().expect("kohya's"))));
+    let wanted = [2, 1].map(|row| rows(16).f32s()[16 * row..][..16].to_vec()).concat();
+    let [first, _] = back.embeddings.as_ref().expect("embeddings");
+    let number: usize = back.tokens["A"][2..3].parse().expect("a number");
+    assert_eq!(first.f32s()[16 * number..][..32], wanted);
+    let worded = with(&[("TOK", "a <s0> man")]);
+    assert_eq!(read(&here.write("worded.tar", tar(&worded))), worded);
+    assert!(matches!(worded.to_kohya(), Err(AdapterError::Layout(_))));
+    assert!(matches!(worded.to_diffusers(), Err(AdapterError::Layout(_))), "nothing but embeddings");
+}
+
 /// Protects: the tar that the original writes, byte for byte in its layout: plain, at its root, the same each time.
 #[test]
 fn the_tar_is_as_published() {

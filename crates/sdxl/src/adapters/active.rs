@@ -3,16 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use calotype_tensor::{Tensor, ops};
 
-use super::source::MEMBERS;
 use super::{AdapterError, Modules, Patch, TrainedWeights, tokens};
 use crate::config::{Component, ModelConfigs};
-
-/// A file that was written so shortly before it was looked at may be written again without looking any different.
-const UNSETTLED: Duration = Duration::from_secs(2);
 
 /// Everything that a request's trained weights change.
 #[derive(Default)]
@@ -121,62 +116,5 @@ impl Adapters {
     /// A prompt with the trained words as the new tokens that they stand for.
     pub(crate) fn prompt(&self, prompt: &str) -> String {
         tokens::replaced(prompt, &self.tokens)
-    }
-}
-
-/// Tells whether files are the same as before, without reading them. Two are equal only if nothing can have changed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Fingerprint {
-    files: Vec<File>,
-    scale: f64,
-    settled: bool,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-struct File {
-    path: PathBuf,
-    size: u64,
-    /// When it was last changed, where the system has that: unlike the time of modification, a copy cannot bring it along.
-    changed: Option<SystemTime>,
-    /// Device and inode.
-    identity: [u64; 2],
-}
-
-impl Fingerprint {
-    /// Of the files, as they are now, and what they are scaled by.
-    pub fn of(files: &[PathBuf], scale: f64) -> Self {
-        let inside = |path: &PathBuf| match path.is_dir() {
-            true => MEMBERS.iter().map(|name| path.join(name)).collect(),
-            false => vec![path.clone()],
-        };
-        let files: Vec<File> = files.iter().flat_map(inside).map(File::of).collect();
-        let now = SystemTime::now();
-        let old = |file: &File| {
-            file.changed.and_then(|at| now.duration_since(at).ok()).is_some_and(|age| age > UNSETTLED)
-        };
-        let settled = files.iter().filter(|file| file.changed.is_some()).all(old);
-        Self { files, scale, settled }
-    }
-
-    /// Whether what was loaded for `self` is what `now` asks for.
-    pub fn still(&self, now: &Self) -> bool {
-        self.settled && self == now
-    }
-}
-
-impl File {
-    fn of(path: PathBuf) -> Self {
-        let Ok(found) = std::fs::metadata(&path) else {
-            return Self { path, size: 0, changed: None, identity: [0; 2] };
-        };
-        #[cfg(unix)]
-        let (changed, identity) = {
-            use std::os::unix::fs::MetadataExt;
-            let since = Duration::new(found.ctime().max(0) as u64, found.ctime_nsec() as u32);
-            (SystemTime::UNIX_EPOCH.checked_add(since), [found.dev(), found.ino()])
-        };
-        #[cfg(not(unix))]
-        let (changed, identity) = (found.modified().ok(), [0; 2]);
-        Self { path, size: found.len(), changed, identity }
     }
 }

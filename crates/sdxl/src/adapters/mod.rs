@@ -9,7 +9,9 @@
 //! | diffusers | `unet.….attn1.to_q.lora_A.weight`, or older `.lora.down.weight` |
 
 mod active;
+mod embeddings;
 mod error;
+mod fingerprint;
 mod key;
 mod modules;
 mod patch;
@@ -20,14 +22,16 @@ mod sgm;
 mod source;
 mod stored;
 mod tokens;
+mod values;
 mod write;
 
 use std::collections::BTreeMap;
 
 use calotype_tensor::Tensor;
 
-pub use active::{Adapters, Fingerprint};
+pub use active::Adapters;
 pub use error::AdapterError;
+pub use fingerprint::Fingerprint;
 pub use modules::Modules;
 pub use patch::Patch;
 pub use safetensors::SafetensorsFile;

@@ -1,7 +1,7 @@
 //! What trained weights change in one network, done to each tensor as it is loaded: a prediction costs nothing more.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Deref;
 
 use calotype_tensor::ops::{self, Activation};
 use calotype_tensor::{DType, Tensor, Weight};
@@ -20,6 +20,23 @@ pub struct Patch {
 struct Delta {
     pair: LoraPair,
     scale: f32,
+}
+
+/// A tensor's bytes: of a file, or what has become of them.
+pub(crate) enum Bytes<'a> {
+    Stored(&'a [u8]),
+    Merged(Vec<f32>),
+}
+
+impl Deref for Bytes<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Stored(bytes) => bytes,
+            Self::Merged(values) => bytemuck::cast_slice(values),
+        }
+    }
 }
 
 impl Patch {
@@ -41,12 +58,12 @@ impl Patch {
     }
 
     /// A tensor's bytes as the trained model has them. Where LoRA is added they are f32, so that nothing is rounded.
-    pub(crate) fn apply<'a>(&'a self, key: &str, bytes: &'a [u8], dtype: DType) -> (Cow<'a, [u8]>, DType) {
+    pub(crate) fn apply<'a>(&'a self, key: &str, bytes: &'a [u8], dtype: DType) -> (Bytes<'a>, DType) {
         let (bytes, dtype) = match self.replaced.get(key) {
             Some(tensor) => (tensor.bytes(), tensor.dtype()),
             None => (bytes, dtype),
         };
-        let Some(deltas) = self.added.get(key) else { return (Cow::Borrowed(bytes), dtype) };
+        let Some(deltas) = self.added.get(key) else { return (Bytes::Stored(bytes), dtype) };
         let mut weight = to_f32(bytes, dtype);
         for delta in deltas {
             let product = product(&delta.pair);
@@ -54,7 +71,7 @@ impl Patch {
                 *w += delta.scale * p;
             }
         }
-        (Cow::Owned(bytemuck::cast_slice(&weight).to_vec()), DType::F32)
+        (Bytes::Merged(weight), DType::F32)
     }
 }
 
@@ -79,7 +96,7 @@ mod tests {
         let up = Tensor::from_vec(vec![1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 2.0, -1.0], &[4, 2]);
         let mut patch = Patch::default();
         patch.add("layer", LoraPair { alpha: 1.0, ..LoraPair::new(down.clone(), up.clone()) }, 3.0);
-        let bytes = bytemuck::cast_slice(&[1.0f32; 12]).to_vec();
+        let bytes = bytemuck::cast_slice::<f32, u8>(&[1.0; 12]).to_vec();
         let merged = |patch: &Patch| {
             let (bytes, dtype) = patch.apply("layer.weight", &bytes, DType::F32);
             to_f32(&bytes, dtype)
@@ -88,6 +105,6 @@ mod tests {
         assert_eq!(merged(&patch), product.map(|p| 1.0 + 1.5 * p));
         patch.add("layer", LoraPair::new(down, up), -1.5);
         assert_eq!(merged(&patch), [1.0; 12]);
-        assert_eq!(patch.apply("other.weight", &bytes, DType::F32).0, bytes);
+        assert_eq!(*patch.apply("other.weight", &bytes, DType::F32).0, bytes);
     }
 }

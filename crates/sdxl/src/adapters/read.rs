@@ -4,21 +4,21 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use calotype_tensor::Tensor;
-use safetensors::tensor::{Dtype, TensorInfo};
+use safetensors::tensor::TensorInfo;
 use serde_json::Value;
 
+use super::embeddings::{both, embedding, embeddings, joined, rows};
 use super::key::{self, LoraKey, Part};
 use super::peft::PeftConfig;
 use super::source::{EMBEDDINGS, LORA, Member, PARAMS, Source, UNET};
 use super::stored::{Region, Stored};
+use super::values::{floats, scalar, shape_problem, sorted, squeezed};
 use super::{AdapterError, LoraPair, Modules, TrainedWeights, tokens};
 use crate::config::Component;
-use crate::weights::{Header, element_type, to_f32, tuple};
+use crate::weights::{Header, element_type, tuple};
 
 /// Special parameters are one short line.
 const MAX_PARAMS: usize = 1 << 20;
-/// What the encoders' embeddings are called, in the layouts that have no `bundle_emb.NAME.` before it.
-const ENCODERS: [[&str; 2]; 2] = [["clip_l", "clip_g"], ["text_encoders_0", "text_encoders_1"]];
 
 /// A layer's parts, as they are found.
 #[derive(Default)]
@@ -207,134 +207,6 @@ impl Reader<'_> {
         }
         Ok(())
     }
-}
-
-/// The name and the encoder of an embedding's key.
-fn embedding(key: &str) -> Option<(&str, usize)> {
-    let (name, key) = match key.strip_prefix("bundle_emb.") {
-        Some(bundled) => bundled.rsplit_once('.')?,
-        None => ("", key),
-    };
-    let encoder = ENCODERS.iter().find_map(|names| names.iter().position(|n| *n == key))?;
-    Some((name, encoder))
-}
-
-/// In the order of the keys, so that errors and results do not depend on the file's order.
-fn sorted(header: Header) -> Vec<(String, TensorInfo, std::ops::Range<usize>)> {
-    let mut tensors = header.tensors;
-    tensors.sort_by(|a, b| a.0.cmp(&b.0));
-    tensors
-}
-
-/// A tensor as f32.
-fn floats(path: &Path, key: &str, info: &TensorInfo, bytes: &[u8]) -> Result<Tensor, AdapterError> {
-    let Some(dtype) = element_type(info.dtype) else {
-        return Err(AdapterError::key(
-            path,
-            key,
-            format!("expected f32, f16 or bf16, found {:?}", info.dtype),
-        ));
-    };
-    Ok(Tensor::from_vec(to_f32(bytes, dtype), &info.shape))
-}
-
-/// An alpha, which kohya's trainer also saves as an integer.
-fn scalar(path: &Path, key: &str, info: &TensorInfo, bytes: &[u8]) -> Result<f32, AdapterError> {
-    let value = match info.dtype {
-        Dtype::F64 => bytes.first_chunk().map(|b| f64::from_le_bytes(*b) as f32),
-        Dtype::I64 => bytes.first_chunk().map(|b| i64::from_le_bytes(*b) as f32),
-        Dtype::I32 => bytes.first_chunk().map(|b| i32::from_le_bytes(*b) as f32),
-        _ => floats(path, key, info, bytes)?.f32s().first().copied(),
-    };
-    match value.filter(|x| x.is_finite() && info.shape.iter().product::<usize>() == 1) {
-        Some(alpha) => Ok(alpha),
-        None => {
-            Err(AdapterError::key(path, key, format!("expected one number, found {}", tuple(&info.shape))))
-        }
-    }
-}
-
-/// (n, c) as it is, (c) as one row.
-fn rows(tensor: &Tensor) -> Option<Tensor> {
-    match *tensor.shape() {
-        [c] if c > 0 => Some(tensor.reshape(&[1, c])),
-        [n, c] if n * c > 0 => Some(tensor.clone()),
-        _ => None,
-    }
-}
-
-/// (a, b, 1, 1) as (a, b).
-fn squeezed(tensor: Tensor) -> Tensor {
-    match *tensor.shape() {
-        [a, b, 1, 1] => tensor.reshape(&[a, b]),
-        _ => tensor,
-    }
-}
-
-fn shape_problem(expected: &str, found: &Tensor) -> String {
-    format!("expected {expected}, found {}", tuple(found.shape()))
-}
-
-/// Both encoders' rows of one embedding, as many in each.
-fn both(path: &Path, name: &str, pair: [Option<Tensor>; 2]) -> Result<[Tensor; 2], AdapterError> {
-    let name = if name.is_empty() { "embeddings" } else { name };
-    match pair {
-        [Some(first), Some(second)] if first.dim(0) == second.dim(0) => Ok([first, second]),
-        [Some(first), Some(second)] => {
-            let problem = format!(
-                "expected as many tokens for both text encoders, found {} and {}",
-                first.dim(0),
-                second.dim(0)
-            );
-            Err(AdapterError::key(path, name, problem))
-        }
-        _ => Err(AdapterError::key(
-            path,
-            name,
-            "expected embeddings for both text encoders, found one encoder's",
-        )),
-    }
-}
-
-/// Several embeddings' rows, one below the other.
-fn joined(path: &Path, rows: [Vec<Tensor>; 2]) -> Result<[Tensor; 2], AdapterError> {
-    let stack = |parts: &Vec<Tensor>| {
-        let width = parts.first().map_or(0, |part| part.dim(1));
-        match parts.iter().find(|part| part.dim(1) != width) {
-            Some(odd) => {
-                Err(AdapterError::file(path, shape_problem(&format!("embeddings of {width} channels"), odd)))
-            }
-            None => {
-                let values: Vec<f32> = parts.iter().flat_map(Tensor::to_vec).collect();
-                Ok(Tensor::from_slice(&values, &[values.len() / width.max(1), width]))
-            }
-        }
-    };
-    let [first, second] = &rows;
-    Ok([stack(first)?, stack(second)?])
-}
-
-/// `embeddings.pti`.
-fn embeddings(member: &Member) -> Result<Option<[Tensor; 2]>, AdapterError> {
-    let path = &member.path;
-    let header = Header::read(&member.bytes).map_err(|e| AdapterError::file(path, e))?;
-    let mut pair = [None, None];
-    for (key, info, range) in sorted(header) {
-        let Some(encoder) = ENCODERS[1].iter().position(|name| *name == key) else {
-            return Err(AdapterError::key(
-                path,
-                &key,
-                format!("expected {} only", ENCODERS[1].join(" and ")),
-            ));
-        };
-        let tensor = floats(path, &key, &info, member.bytes.get(range).unwrap_or_default())?;
-        let rows = rows(&tensor);
-        pair[encoder] =
-            Some(rows.ok_or_else(|| {
-                AdapterError::key(path, &key, shape_problem("(tokens, channels)", &tensor))
-            })?);
-    }
-    if pair.iter().all(Option::is_none) { Ok(None) } else { both(path, "", pair).map(Some) }
 }
 
 /// `special_params.json`, beside embeddings of `count` new tokens.
