@@ -33,7 +33,8 @@ def token_map(path):
     if not tarfile.is_tarfile(path):
         return {}
     with tarfile.open(path) as tar:
-        return json.load(tar.extractfile("special_params.json"))
+        member = next(m for m in tar.getmembers() if Path(m.name).name == "special_params.json")
+        return json.load(tar.extractfile(member))
 
 
 def add_tokens(pipe, rows_of_both, first=0):
@@ -71,7 +72,7 @@ def with_export(pipe, form, files, scale):
 
 def is_full(path):
     with tarfile.open(path) as tar:
-        return "unet.safetensors" in tar.getnames()
+        return "unet.safetensors" in [Path(name).name for name in tar.getnames()]
 
 
 def main():
@@ -85,7 +86,9 @@ def main():
     p.add_argument("--steps", type=int, default=10)
     p.add_argument("--seed", type=int, default=42)
     p.add_argument("--least", type=float, default=50.0)
+    p.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of diffusers")
     a = p.parse_args()
+    torch.set_num_threads(a.threads)
     formats = ["diffusers"] if tarfile.is_tarfile(a.trained) and is_full(a.trained) else ["diffusers", "kohya"]
     request = dict(width=a.size, height=a.size, num_inference_steps=a.steps)
     worst = float("inf")
