@@ -2,9 +2,9 @@
 //! derived from the request's schema.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use calotype_sdxl::request::schema::{Field, Kind, Schema};
+use calotype_sdxl::request::schema::{self, Field, Kind, Schema};
 use calotype_sdxl::request::{InputError, Problem, unavailable};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Map, Value};
@@ -34,6 +34,7 @@ fn flag(field: &Field) -> Arg {
         Kind::Number => flag.value_name("NUMBER").allow_negative_numbers(true),
         Kind::Boolean => flag.value_name("BOOL").num_args(0..=1).default_missing_value("true"),
         Kind::Text if field.is_file() => flag.value_name("FILE"),
+        Kind::Text if field.is_files() => flag.value_name("FILE").action(ArgAction::Append),
         Kind::Text => flag.value_name("TEXT"),
     }
 }
@@ -65,6 +66,13 @@ fn help(field: &Field) -> String {
 pub fn given(schema: &Schema, matches: &ArgMatches) -> Result<Map<String, Value>, Failure> {
     let mut given = Map::new();
     let mut set = |field: &Field, value: Value| match given.insert(field.name.clone(), value) {
+        // Several files may also be given one by one.
+        Some(earlier) if field.is_files() => {
+            let both = [&earlier, &given[&field.name]].map(|files| files.as_str().unwrap_or_default());
+            let both = Value::String(both.join(","));
+            given.insert(field.name.clone(), both);
+            Ok(())
+        }
         Some(_) => Err(InputError::new(&field.name, Problem::Twice)),
         None => Ok(()),
     };
@@ -76,7 +84,7 @@ pub fn given(schema: &Schema, matches: &ArgMatches) -> Result<Map<String, Value>
         set(field, pair_value(field, text)?)?;
     }
     for field in schema.fields() {
-        if let Some(text) = matches.get_one::<String>(&id(field)) {
+        for text in matches.get_many::<String>(&id(field)).into_iter().flatten() {
             set(field, flag_value(field, text)?)?;
         }
     }
@@ -85,6 +93,9 @@ pub fn given(schema: &Schema, matches: &ArgMatches) -> Result<Map<String, Value>
 
 /// `-i field=text`: `@path` stands for a file's contents, or in a file's field for the file.
 fn pair_value(field: &Field, text: &str) -> Result<Value, InputError> {
+    if field.is_files() {
+        return files(field, text);
+    }
     match text.strip_prefix('@') {
         Some(path) if field.is_file() => file(field, path),
         Some(path) => {
@@ -97,10 +108,24 @@ fn pair_value(field: &Field, text: &str) -> Result<Value, InputError> {
 
 /// `--field text`: the text as it stands; a file's field takes its path with or without the `@`.
 fn flag_value(field: &Field, text: &str) -> Result<Value, InputError> {
+    if field.is_files() {
+        return files(field, text);
+    }
     match text.strip_prefix('@').filter(|_| field.is_file()) {
         Some(path) => file(field, path),
         None => field.parse(text),
     }
+}
+
+/// Files and folders with commas between them, each with or without the `@`.
+fn files(field: &Field, text: &str) -> Result<Value, InputError> {
+    let name = |path: PathBuf| {
+        let text = path.to_string_lossy();
+        let path = text.strip_prefix('@').unwrap_or(&text);
+        fs::metadata(path).map(|_| path.to_string()).map_err(|e| unusable(field, path, &e))
+    };
+    let names = schema::split(text).into_iter().map(name).collect::<Result<Vec<_>, _>>()?;
+    Ok(Value::String(schema::join(&names)))
 }
 
 fn file(field: &Field, path: &str) -> Result<Value, InputError> {

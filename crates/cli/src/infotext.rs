@@ -18,6 +18,11 @@ pub struct Maker {
 /// settings.
 pub fn automatic1111(plan: &PredictPlan, seed: u64, maker: &Maker) -> String {
     let mut text = plan.prompt.clone();
+    for file in &plan.replicate_weights {
+        // Its way to ask for a LoRA: by the file's name, in the prompt.
+        let name = file.file_stem().unwrap_or_default().to_string_lossy();
+        text += &format!(" <lora:{name}:{}>", plan.lora_scale);
+    }
     if !plan.negative_prompt.is_empty() {
         text += &format!("\nNegative prompt: {}", plan.negative_prompt);
     }
@@ -91,6 +96,10 @@ mod tests {
                 env!("CARGO_PKG_VERSION")
             )
         );
+        let trained =
+            json!({"prompt": "a TOK", "replicate_weights": "a/my.tar,b.safetensors", "lora_scale": 0.5});
+        let trained = automatic1111(&plan(trained), 1, &maker());
+        assert!(trained.starts_with("a TOK <lora:my:0.5> <lora:b:0.5>\nSteps: 50, "), "{trained}");
         let bare = automatic1111(&plan(json!({"prompt": "a cat", "seed": 1})), 1, &maker());
         assert!(bare.starts_with("a cat\nSteps: 50, Sampler: Euler, "), "{bare}");
     }

@@ -100,6 +100,39 @@ impl OutputDir {
     }
 }
 
+/// Makes sure, before any work is done, that a file can be written at `path`.
+///
+/// # Errors
+/// The directory that it would be in is not there or cannot be written to, or `path` is a directory.
+pub fn check_file(path: &Path) -> Result<(), Failure> {
+    let bad = |what: &str| Failure::BadInput(format!("-o {}: {what}", path.display()));
+    if path.is_dir() || path.file_name().is_none() {
+        return Err(bad("expected a file, found a directory"));
+    }
+    match tempfile::tempfile_in(parent(path)) {
+        Ok(_) => Ok(()),
+        Err(e) => Err(bad(&format!("cannot write here: {}", said(&e)))),
+    }
+}
+
+/// Writes the file at `path`, whole or not at all, in the place of an earlier one.
+///
+/// # Errors
+/// The directory or the file cannot be written.
+pub fn write_file(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), Failure> {
+    let written = || -> io::Result<()> {
+        let mut file = temporary(parent(path))?;
+        write(file.as_file_mut())?;
+        file.persist(path).map(drop).map_err(|e| e.error)
+    };
+    written().map_err(|e| Failure::Failed(format!("{}: {}", path.display(), said(&e))))
+}
+
+/// The directory that a file is in.
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// A new file in `folder` that is gone again unless it is given its name, with the permissions of any new file.
 fn temporary(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();

@@ -25,7 +25,7 @@ fn fields() {
         ("apply_watermark", "perhaps", "apply_watermark: expected true or false, found \"perhaps\"".into()),
         ("apply_watermark", "true", "apply_watermark: ".into()),
         ("refine", "base_image_refiner", "refine: ".into()),
-        ("lora_scale", "0.6", "lora_scale: ".into()),
+        ("lora_scale", "much", "lora_scale: expected a number, found \"much\"".into()),
     ] {
         let flag = format!("--{}", name.replace('_', "-"));
         here.assert_refused(&["predict", &flag, value], &says);
@@ -117,6 +117,5 @@ fn planned_commands() {
         &["train", "-i", "input_images=@x.zip", "--lora-rank", "8"],
         "train: not available yet",
     );
-    here.assert_refused(&["export", "x.tar", "--format", "kohya"], "export: not available yet");
     here.assert_refused(&["demo"], "demo: not available yet");
 }

@@ -15,9 +15,9 @@ fn help_and_version() {
     {
         assert!(help.stdout.contains(flag), "{flag}");
     }
-    assert!(!help.stdout.contains("--lora-scale"));
+    assert!(help.stdout.contains("--lora-scale") && !help.stdout.contains("--high-noise-frac"));
     let long = here.run(&["predict", "--help"]);
-    assert!(long.stdout.contains("--lora-scale") && long.stdout.contains("not available yet"));
+    assert!(long.stdout.contains("--high-noise-frac") && long.stdout.contains("not available yet"));
     let version = here.run(&["--version"]);
     assert_eq!(version.stdout, format!("calotype {}\n", env!("CARGO_PKG_VERSION")));
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::adapters::AdapterError;
 use crate::config::ConfigError;
 use crate::dataset::DatasetError;
 use crate::samplers::ScheduleError;
@@ -25,6 +26,9 @@ pub enum Error {
     /// A checkpoint file or one of its tensors.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// A file of trained weights, or one that does not fit the model.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
     /// A tokenizer's files, or a prompt that its model cannot take.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -68,6 +72,7 @@ impl Error {
             Self::BadInput { .. }
             | Self::Config(_)
             | Self::Weights(_)
+            | Self::Adapter(_)
             | Self::Tokenizer(_)
             | Self::Schedule(_)
             | Self::Dataset(_) => 2,

@@ -1,5 +1,6 @@
 //! SDXL: networks, samplers, pipeline. No HTTP, no async.
 
+pub mod adapters;
 pub mod config;
 pub mod dataset;
 pub mod error;

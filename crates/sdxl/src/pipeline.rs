@@ -3,12 +3,13 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use calotype_tensor::rng::{TorchCpu, TorchCuda};
 use calotype_tensor::{DType, Tensor, cpu, ops};
 
 use crate::Error;
+use crate::adapters::{Adapters, Fingerprint, Modules};
 use crate::config::{Component, ModelConfigs, ModelFolder};
 use crate::models::{Context, UNet, Vae};
 use crate::prompt::{PromptEmbeds, PromptEncoder};
@@ -60,15 +61,22 @@ pub struct Image {
     pub seed: u64,
 }
 
-/// An SDXL checkpoint folder, ready to predict from. Denoiser and VAE are loaded at first use, and kept.
+/// An SDXL checkpoint folder, ready to predict from. VAE and denoiser are loaded at first use, and kept: the denoiser with
+/// the trained weights of the last request, until one comes with others, or none.
 pub struct Pipeline {
     folder: ModelFolder,
     configs: ModelConfigs,
     scheduler: SchedulerConfig,
     prompts: PromptEncoder,
     options: Options,
-    unet: OnceLock<UNet>,
+    unet: Mutex<Option<Merged>>,
     vae: OnceLock<Vae>,
+}
+
+/// A denoiser, and which trained weights are merged into it (none: the folder's own).
+struct Merged {
+    unet: Arc<UNet>,
+    weights: Option<Fingerprint>,
 }
 
 impl Pipeline {
@@ -81,7 +89,7 @@ impl Pipeline {
         let configs = folder.configs()?;
         let scheduler = SchedulerConfig::load(&folder.scheduler_config_path())?;
         let prompts = PromptEncoder::open(&folder, &configs, options.dtype)?;
-        let (unet, vae) = (OnceLock::new(), OnceLock::new());
+        let (unet, vae) = (Mutex::new(None), OnceLock::new());
         Ok(Pipeline { folder, configs, scheduler, prompts, options, unet, vae })
     }
 
@@ -94,12 +102,16 @@ impl Pipeline {
         let schedule = Schedule::new(sampler, &self.scheduler, plan.steps)?;
         let mut progress = Progress { done: 0, steps: plan.num_outputs * schedule.steps(), on_step };
         progress.report()?;
-        let embeds = self.encode_prompts(plan)?;
+        // Before they are read, so that what is changed meanwhile is read again next time.
+        let fingerprint = Fingerprint::of(&plan.replicate_weights, plan.lora_scale);
+        let adapters = self.adapters(plan)?;
+        let embeds = self.encode_prompts(plan, &adapters)?;
         tracing::info!("prompts encoded");
         progress.report()?;
         // Before the sampling, although used after it: a broken file is found at once.
         let vae = load_once(&self.vae, || self.load_vae())?;
-        let unet = load_once(&self.unet, || self.load_unet())?;
+        let unet = &*self.unet(&adapters, fingerprint)?;
+        drop(adapters);
         progress.report()?;
         let context = self.prepare(unet, &embeds, plan);
         tracing::info!("denoising, {} steps", progress.steps);
@@ -119,9 +131,10 @@ impl Pipeline {
 
     /// The prompt's embeddings, after the negative prompt's where there is guidance. An empty negative prompt is
     /// encoded like any other.
-    fn encode_prompts(&self, plan: &PredictPlan) -> Result<PromptEmbeds, Error> {
+    fn encode_prompts(&self, plan: &PredictPlan, adapters: &Adapters) -> Result<PromptEmbeds, Error> {
         let prompts = [plan.negative_prompt.as_str(), plan.prompt.as_str()];
-        let embeds = self.prompts.encode(&self.folder, &prompts[if guided(plan) { 0 } else { 1 }..])?;
+        let prompts = &prompts[if guided(plan) { 0 } else { 1 }..];
+        let embeds = self.prompts.encode(&self.folder, adapters, prompts)?;
         cpu::trim_pool();
         Ok(embeds)
     }
@@ -209,9 +222,34 @@ impl Pipeline {
         (self.options.dtype == DType::BF16).then_some(DType::BF16)
     }
 
-    fn load_unet(&self) -> Result<UNet, Error> {
-        let weights = self.folder.weights(Component::UNet, None, self.store())?;
-        Ok(UNet::load(&weights, &self.configs.unet)?)
+    /// The plan's trained weights, read and checked against the model.
+    fn adapters(&self, plan: &PredictPlan) -> Result<Adapters, Error> {
+        if plan.replicate_weights.is_empty() {
+            return Ok(Adapters::default());
+        }
+        let modules = Modules::of(&self.folder, &self.configs)?;
+        Ok(Adapters::load(&plan.replicate_weights, plan.lora_scale, &modules, &self.configs)?)
+    }
+
+    /// The denoiser with the trained weights merged in: the one that is there if it has exactly these.
+    fn unet(&self, adapters: &Adapters, fingerprint: Fingerprint) -> Result<Arc<UNet>, Error> {
+        let patch = adapters.patch(Component::UNet);
+        let wanted = (!patch.is_empty()).then_some(fingerprint);
+        let mut kept = self.unet.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(merged) = &*kept {
+            let same = match (&merged.weights, &wanted) {
+                (Some(loaded), Some(wanted)) => loaded.still(wanted),
+                (loaded, wanted) => loaded.is_none() && wanted.is_none(),
+            };
+            if same {
+                return Ok(merged.unet.clone());
+            }
+        }
+        *kept = None; // first, so that there are never two
+        let weights = self.folder.weights(Component::UNet, None, self.store())?.patched(patch);
+        let unet = Arc::new(UNet::load(&weights, &self.configs.unet)?);
+        *kept = Some(Merged { unet: unet.clone(), weights: wanted });
+        Ok(unet)
     }
 
     fn load_vae(&self) -> Result<Vae, Error> {

@@ -3,8 +3,10 @@
 use calotype_tensor::{DType, Tensor, ops};
 
 use crate::Error;
+use crate::adapters::Adapters;
 use crate::config::{ClipTextConfig, Component, ModelConfigs, ModelFolder};
 use crate::models::{ClipTextModel, ClipTextOutput};
+use crate::nn::Parameter;
 use crate::tokenizer::Tokenizer;
 
 /// What the text encoders make of B prompts.
@@ -44,15 +46,22 @@ impl PromptEncoder {
         Ok(Self { encoders: encoders.collect::<Result<_, Error>>()?, dtype })
     }
 
-    /// Encodes B prompts. What does not fit into the encoders' 77 tokens is cut off, with a warning.
+    /// Encodes B prompts, with the request's trained weights: new tokens, and what is changed in the encoders. What
+    /// does not fit into the encoders' 77 tokens is cut off, with a warning.
     ///
     /// # Errors
     /// A checkpoint file is not what it should be.
-    pub fn encode(&self, folder: &ModelFolder, prompts: &[&str]) -> Result<PromptEmbeds, Error> {
+    pub fn encode(
+        &self,
+        folder: &ModelFolder,
+        adapters: &Adapters,
+        prompts: &[&str],
+    ) -> Result<PromptEmbeds, Error> {
+        let prompts: Vec<String> = prompts.iter().map(|prompt| adapters.prompt(prompt)).collect();
         let outputs: Vec<ClipTextOutput> = self
             .encoders
             .iter()
-            .map(|encoder| self.run(folder, encoder, prompts))
+            .map(|encoder| self.run(folder, adapters, encoder, &prompts))
             .collect::<Result<_, _>>()?;
         let hidden: Vec<&Tensor> = outputs.iter().map(|output| &output.penultimate).collect();
         let hidden = ops::concat(&hidden); // (B, 77, 768 + 1280)
@@ -63,15 +72,21 @@ impl PromptEncoder {
     fn run(
         &self,
         folder: &ModelFolder,
+        adapters: &Adapters,
         encoder: &Encoder,
-        prompts: &[&str],
+        prompts: &[String],
     ) -> Result<ClipTextOutput, Error> {
-        let ids = prompts.iter().map(|prompt| Ok(encoder.tokenizer.encode(prompt)?.ids));
+        let (tokenizer, new_ids) = encoder.tokenizer.with_tokens(&adapters.token_names())?;
+        let ids = prompts.iter().map(|prompt| Ok(tokenizer.encode(prompt)?.ids));
         let ids = ids.collect::<Result<Vec<_>, Error>>()?;
         let store = (self.dtype == DType::BF16).then_some(DType::BF16);
         let weights = folder.weights(encoder.component, None, store)?.used_once();
+        let weights = weights.patched(adapters.patch(encoder.component));
         let projection = encoder.component == Component::TextEncoder2;
-        let model = ClipTextModel::load(&weights, &encoder.config, projection, self.dtype)?;
+        let mut model = ClipTextModel::load(&weights, &encoder.config, projection, self.dtype)?;
+        if let Some(rows) = adapters.rows(encoder.component) {
+            model.set_embeddings(&new_ids, Parameter::fixed(rows.clone()));
+        }
         Ok(model.forward(&ids))
     }
 }

@@ -69,6 +69,7 @@ pub struct Encoding {
 }
 
 /// One of a model folder's tokenizers.
+#[derive(Clone)]
 pub struct Tokenizer {
     path: PathBuf,
     inner: tokenizers::Tokenizer,
@@ -121,6 +122,30 @@ impl Tokenizer {
         Ok(self)
     }
 
+    /// The tokenizer with more tokens, as transformers' `add_tokens` adds them, and their ids: behind the vocabulary,
+    /// except for tokens that it has already.
+    ///
+    /// # Errors
+    /// An id is beyond the rows that the text encoder's table has with a row more for each new token.
+    pub fn with_tokens(&self, tokens: &[String]) -> Result<(Self, Vec<u32>), TokenizerError> {
+        let fail = |e: tokenizers::Error| TokenizerError::file(&self.path, e);
+        let mut more = self.clone();
+        let added = tokens.iter().map(|token| tokenizers::AddedToken::from(token.as_str(), false));
+        more.inner.add_tokens(added).map_err(fail)?;
+        let ids: Vec<u32> = tokens.iter().filter_map(|token| more.inner.token_to_id(token)).collect();
+        for (token, &id) in tokens.iter().zip(&ids) {
+            if id as usize > more.vocab_size {
+                return Err(more.no_embedding(id, token.clone()));
+            }
+            more.vocab_size = more.vocab_size.max(id as usize + 1);
+        }
+        Ok((more, ids))
+    }
+
+    fn no_embedding(&self, id: u32, token: String) -> TokenizerError {
+        TokenizerError::Vocabulary { path: self.path.clone(), token, id, vocab_size: self.vocab_size }
+    }
+
     /// How many ids every prompt becomes (77).
     pub fn length(&self) -> usize {
         self.length.unwrap_or(DEFAULT_LENGTH)
@@ -141,12 +166,7 @@ impl Tokenizer {
         ids.push(self.eos);
         ids.resize(self.length(), self.pad);
         if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab_size) {
-            return Err(TokenizerError::Vocabulary {
-                path: self.path.clone(),
-                token: self.inner.id_to_token(id).unwrap_or_default(),
-                id,
-                vocab_size: self.vocab_size,
-            });
+            return Err(self.no_embedding(id, self.inner.id_to_token(id).unwrap_or_default()));
         }
         let truncated = if cut.is_empty() { None } else { Some(self.text(cut)?) };
         if let Some(text) = &truncated {

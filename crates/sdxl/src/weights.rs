@@ -15,8 +15,9 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use safetensors::tensor::Dtype;
 
-use crate::adapters::LoraLayers;
+use crate::adapters::{Bytes, LoraLayers, Patch};
 use crate::nn::Lora;
+pub(crate) use files::Header;
 use files::{Located, MappedFile};
 pub use layout::Layout;
 
@@ -80,6 +81,7 @@ pub struct Weights {
     all: Arc<Checkpoint>,
     prefix: String,
     used_once: bool,
+    patch: Arc<Patch>,
     training: Training,
 }
 
@@ -129,12 +131,22 @@ impl Weights {
         };
         let tensors = layout.rename(found.tensors).into_iter().map(entry).collect();
         let all = Checkpoint { name: found.name, files: found.files, tensors, layout, store };
-        Ok(Self { all: Arc::new(all), prefix: String::new(), used_once: false, training: Training::default() })
+        Ok(Self { all: Arc::new(all), prefix: String::new(), used_once: false, patch: Arc::default(), training: Training::default() })
     }
 
     /// For a network that runs once or twice: its matrices are not packed, which would take longer than it saves.
     pub fn used_once(self) -> Self {
         Self { used_once: true, ..self }
+    }
+
+    /// The same tensors, with a request's trained weights merged in as they are taken.
+    pub fn patched(self, patch: Arc<Patch>) -> Self {
+        Self { patch, ..self }
+    }
+
+    /// Every tensor's key and shape.
+    pub fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.below().map(|(name, entry)| (name.as_str(), entry.shape.as_slice()))
     }
 
     /// For a network that is to be trained.
@@ -159,10 +171,7 @@ impl Weights {
 
     /// Takes a tensor as f32, of exactly this shape.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, WeightsError> {
-        let found = self.take(name, shape)?;
-        let tensor = Tensor::from_vec(to_f32(found.bytes.bytes(), found.dtype), shape);
-        found.bytes.release();
-        Ok(tensor)
+        Ok(Tensor::from_vec(self.take(name, shape)?.to_f32(), shape))
     }
 
     /// Takes a norm's `weight` and `bias`, both (channels), as f32.
@@ -180,13 +189,9 @@ impl Weights {
         bias: bool,
     ) -> Result<(Weight, Option<Tensor>), WeightsError> {
         let layer = self.sub(name);
-        let Found { bytes, dtype } = layer.take("weight", &[out, inp])?;
-        let store = self.all.store.unwrap_or(dtype);
-        let weight = if self.used_once && store == dtype && self.training.lora.is_none() {
-            Weight::streamed(Box::new(bytes), dtype, out, inp)
-        } else {
-            Weight::lazy(Box::new(bytes), dtype, [out, inp, 1, 1], store)
-        };
+        let streamed = self.used_once && self.training.lora.is_none();
+        let found = layer.take("weight", &[out, inp])?;
+        let weight = found.weight([out, inp, 1, 1], self.all.store, streamed);
         Ok((weight, bias.then(|| layer.tensor("bias", &[out])).transpose()?))
     }
 
@@ -200,8 +205,7 @@ impl Weights {
     ) -> Result<(Weight, Tensor), WeightsError> {
         let layer = self.sub(name);
         let shape = [out, inp, kernel, kernel];
-        let Found { bytes, dtype } = layer.take("weight", &shape)?;
-        let weight = Weight::lazy(Box::new(bytes), dtype, shape, self.all.store.unwrap_or(dtype));
+        let weight = layer.take("weight", &shape)?.weight(shape, self.all.store, false);
         Ok((weight, layer.tensor("bias", &[out])?))
     }
 
@@ -238,7 +242,7 @@ impl Weights {
     }
 
     /// Checks one tensor, and counts it as taken.
-    fn take(&self, name: &str, shape: &[usize]) -> Result<Found, WeightsError> {
+    fn take(&self, name: &str, shape: &[usize]) -> Result<Found<'_>, WeightsError> {
         let key = format!("{}{name}", self.prefix);
         let Some(entry) = self.all.tensors.get(&key) else {
             return Err(WeightsError::Missing { file: self.all.name.clone(), key, expected: tuple(shape) });
@@ -253,23 +257,48 @@ impl Weights {
         if entry.shape != shape {
             return Err(mismatch(tuple(shape), tuple(&entry.shape)));
         }
-        let dtype = match entry.at.dtype {
-            Dtype::F32 => DType::F32,
-            Dtype::BF16 => DType::BF16,
-            Dtype::F16 => DType::F16,
-            other => return Err(mismatch("f32, f16 or bf16".into(), format!("{other:?}"))),
+        let Some(dtype) = element_type(entry.at.dtype) else {
+            return Err(mismatch("f32, f16 or bf16".into(), format!("{:?}", entry.at.dtype)));
         };
         entry.taken.store(true, Ordering::Relaxed);
-        let bytes =
+        let mapped =
             MappedTensor { all: self.all.clone(), file: entry.at.file, range: entry.at.bytes.clone() };
-        Ok(Found { bytes, dtype })
+        let (bytes, dtype) = self.patch.apply(&key, &file.map[entry.at.bytes.clone()], dtype);
+        Ok(Found { patched: self.patch.changes(&key), bytes, dtype, mapped })
     }
 }
 
 /// A tensor of the right shape.
-struct Found {
-    bytes: MappedTensor,
+struct Found<'a> {
+    /// Whether a request's trained weights made it another than the file's.
+    patched: bool,
+    bytes: Bytes<'a>,
     dtype: DType,
+    /// As the file has it.
+    mapped: MappedTensor,
+}
+
+impl Found<'_> {
+    fn to_f32(&self) -> Vec<f32> {
+        let values = to_f32(&self.bytes, self.dtype);
+        self.mapped.release();
+        values
+    }
+
+    /// The weight of a layer, kept as `store`, or as it is. With `streamed` it stays in its file, if it can.
+    fn weight(self, shape: [usize; 4], store: Option<DType>, streamed: bool) -> Weight {
+        let Found { patched, bytes, dtype, mapped } = self;
+        let store = store.unwrap_or(dtype);
+        if patched {
+            let weight = Weight::conv(&bytes, dtype, shape, store);
+            mapped.release();
+            return weight;
+        }
+        match streamed && store == dtype {
+            true => Weight::streamed(Box::new(mapped), dtype, shape[0], shape[1]),
+            false => Weight::lazy(Box::new(mapped), dtype, shape, store),
+        }
+    }
 }
 
 /// A tensor's bytes in its file, which stays mapped as long as they are needed.
@@ -289,8 +318,18 @@ impl WeightBytes for MappedTensor {
     }
 }
 
+/// The element types that weights come in.
+pub(crate) fn element_type(dtype: Dtype) -> Option<DType> {
+    match dtype {
+        Dtype::F32 => Some(DType::F32),
+        Dtype::BF16 => Some(DType::BF16),
+        Dtype::F16 => Some(DType::F16),
+        _ => None,
+    }
+}
+
 /// A shape as Python writes it: `(640, 640)`, `(640,)`.
-fn tuple(shape: &[usize]) -> String {
+pub(crate) fn tuple(shape: &[usize]) -> String {
     match shape {
         [one] => format!("({one},)"),
         many => format!("({})", many.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")),
@@ -298,7 +337,7 @@ fn tuple(shape: &[usize]) -> String {
 }
 
 /// Little-endian bytes of a file, at any alignment, as f32.
-fn to_f32(bytes: &[u8], dtype: DType) -> Vec<f32> {
+pub(crate) fn to_f32(bytes: &[u8], dtype: DType) -> Vec<f32> {
     let mut out = vec![0.0; bytes.len() / dtype.size()];
     if dtype == DType::F32 {
         for (o, b) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {

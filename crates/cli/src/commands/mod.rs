@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod bench;
+mod export;
 mod predict;
 mod schema;
 mod unavailable;
@@ -15,10 +16,10 @@ type Row = (&'static str, fn(Command) -> Command, fn(&ArgMatches) -> Result<(), 
 /// Every command, in the order of the help. A new one is a file and a row.
 const COMMANDS: &[Row] = &[
     ("predict", predict::options, predict::run),
+    ("export", export::options, export::run),
     ("schema", schema::options, schema::run),
     ("bench", bench::options, bench::run),
     ("train", unavailable::options, |_| unavailable::refuse("train")),
-    ("export", unavailable::options, |_| unavailable::refuse("export")),
     ("demo", unavailable::options, |_| unavailable::refuse("demo")),
 ];
 

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use calotype_sdxl::pipeline::{Image, Options, Pipeline, Rng};
-use calotype_sdxl::request::{PredictInput, PredictPlan, schema};
+use calotype_sdxl::request::{PredictInput, PredictPlan, command_line};
 use calotype_tensor::DType;
 use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 
@@ -71,15 +71,15 @@ enum RngName {
 pub fn options(command: Command) -> Command {
     // The about last: the settings' own documentation would take its place.
     let command = Settings::augment_args(command).about("Make pictures from a prompt");
-    fields::options(command, &schema::predict())
+    fields::options(command, &command_line())
 }
 
 /// Checks everything that can be checked, then makes the pictures and writes them.
 pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let settings = Settings::from_arg_matches(matches).map_err(|e| crate::args::in_one_line(&e))?;
     let quiet = Verbosity::of(matches) == Verbosity::Quiet;
-    let given = fields::given(&schema::predict(), matches)?;
-    let plan = PredictPlan::new(PredictInput::from_json(given)?);
+    let given = fields::given(&command_line(), matches)?;
+    let plan = PredictPlan::new(PredictInput::from_command_line(given)?);
     let output = OutputDir::check(&settings.output)?;
     let folder = settings.model_folder()?;
     super::use_threads(settings.threads)?;

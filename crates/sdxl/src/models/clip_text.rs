@@ -5,7 +5,7 @@ use calotype_tensor::ops::{self, Activation, Mask};
 use calotype_tensor::{DType, Tensor};
 
 use crate::config::{ClipTextConfig, HiddenAct};
-use crate::nn::{LayerNorm, Linear};
+use crate::nn::{LayerNorm, Linear, Parameter};
 use crate::weights::{Weights, WeightsError};
 
 /// Token and position embeddings.
@@ -15,6 +15,25 @@ pub struct ClipTextEmbeddings {
     pub token_embedding: Tensor,
     /// (positions, C).
     pub position_embedding: Tensor,
+    /// Tokens that are not of the table, and their rows (n, C), f32.
+    pub new_tokens: Option<(Vec<u32>, Parameter)>,
+}
+
+impl ClipTextEmbeddings {
+    /// The embeddings of tokens, (ids, C).
+    fn of_tokens(&self, ids: &[u32]) -> Tensor {
+        let table = &self.token_embedding;
+        let Some((new, rows)) = &self.new_tokens else { return ops::embedding(table, ids) };
+        let position = |id: &u32| new.iter().position(|n| n == id);
+        let known: Vec<u32> = ids.iter().map(|id| if position(id).is_some() { 0 } else { *id }).collect();
+        let known = ops::embedding(table, &known);
+        if ids.iter().all(|id| position(id).is_none()) {
+            return known;
+        }
+        let both = ops::cat_batch(&[&known, &rows.get().to_dtype(table.dtype())]); // (ids + n, C)
+        let source = |(i, id): (usize, &u32)| position(id).map_or(i, |row| ids.len() + row) as u32;
+        ops::embedding(&both, &ids.iter().enumerate().map(source).collect::<Vec<_>>())
+    }
 }
 
 /// Self-attention in which a token sees itself and those before it.
@@ -151,6 +170,7 @@ impl ClipTextModel {
             embeddings: ClipTextEmbeddings {
                 token_embedding: table("token_embedding.weight", config.vocab_size)?,
                 position_embedding: table("position_embedding.weight", config.max_position_embeddings)?,
+                new_tokens: None,
             },
             layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_, _>>()?,
             final_layer_norm: LayerNorm::load(&text_model, "final_layer_norm", width, config.layer_norm_eps)?,
@@ -166,7 +186,14 @@ impl ClipTextModel {
         Ok(model)
     }
 
-    /// Encodes B prompts of T token ids each. T is at most `max_position_embeddings`, ids are below `vocab_size`.
+    /// Gives the tokens `ids` the embeddings `rows` (ids, C): beyond the table, or in the place of rows that it has.
+    /// As transformers' `resize_token_embeddings`, and then setting the rows; here they may also train.
+    pub fn set_embeddings(&mut self, ids: &[u32], rows: Parameter) {
+        self.embeddings.new_tokens = Some((ids.to_vec(), rows));
+    }
+
+    /// Encodes B prompts of T token ids each. T is at most `max_position_embeddings`, ids are below `vocab_size`, or
+    /// given an embedding by [`Self::set_embeddings`].
     pub fn forward(&self, prompts: &[Vec<u32>]) -> ClipTextOutput {
         let mut x = self.embed(prompts);
         let mut penultimate = x.clone();
@@ -190,7 +217,7 @@ impl ClipTextModel {
         let ids: Vec<u32> = prompts.concat();
         let positions: Vec<u32> = prompts.iter().flat_map(|_| 0..tokens as u32).collect();
         let x = ops::add(
-            &ops::embedding(&self.embeddings.token_embedding, &ids),
+            &self.embeddings.of_tokens(&ids),
             &ops::embedding(&self.embeddings.position_embedding, &positions),
         );
         x.reshape(&[prompts.len(), tokens, x.last_dim()])

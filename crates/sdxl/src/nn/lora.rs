@@ -15,6 +15,11 @@ impl Parameter {
         Self(Arc::new(RwLock::new(value.var())))
     }
 
+    /// One that does not train.
+    pub fn fixed(value: Tensor) -> Self {
+        Self(Arc::new(RwLock::new(value)))
+    }
+
     /// The present value: a leaf of the tape.
     pub fn get(&self) -> Tensor {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()

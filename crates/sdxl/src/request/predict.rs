@@ -1,12 +1,13 @@
 //! A prediction: its wire form and its plan.
 
 use std::hash::{BuildHasher, RandomState};
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::schema;
+use super::schema::{self, Schema};
 use super::{InputError, Problem, Scheduler};
 
 /// Widths and heights are multiples of this many pixels: one latent is 8×8 pixels.
@@ -63,6 +64,7 @@ pub struct PredictInput {
     #[schemars(range(min = 0, max = 1))]
     pub lora_scale: f64,
     /// Replicate LoRA weights to use. Leave blank to use the default weights.
+    #[schemars(extend("x-files" = true))]
     pub replicate_weights: Option<String>,
     /// Disable safety checker for generated images. This feature is only available through the API. See
     /// [https://replicate.com/docs/how-does-replicate-work#safety](https://replicate.com/docs/how-does-replicate-work#safety)
@@ -120,8 +122,6 @@ const UNAVAILABLE: &[(&str, Asks, &str)] = &[
     ("high_noise_frac", |_| true, "the refiner is not available yet"),
     ("refine_steps", |_| true, "the refiner is not available yet"),
     ("apply_watermark", |v| v == &Value::Bool(true), "watermarks are not available yet, only false"),
-    ("lora_scale", |_| true, "trained weights are not available yet"),
-    ("replicate_weights", |_| true, "trained weights are not available yet"),
     ("disable_safety_checker", |v| v == &Value::Bool(false), "there is no safety checker, only true"),
 ];
 
@@ -136,7 +136,19 @@ impl PredictInput {
     /// # Errors
     /// An unknown field, a value of the wrong type or out of range, or a field whose feature is not built yet.
     pub fn from_json(given: Map<String, Value>) -> Result<PredictInput, InputError> {
-        let given = schema::check(&schema::predict(), given)?;
+        PredictInput::from_fields(&schema::predict(), given)
+    }
+
+    /// [`Self::from_json`] for the command line, where `lora_scale` may be any number: [`command_line`] is its schema.
+    ///
+    /// # Errors
+    /// As [`Self::from_json`].
+    pub fn from_command_line(given: Map<String, Value>) -> Result<PredictInput, InputError> {
+        PredictInput::from_fields(&command_line(), given)
+    }
+
+    fn from_fields(schema: &Schema, given: Map<String, Value>) -> Result<PredictInput, InputError> {
+        let given = schema::check(schema, given)?;
         for (field, asks, why) in UNAVAILABLE {
             if given.get(*field).is_some_and(asks) {
                 return Err(InputError::new(*field, Problem::Unavailable(why)));
@@ -144,6 +156,11 @@ impl PredictInput {
         }
         schema::deserialize(given)
     }
+}
+
+/// The schema of a prediction on the command line: LoRA can also be overdone, or turned round.
+pub fn command_line() -> Schema {
+    schema::predict().without_limits("lora_scale")
 }
 
 /// A checked prediction: what the pipeline works from. Serialises under the wire names, so that the result is a
@@ -167,6 +184,11 @@ pub struct PredictPlan {
     pub steps: usize,
     /// Classifier-free guidance, 1 to 50; at 1 there is none.
     pub guidance_scale: f64,
+    /// What LoRA is multiplied by, besides its own scale.
+    pub lora_scale: f64,
+    /// Files of trained weights, added up in this order.
+    #[serde(serialize_with = "joined", skip_serializing_if = "Vec::is_empty")]
+    pub replicate_weights: Vec<PathBuf>,
     /// The first picture's seed. Picture i has the seed `seed + i` (wrapping).
     pub seed: u64,
 }
@@ -184,6 +206,8 @@ impl PredictPlan {
             scheduler: input.scheduler,
             steps: input.num_inference_steps,
             guidance_scale: input.guidance_scale,
+            lora_scale: input.lora_scale,
+            replicate_weights: input.replicate_weights.as_deref().map(schema::split).unwrap_or_default(),
             seed: input.seed.unwrap_or_else(random_seed),
         }
     }
@@ -192,6 +216,11 @@ impl PredictPlan {
     pub fn image_seed(&self, i: usize) -> u64 {
         self.seed.wrapping_add(i as u64)
     }
+}
+
+/// As the wire has several files.
+fn joined<S: serde::Serializer>(files: &[PathBuf], to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&schema::join(files))
 }
 
 /// 32 random bits: the keys of std's hash maps come from the system's generator.

@@ -3,6 +3,8 @@
 //! The shape is that of the published interface's components: `title`, `type`, `default`, `x-order`, `description`,
 //! `minimum`, `maximum`, `enum`, and `format: uri` for a file. Choices stand in the field itself, not behind a `$ref`.
 
+use std::path::{Path, PathBuf};
+
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde::de::DeserializeOwned;
@@ -34,6 +36,7 @@ pub struct Field {
     pub name: String,
     spec: Map<String, Value>,
     required: bool,
+    files: bool,
 }
 
 /// A field's JSON type.
@@ -62,7 +65,14 @@ impl Schema {
         let fields: Vec<Field> = (properties.iter().enumerate())
             .map(|(order, (name, spec))| {
                 let required = required.iter().any(|r| *r == name);
-                Field { name: name.clone(), spec: published_form(name, order, required, spec), required }
+                // Not in the published form, where it is a text like any other.
+                let files = spec.get("x-files").is_some();
+                Field {
+                    name: name.clone(),
+                    spec: published_form(name, order, required, spec),
+                    required,
+                    files,
+                }
             })
             .collect();
         let properties: Map<String, Value> =
@@ -73,6 +83,15 @@ impl Schema {
         }
         root["properties"] = Value::Object(properties);
         Schema { root, fields }
+    }
+
+    /// The schema with no least and greatest value of a field.
+    pub fn without_limits(mut self, name: &str) -> Schema {
+        for field in self.fields.iter_mut().filter(|field| field.name == name) {
+            field.spec.retain(|key, _| key != "minimum" && key != "maximum");
+            self.root["properties"][name] = Value::Object(field.spec.clone());
+        }
+        self
     }
 
     /// The schema as a JSON document.
@@ -157,6 +176,11 @@ impl Field {
         self.spec.get("format").is_some_and(|f| f == "uri")
     }
 
+    /// Whether the value names several files, with commas between them.
+    pub fn is_files(&self) -> bool {
+        self.files
+    }
+
     /// What the value is when none is given.
     pub fn default(&self) -> Option<&Value> {
         self.spec.get("default")
@@ -175,6 +199,7 @@ impl Field {
         }
         let what = match self.kind() {
             Kind::Text if self.is_file() => "a file".into(),
+            Kind::Text if self.files => "a file, or several with commas between them".into(),
             Kind::Text => "text".into(),
             Kind::Boolean => "true or false".into(),
             Kind::Number => "a number".into(),
@@ -269,4 +294,25 @@ pub(super) fn deserialize<T: DeserializeOwned>(checked: Map<String, Value>) -> R
     let shown = Value::Object(checked.clone()).to_string();
     serde_json::from_value(Value::Object(checked))
         .map_err(|e| InputError::value("input", format!("a valid request ({e})"), shown))
+}
+
+/// The files that the value of a field with several names. A comma in a name is written `\,`.
+pub fn split(text: &str) -> Vec<PathBuf> {
+    let mut names = vec![String::new()];
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match (c, names.last_mut()) {
+            ('\\', Some(name)) if chars.next_if_eq(&',').is_some() => name.push(','),
+            (',', _) => names.push(String::new()),
+            (c, Some(name)) => name.push(c),
+            (_, None) => {}
+        }
+    }
+    names.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).map(PathBuf::from).collect()
+}
+
+/// The value that names these files: [`split`] the other way round.
+pub fn join<P: AsRef<Path>>(files: &[P]) -> String {
+    let escaped = files.iter().map(|file| file.as_ref().to_string_lossy().replace(',', "\\,"));
+    escaped.collect::<Vec<_>>().join(",")
 }

@@ -187,8 +187,6 @@ fn what_is_not_there_is_refused() {
         ("high_noise_frac", json!(0.8)),
         ("refine_steps", json!(5)),
         ("apply_watermark", json!(true)),
-        ("lora_scale", json!(0.6)),
-        ("replicate_weights", json!("w.tar")),
         ("disable_safety_checker", json!(false)),
     ] {
         let error = PredictInput::from_json(object(json!({ field: value }))).expect_err(field);
@@ -274,4 +272,27 @@ fn any_value_gets_an_answer() {
             }
         }
     }
+}
+
+/// Protects: LoRA may be overdone or turned round on the command line, and on the wire only what is published.
+#[test]
+fn lora_scale_has_limits_on_the_wire() {
+    for scale in [-1.0, 1.5] {
+        let given = object(json!({ "lora_scale": scale }));
+        assert_eq!(PredictInput::from_command_line(given.clone()).map(|input| input.lora_scale), Ok(scale));
+        let line = PredictInput::from_json(given).expect_err("a refusal").to_string();
+        assert!(line.starts_with("lora_scale: expected a number from 0 to 1, found "), "{line}");
+    }
+}
+
+/// Protects: several files in one field, with commas in their names or not, there and back.
+#[test]
+fn files_are_separated_by_commas() {
+    let files = |text: &str| plan(json!({ "replicate_weights": text })).replicate_weights;
+    assert_eq!(files("a.tar"), [Path::new("a.tar")]);
+    assert_eq!(files("a.tar, b/c.tar,"), [Path::new("a.tar"), Path::new("b/c.tar")]);
+    assert_eq!(files(r"a\,b.tar,C:\c"), [Path::new("a,b.tar"), Path::new(r"C:\c")]);
+    assert!(files("").is_empty() && plan(json!({})).replicate_weights.is_empty());
+    let first = plan(json!({ "replicate_weights": r"a\,b.tar,c", "seed": 1 }));
+    assert_eq!(plan(serde_json::to_value(&first).expect("JSON")), first);
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
 use calotype_tensor::cpu::Mmap;
-use safetensors::tensor::{Dtype, SafeTensors};
+use safetensors::tensor::{Dtype, SafeTensors, TensorInfo};
 use serde::Deserialize;
 
 use super::WeightsError;
@@ -118,24 +118,44 @@ fn is_plain_name(name: &str) -> bool {
 impl Files {
     fn add(&mut self, path: PathBuf, keep: impl Fn(&str) -> bool) -> Result<(), WeightsError> {
         let map = Mmap::open(&path).map_err(|e| WeightsError::file(&path, e.to_string()))?;
-        let bad =
-            |what: String| WeightsError::file(&path, format!("not a safetensors file: {}", shorten(&what)));
-        check_extent(&map).map_err(bad)?;
-        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| bad(e.to_string()))?;
-        let data = header + 8;
+        let header = Header::read(&map).map_err(|what| WeightsError::file(&path, what))?;
         let file = self.files.len();
-        for (key, info) in metadata.tensors() {
-            let bytes = info.data_offsets.0 + data..info.data_offsets.1 + data;
-            if bytes.end > map.len() {
-                return Err(bad(format!("{key} ends beyond the file")));
-            }
+        for (key, info, bytes) in header.tensors {
             if keep(&key) {
-                let located = Located { file, dtype: info.dtype, shape: info.shape.clone(), bytes };
+                let located = Located { file, dtype: info.dtype, shape: info.shape, bytes };
                 self.tensors.insert(key, located);
             }
         }
         self.files.push(MappedFile { path, map });
         Ok(())
+    }
+}
+
+/// What a safetensors file says of itself.
+pub(crate) struct Header {
+    /// Key, element type and shape, and where the bytes are: inside of the file.
+    pub tensors: Vec<(String, TensorInfo, Range<usize>)>,
+    /// `__metadata__`.
+    pub metadata: HashMap<String, String>,
+}
+
+impl Header {
+    /// Reads the header of a whole file.
+    pub(crate) fn read(file: &[u8]) -> Result<Self, String> {
+        let bad = |what: String| format!("not a safetensors file: {}", shorten(&what));
+        check_extent(file).map_err(bad)?;
+        let (header, metadata) = SafeTensors::read_metadata(file).map_err(|e| bad(e.to_string()))?;
+        let data = header + 8;
+        let mut tensors = Vec::new();
+        for (key, info) in metadata.tensors() {
+            let bytes = info.data_offsets.0 + data..info.data_offsets.1 + data;
+            if bytes.end > file.len() {
+                return Err(bad(format!("{key} ends beyond the file")));
+            }
+            tensors.push((key, info.clone(), bytes));
+        }
+        let metadata = metadata.metadata().iter().flatten().map(|(key, text)| (key.clone(), text.clone()));
+        Ok(Self { tensors, metadata: metadata.collect() })
     }
 }
 

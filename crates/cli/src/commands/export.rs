@@ -1,0 +1,87 @@
+//! `calotype export`: trained weights in the layouts of other programs.
+
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+
+use calotype_sdxl::adapters::{AdapterError, Modules, SafetensorsFile, TrainedWeights};
+use calotype_sdxl::config::ModelFolder;
+use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
+
+use crate::failure::Failure;
+use crate::output;
+
+#[derive(Debug, Args)]
+struct Settings {
+    /// What was trained: a trained_model.tar, a folder with its files, or a LoRA file in any layout
+    #[arg(value_name = "TRAINED")]
+    trained: PathBuf,
+    /// The layout to write
+    #[arg(long, value_enum)]
+    format: Format,
+    /// The file to write; an earlier one of this name is replaced
+    #[arg(short, long, value_name = "FILE.safetensors")]
+    output: PathBuf,
+    /// Folder of the checkpoint that it was trained on: to check shapes, and needed for LoRA with kohya's names
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// One file with the embeddings in it, as kohya's trainer writes and the web UIs read
+    Kohya,
+    /// As diffusers' save_lora_weights writes; the embeddings beside it, in FILE_emb.safetensors
+    Diffusers,
+}
+
+/// The command's options.
+pub fn options(command: Command) -> Command {
+    Settings::augment_args(command).about("Write trained weights for other programs")
+}
+
+/// Reads, converts, writes, and prints the paths.
+pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
+    let settings = Settings::from_arg_matches(matches).map_err(|e| crate::args::in_one_line(&e))?;
+    output::check_file(&settings.output)?;
+    let modules = settings.model.as_deref().map(modules).transpose()?;
+    let trained = TrainedWeights::read(&settings.trained, modules.as_ref()).map_err(refused)?;
+    let in_layout = |e: AdapterError| {
+        refused(AdapterError::File { path: settings.trained.clone(), problem: e.to_string() })
+    };
+    match settings.format {
+        Format::Kohya => write(&settings.output, &trained.to_kohya().map_err(in_layout)?),
+        Format::Diffusers => {
+            write(&settings.output, &trained.to_diffusers().map_err(in_layout)?)?;
+            trained.embeddings_file().map_or(Ok(()), |file| write(&beside(&settings.output), &file))
+        }
+    }
+}
+
+fn refused(e: AdapterError) -> Failure {
+    calotype_sdxl::Error::from(e).into()
+}
+
+/// The layers of the model in a folder.
+fn modules(folder: &Path) -> Result<Modules, Failure> {
+    let read = || -> Result<Modules, calotype_sdxl::Error> {
+        let folder = ModelFolder::open(folder)?;
+        Ok(Modules::of(&folder, &folder.configs()?)?)
+    };
+    Ok(read()?)
+}
+
+/// `lora.safetensors` → `lora_emb.safetensors`.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.file_stem().unwrap_or_default().to_owned();
+    name.push("_emb.safetensors");
+    path.with_file_name(name)
+}
+
+fn write(path: &Path, file: &SafetensorsFile) -> Result<(), Failure> {
+    output::write_file(path, |to| {
+        let mut to = BufWriter::new(to);
+        file.write(&mut to)?;
+        to.into_inner().map(drop).map_err(std::io::IntoInnerError::into_error)
+    })?;
+    output::print(&format!("{}\n", path.display()))
+}

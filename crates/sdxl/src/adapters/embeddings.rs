@@ -1,0 +1,94 @@
+//! Embeddings of new tokens: bundled in a LoRA file, in a file of their own, or a trained model's `embeddings.pti`.
+
+use std::path::Path;
+
+use calotype_tensor::Tensor;
+
+use super::AdapterError;
+use super::source::Member;
+use super::values::{floats, shape_problem, sorted};
+use crate::weights::Header;
+
+/// What the encoders' embeddings are called, in the layouts that have no `bundle_emb.NAME.` before it.
+const ENCODERS: [[&str; 2]; 2] = [["clip_l", "clip_g"], ["text_encoders_0", "text_encoders_1"]];
+
+/// The name and the encoder of an embedding's key.
+pub(super) fn embedding(key: &str) -> Option<(&str, usize)> {
+    let (name, key) = match key.strip_prefix("bundle_emb.") {
+        Some(bundled) => bundled.rsplit_once('.')?,
+        None => ("", key),
+    };
+    let encoder = ENCODERS.iter().find_map(|names| names.iter().position(|n| *n == key))?;
+    Some((name, encoder))
+}
+
+/// (n, c) as it is, (c) as one row.
+pub(super) fn rows(tensor: &Tensor) -> Option<Tensor> {
+    match *tensor.shape() {
+        [c] if c > 0 => Some(tensor.reshape(&[1, c])),
+        [n, c] if n * c > 0 => Some(tensor.clone()),
+        _ => None,
+    }
+}
+
+/// Both encoders' rows of one embedding, as many in each.
+pub(super) fn both(path: &Path, name: &str, pair: [Option<Tensor>; 2]) -> Result<[Tensor; 2], AdapterError> {
+    let name = if name.is_empty() { "embeddings" } else { name };
+    match pair {
+        [Some(first), Some(second)] if first.dim(0) == second.dim(0) => Ok([first, second]),
+        [Some(first), Some(second)] => {
+            let problem = format!(
+                "expected as many tokens for both text encoders, found {} and {}",
+                first.dim(0),
+                second.dim(0)
+            );
+            Err(AdapterError::key(path, name, problem))
+        }
+        _ => Err(AdapterError::key(
+            path,
+            name,
+            "expected embeddings for both text encoders, found one encoder's",
+        )),
+    }
+}
+
+/// Several embeddings' rows, one below the other.
+pub(super) fn joined(path: &Path, rows: [Vec<Tensor>; 2]) -> Result<[Tensor; 2], AdapterError> {
+    let stack = |parts: &Vec<Tensor>| {
+        let width = parts.first().map_or(0, |part| part.dim(1));
+        match parts.iter().find(|part| part.dim(1) != width) {
+            Some(odd) => {
+                Err(AdapterError::file(path, shape_problem(&format!("embeddings of {width} channels"), odd)))
+            }
+            None => {
+                let values: Vec<f32> = parts.iter().flat_map(Tensor::to_vec).collect();
+                Ok(Tensor::from_slice(&values, &[values.len() / width.max(1), width]))
+            }
+        }
+    };
+    let [first, second] = &rows;
+    Ok([stack(first)?, stack(second)?])
+}
+
+/// `embeddings.pti`.
+pub(super) fn embeddings(member: &Member) -> Result<Option<[Tensor; 2]>, AdapterError> {
+    let path = &member.path;
+    let header = Header::read(&member.bytes).map_err(|e| AdapterError::file(path, e))?;
+    let mut pair = [None, None];
+    for (key, info, range) in sorted(header) {
+        let Some(encoder) = ENCODERS[1].iter().position(|name| *name == key) else {
+            return Err(AdapterError::key(
+                path,
+                &key,
+                format!("expected {} only", ENCODERS[1].join(" and ")),
+            ));
+        };
+        let tensor = floats(path, &key, &info, member.bytes.get(range).unwrap_or_default())?;
+        let rows = rows(&tensor);
+        pair[encoder] =
+            Some(rows.ok_or_else(|| {
+                AdapterError::key(path, &key, shape_problem("(tokens, channels)", &tensor))
+            })?);
+    }
+    if pair.iter().all(Option::is_none) { Ok(None) } else { both(path, "", pair).map(Some) }
+}

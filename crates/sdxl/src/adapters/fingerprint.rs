@@ -1,0 +1,90 @@
+//! Whether files are still what they were when they were read.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use super::source::MEMBERS;
+
+/// A file that was written so shortly before it was looked at may be written again without looking any different.
+const UNSETTLED: Duration = Duration::from_secs(2);
+
+/// Tells whether files are the same as before, without reading them. Two are equal only if nothing can have changed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fingerprint {
+    files: Vec<File>,
+    scale: f64,
+    settled: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct File {
+    path: PathBuf,
+    size: u64,
+    /// When it was last changed, where the system has that: unlike the time of modification, a copy cannot bring it along.
+    changed: Option<SystemTime>,
+    /// Device and inode.
+    identity: [u64; 2],
+}
+
+impl Fingerprint {
+    /// Of the files, as they are now, and what they are scaled by.
+    pub fn of(files: &[PathBuf], scale: f64) -> Self {
+        let inside = |path: &PathBuf| match path.is_dir() {
+            true => MEMBERS.iter().map(|name| path.join(name)).collect(),
+            false => vec![path.clone()],
+        };
+        let files: Vec<File> = files.iter().flat_map(inside).map(File::of).collect();
+        let now = SystemTime::now();
+        let old = |file: &File| {
+            file.changed.and_then(|at| now.duration_since(at).ok()).is_some_and(|age| age > UNSETTLED)
+        };
+        let settled = files.iter().filter(|file| file.changed.is_some()).all(old);
+        Self { files, scale, settled }
+    }
+
+    /// Whether what was loaded for `self` is what `now` asks for.
+    pub fn still(&self, now: &Self) -> bool {
+        self.settled && self == now
+    }
+}
+
+impl File {
+    fn of(path: PathBuf) -> Self {
+        let Ok(found) = std::fs::metadata(&path) else {
+            return Self { path, size: 0, changed: None, identity: [0; 2] };
+        };
+        #[cfg(unix)]
+        let (changed, identity) = {
+            use std::os::unix::fs::MetadataExt;
+            let since = Duration::new(found.ctime().max(0) as u64, found.ctime_nsec() as u32);
+            (SystemTime::UNIX_EPOCH.checked_add(since), [found.dev(), found.ino()])
+        };
+        #[cfg(not(unix))]
+        let (changed, identity) = (found.modified().ok(), [0; 2]);
+        Self { path, size: found.len(), changed, identity }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Protects: never a stale denoiser. A file that has just been written may change again within the clock's tick; one
+    /// that has settled, was left alone and is scaled as before is the same.
+    #[test]
+    fn only_what_cannot_have_changed_is_the_same() {
+        let of = |path: &str, scale| Fingerprint::of(&[PathBuf::from(path)], scale);
+        let settled = env!("CARGO_MANIFEST_DIR").to_string() + "/tests/golden/tiny_vocab/vocab.json";
+        let new = std::env::temp_dir().join(format!("calotype-fingerprint-{}", std::process::id()));
+        std::fs::write(&new, "x").expect("written");
+        let new = new.to_str().expect("text");
+        assert!(!of(new, 1.0).still(&of(new, 1.0)), "just written");
+        std::fs::remove_file(new).expect("removed");
+        let age = std::fs::metadata(&settled).and_then(|found| found.modified()).expect("there").elapsed();
+        if age.is_ok_and(|age| age > 2 * UNSETTLED) {
+            assert!(of(&settled, 1.0).still(&of(&settled, 1.0)));
+        }
+        assert!(!of(&settled, 1.0).still(&of(&settled, 0.5)), "another scale");
+        assert!(!of(&settled, 1.0).still(&Fingerprint::of(&[], 1.0)), "other files");
+    }
+}

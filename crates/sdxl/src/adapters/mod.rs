@@ -1,0 +1,117 @@
+//! What training leaves behind: LoRA, embeddings of new tokens, or a UNet's own tensors. In one form in memory
+//! ([`TrainedWeights`]), read from and written to every layout that people have, and merged into a model's weights as
+//! these are loaded ([`Adapters`]).
+//!
+//! | layout | keys |
+//! |---|---|
+//! | cog: `trained_model.tar` | `….attn1.processor.to_q_lora.down.weight`, beside `embeddings.pti`, `special_params.json` |
+//! | kohya | `lora_unet_…_attn1_to_q.lora_down.weight`, `.alpha`; `bundle_emb.TOK.clip_l` |
+//! | diffusers | `unet.….attn1.to_q.lora_A.weight`, or older `.lora.down.weight` |
+
+mod active;
+mod embeddings;
+mod error;
+mod fingerprint;
+mod key;
+mod lora;
+mod modules;
+mod patch;
+mod peft;
+mod read;
+mod safetensors;
+mod sgm;
+mod source;
+mod stored;
+mod tokens;
+mod values;
+mod write;
+
+use std::collections::BTreeMap;
+
+use calotype_tensor::Tensor;
+
+pub use active::Adapters;
+pub use error::AdapterError;
+pub use fingerprint::Fingerprint;
+pub use lora::LoraLayers;
+pub use modules::Modules;
+pub(crate) use patch::Bytes;
+pub use patch::Patch;
+pub use safetensors::SafetensorsFile;
+pub use stored::Stored;
+pub use write::TarFile;
+
+/// The result of a training, whatever its layout on disk.
+#[derive(Clone, Debug, Default)]
+pub struct TrainedWeights {
+    /// The UNet's LoRA, by the layer's path: `down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q`, and an
+    /// attention's last layer as `….attn1.to_out.0`.
+    pub lora: BTreeMap<String, LoraPair>,
+    /// Both text encoders' LoRA, by paths such as `text_model.encoder.layers.0.self_attn.q_proj`.
+    pub text_lora: [BTreeMap<String, LoraPair>; 2],
+    /// A full fine-tune's tensors, by the UNet's key: `conv_in.weight`.
+    pub unet: BTreeMap<String, Stored>,
+    /// The embeddings of the new tokens `<s0>`, `<s1>`, … in both text encoders: (tokens, 768) and (tokens, 1280), f32.
+    pub embeddings: Option<[Tensor; 2]>,
+    /// What stands for the new tokens in a prompt: `TOK` → `<s0><s1>`.
+    pub tokens: BTreeMap<String, String>,
+}
+
+impl TrainedWeights {
+    /// How many new tokens there are embeddings for.
+    pub fn new_tokens(&self) -> usize {
+        self.embeddings.as_ref().map_or(0, |[first, _]| first.dim(0))
+    }
+}
+
+impl PartialEq for TrainedWeights {
+    fn eq(&self, other: &Self) -> bool {
+        let embeddings = match (&self.embeddings, &other.embeddings) {
+            (Some(a), Some(b)) => same(&a[0], &b[0]) && same(&a[1], &b[1]),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        embeddings
+            && (&self.lora, &self.text_lora, &self.unet, &self.tokens)
+                == (&other.lora, &other.text_lora, &other.unet, &other.tokens)
+    }
+}
+
+/// One layer's LoRA: W' = W + (alpha / rank) · up · down.
+#[derive(Clone, Debug)]
+pub struct LoraPair {
+    /// (rank, in), or (rank, in, k, k) of a convolution, f32.
+    pub down: Tensor,
+    /// (out, rank), or (out, rank, 1, 1) of a convolution, f32.
+    pub up: Tensor,
+    /// Divided by the rank, the scale.
+    pub alpha: f32,
+}
+
+impl LoraPair {
+    /// A pair of scale 1: alpha is the rank.
+    pub fn new(down: Tensor, up: Tensor) -> Self {
+        let alpha = down.dim(0) as f32;
+        Self { down, up, alpha }
+    }
+
+    /// The inner dimension.
+    pub fn rank(&self) -> usize {
+        self.down.dim(0)
+    }
+
+    /// alpha / rank.
+    pub fn scale(&self) -> f64 {
+        f64::from(self.alpha) / self.rank() as f64
+    }
+}
+
+impl PartialEq for LoraPair {
+    fn eq(&self, other: &Self) -> bool {
+        same(&self.down, &other.down) && same(&self.up, &other.up) && self.alpha == other.alpha
+    }
+}
+
+/// Whether two f32 tensors have the same shape and values.
+fn same(a: &Tensor, b: &Tensor) -> bool {
+    a.shape() == b.shape() && a.f32s() == b.f32s()
+}

@@ -1,0 +1,83 @@
+//! The layers that a model has: what names in a file are looked up in, and what shapes they are checked against.
+
+use std::collections::BTreeMap;
+
+use crate::config::{Component, ModelConfigs, ModelFolder, UNetConfig};
+use crate::weights::{Weights, WeightsError};
+
+use super::sgm;
+
+/// The layers of a model's UNet and text encoders, by their paths and by kohya's names.
+pub struct Modules {
+    unet: Table,
+    /// The first is empty in a model without a first text encoder.
+    text: [Table; 2],
+}
+
+/// One component's.
+#[derive(Default)]
+struct Table {
+    /// Every tensor's shape by its key.
+    shapes: BTreeMap<String, Vec<usize>>,
+    /// Kohya's names, which have underscores for dots: `mid_block_attentions_0_proj_in` → the path.
+    underscored: BTreeMap<String, String>,
+}
+
+impl Modules {
+    /// Reads the headers of a model folder's weights.
+    ///
+    /// # Errors
+    /// There are none, or they are broken.
+    pub fn of(folder: &ModelFolder, configs: &ModelConfigs) -> Result<Self, WeightsError> {
+        let table = |component| Ok(Table::new(&folder.weights(component, None, None)?));
+        let mut unet = table(Component::UNet)?;
+        unet.add_original_names(&configs.unet);
+        let first = match configs.text_encoder {
+            Some(_) => table(Component::TextEncoder)?,
+            None => Table::default(),
+        };
+        Ok(Self { unet, text: [first, table(Component::TextEncoder2)?] })
+    }
+
+    fn table(&self, component: Component) -> &Table {
+        match component {
+            Component::TextEncoder => &self.text[0],
+            Component::TextEncoder2 => &self.text[1],
+            _ => &self.unet,
+        }
+    }
+
+    /// The path of the layer that kohya calls `name`.
+    pub(super) fn by_kohya(&self, component: Component, name: &str) -> Option<&str> {
+        self.table(component).underscored.get(name).map(String::as_str)
+    }
+
+    /// The shape of a layer's weight: (out, in), or (out, in, k, k).
+    pub(super) fn layer(&self, component: Component, path: &str) -> Option<&[usize]> {
+        self.tensor(component, &format!("{path}.weight")).filter(|shape| shape.len() > 1)
+    }
+
+    /// The shape of any tensor.
+    pub(super) fn tensor(&self, component: Component, key: &str) -> Option<&[usize]> {
+        self.table(component).shapes.get(key).map(Vec::as_slice)
+    }
+}
+
+impl Table {
+    fn new(weights: &Weights) -> Self {
+        let shapes: BTreeMap<String, Vec<usize>> =
+            weights.shapes().map(|(key, shape)| (key.to_owned(), shape.to_vec())).collect();
+        let paths = shapes.keys().filter_map(|key| key.strip_suffix(".weight"));
+        let underscored = paths.map(|path| (path.replace('.', "_"), path.to_owned())).collect();
+        Self { shapes, underscored }
+    }
+
+    /// Adds the names in SDXL's original numbering.
+    fn add_original_names(&mut self, config: &UNetConfig) {
+        let paths = self.shapes.keys().filter_map(|key| key.strip_suffix(".weight"));
+        let named =
+            paths.filter_map(|path| Some((sgm::original(path, config)?.replace('.', "_"), path.to_owned())));
+        let named: Vec<_> = named.collect();
+        self.underscored.extend(named);
+    }
+}

@@ -1,0 +1,115 @@
+//! What trained weights change in one network, done to each tensor as it is loaded: a prediction costs nothing more.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+
+use calotype_tensor::ops::{self, Activation};
+use calotype_tensor::{DType, Tensor, Weight};
+
+use super::{LoraPair, Stored};
+use crate::weights::to_f32;
+
+/// Tensors that take another's place, and LoRA that is added.
+#[derive(Default)]
+pub struct Patch {
+    replaced: BTreeMap<String, Stored>,
+    added: BTreeMap<String, Vec<Delta>>,
+}
+
+/// scale · up · down.
+struct Delta {
+    pair: LoraPair,
+    scale: f32,
+}
+
+/// A tensor's bytes: of a file, or what has become of them.
+pub(crate) enum Bytes<'a> {
+    Stored(&'a [u8]),
+    Merged(Vec<f32>),
+}
+
+impl Deref for Bytes<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Stored(bytes) => bytes,
+            Self::Merged(values) => bytemuck::cast_slice(values),
+        }
+    }
+}
+
+impl Patch {
+    /// Whether everything stays as it is.
+    pub fn is_empty(&self) -> bool {
+        self.replaced.is_empty() && self.added.is_empty()
+    }
+
+    /// Puts a tensor in the place of the folder's; gives back an earlier one's key.
+    pub(super) fn replace(&mut self, key: String, tensor: Stored) -> Option<String> {
+        let earlier = self.replaced.insert(key.clone(), tensor);
+        earlier.map(|_| key)
+    }
+
+    /// Adds LoRA to a layer, its own scale times `scale`.
+    pub(super) fn add(&mut self, path: &str, pair: LoraPair, scale: f64) {
+        let scale = (pair.scale() * scale) as f32;
+        self.added.entry(format!("{path}.weight")).or_default().push(Delta { pair, scale });
+    }
+
+    /// Whether a tensor becomes another than the folder's.
+    pub(crate) fn changes(&self, key: &str) -> bool {
+        self.replaced.contains_key(key) || self.added.contains_key(key)
+    }
+
+    /// A tensor's bytes as the trained model has them. Where LoRA is added they are f32, so that nothing is rounded.
+    pub(crate) fn apply<'a>(&'a self, key: &str, bytes: &'a [u8], dtype: DType) -> (Bytes<'a>, DType) {
+        let (bytes, dtype) = match self.replaced.get(key) {
+            Some(tensor) => (tensor.bytes(), tensor.dtype()),
+            None => (bytes, dtype),
+        };
+        let Some(deltas) = self.added.get(key) else { return (Bytes::Stored(bytes), dtype) };
+        let mut weight = to_f32(bytes, dtype);
+        for delta in deltas {
+            let product = product(&delta.pair);
+            for (w, p) in weight.iter_mut().zip(product.f32s()) {
+                *w += delta.scale * p;
+            }
+        }
+        (Bytes::Merged(weight), DType::F32)
+    }
+}
+
+/// up (out, rank) · down (rank, n) → (out, n), f32; of a convolution, n is in · k · k.
+fn product(pair: &LoraPair) -> Tensor {
+    let (rank, out) = (pair.rank(), pair.up.dim(0));
+    let inner = pair.down.numel() / rank;
+    let down = pair.down.f32s();
+    let transposed = (0..inner * rank).map(|i| down[i % rank * inner + i / rank]).collect(); // (n, rank)
+    let weight = Weight::from_tensor(&Tensor::from_vec(transposed, &[inner, rank]));
+    ops::linear(&pair.up.reshape(&[out, rank]), &weight, None, Activation::None, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Protects: W + scale · up · down, with the scale's both factors, several LoRA on one layer, and convolutions.
+    #[test]
+    fn lora_is_added() {
+        let down = Tensor::from_vec(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3]);
+        let up = Tensor::from_vec(vec![1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 2.0, -1.0], &[4, 2]);
+        let mut patch = Patch::default();
+        patch.add("layer", LoraPair { alpha: 1.0, ..LoraPair::new(down.clone(), up.clone()) }, 3.0);
+        let bytes = bytemuck::cast_slice::<f32, u8>(&[1.0; 12]).to_vec();
+        let merged = |patch: &Patch| {
+            let (bytes, dtype) = patch.apply("layer.weight", &bytes, DType::F32);
+            to_f32(&bytes, dtype)
+        };
+        let product = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 5.0, 7.0, 9.0, -2.0, -1.0, 0.0];
+        assert_eq!(merged(&patch), product.map(|p| 1.0 + 1.5 * p));
+        patch.add("layer", LoraPair::new(down, up), -1.5);
+        assert_eq!(merged(&patch), [1.0; 12]);
+        assert_eq!(*patch.apply("other.weight", &bytes, DType::F32).0, bytes);
+    }
+}

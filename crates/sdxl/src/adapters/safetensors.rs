@@ -1,0 +1,77 @@
+//! Writing a safetensors file: the same tensors and metadata give the same bytes. (The library's own writer puts
+//! metadata in a random order.)
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use calotype_tensor::{DType, Tensor};
+use serde_json::{Map, Value, json};
+
+use super::Stored;
+
+/// A safetensors file to be written.
+#[derive(Debug, Default)]
+pub struct SafetensorsFile {
+    /// `__metadata__`.
+    pub metadata: BTreeMap<String, String>,
+    /// By key.
+    pub tensors: BTreeMap<String, Stored>,
+}
+
+impl SafetensorsFile {
+    /// Adds a tensor.
+    pub(super) fn add(&mut self, key: impl Into<String>, tensor: &Tensor) {
+        self.tensors.insert(key.into(), tensor.clone().into());
+    }
+
+    /// Adds a line of metadata.
+    pub(super) fn say(&mut self, key: &str, value: impl ToString) {
+        self.metadata.insert(key.into(), value.to_string());
+    }
+
+    /// Writes the whole file.
+    ///
+    /// # Errors
+    /// What `to` says.
+    pub fn write(&self, to: &mut dyn Write) -> io::Result<()> {
+        let header = self.header();
+        to.write_all(&(header.len() as u64).to_le_bytes())?;
+        to.write_all(header.as_bytes())?;
+        self.ordered().iter().try_for_each(|(_, tensor)| to.write_all(tensor.bytes()))
+    }
+
+    /// Its size in bytes.
+    pub fn size(&self) -> u64 {
+        let data: usize = self.tensors.values().map(|tensor| tensor.bytes().len()).sum();
+        (8 + self.header().len() + data) as u64
+    }
+
+    /// Wide elements first, as the format's own writer has them, so that all stay aligned.
+    fn ordered(&self) -> Vec<(&String, &Stored)> {
+        let mut ordered: Vec<_> = self.tensors.iter().collect();
+        ordered.sort_by_key(|(key, tensor)| (std::cmp::Reverse(tensor.dtype().size()), *key));
+        ordered
+    }
+
+    fn header(&self) -> String {
+        let mut header = Map::new();
+        if !self.metadata.is_empty() {
+            header.insert("__metadata__".into(), json!(self.metadata));
+        }
+        let mut end = 0;
+        for (key, tensor) in self.ordered() {
+            let start = end;
+            end += tensor.bytes().len();
+            let dtype = match tensor.dtype() {
+                DType::F32 => "F32",
+                DType::BF16 => "BF16",
+                DType::F16 => "F16",
+            };
+            let entry = json!({ "dtype": dtype, "shape": tensor.shape(), "data_offsets": [start, end] });
+            header.insert(key.clone(), entry);
+        }
+        let text = Value::Object(header).to_string();
+        let padded = text.len().next_multiple_of(8);
+        format!("{text:padded$}")
+    }
+}

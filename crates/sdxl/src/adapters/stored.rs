@@ -1,0 +1,103 @@
+//! A tensor in a file or in memory, whose bytes are looked at only when they are needed.
+
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+use calotype_tensor::cpu::Mmap;
+use calotype_tensor::{DType, Tensor};
+
+use crate::weights::to_f32;
+
+/// A part of a mapped file. Cheap to clone; the map lives as long as its last part.
+#[derive(Clone)]
+pub(super) struct Region {
+    map: Arc<Mmap>,
+    range: Range<usize>,
+}
+
+impl Region {
+    pub(super) fn whole(map: Mmap) -> Self {
+        let range = 0..map.len();
+        Self { map: Arc::new(map), range }
+    }
+
+    /// A part of this part, if it is inside.
+    pub(super) fn part(&self, range: Range<usize>) -> Option<Self> {
+        let inside = range.start <= range.end && range.end <= self.len();
+        let range = self.range.start + range.start..self.range.start + range.end;
+        inside.then(|| Self { map: self.map.clone(), range })
+    }
+}
+
+impl Deref for Region {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.map[self.range.clone()]
+    }
+}
+
+/// A tensor of a full fine-tune, which may be as large as the model: mapped from its file, or held.
+#[derive(Clone)]
+pub struct Stored {
+    shape: Vec<usize>,
+    dtype: DType,
+    data: Data,
+}
+
+#[derive(Clone)]
+enum Data {
+    Held(Tensor),
+    Mapped(Region),
+}
+
+impl Stored {
+    /// `region` is as long as shape and dtype say.
+    pub(super) fn mapped(region: Region, shape: Vec<usize>, dtype: DType) -> Self {
+        Self { shape, dtype, data: Data::Mapped(region) }
+    }
+
+    /// Sizes of the dimensions.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Element type, f16 included.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The elements' bytes, little-endian.
+    pub fn bytes(&self) -> &[u8] {
+        match &self.data {
+            Data::Mapped(region) => region,
+            Data::Held(tensor) => match tensor.dtype() {
+                DType::F32 => bytemuck::cast_slice(tensor.f32s()),
+                _ => bytemuck::cast_slice(tensor.bf16s()),
+            },
+        }
+    }
+
+    /// The elements as an f32 tensor.
+    pub fn to_tensor(&self) -> Tensor {
+        Tensor::from_vec(to_f32(self.bytes(), self.dtype), &self.shape)
+    }
+}
+
+impl From<Tensor> for Stored {
+    fn from(tensor: Tensor) -> Self {
+        Self { shape: tensor.shape().to_vec(), dtype: tensor.dtype(), data: Data::Held(tensor) }
+    }
+}
+
+impl PartialEq for Stored {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.shape, self.dtype) == (&other.shape, other.dtype) && self.bytes() == other.bytes()
+    }
+}
+
+impl std::fmt::Debug for Stored {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Stored({:?}, {})", self.shape, self.dtype)
+    }
+}
