@@ -4,13 +4,16 @@ pub mod adapters;
 pub mod config;
 pub mod dataset;
 pub mod error;
+pub mod lr_schedule;
 pub mod models;
 pub mod nn;
+pub mod optim;
 pub mod pipeline;
 pub mod prompt;
 pub mod request;
 pub mod samplers;
 pub mod tokenizer;
+pub mod train;
 pub mod weights;
 
 pub use error::Error;

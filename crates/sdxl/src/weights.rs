@@ -131,7 +131,13 @@ impl Weights {
         };
         let tensors = layout.rename(found.tensors).into_iter().map(entry).collect();
         let all = Checkpoint { name: found.name, files: found.files, tensors, layout, store };
-        Ok(Self { all: Arc::new(all), prefix: String::new(), used_once: false, patch: Arc::default(), training: Training::default() })
+        Ok(Self {
+            all: Arc::new(all),
+            prefix: String::new(),
+            used_once: false,
+            patch: Arc::default(),
+            training: Training::default(),
+        })
     }
 
     /// For a network that runs once or twice: its matrices are not packed, which would take longer than it saves.

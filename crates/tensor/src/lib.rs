@@ -13,6 +13,6 @@ mod tensor;
 mod weight;
 
 pub use dtype::DType;
-pub use tape::{Gradients, checkpoint};
+pub use tape::{Gradients, LeafId, checkpoint};
 pub use tensor::Tensor;
 pub use weight::{Weight, WeightBytes};

@@ -22,7 +22,7 @@ impl Latents {
     pub fn encode(vae: &Vae, example: &Example, resolution: usize) -> Result<Self, Error> {
         let pixels = example.rgb.iter().map(|&byte| f32::from(byte) / 255.0 * 2.0 - 1.0);
         let image = Tensor::from_vec(pixels.collect(), &[1, resolution, resolution, 3]);
-        let moments = vae.encode(&image).detach();
+        let moments = vae.encode(&image);
         let mean = moments.mean();
         let mask = example.mask.as_ref().map(|mask| nearest(mask, resolution, [mean.dim(1), mean.dim(2)]));
         if mask.as_ref().is_some_and(|mask| mask.iter().all(|&m| m == 0.0)) {

@@ -50,11 +50,16 @@ impl Text {
         dtype: DType,
     ) -> Result<Self, Error> {
         let value = NEW_TOKENS.concat();
-        let mut captions: Vec<String> =
-            captions.iter().map(|c| replace_token(&c.to_lowercase(), &token.to_lowercase(), &value)).collect();
+        let mut captions: Vec<String> = captions
+            .iter()
+            .map(|c| replace_token(&c.to_lowercase(), &token.to_lowercase(), &value))
+            .collect();
         captions.push(String::new());
         let Some(first) = &configs.text_encoder else {
-            return Err(Error::bad_input("--model", "training needs both text encoders, as SDXL's base model has them"));
+            return Err(Error::bad_input(
+                "--model",
+                "training needs both text encoders, as SDXL's base model has them",
+            ));
         };
         let parts = [(Component::TextEncoder, first), (Component::TextEncoder2, &configs.text_encoder_2)];
         let mut encoders = Vec::new();

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use calotype_tensor::{DType, Tensor, cpu, ops};
+use calotype_tensor::{DType, LeafId, Tensor, cpu, ops};
 
 use super::latents::Latents;
 use super::noise::DdpmNoise;
 use super::stream::{Purpose, batch, stream};
-use super::text::Text;
+use super::text::{NEW_TOKENS, Text};
 use crate::Error;
-use crate::adapters::LoraLayers;
+use crate::adapters::{LoraLayers, LoraPair, TrainedWeights};
 use crate::config::{Component, ModelConfigs, ModelFolder};
 use crate::dataset::Example;
 use crate::lr_schedule::LrSchedule;
@@ -135,6 +135,25 @@ impl Trainer {
         self.done
     }
 
+    /// What has been learnt so far.
+    pub fn trained_weights(&self) -> TrainedWeights {
+        let find = |name: &str| {
+            let trained = self.trained.iter().find(|trained| trained.name == name);
+            trained.map(|trained| trained.parameter.get().detach())
+        };
+        let mut weights = TrainedWeights {
+            tokens: [(self.plan.token_string.clone(), NEW_TOKENS.concat())].into(),
+            embeddings: find("text_encoders_0").zip(find("text_encoders_1")).map(|(a, b)| [a, b]),
+            ..TrainedWeights::default()
+        };
+        for trained in &self.trained {
+            let Some(path) = trained.name.strip_suffix(".down") else { continue };
+            let (down, up) = (find(&trained.name), find(&format!("{path}.up")));
+            weights.lora.extend(down.zip(up).map(|(down, up)| (path.to_string(), LoraPair::new(down, up))));
+        }
+        weights
+    }
+
     /// Takes the next step.
     ///
     /// # Errors
@@ -173,7 +192,13 @@ impl Trainer {
     /// The loss of batch `index` of the whole training, on the tape.
     fn batch_loss(&mut self, index: usize, rows_train: bool) -> Tensor {
         let items = batch(self.plan.seed, self.latents.len(), self.plan.train_batch_size, index as u64);
-        let draw = Draw::of_batch(&self.plan, self.latents[0].shape(), self.noise.alphas_cumprod().len(), index, items.len());
+        let draw = Draw::of_batch(
+            &self.plan,
+            self.latents[0].shape(),
+            self.noise.alphas_cumprod().len(),
+            index,
+            items.len(),
+        );
         let captions: Vec<_> = items.iter().zip(&draw.dropped).map(|(&i, &d)| (!d).then_some(i)).collect();
         self.loss(&items, &captions, &draw, rows_train)
     }
@@ -203,7 +228,9 @@ impl Trainer {
         let [height, width, _] = self.latents[0].shape();
         let mut weights = Vec::with_capacity(items.len() * height * width);
         for (&item, &t) in items.iter().zip(timesteps) {
-            let weight = self.plan.options.min_snr_gamma.map_or(1.0, |gamma| self.noise.min_snr_weight(t, gamma)) as f32;
+            let weight =
+                self.plan.options.min_snr_gamma.map_or(1.0, |gamma| self.noise.min_snr_weight(t, gamma))
+                    as f32;
             match &self.latents[item].mask {
                 None => weights.resize(weights.len() + height * width, weight),
                 Some(mask) => {
@@ -232,8 +259,12 @@ fn encode_pictures(
 
 /// Every parameter, in a fixed order.
 fn trained(lora: Option<&LoraLayers>, text: &Text, optimizer: &'static dyn Optimizer) -> Vec<Trained> {
-    let new = |name: String, parameter: Parameter, optimizer: &'static dyn Optimizer, rows: bool| {
-        Trained { state: optimizer.state(parameter.get().shape()), name, parameter, rows, optimizer }
+    let new = |name: String, parameter: Parameter, optimizer: &'static dyn Optimizer, rows: bool| Trained {
+        state: optimizer.state(parameter.get().shape()),
+        name,
+        parameter,
+        rows,
+        optimizer,
     };
     let mut all = Vec::new();
     for (path, lora) in lora.map(LoraLayers::layers).unwrap_or_default() {
@@ -263,7 +294,7 @@ impl Trained {
 /// The sums of a step's gradients.
 struct Gradients {
     /// Where each leaf's gradient goes.
-    of_leaf: HashMap<calotype_tensor::LeafId, usize>,
+    of_leaf: HashMap<LeafId, usize>,
     /// None of what does not train now.
     sums: Vec<Option<Vec<f32>>>,
 }
@@ -279,7 +310,7 @@ impl Gradients {
         }
     }
 
-    fn add(&mut self, leaf: calotype_tensor::LeafId, gradient: &Tensor) {
+    fn add(&mut self, leaf: LeafId, gradient: &Tensor) {
         let sum = self.of_leaf.get(&leaf).and_then(|&i| self.sums[i].as_mut());
         if let Some(sum) = sum {
             sum.iter_mut().zip(gradient.f32s()).for_each(|(sum, g)| *sum += g);
