@@ -2,7 +2,7 @@
 
     python trainer.py FOLDER SET.safetensors SETTINGS.json OUT      (files: see `load_set` and `Settings`)
 
-**Random numbers** are stateless: `stream(seed, purpose, index)` is a torch CPU generator of its own.
+**Random numbers** are stateless: `stream(seed, purpose, index)` is a torch CPU generator of its own, seeded by `mix`.
 - INIT 0 and 1: the new rows of text encoder 0 and 1: randn(2, width) × the std of its whole embedding table, as it was
   before (torch's std, unbiased). INIT 2+i: LoRA down of the i-th attention linear: randn(rank, in) / rank, which is
   diffusers' old LoRALinearLayer (a *standard deviation* of 1/rank); up = 0. Linears in byte order of their paths:
@@ -88,7 +88,7 @@ def splitmix64(z: int) -> int:
 
 
 def mix(seed: int, purpose: int, index: int) -> int:
-    return splitmix64(splitmix64(seed ^ purpose) ^ index) & 0xFFFFFFFF
+    return splitmix64(splitmix64(splitmix64(seed) ^ purpose) ^ index) & 0xFFFFFFFF  # torch takes 32 bits of a seed
 
 
 def stream(seed: int, purpose: int, index: int) -> torch.Generator:
