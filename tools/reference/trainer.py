@@ -2,7 +2,7 @@
 
     python trainer.py FOLDER SET.safetensors SETTINGS.json OUT      (files: see `load_set` and `Settings`)
 
-**Random numbers** are stateless: `stream(seed, purpose, index)` is a torch CPU generator of its own.
+**Random numbers** are stateless: `stream(seed, purpose, index)` is a torch CPU generator of its own, seeded by `mix`.
 - INIT 0 and 1: the new rows of text encoder 0 and 1: randn(2, width) × the std of its whole embedding table, as it was
   before (torch's std, unbiased). INIT 2+i: LoRA down of the i-th attention linear: randn(rank, in) / rank, which is
   diffusers' old LoRALinearLayer (a *standard deviation* of 1/rank); up = 0. Linears in byte order of their paths:
@@ -45,9 +45,11 @@ part in the gradient norm, no weight decay, no rescaling; everything else keeps 
 
 **Optimizer.** AdamW, betas 0.9 and 0.999, eps 1e-8; LoRA: lora_lr, decay 1e-4; UNet: unet_learning_rate, 1e-4; rows:
 ti_lr, 1e-3. Gradients are clipped together to max_grad_norm: × min(1, max / (norm + 1e-6)); null: not.
-`optimizer: adafactor` (only `full`): torch.optim.Adafactor for the UNet, whose lr alone is given: beta2_decay −0.8,
-eps (2⁻²³, 1e-3), d 1, no decay, factored over the last two axes in the checkpoint's layout (a convolution's kh, kw);
-AdamW for the rows; no clipping, since each gradient is used and dropped as soon as it is known.
+`optimizer: adafactor` (only `full`): for the UNet, transformers.optimization.Adafactor at an absolute learning rate
+(Shazeer and Stern, arXiv:1804.04235, its updates scaled neither by the parameter's size nor by 1/√step): decay_rate
+−0.8, eps (1e-30, —), clip_threshold 1, no first moment, no decay, factored over the last two axes in the checkpoint's
+layout (a convolution's kh, kw); AdamW for the rows; no clipping of gradients, since each is used and dropped as soon as
+it is known.
 `constant`: no warm-up. `linear`: diffusers' get_linear_schedule_with_warmup: step k runs at lr · k/warmup, then
 lr · (N − k)/(N − warmup), so that step 0 runs at 0, and 0 is what would follow the last step."""
 
@@ -67,12 +69,15 @@ from diffusers.optimization import get_scheduler
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers.optimization import Adafactor
 
 INIT, ORDER, STEP, VALIDATION = range(4)
 U64 = (1 << 64) - 1
 NEW_TOKENS = ["<s0>", "<s1>"]
 ATTENTION_LINEAR = re.compile(r"\.attn[12]\.(to_q|to_k|to_v|to_out\.0)$")
 NOT_TRAINED = ("*.norm*.weight", "*time*")
+ADAFACTOR = {"eps": (1e-30, 1e-3), "clip_threshold": 1.0, "decay_rate": -0.8, "weight_decay": 0.0,
+             "scale_parameter": False, "relative_step": False, "warmup_init": False}
 
 
 def splitmix64(z: int) -> int:
@@ -83,7 +88,7 @@ def splitmix64(z: int) -> int:
 
 
 def mix(seed: int, purpose: int, index: int) -> int:
-    return splitmix64(splitmix64(seed ^ purpose) ^ index) & 0xFFFFFFFF
+    return splitmix64(splitmix64(splitmix64(seed) ^ purpose) ^ index) & 0xFFFFFFFF  # torch takes 32 bits of a seed
 
 
 def stream(seed: int, purpose: int, index: int) -> torch.Generator:
@@ -243,8 +248,7 @@ class Trainer:
         adamw = {"betas": (0.9, 0.999), "eps": 1e-8, "foreach": False}
         rows = {"params": self.rows, "lr": s.ti_lr, "weight_decay": 1e-3}
         if s.optimizer == "adafactor":
-            # eps is the default for f32, here for f64 too
-            main = torch.optim.Adafactor(self.main, lr=s.main_lr, eps=(2**-23, 1e-3), foreach=False)
+            main = Adafactor(self.main, lr=s.main_lr, **ADAFACTOR)
             return [main, torch.optim.AdamW([rows], **adamw)]
         main = [{"params": self.main, "lr": s.main_lr, "weight_decay": 1e-4}] if self.main else []
         return [torch.optim.AdamW([*main, rows], **adamw)]
