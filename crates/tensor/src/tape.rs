@@ -101,6 +101,12 @@ impl Tensor {
         self.node.as_ref().map(|node| LeafId(node.id))
     }
 
+    /// The same tensor, whose users' gradients are summed up among themselves before they join those of this one's other
+    /// users. So a block that starts with forks of its inputs has the bytes of one under [`checkpoint`].
+    pub fn fork(&self) -> Tensor {
+        record(self.detach(), &[Some(self)], |dy| vec![Some(dy.clone())])
+    }
+
     /// Goes back from this tensor with a gradient of ones, and collects the leaves' gradients.
     /// What the ops kept is freed on the way: it can be done once.
     pub fn backward(&self) -> Gradients {

@@ -66,7 +66,7 @@ impl ResnetBlock2D {
     /// x (B, H, W, I), `emb` (B, time embedding), SiLU already applied → (B, H, W, O).
     pub fn forward(&self, x: &Tensor, emb: Option<&Tensor>) -> Tensor {
         if !self.recompute {
-            return self.run(x, emb);
+            return self.run(&x.fork(), emb.map(Tensor::fork).as_ref());
         }
         let block = self.clone();
         let inputs: Vec<Tensor> = [Some(x), emb].into_iter().flatten().cloned().collect();

@@ -75,7 +75,7 @@ impl BasicTransformerBlock {
     /// x (B, T, C); `text` holds attn2's keys and values → (B, T, C).
     pub fn forward(&self, x: &Tensor, text: &KeyValue) -> Tensor {
         if !self.recompute {
-            return self.run(x, text);
+            return self.run(&x.fork(), &KeyValue { k: text.k.fork(), v: text.v.fork() });
         }
         let block = self.clone();
         let run = move |t: &[Tensor]| block.run(&t[0], &KeyValue { k: t[1].clone(), v: t[2].clone() });
