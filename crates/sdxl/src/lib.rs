@@ -10,6 +10,7 @@ pub mod prompt;
 pub mod request;
 pub mod samplers;
 pub mod tokenizer;
+pub mod train;
 pub mod weights;
 
 pub use error::Error;

@@ -16,6 +16,7 @@ mod pndm;
 mod prediction;
 mod schedule;
 mod settings;
+mod training;
 
 use std::ops::ControlFlow;
 
@@ -24,8 +25,10 @@ use calotype_tensor::{DType, Tensor};
 use config::Presets;
 pub use config::SchedulerConfig;
 pub use error::ScheduleError;
+pub(crate) use prediction::Prediction;
 use prediction::{clip, combine};
 pub use schedule::Schedule;
+pub(crate) use training::Training;
 
 /// A way to get from noise to latents.
 pub struct Sampler {

@@ -5,7 +5,7 @@ use super::settings::{Settings, Spacing};
 use super::{Sampler, ScheduleError};
 
 /// More than any diffusion model was trained with, and each still exact in f32.
-const MAX_TRAIN_TIMESTEPS: u64 = 100_000;
+pub(super) const MAX_TRAIN_TIMESTEPS: u64 = 100_000;
 
 /// One sampler, configured for one number of steps. Made for each request; sampling does not change it.
 #[derive(Debug, Clone)]

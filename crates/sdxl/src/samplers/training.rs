@@ -1,0 +1,43 @@
+//! What a network was trained on, read from the configuration of its sampler: what diffusers' `DDPMScheduler` takes from it.
+
+use super::config::{Fields, Preset, Presets, SchedulerConfig};
+use super::prediction::Prediction;
+use super::schedule::MAX_TRAIN_TIMESTEPS;
+use super::{ScheduleError, noise};
+
+/// The noise that a network is trained with, and what it learns to predict.
+#[derive(Debug, Clone)]
+pub(crate) struct Training {
+    /// ᾱ of every training timestep.
+    pub(crate) alphas_cumprod: Vec<f32>,
+    pub(crate) prediction: Prediction,
+}
+
+/// diffusers' `DDPMScheduler`, less what only sampling reads.
+const DEFAULTS: Presets = &[
+    ("num_train_timesteps", Preset::Int(1000)),
+    ("beta_start", Preset::Float(0.0001)),
+    ("beta_end", Preset::Float(0.02)),
+    ("beta_schedule", Preset::Text("linear")),
+    ("trained_betas", Preset::Null),
+    ("prediction_type", Preset::Text("epsilon")),
+    ("rescale_betas_zero_snr", Preset::Flag(false)),
+];
+
+/// SDXL is trained on these alone.
+const PREDICTIONS: &[(&str, Prediction)] =
+    &[("epsilon", Prediction::Epsilon), ("v_prediction", Prediction::V)];
+
+impl Training {
+    /// # Errors
+    /// If a field is wrong or asks for what is not supported.
+    pub(crate) fn read(config: &SchedulerConfig) -> Result<Training, ScheduleError> {
+        let fields = Fields { config, class: DEFAULTS, forced: &[] };
+        let train = fields.integer("num_train_timesteps", (1, MAX_TRAIN_TIMESTEPS))?;
+        let zero_snr = fields.flag("rescale_betas_zero_snr")?;
+        Ok(Training {
+            alphas_cumprod: noise::alphas_cumprod(&fields, train, zero_snr)?,
+            prediction: fields.choice("prediction_type", PREDICTIONS)?,
+        })
+    }
+}
