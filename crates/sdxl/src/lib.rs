@@ -3,8 +3,10 @@
 pub mod config;
 pub mod dataset;
 pub mod error;
+pub mod lr_schedule;
 pub mod models;
 pub mod nn;
+pub mod optim;
 pub mod pipeline;
 pub mod prompt;
 pub mod request;
