@@ -214,7 +214,7 @@ class Trainer:
         self.unet, self.vae = pipe.unet, pipe.vae
         self.encoders = [pipe.text_encoder, pipe.text_encoder_2]
         self.tokenizers = [pipe.tokenizer, pipe.tokenizer_2]
-        self.noise = DDPMScheduler.from_config(dict(pipe.scheduler.config) | settings.scheduler)
+        self.noise = DDPMScheduler.from_config(pipe.scheduler.config, **settings.scheduler)
         for part in (self.unet, self.vae, *self.encoders):
             part.eval().requires_grad_(False)
         self.tokens = [self.add_tokens(i) for i in range(2)]
@@ -294,6 +294,12 @@ class Trainer:
             z = (z - mean) / std
         return z * c.scaling_factor
 
+    def noised(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """-> noisy latents, what the UNet should predict"""
+        v = self.noise.config.prediction_type == "v_prediction"
+        target = self.noise.get_velocity(latents, noise, timesteps) if v else noise
+        return self.noise.add_noise(latents, noise, timesteps), target
+
     def weights(self, timesteps: Tensor) -> Tensor:
         """min-SNR, (B,)"""
         gamma = self.settings.min_snr_gamma
@@ -315,9 +321,7 @@ class Trainer:
         if s.caption_dropout > 0:
             dropped = torch.rand(len(items), generator=g) < s.caption_dropout
         latents = self.scaled(mean + torch.exp(0.5 * logvar) * eps)
-        noisy = self.noise.add_noise(latents, noise, timesteps)
-        v = self.noise.config.prediction_type == "v_prediction"
-        target = self.noise.get_velocity(latents, noise, timesteps) if v else noise
+        noisy, target = self.noised(latents, noise, timesteps)
 
         states, pooled = self.encode_captions(["" if drop else self.captions[i] for i, drop in zip(items, dropped)])
         time_ids = torch.tensor([[*self.examples[i].original_size, *self.examples[i].crop_top_left, s.resolution,

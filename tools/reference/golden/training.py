@@ -6,6 +6,8 @@
 - `optimizers.safetensors`: `KIND.i.grads` (steps, ...), `KIND.i.params` (steps + 1, ...): a tensor at first and after
   every step; KIND is `adamw` or `adafactor`, the metadata its arguments. It shows what the cases are too short for:
   weight decay, gradients of 0 or near eps, Adafactor's clipping and unfactored vectors.
+- `noise.safetensors`: `latents`, `noise` (B, C, h, w), `timesteps`; by CONFIG (the metadata's), `CONFIG.noisy`,
+  `CONFIG.target`, `CONFIG.weights` (min-SNR with γ = 5).
 - `NAME.json`, `NAME.safetensors`: a case. JSON: its `settings`, `pivot`, the `items` of every micro-step, and what a
   comparison can ask for: `f64`, `nudged`: how far the same run is in f64, and with every weight × (1 + 1e-6·randn), see
   `differences`. Tensors: `losses`, `grad_norms` (before clipping), `lr`, `ti_lr` (steps,); `rows.0`, `rows.1`
@@ -121,6 +123,20 @@ def write_optimizers():
                 history.append(p.detach().clone())
             tensors |= {f"{kind}.{i}.grads": grads, f"{kind}.{i}.params": torch.stack(history)}
     save(OUT / "optimizers.safetensors", tensors, kinds)
+
+
+def write_noise(examples):
+    """Configurations that the cases do not have, from the first timestep to the last."""
+    v = {"prediction_type": "v_prediction"}
+    configs = {"epsilon": {}, "v": v, "v_zero_snr": v | {"rescale_betas_zero_snr": True}}
+    g, timesteps = gen(300), torch.tensor([0, 57, 499, 998, 999])
+    latents, noise = (torch.randn(5, 4, 2, 3, generator=g) for _ in range(2))
+    tensors = {"latents": latents, "noise": noise, "timesteps": timesteps}
+    for name, config in configs.items():
+        trainer = Trainer(FOLDER, replace(BASE, kind="ti", scheduler=config, min_snr_gamma=5.0), examples)
+        tensors[f"{name}.noisy"], tensors[f"{name}.target"] = trainer.noised(latents, noise, timesteps)
+        tensors[f"{name}.weights"] = trainer.weights(timesteps)
+    save(OUT / "noise.safetensors", tensors, configs)
 
 
 def check_peft():
@@ -251,6 +267,7 @@ def main():
     assert isinstance(examples[0], Example)
     write_first_step(examples)
     write_optimizers()
+    write_noise(examples)
     with tempfile.TemporaryDirectory() as scratch:
         nudged = nudge(Path(scratch) / "nudged")
         for name, settings in CASES.items():

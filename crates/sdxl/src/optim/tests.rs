@@ -76,7 +76,6 @@ fn trajectories_are_the_references() {
                 let off = p.iter().zip(golden).fold(0.0, |max: f32, (a, b)| max.max((a - b).abs()));
                 worst = worst.max(off / scale);
             }
-            println!("{name}, tensor {i}: differs by {worst:e}");
             assert!(worst <= 1e-6, "{name}, tensor {i}: differs by {worst:e} of the largest value");
             assert_eq!(state.step, 12);
         }

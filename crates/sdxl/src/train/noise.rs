@@ -33,7 +33,8 @@ impl DdpmNoise {
     /// √ᾱ·z + √(1−ᾱ)·ε
     ///
     /// # Panics
-    /// If the shapes differ, the first dimension is not the number of timesteps, or a timestep is none of the model's.
+    /// If there is no sample, the shapes differ, the first dimension is not the number of timesteps, or a timestep is none of
+    /// the model's.
     pub fn add_noise(&self, latents: &Tensor, noise: &Tensor, timesteps: &[usize]) -> Tensor {
         self.blend(latents, noise, timesteps, |signal, level| (signal, level))
     }
@@ -132,7 +133,6 @@ mod tests {
     fn close(what: &str, ours: &[f32], golden: &[f32]) {
         assert_eq!(ours.len(), golden.len(), "{what}");
         let off = ours.iter().zip(golden).map(|(a, b)| (a - b).abs() / b.abs().max(1.0)).fold(0.0, f32::max);
-        println!("{what}: differs by {off:e}");
         assert!(off <= 1e-6, "{what}: differs by {off:e}");
     }
 

@@ -1,7 +1,8 @@
 //! torch's CPU generator: MT19937 and the distributions that ATen draws from it.
 //!
 //! Matsumoto and Nishimura, "Mersenne Twister" (1998). The distributions follow ATen's `DistributionsHelper.h` and
-//! `cpu/DistributionTemplates.h`, whose order of draws is part of what a seed means.
+//! `cpu/DistributionTemplates.h`, and permutations `randperm_cpu` in its `TensorFactories.cpp`; the order of draws is part
+//! of what a seed means.
 
 use super::BadState;
 
