@@ -17,7 +17,7 @@ fmt:
 
 # Make the golden files anew (needs the Python environment of tools/reference)
 golden python="python3":
-    cd tools/reference/golden && for script in ops rng models samplers tokens pipelines adapters; do {{ python }} $script.py; done
+    cd tools/reference/golden && for script in ops rng models samplers tokens pipelines adapters pictures training; do {{ python }} $script.py; done
 
 # Compare whole pictures with diffusers (needs the Python environment of tools/reference)
 peer *args:

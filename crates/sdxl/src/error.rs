@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::adapters::AdapterError;
 use crate::config::ConfigError;
+use crate::dataset::DatasetError;
 use crate::samplers::ScheduleError;
 use crate::tokenizer::TokenizerError;
 use crate::weights::WeightsError;
@@ -34,6 +35,9 @@ pub enum Error {
     /// The scheduler's settings, or steps that they do not allow.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
+    /// A training set, or one of its files.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
     /// The network's numbers ran out of range: a broken checkpoint, or one that bf16 is too coarse for.
     #[error("the picture is not finite: the model gives NaN or infinity (try --dtype f32)")]
     NotFinite,
@@ -64,7 +68,8 @@ impl Error {
             | Self::Weights(_)
             | Self::Adapter(_)
             | Self::Tokenizer(_)
-            | Self::Schedule(_) => 2,
+            | Self::Schedule(_)
+            | Self::Dataset(_) => 2,
             Self::Io { .. } | Self::NotFinite => 1,
             Self::Interrupted => 130,
         }

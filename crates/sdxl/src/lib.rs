@@ -2,6 +2,7 @@
 
 pub mod adapters;
 pub mod config;
+pub mod dataset;
 pub mod error;
 pub mod models;
 pub mod nn;

@@ -106,6 +106,7 @@ impl Pipeline {
         let fingerprint = Fingerprint::of(&plan.replicate_weights, plan.lora_scale);
         let adapters = self.adapters(plan)?;
         let embeds = self.encode_prompts(plan, &adapters)?;
+        tracing::info!("prompts encoded");
         progress.report()?;
         // Before the sampling, although used after it: a broken file is found at once.
         let vae = load_once(&self.vae, || self.load_vae())?;
@@ -113,6 +114,7 @@ impl Pipeline {
         drop(adapters);
         progress.report()?;
         let context = self.prepare(unet, &embeds, plan);
+        tracing::info!("denoising, {} steps", progress.steps);
         let mut latents = Vec::new();
         for i in 0..plan.num_outputs {
             latents.push(self.sample(unet, &context, &schedule, plan, plan.image_seed(i), &mut progress)?);

@@ -79,7 +79,7 @@ impl PromptEncoder {
         let ids = prompts.iter().map(|prompt| Ok(tokenizer.encode(prompt)?.ids));
         let ids = ids.collect::<Result<Vec<_>, Error>>()?;
         let store = (self.dtype == DType::BF16).then_some(DType::BF16);
-        let weights = folder.weights(encoder.component, None, store)?;
+        let weights = folder.weights(encoder.component, None, store)?.used_once();
         let weights = weights.patched(adapters.patch(encoder.component));
         let projection = encoder.component == Component::TextEncoder2;
         let mut model = ClipTextModel::load(&weights, &encoder.config, projection, self.dtype)?;

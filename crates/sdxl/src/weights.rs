@@ -5,11 +5,12 @@ mod files;
 mod layout;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use calotype_tensor::{DType, Tensor, Weight};
+use calotype_tensor::{DType, Tensor, Weight, WeightBytes};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use safetensors::tensor::Dtype;
@@ -79,6 +80,7 @@ pub struct Weights {
     all: Arc<Checkpoint>,
     prefix: String,
     patch: Arc<Patch>,
+    used_once: bool,
 }
 
 struct Checkpoint {
@@ -118,7 +120,7 @@ impl Weights {
         };
         let tensors = layout.rename(found.tensors).into_iter().map(entry).collect();
         let all = Checkpoint { name: found.name, files: found.files, tensors, layout, store };
-        Ok(Self { all: Arc::new(all), prefix: String::new(), patch: Arc::default() })
+        Ok(Self { all: Arc::new(all), prefix: String::new(), patch: Arc::default(), used_once: false })
     }
 
     /// The same tensors, with a request's trained weights merged in as they are taken.
@@ -131,6 +133,11 @@ impl Weights {
         self.below().map(|(name, entry)| (name.as_str(), entry.shape.as_slice()))
     }
 
+    /// For a network that runs once or twice: its matrices are not packed, which would take longer than it saves.
+    pub fn used_once(self) -> Self {
+        Self { used_once: true, ..self }
+    }
+
     /// The tensors below `name`: `w.sub("down_blocks").sub(0)`.
     pub fn sub(&self, name: impl std::fmt::Display) -> Self {
         Self { prefix: format!("{}{name}.", self.prefix), ..self.clone() }
@@ -138,7 +145,7 @@ impl Weights {
 
     /// Takes a tensor as f32, of exactly this shape.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, WeightsError> {
-        self.take(name, shape, |bytes, dtype| Tensor::from_vec(to_f32(bytes, dtype), shape))
+        Ok(self.take(name, shape)?.tensor(shape))
     }
 
     /// Takes a norm's `weight` and `bias`, both (channels), as f32.
@@ -147,7 +154,7 @@ impl Weights {
         Ok((norm.tensor("weight", &[channels])?, norm.tensor("bias", &[channels])?))
     }
 
-    /// Takes a linear layer: `weight` (out, in), packed, and where it has one its `bias` (out), f32.
+    /// Takes a linear layer: `weight` (out, in), packed at first use, and where it has one its `bias` (out), f32.
     pub fn linear(
         &self,
         name: &str,
@@ -156,13 +163,12 @@ impl Weights {
         bias: bool,
     ) -> Result<(Weight, Option<Tensor>), WeightsError> {
         let layer = self.sub(name);
-        let weight = layer.take("weight", &[out, inp], |bytes, dtype| {
-            Weight::linear(bytes, dtype, out, inp, self.all.store.unwrap_or(dtype))
-        })?;
+        let found = layer.take("weight", &[out, inp])?;
+        let weight = self.weight(found, [out, inp, 1, 1], self.used_once);
         Ok((weight, bias.then(|| layer.tensor("bias", &[out])).transpose()?))
     }
 
-    /// Takes a convolution: `weight` (out, in, kernel, kernel), packed, and its `bias` (out), f32.
+    /// Takes a convolution: `weight` (out, in, kernel, kernel), packed at first use, and its `bias` (out), f32.
     pub fn conv(
         &self,
         name: &str,
@@ -172,9 +178,7 @@ impl Weights {
     ) -> Result<(Weight, Tensor), WeightsError> {
         let layer = self.sub(name);
         let shape = [out, inp, kernel, kernel];
-        let weight = layer.take("weight", &shape, |bytes, dtype| {
-            Weight::conv(bytes, dtype, shape, self.all.store.unwrap_or(dtype))
-        })?;
+        let weight = self.weight(layer.take("weight", &shape)?, shape, false);
         Ok((weight, layer.tensor("bias", &[out])?))
     }
 
@@ -210,13 +214,8 @@ impl Weights {
         from.take_while(|(name, _)| name.starts_with(&self.prefix))
     }
 
-    /// Checks one tensor and gives its bytes to `read`; afterwards the file's pages are given back.
-    fn take<T>(
-        &self,
-        name: &str,
-        shape: &[usize],
-        read: impl FnOnce(&[u8], DType) -> T,
-    ) -> Result<T, WeightsError> {
+    /// Checks one tensor, and counts it as taken.
+    fn take(&self, name: &str, shape: &[usize]) -> Result<Found, WeightsError> {
         let key = format!("{}{name}", self.prefix);
         let Some(entry) = self.all.tensors.get(&key) else {
             return Err(WeightsError::Missing { file: self.all.name.clone(), key, expected: tuple(shape) });
@@ -234,11 +233,90 @@ impl Weights {
         let Some(dtype) = element_type(entry.at.dtype) else {
             return Err(mismatch("f32, f16 or bf16".into(), format!("{:?}", entry.at.dtype)));
         };
-        let (bytes, dtype) = self.patch.apply(&key, &file.map[entry.at.bytes.clone()], dtype);
-        let value = read(&bytes, dtype);
-        file.map.release(entry.at.bytes.clone());
         entry.taken.store(true, Ordering::Relaxed);
-        Ok(value)
+        let mapped =
+            MappedTensor { all: self.all.clone(), file: entry.at.file, range: entry.at.bytes.clone() };
+        let found = match self.patch.replacement(&key) {
+            Some(tensor) => {
+                Found { dtype: tensor.dtype(), content: Content::Stored(Box::new(tensor.clone())) }
+            }
+            None => Found { dtype, content: Content::Stored(Box::new(mapped)) },
+        };
+        Ok(found.merged(&self.patch, &key))
+    }
+
+    /// A layer's weight (O, I, kh, kw); `streamed` where it may be read from its file again and again.
+    fn weight(&self, found: Found, shape: [usize; 4], streamed: bool) -> Weight {
+        let dtype = found.dtype;
+        let store = self.all.store.unwrap_or(dtype);
+        match found.content {
+            // Packed now: until its first use it would be in memory, and after it still.
+            Content::Merged(values) => Weight::conv(bytemuck::cast_slice(&values), dtype, shape, store),
+            Content::Stored(bytes) if streamed && store == dtype => {
+                Weight::streamed(bytes, dtype, shape[0], shape[1])
+            }
+            Content::Stored(bytes) => Weight::lazy(bytes, dtype, shape, store),
+        }
+    }
+}
+
+/// A tensor of the right shape.
+struct Found {
+    content: Content,
+    dtype: DType,
+}
+
+/// Where its elements are.
+enum Content {
+    /// In a file, or in trained weights.
+    Stored(Box<dyn WeightBytes>),
+    /// In no file: LoRA was added to what is in one.
+    Merged(Vec<f32>),
+}
+
+impl Found {
+    /// With the LoRA that a patch has for `key`.
+    fn merged(self, patch: &Patch, key: &str) -> Self {
+        let merged = match &self.content {
+            Content::Stored(bytes) => {
+                let merged = patch.merge(key, bytes.bytes(), self.dtype);
+                merged.inspect(|_| bytes.release())
+            }
+            Content::Merged(_) => None,
+        };
+        match merged {
+            Some(values) => Self { content: Content::Merged(values), dtype: DType::F32 },
+            None => self,
+        }
+    }
+
+    /// As an f32 tensor of its shape.
+    fn tensor(self, shape: &[usize]) -> Tensor {
+        match self.content {
+            Content::Merged(values) => Tensor::from_vec(values, shape),
+            Content::Stored(bytes) => {
+                let tensor = Tensor::from_vec(to_f32(bytes.bytes(), self.dtype), shape);
+                bytes.release();
+                tensor
+            }
+        }
+    }
+}
+
+/// A tensor's bytes in its file, which stays mapped as long as they are needed.
+struct MappedTensor {
+    all: Arc<Checkpoint>,
+    file: usize,
+    range: Range<usize>,
+}
+
+impl WeightBytes for MappedTensor {
+    fn bytes(&self) -> &[u8] {
+        &self.all.files[self.file].map[self.range.clone()]
+    }
+
+    fn release(&self) {
+        self.all.files[self.file].map.release(self.range.clone());
     }
 }
 

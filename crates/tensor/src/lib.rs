@@ -15,4 +15,4 @@ mod weight;
 pub use dtype::DType;
 pub use tape::{Gradients, checkpoint};
 pub use tensor::Tensor;
-pub use weight::Weight;
+pub use weight::{Weight, WeightBytes};

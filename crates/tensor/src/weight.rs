@@ -1,18 +1,61 @@
 //! Weights of linear and convolution layers, in the kernels' layout.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::cpu::pack::Packed;
+use crate::cpu::panels::Panels;
 use crate::{DType, Tensor};
+
+/// A weight's row-major elements where they lie already: in a mapped file, say.
+pub trait WeightBytes: Send + Sync {
+    /// All of them.
+    fn bytes(&self) -> &[u8];
+    /// Told when they have been copied and will not be read again soon.
+    fn release(&self) {}
+}
 
 /// The weight of a linear layer (out, in) or of a convolution (O, I, kh, kw). Cloning shares the memory.
 #[derive(Clone)]
 pub struct Weight {
-    pub(crate) packed: Arc<Packed>,
+    layout: Arc<Layout>,
     /// Height and width of a convolution's kernel; [1, 1] for a linear layer.
     pub(crate) kernel: [usize; 2],
+    out: usize,
+    inp: usize,
     /// What a gradient flows back into, if anything.
     pub(crate) source: Option<Tensor>,
+}
+
+/// How the elements lie: in the kernels' panels and, until they do, as they were given.
+struct Layout {
+    packed: OnceLock<Packed>,
+    rows: Option<Rows>,
+    /// What panels hold.
+    store: DType,
+    /// Whether products read the rows, which come into panels in the cache alone.
+    streamed: bool,
+}
+
+/// Elements (out, in, taps) of a file.
+pub(crate) struct Rows {
+    bytes: Box<dyn WeightBytes>,
+    pub(crate) dtype: DType,
+    pub(crate) out: usize,
+    pub(crate) inp: usize,
+    taps: usize,
+}
+
+impl Rows {
+    /// Row-major elements, as [`Rows::dtype`] says.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.bytes.bytes()
+    }
+
+    fn pack(&self, store: DType) -> Packed {
+        let packed = Packed::new(self.bytes(), self.dtype, self.out, self.inp, self.taps, store);
+        self.bytes.release();
+        packed
+    }
 }
 
 impl Weight {
@@ -25,7 +68,30 @@ impl Weight {
     pub fn conv(src: &[u8], src_dtype: DType, shape: [usize; 4], store: DType) -> Weight {
         let [out, inp, kh, kw] = shape;
         let packed = Packed::new(src, src_dtype, out, inp, kh * kw, store);
-        Weight { packed: Arc::new(packed), kernel: [kh, kw], source: None }
+        let layout = Layout { packed: OnceLock::from(packed), rows: None, store, streamed: false };
+        Self::new(layout, shape)
+    }
+
+    /// A weight (O, I, kh, kw), or (O, I, 1, 1) of a linear layer, that is packed at first use.
+    pub fn lazy(bytes: Box<dyn WeightBytes>, dtype: DType, shape: [usize; 4], store: DType) -> Weight {
+        let rows = Some(Self::rows(bytes, dtype, shape));
+        Self::new(Layout { packed: OnceLock::new(), rows, store, streamed: false }, shape)
+    }
+
+    /// A matrix (out, in) for a layer that is used once or twice: not packed, unless for a gradient.
+    pub fn streamed(bytes: Box<dyn WeightBytes>, dtype: DType, out: usize, inp: usize) -> Weight {
+        let shape = [out, inp, 1, 1];
+        let rows = Some(Self::rows(bytes, dtype, shape));
+        Self::new(Layout { packed: OnceLock::new(), rows, store: dtype, streamed: true }, shape)
+    }
+
+    fn rows(bytes: Box<dyn WeightBytes>, dtype: DType, [out, inp, kh, kw]: [usize; 4]) -> Rows {
+        assert_eq!(bytes.bytes().len(), out * inp * kh * kw * dtype.size(), "bytes of a weight");
+        Rows { bytes, dtype, out, inp, taps: kh * kw }
+    }
+
+    fn new(layout: Layout, [out, inp, kh, kw]: [usize; 4]) -> Weight {
+        Weight { layout: Arc::new(layout), kernel: [kh, kw], out, inp, source: None }
     }
 
     /// Packs a tensor (out, in) or (O, I, kh, kw); where it requires a gradient, one flows back into it.
@@ -45,12 +111,31 @@ impl Weight {
 
     /// Outputs of the layer.
     pub fn out(&self) -> usize {
-        self.packed.out
+        self.out
     }
 
     /// Inputs of the layer (channels, for a convolution).
     pub fn inp(&self) -> usize {
-        self.packed.inp
+        self.inp
+    }
+
+    /// Positions of the kernel.
+    pub(crate) fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+
+    /// The weight in panels, packed now if it was not yet.
+    pub(crate) fn packed(&self) -> &Packed {
+        let Layout { packed, rows, store, .. } = &*self.layout;
+        packed.get_or_init(|| rows.as_ref().expect("what is not packed yet has its rows").pack(*store))
+    }
+
+    /// B = Wᵀ of a product.
+    pub(crate) fn panels(&self) -> Panels<'_> {
+        match &self.layout.rows {
+            Some(rows) if self.layout.streamed => Panels::Rows(rows),
+            _ => Panels::Packed(self.packed()),
+        }
     }
 
     /// Gives the gradient `dw` ((kh · kw) matrices (out, in), f32) the shape of the source.

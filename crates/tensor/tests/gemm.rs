@@ -1,7 +1,7 @@
 //! Products and convolutions against their definitions, at sizes that leave tails everywhere.
 
 use calotype_tensor::ops::{self, Activation, Conv, Padding};
-use calotype_tensor::{DType, Tensor, Weight};
+use calotype_tensor::{DType, Tensor, Weight, WeightBytes};
 
 fn noise(count: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12345);
@@ -22,7 +22,7 @@ fn close(found: &[f32], want: &[f64], tolerance: f64) {
 /// x Wᵀ + bias + residual, for weights kept in each dtype.
 #[test]
 fn linear_is_the_product() {
-    for (m, k, n) in [(1, 1, 1), (7, 24, 40), (97, 300, 72), (193, 64, 520), (5, 513, 33)] {
+    for (m, k, n) in [(1, 1, 1), (7, 24, 40), (97, 300, 72), (193, 64, 520), (5, 513, 33), (45, 1024, 40)] {
         let (x, w) = (noise(m * k, 1), noise(n * k, 2));
         let (bias, residual) = (noise(n, 3), noise(m * n, 4));
         let mut want = vec![0.0f64; m * n];
@@ -38,6 +38,49 @@ fn linear_is_the_product() {
             let (bias, residual) = (Tensor::from_slice(&bias, &[n]), Tensor::from_slice(&residual, &[m, n]));
             let y = ops::linear(&x, &weight, Some(&bias), Activation::None, Some(&residual));
             close(y.f32s(), &want, tolerance * (k as f64).sqrt().max(4.0));
+        }
+    }
+}
+
+/// A weight's bytes somewhere in a file.
+struct At(Vec<u8>, usize);
+
+impl WeightBytes for At {
+    fn bytes(&self) -> &[u8] {
+        &self.0[self.1..]
+    }
+}
+
+/// Weights that are packed later, or never, give the same bytes as packed ones, at whatever address the file has them.
+#[test]
+fn streamed_and_lazy_weights_are_weights() {
+    let (m, k, n) = (37, 331, 45);
+    for dtype in [DType::F32, DType::F16, DType::BF16] {
+        for x_dtype in [DType::F32, DType::BF16] {
+            for offset in [0, 1, 4] {
+                let w = noise(n * k, 2);
+                let mut bytes = vec![0; offset];
+                for x in &w {
+                    match dtype {
+                        DType::F32 => bytes.extend(x.to_le_bytes()),
+                        DType::F16 => bytes.extend(half::f16::from_f32(*x).to_le_bytes()),
+                        DType::BF16 => bytes.extend(half::bf16::from_f32(*x).to_le_bytes()),
+                    }
+                }
+                let x = Tensor::from_slice(&noise(m * k, 1), &[m, k]).to_dtype(x_dtype).var();
+                let packed = Weight::linear(&bytes[offset..], dtype, n, k, dtype);
+                let lazy = Weight::lazy(Box::new(At(bytes.clone(), offset)), dtype, [n, k, 1, 1], dtype);
+                let streamed = Weight::streamed(Box::new(At(bytes, offset)), dtype, n, k);
+                let results = [packed, lazy, streamed].map(|w| {
+                    let y = ops::linear(&x, &w, None, Activation::None, None);
+                    let dx = y.backward().take(&x).expect("x has a gradient");
+                    (y.to_vec(), dx.to_vec())
+                });
+                assert!(
+                    results[1..].iter().all(|r| *r == results[0]),
+                    "{dtype:?} times {x_dtype:?} at {offset}"
+                );
+            }
         }
     }
 }

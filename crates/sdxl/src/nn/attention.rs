@@ -31,17 +31,20 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// Loads a UNet's attention of `channels` over a context of `context` channels.
+    /// Loads a UNet's attention of `channels` over the same, or over a text of `context` channels.
     pub fn load(
         weights: &Weights,
         channels: usize,
-        context: usize,
+        context: Option<usize>,
         heads: usize,
     ) -> Result<Self, WeightsError> {
+        // A text's keys and values are computed once for all steps, and of few rows.
+        let source = if context.is_some() { weights.clone().used_once() } else { weights.clone() };
+        let context = context.unwrap_or(channels);
         Ok(Self {
             to_q: Linear::load_unbiased(weights, "to_q", channels, channels)?,
-            to_k: Linear::load_unbiased(weights, "to_k", context, channels)?,
-            to_v: Linear::load_unbiased(weights, "to_v", context, channels)?,
+            to_k: Linear::load_unbiased(&source, "to_k", context, channels)?,
+            to_v: Linear::load_unbiased(&source, "to_v", context, channels)?,
             to_out: Linear::load(weights, "to_out.0", channels, channels)?,
             heads,
         })

@@ -61,9 +61,9 @@ impl BasicTransformerBlock {
         let norm = |name: &str| LayerNorm::load(weights, name, channels, LAYER_NORM_EPS);
         Ok(Self {
             norm1: norm("norm1")?,
-            attn1: Attention::load(&weights.sub("attn1"), channels, channels, heads)?,
+            attn1: Attention::load(&weights.sub("attn1"), channels, None, heads)?,
             norm2: norm("norm2")?,
-            attn2: Attention::load(&weights.sub("attn2"), channels, cross_attention_dim, heads)?,
+            attn2: Attention::load(&weights.sub("attn2"), channels, Some(cross_attention_dim), heads)?,
             norm3: norm("norm3")?,
             ff: FeedForward::load(&weights.sub("ff"), channels)?,
         })

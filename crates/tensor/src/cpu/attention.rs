@@ -12,6 +12,8 @@ use super::isa::{Isa, isa, simd_fn};
 use super::math::{self, Element};
 use super::micro::{self, Micro};
 use super::operand::convert_slice;
+use super::panels::fill;
+use super::transpose::{transpose, transpose_pairs};
 use crate::ops::Mask;
 use crate::{DType, Tensor};
 
@@ -59,13 +61,17 @@ impl HeadPanels {
     pub(super) fn of_rows<M: Micro, T: Element>(s: &Shape, x: &[T], rows: usize) -> HeadPanels {
         let d = s.d.next_multiple_of(M::PAIR);
         Self::build::<M>(s, rows.div_ceil(M::NR), d * M::NR, |image, head, p, panel| {
-            for j in 0..M::NR {
-                let row = p * M::NR + j;
-                let features = (row < rows).then(|| &x[s.at(image * rows + row, head)..][..s.d]);
-                for i in 0..d {
-                    let value = features.and_then(|f| f.get(i)).map_or(0.0, |x| x.to_f32());
-                    panel[(i / M::PAIR * M::NR + j) * M::PAIR + i % M::PAIR] = M::E::from_f32(value);
-                }
+            let first = p * M::NR;
+            let count = M::NR.min(rows - first);
+            if count < M::NR || d > s.d {
+                panel.fill(M::E::from_f32(0.0));
+            }
+            let x = &x[s.at(image * rows + first, head)..];
+            if M::PAIR == 1 {
+                transpose(x, s.heads * s.d, [count, s.d], panel, M::NR);
+            } else {
+                let (x, panel) = (bytemuck::cast_slice(x), bytemuck::cast_slice_mut(panel));
+                transpose_pairs(x, s.heads * s.d / 2, [count, s.d / 2], panel, M::NR);
             }
         })
     }
@@ -76,13 +82,7 @@ impl HeadPanels {
         Self::build::<M>(s, s.d.div_ceil(M::NR), padded * M::NR, |image, head, p, panel| {
             let first = p * M::NR;
             let columns = M::NR.min(s.d - first);
-            for row in 0..padded {
-                let features = (row < rows).then(|| &x[s.at(image * rows + row, head) + first..][..columns]);
-                for j in 0..M::NR {
-                    let value = features.and_then(|f| f.get(j)).map_or(0.0, |x| x.to_f32());
-                    panel[(row / M::PAIR * M::NR + j) * M::PAIR + row % M::PAIR] = M::E::from_f32(value);
-                }
-            }
+            fill::<M, T>(panel, rows, |row| Some(&x[s.at(image * rows + row, head) + first..][..columns]));
         })
     }
 
@@ -147,7 +147,7 @@ fn run<M: Micro, T: Element>(s: Shape, q: &Tensor, k: &Tensor, v: &Tensor, mask:
         // SAFETY: this task alone writes these queries of this head.
         let lse = unsafe { shared_lse.slice::<f32>(head * s.queries + q0, rows) };
         for (r, lse) in lse.iter_mut().enumerate() {
-            *lse = block.max[r] + block.sum[r].ln();
+            *lse = block.max[r] * s.scale() + block.sum[r].ln();
             let at = s.at(head / s.heads * s.queries + q0 + r, head % s.heads);
             // SAFETY: as above.
             block.store_row(r, unsafe { shared_out.slice::<T>(at, s.d) });
@@ -161,7 +161,7 @@ struct QueryBlock<M: Micro> {
     s: Shape,
     q0: usize,
     rows: usize,
-    /// Largest score so far, and the sum of exponentials relative to it.
+    /// Largest unscaled score so far, and the sum of exponentials relative to it.
     max: [f32; QUERIES],
     sum: [f32; QUERIES],
     /// Weighted sums of values: tiles, for each panel of features.
@@ -190,31 +190,52 @@ impl<M: Micro> QueryBlock<M> {
             let len = KEYS.min(end - k0);
             let panels = &keys[k0 * s.d.next_multiple_of(M::PAIR)..];
             tiles::<M>(s.d, &q_rows, panels, len.div_ceil(M::NR), scores.as_mut_slice(), true);
-            self.softmax(scores.as_slice(), weights.as_mut_slice(), k0, len, mask);
+            self.softmax(scores.as_mut_slice(), weights.as_mut_slice(), k0, len, mask);
             self.add_values(weights.as_slice(), values, k0, len);
         }
     }
 
-    /// Turns a block of scores into weights (row-major, KEYS to a row), and rescales what is summed so far.
-    fn softmax(&mut self, scores: &[f32], weights: &mut [M::E], k0: usize, len: usize, mask: Mask) {
+    /// Turns a block of scores (of whole panels of keys) into weights (row-major, KEYS to a row), and rescales what is
+    /// summed so far.
+    fn softmax(&mut self, scores: &mut [f32], weights: &mut [M::E], k0: usize, len: usize, mask: Mask) {
         let tiles = self.rows.div_ceil(M::MR);
-        let mut row = [0.0f32; KEYS];
+        let stride = tiles * M::MR * M::NR;
+        let scale = self.s.scale() * std::f32::consts::LOG2_E;
+        let whole = len.next_multiple_of(M::NR);
         for r in 0..self.rows {
-            read_tile_row::<M>(scores, tiles, r, &mut row[..len]);
-            scale_row(isa(), &mut row[..len], self.s.scale());
-            add_mask(&mut row[..len], mask, self.q0 + r, k0, self.s.keys);
-            let max = max_row(isa(), &row[..len]).max(self.max[r]);
-            let shrink = math::exp(self.max[r] - max);
-            let (used, pad) = weights[r * KEYS..(r + 1) * KEYS].split_at_mut(len);
-            self.sum[r] = self.sum[r] * shrink + exp_row(isa(), &row[..len], max, used);
-            if let Some(pad) = pad.first_mut() {
-                *pad = M::E::from_f32(0.0); // the other half of an odd pair
+            let row = &mut scores[r * M::NR..];
+            if len < whole {
+                row[whole / M::NR * stride - stride..][..M::NR][len % M::NR..].fill(f32::MIN); // no such keys
             }
+            if !matches!(mask, Mask::None) {
+                self.mask_tile_row(row, stride, self.q0 + r, k0, len, mask);
+            }
+            let max = max_tile_row(isa(), row, stride, M::NR, whole).max(self.max[r]);
+            let shrink = math::exp2::<false>((self.max[r] - max) * scale);
+            let weights = &mut weights[r * KEYS..][..whole];
+            let sum = exp_tile_row(isa(), row, stride, M::NR, max, scale, weights);
+            self.sum[r] = self.sum[r] * shrink + sum;
             self.max[r] = max;
             if k0 > 0 && shrink != 1.0 {
-                for panel in self.out.as_mut_slice::<f32>().chunks_exact_mut(tiles * M::MR * M::NR) {
+                for panel in self.out.as_mut_slice::<f32>().chunks_exact_mut(stride) {
                     scale_row(isa(), &mut panel[r * M::NR..(r + 1) * M::NR], shrink);
                 }
+            }
+        }
+    }
+
+    /// Adds the mask to one row of unscaled scores.
+    fn mask_tile_row(&self, row: &mut [f32], stride: usize, query: usize, k0: usize, len: usize, mask: Mask) {
+        let scale = self.s.scale();
+        for k in 0..len {
+            let score = &mut row[k / M::NR * stride + k % M::NR];
+            match mask {
+                Mask::Bias(bias) => {
+                    let bias = bias.f32s()[query * self.s.keys + k0 + k];
+                    *score = (*score + bias / scale).max(f32::MIN);
+                }
+                Mask::Causal if k0 + k > query => *score = f32::MIN,
+                Mask::Causal | Mask::None => {}
             }
         }
     }
@@ -266,21 +287,6 @@ pub(super) fn read_tile_row<M: Micro>(c: &[f32], tiles: usize, r: usize, row: &m
     }
 }
 
-/// Adds the mask to the scores of query `query` against the keys from `k0` on.
-pub(super) fn add_mask(row: &mut [f32], mask: Mask, query: usize, k0: usize, keys: usize) {
-    match mask {
-        Mask::None => {}
-        Mask::Causal => {
-            let visible = (query + 1).saturating_sub(k0).min(row.len());
-            row[visible..].fill(f32::MIN);
-        }
-        Mask::Bias(bias) => {
-            let bias = &bias.f32s()[query * keys + k0..];
-            row.iter_mut().zip(bias).for_each(|(x, b)| *x = (*x + b).max(f32::MIN));
-        }
-    }
-}
-
 simd_fn! {
     pub(super) fn scale_row(row: &mut [f32], factor: f32) {
         row.iter_mut().for_each(|x| *x *= factor);
@@ -288,37 +294,40 @@ simd_fn! {
 }
 
 simd_fn! {
-    fn max_row(row: &[f32]) -> f32 {
+    /// The largest of a tile row's first `len` values: `nr` together (a multiple of 16), then `stride` on.
+    fn max_tile_row(row: &[f32], stride: usize, nr: usize, len: usize) -> f32 {
         let mut lanes = [f32::MIN; 16];
-        let (chunks, rest) = row.as_chunks::<16>();
-        for chunk in chunks {
-            for (lane, x) in lanes.iter_mut().zip(chunk) {
-                *lane = if *x > *lane { *x } else { *lane };
+        for part in row.chunks(stride).take(len / nr) {
+            for part in part[..nr].as_chunks::<16>().0 {
+                for (lane, x) in lanes.iter_mut().zip(part) {
+                    *lane = if *x > *lane { *x } else { *lane };
+                }
             }
         }
-        lanes.iter().chain(rest).fold(f32::MIN, |max, x| max.max(*x))
+        lanes.iter().fold(f32::MIN, |max, x| max.max(*x))
     }
 }
 
 simd_fn! {
-    /// weights = e^(row − max); gives their sum.
-    pub(super) fn exp_row<E: Element>(row: &[f32], max: f32, weights: &mut [E]) -> f32 {
+    /// weights = 2^((row − max) scale), of a row that lies as for [`max_tile_row`]; gives their sum.
+    fn exp_tile_row[FMA]<E: Element>(
+        row: &[f32],
+        stride: usize,
+        nr: usize,
+        max: f32,
+        scale: f32,
+        weights: &mut [E],
+    ) -> f32 {
         let mut lanes = [0.0f32; 16];
-        let (chunks, rest) = row.as_chunks::<16>();
-        let (out, out_rest) = weights.as_chunks_mut::<16>();
-        for (chunk, out) in chunks.iter().zip(out) {
-            for i in 0..16 {
-                let weight = math::exp(chunk[i] - max);
-                lanes[i] += weight;
-                out[i] = E::from_f32(weight);
+        for (part, weights) in row.chunks(stride).zip(weights.chunks_exact_mut(nr)) {
+            for (part, weights) in part[..nr].as_chunks::<16>().0.iter().zip(weights.as_chunks_mut::<16>().0) {
+                for i in 0..16 {
+                    let weight = math::exp2::<FMA>((part[i] - max) * scale);
+                    lanes[i] += weight;
+                    weights[i] = E::from_f32(weight);
+                }
             }
         }
-        let mut sum = 0.0;
-        for (x, out) in rest.iter().zip(out_rest) {
-            let weight = math::exp(x - max);
-            sum += weight;
-            *out = E::from_f32(weight);
-        }
-        lanes.iter().sum::<f32>() + sum
+        lanes.iter().sum()
     }
 }

@@ -143,7 +143,7 @@ impl<M: Micro, T: Element> Pass<'_, M, T> {
                 tiles::<M>(s.d, rows, panels, len.div_ceil(M::NR), product.as_mut_slice(), true);
             }
             for r in 0..count {
-                self.weigh(head, r0 + r, r, count, c0, len, &products, &mut weights);
+                self.weigh(head, r0 + r, r, padded * M::NR, c0, len, &mut products, &mut weights);
             }
             let per_panel = columns.next_multiple_of(M::PAIR) * M::NR;
             for ((values, weights), sum) in self.sums.iter().zip(&weights).zip(&mut sums) {
@@ -165,39 +165,46 @@ impl<M: Micro, T: Element> Pass<'_, M, T> {
         head: usize,
         row: usize,
         r: usize,
-        count: usize,
+        stride: usize,
         c0: usize,
         len: usize,
-        products: &[Buffer; 2],
+        products: &mut [Buffer; 2],
         weights: &mut [Buffer; 2],
     ) {
         let s = self.saved.shape;
-        let tiles = count.div_ceil(M::MR);
-        let (mut scores, mut grads) = ([0.0f32; KEYS], [0.0f32; KEYS]);
-        read_tile_row::<M>(products[0].as_slice(), tiles, r, &mut scores[..len]);
-        read_tile_row::<M>(products[1].as_slice(), tiles, r, &mut grads[..len]);
+        let [scores, grads] = products;
+        let scores = &mut scores.as_mut_slice::<f32>()[r * M::NR..];
+        self.mask(scores, stride, row, c0, len);
+        // Of each column's query, or of this row's.
         let (lse, delta) = (&self.saved.lse.f32s()[head * s.queries..], &self.delta[head * s.queries..]);
+        let whole = len.next_multiple_of(M::NR);
         let (mut lse_row, mut delta_row) = ([0.0f32; KEYS], [0.0f32; KEYS]);
-        for i in 0..len {
-            let query = if self.by_key { c0 + i } else { row };
-            lse_row[i] = lse[query];
-            delta_row[i] = delta[query];
+        if self.by_key {
+            lse_row[..len].copy_from_slice(&lse[c0..c0 + len]);
+            delta_row[..len].copy_from_slice(&delta[c0..c0 + len]);
+        } else {
+            lse_row[..whole].fill(lse[row]);
+            delta_row[..whole].fill(delta[row]);
         }
-        self.mask(&mut scores[..len], row, c0);
         let [ds, p] = weights;
-        let ds = &mut ds.as_mut_slice::<M::E>()[r * KEYS..(r + 1) * KEYS];
-        let p = &mut p.as_mut_slice::<M::E>()[r * KEYS..(r + 1) * KEYS];
-        softmax_gradient(isa(), &scores[..len], &grads[..len], &lse_row, &delta_row, s.scale(), ds, p);
-        if len < KEYS {
+        let ds = &mut ds.as_mut_slice::<M::E>()[r * KEYS..][..whole];
+        let p = &mut p.as_mut_slice::<M::E>()[r * KEYS..][..whole];
+        let grads = &grads.as_slice::<f32>()[r * M::NR..];
+        softmax_gradient(isa(), scores, grads, stride, M::NR, &lse_row, &delta_row, s.scale(), ds, p);
+        if len < whole {
             (ds[len], p[len]) = (M::E::from_f32(0.0), M::E::from_f32(0.0)); // the other half of an odd pair
         }
     }
 
-    /// Adds the mask to unscaled scores.
-    fn mask(&self, scores: &mut [f32], row: usize, c0: usize) {
+    /// Adds the mask to a tile row of unscaled scores.
+    fn mask(&self, scores: &mut [f32], stride: usize, row: usize, c0: usize, len: usize) {
         let Shape { keys, .. } = self.saved.shape;
+        if !self.saved.causal && self.saved.bias.is_none() {
+            return;
+        }
         let scale = self.saved.shape.scale();
-        for (i, score) in scores.iter_mut().enumerate() {
+        for i in 0..len {
+            let score = &mut scores[i / M::NR * stride + i % M::NR];
             let (query, key) = if self.by_key { (c0 + i, row) } else { (row, c0 + i) };
             if self.saved.causal && key > query {
                 *score = f32::MIN;
@@ -210,20 +217,28 @@ impl<M: Micro, T: Element> Pass<'_, M, T> {
 }
 
 simd_fn! {
-    /// p = e^(scale · score − lse), ds = p (dp − delta) scale.
-    fn softmax_gradient<E: Element>(
+    /// p = e^(scale · score − lse), ds = p (dp − delta) scale. Scores and their gradients lie in tiles: `nr` together,
+    /// then `stride` on.
+    fn softmax_gradient[FMA]<E: Element>(
         scores: &[f32],
         grads: &[f32],
+        stride: usize,
+        nr: usize,
         lse: &[f32],
         delta: &[f32],
         scale: f32,
         ds: &mut [E],
         p: &mut [E],
     ) {
-        for i in 0..scores.len() {
-            let weight = math::exp(scores[i] * scale - lse[i]);
-            p[i] = E::from_f32(weight);
-            ds[i] = E::from_f32(weight * (grads[i] - delta[i]) * scale);
+        let products = scores.chunks(stride).zip(grads.chunks(stride));
+        let saved = lse.chunks_exact(nr).zip(delta.chunks_exact(nr));
+        let out = ds.chunks_exact_mut(nr).zip(p.chunks_exact_mut(nr));
+        for (((scores, grads), (lse, delta)), (ds, p)) in products.zip(saved).zip(out) {
+            for i in 0..nr {
+                let weight = math::exp2::<FMA>((scores[i] * scale - lse[i]) * std::f32::consts::LOG2_E);
+                p[i] = E::from_f32(weight);
+                ds[i] = E::from_f32(weight * (grads[i] - delta[i]) * scale);
+            }
         }
     }
 }

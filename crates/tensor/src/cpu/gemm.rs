@@ -13,7 +13,8 @@ use super::elementwise::with_element;
 use super::isa::{Isa, isa, simd_fn};
 use super::math::{self, Element};
 use super::micro::{self, Micro};
-use super::operand::{Chunk, Panels, Rows};
+use super::operand::{Chunk, Rows};
+use super::panels::Panels;
 use crate::ops::Activation;
 use crate::{DType, Tensor};
 

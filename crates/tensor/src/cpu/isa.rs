@@ -85,22 +85,25 @@ pub fn isa() -> Isa {
 /// Declares a function whose body is compiled once for each instruction set; the
 /// function takes the set as its first argument. Loops in it are left to the
 /// compiler to vectorise.
+///
+/// With `fn name[FMA]`, the body has a constant FMA for [`math::mul_add`](super::math::mul_add): the compiler never
+/// fuses products and sums by itself.
 macro_rules! simd_fn {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$($g:ident: $bound:path),+>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident[$fma:ident] $(<$($g:ident: $bound:path),+>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments)]
         $vis fn $name $(<$($g: $bound),+>)? (isa: $crate::cpu::isa::Isa, $($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
             #[allow(clippy::too_many_arguments)]
-            fn body $(<$($g: $bound),+>)? ($($arg: $ty),*) $(-> $ret)? $body
+            fn body<const $fma: bool $(, $($g: $bound),+)?>($($arg: $ty),*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c")]
             #[allow(clippy::too_many_arguments)]
-            fn avx2 $(<$($g: $bound),+>)? ($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+            fn avx2 $(<$($g: $bound),+>)? ($($arg: $ty),*) $(-> $ret)? { body::<true $(, $($g),+)?>($($arg),*) }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
             #[allow(clippy::too_many_arguments)]
-            fn avx512 $(<$($g: $bound),+>)? ($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+            fn avx512 $(<$($g: $bound),+>)? ($($arg: $ty),*) $(-> $ret)? { body::<true $(, $($g),+)?>($($arg),*) }
             match isa {
                 // SAFETY: an Isa is only ever had by detection, so the CPU has these instructions.
                 #[cfg(target_arch = "x86_64")]
@@ -108,8 +111,14 @@ macro_rules! simd_fn {
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 $crate::cpu::isa::Isa::Avx512 | $crate::cpu::isa::Isa::Avx512Bf16 => unsafe { avx512($($arg),*) },
-                _ => body($($arg),*),
+                _ => body::<{ cfg!(target_arch = "aarch64") } $(, $($g),+)?>($($arg),*),
             }
+        }
+    };
+    ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$($g:ident: $bound:path),+>)? ($($args:tt)*) $(-> $ret:ty)? $body:block) => {
+        $crate::cpu::isa::simd_fn! {
+            $(#[$meta])*
+            $vis fn $name[_FMA] $(<$($g: $bound),+>)? ($($args)*) $(-> $ret)? $body
         }
     };
 }

@@ -37,6 +37,27 @@ impl Element for bf16 {
     }
 }
 
+/// a b + c, rounded once where FMA says that it is an instruction, for [`simd_fn!`](super::isa::simd_fn).
+#[inline(always)]
+pub(crate) fn mul_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FMA { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// 2ˣ for x up to 127, to 2 units in the last place; 2⁻¹²⁶ below -126; NaN gives NaN. A polynomial fitted on ±½.
+#[inline(always)]
+pub(crate) fn exp2<const FMA: bool>(x: f32) -> f32 {
+    const MAGIC: f32 = 12_582_912.0; // as in `exp_bounded`
+    let x = if x < -126.0 { -126.0 } else { x };
+    let shifted = x + MAGIC;
+    let f = x - (shifted - MAGIC);
+    let mut p = mul_add::<FMA>(1.535_336_2e-4, f, 1.339_887_5e-3);
+    for factor in [9.618_437e-3, 5.550_332_4e-2, 2.402_264_8e-1, 6.931_472e-1, 1.0] {
+        p = mul_add::<FMA>(p, f, factor);
+    }
+    let power = (shifted.to_bits() << 23).wrapping_add(1.0f32.to_bits());
+    p * f32::from_bits(power)
+}
+
 /// eˣ for x from -87.3 to 88.3, to 2 units in the last place (Cephes' polynomial); NaN gives NaN.
 ///
 /// No branches and no overflow checks, which would keep loops from being vectorised; the polynomial is

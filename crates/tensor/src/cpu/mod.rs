@@ -14,8 +14,10 @@ mod micro;
 mod mmap;
 pub(crate) mod operand;
 pub(crate) mod pack;
+pub(crate) mod panels;
 pub(crate) mod reduce;
 pub(crate) mod rows;
+mod transpose;
 pub(crate) mod winograd;
 
 pub use buffer::{Buffer, trim_pool};

@@ -158,6 +158,7 @@ impl Packed {
         tap * self.inp.next_multiple_of(self.pair) + k
     }
 
+    #[cfg(test)]
     /// Index in a panel of row `k` of tap `tap`, column `j`.
     fn at(&self, tap: usize, k: usize, j: usize) -> usize {
         let row = self.row(tap, k);
@@ -212,8 +213,9 @@ impl Packed {
         &self.data.as_slice::<T>()[p * len + row * self.nr..(p + 1) * len]
     }
 
+    #[cfg(test)]
     /// One element as f32: output channel `o`, input channel `k`, tap `tap`.
-    pub(super) fn get(&self, o: usize, k: usize, tap: usize) -> f32 {
+    fn get(&self, o: usize, k: usize, tap: usize) -> f32 {
         let (p, at) = (o / self.nr, self.at(tap, k, o % self.nr));
         with_stored!(self.store, T => self.panel::<T>(p, 0)[at].widen())
     }

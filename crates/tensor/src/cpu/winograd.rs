@@ -12,8 +12,9 @@ use super::elementwise::with_element;
 use super::gemm::{Epilogue, Gemm, SharedOut, gemm};
 use super::isa::{isa, simd_fn};
 use super::math::Element;
-use super::operand::{Panels, Rows};
+use super::operand::Rows;
 use super::pack::Packed;
+use super::panels::Panels;
 use crate::{DType, Tensor};
 
 /// Frequencies of a tile.

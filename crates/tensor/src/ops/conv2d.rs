@@ -1,7 +1,8 @@
 //! Convolutions over NHWC images, as implicit matrix products or, where that is faster, by Winograd's algorithm.
 
 use crate::cpu::gemm::{Epilogue, Gemm, gemm};
-use crate::cpu::operand::{Panels, Rows, Window};
+use crate::cpu::operand::{Rows, Window};
+use crate::cpu::panels::Panels;
 use crate::cpu::winograd;
 use crate::ops::Activation;
 use crate::tape::{needs, record};
@@ -52,16 +53,16 @@ pub fn conv2d(
     let [ho, wo] = window.rows;
     let epilogue = Epilogue { bias, shift, act: Activation::None, residual };
     let same = conv.stride == 1 && conv.padding == Padding::Same && w.kernel == [3, 3];
-    let y = if same && winograd::pays(x, &w.packed) {
-        winograd::conv3x3(x, &w.packed, &epilogue)
+    let y = if same && winograd::pays(x, w.packed()) {
+        winograd::conv3x3(x, w.packed(), &epilogue)
     } else {
         gemm(&Gemm {
             m: batch * ho * wo,
             n: w.out(),
             k: channels,
-            taps: w.packed.taps,
-            a: Rows::Image(x, window),
-            b: Panels::Packed(&w.packed),
+            taps: w.taps(),
+            a: rows(x, window),
+            b: w.panels(),
             epilogue,
             dtype: x.dtype(),
         })
@@ -80,6 +81,14 @@ pub fn conv2d(
     })
 }
 
+/// An image's pixels under a window; under one of a single pixel they are a matrix's rows.
+fn rows(x: &Tensor, window: Window) -> Rows<'_> {
+    match window {
+        Window { kernel: [1, 1], stride: 1, .. } => Rows::Matrix(x),
+        _ => Rows::Image(x, window),
+    }
+}
+
 /// dx (B, H, W, I): each pixel gathers from the windows that hold it.
 fn input_gradient(dy: &Tensor, w: &Weight, window: Window) -> Tensor {
     let batch = dy.dim(0);
@@ -89,9 +98,9 @@ fn input_gradient(dy: &Tensor, w: &Weight, window: Window) -> Tensor {
         m: batch * height * width,
         n: w.inp(),
         k: w.out(),
-        taps: w.packed.taps,
-        a: Rows::Image(dy, back),
-        b: Panels::Transposed(&w.packed),
+        taps: w.taps(),
+        a: rows(dy, back),
+        b: Panels::Transposed(w.packed()),
         epilogue: Epilogue::NONE,
         dtype: dy.dtype(),
     });

@@ -1,7 +1,8 @@
 //! Linear layers.
 
 use crate::cpu::gemm::{Epilogue, Gemm, fuses_geglu, gemm};
-use crate::cpu::operand::{Panels, Rows};
+use crate::cpu::operand::Rows;
+use crate::cpu::panels::Panels;
 use crate::tape::{needs, record};
 use crate::{DType, Tensor, Weight, ops};
 
@@ -55,7 +56,7 @@ pub fn linear(
         k: w.inp(),
         taps: 1,
         a: Rows::Matrix(x),
-        b: Panels::Packed(&w.packed),
+        b: w.panels(),
         epilogue: Epilogue { bias, shift: None, act, residual },
         dtype: x.dtype(),
     });
@@ -83,7 +84,7 @@ fn input_gradient(dy: &Tensor, w: &Weight) -> Tensor {
         k: w.out(),
         taps: 1,
         a: Rows::Matrix(dy),
-        b: Panels::Transposed(&w.packed),
+        b: Panels::Transposed(w.packed()),
         epilogue: Epilogue::NONE,
         dtype: dy.dtype(),
     });

@@ -1,0 +1,63 @@
+//! Counting what is unpacked, while it is: a header's word for it is not taken.
+
+use std::cell::Cell;
+use std::io::{Error, Read};
+use std::path::Path;
+
+use crate::config::shorten;
+use crate::dataset::DatasetError;
+
+/// What all files of a set may unpack to, together.
+pub(super) struct Meter {
+    limit: u64,
+    left: Cell<u64>,
+    exceeded: Cell<bool>,
+}
+
+impl Meter {
+    pub(super) fn new(limit: u64) -> Self {
+        Self { limit, left: Cell::new(limit), exceeded: Cell::new(false) }
+    }
+
+    /// A reader that counts, and fails when there is more than is left.
+    pub(super) fn count<R: Read>(&self, inner: R) -> Metered<'_, R> {
+        Metered { inner, meter: self, ended: false }
+    }
+
+    /// The error of an archive whose reading failed, at `what`, perhaps because of the limit.
+    pub(super) fn error(&self, path: &Path, what: &str, error: &Error) -> DatasetError {
+        if self.exceeded.get() {
+            return DatasetError::TooBig { limit: self.limit };
+        }
+        DatasetError::open(path, format!("{}: {}", shorten(what), shorten(&error.to_string())))
+    }
+}
+
+/// A reader that counts towards a [`Meter`].
+pub(super) struct Metered<'a, R> {
+    inner: R,
+    meter: &'a Meter,
+    ended: bool,
+}
+
+impl<R> Metered<'_, R> {
+    /// Whether the end of the input was met.
+    pub(super) fn ended(&self) -> bool {
+        self.ended
+    }
+}
+
+impl<R: Read> Read for Metered<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+        let n = self.inner.read(buffer)?;
+        self.ended |= n == 0 && !buffer.is_empty();
+        match self.meter.left.get().checked_sub(n as u64) {
+            Some(left) => self.meter.left.set(left),
+            None => {
+                self.meter.exceeded.set(true);
+                return Err(Error::other("too big"));
+            }
+        }
+        Ok(n)
+    }
+}

@@ -1,0 +1,78 @@
+//! Names of archive entries: where they may point, and how they are written.
+
+use crate::dataset::DatasetError;
+
+/// The path of an entry inside of the archive, without `.` and empty parts.
+///
+/// Nothing is ever written to such a path. One that points elsewhere is refused all the same: no honest archive has it,
+/// and other programs that get this archive would be less careful.
+///
+/// # Errors
+/// The name is absolute, begins with a drive letter, goes up, or holds a backslash (a separator on Windows) or NUL.
+pub(super) fn inside(name: &str) -> Result<String, DatasetError> {
+    let refuse = |found: &str| {
+        let problem = format!("expected a path inside of the archive, found {found}");
+        Err(DatasetError::entry(name, problem))
+    };
+    let mut start = name.chars();
+    match (start.next(), start.next()) {
+        (Some('/'), _) => return refuse("an absolute path"),
+        (Some(letter), Some(':')) if letter.is_ascii_alphabetic() => return refuse("a drive letter"),
+        _ => {}
+    }
+    if name.contains('\\') {
+        return refuse("a backslash");
+    }
+    if name.contains('\0') {
+        return refuse("a NUL character");
+    }
+    let parts: Vec<&str> = name.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    // Some systems take dots and spaces at a part's end away.
+    if parts.iter().any(|part| part.starts_with("..") && part.trim_end_matches([' ', '.']).is_empty()) {
+        return refuse("a way out of it");
+    }
+    Ok(parts.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Protects: no entry's name leads out of the archive, in any system's way of writing that.
+    #[test]
+    fn names_that_escape_are_refused() {
+        for name in [
+            "../a.png",
+            "a/../../b.png",
+            "a/..",
+            "/etc/a.png",
+            "//host/a.png",
+            "C:\\a.png",
+            "c:a.png",
+            "..\\a.png",
+            "a\\..\\..\\b.png",
+            "\\\\host\\a.png",
+            "a.png\0.txt",
+            ".. /a.png",
+            "a/.../b.png",
+        ] {
+            let error = inside(name).expect_err(name).to_string();
+            assert!(error.contains("expected a path inside of the archive, found "), "{error}");
+            assert!(!error.contains('\0'), "{error:?}");
+        }
+    }
+
+    /// Protects: names that only look odd are kept, as `tar cf x.tar .` writes them.
+    #[test]
+    fn names_inside_are_kept() {
+        for (name, expected) in [
+            ("./a.png", "a.png"),
+            ("a//b.png", "a/b.png"),
+            ("a..png", "a..png"),
+            ("..a/b..", "..a/b.."),
+            ("./", ""),
+        ] {
+            assert_eq!(inside(name).expect(name), expected);
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The right operand of a product: where the panels of B come from.
+
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+
+use super::Buffer;
+use super::elementwise::with_element;
+use super::gemm::KC;
+use super::isa::{isa, simd_fn};
+use super::math::Element;
+use super::micro::Micro;
+use super::operand::{Chunk, Window, convert_slice};
+use super::pack::Packed;
+use super::transpose::{transpose, transpose_pairs};
+use super::winograd::kernel_factors;
+use crate::weight::Rows;
+use crate::{DType, Tensor};
+
+/// The panels of B.
+#[derive(Clone, Copy)]
+pub(crate) enum Panels<'a> {
+    /// B = Wᵀ: k runs over the weight's inputs, n over its outputs.
+    Packed(&'a Packed),
+    /// B = Wᵀ, of a weight that was not packed.
+    Rows(&'a Rows),
+    /// B = W: k runs over the weight's outputs, n over its inputs.
+    Transposed(&'a Packed),
+    /// One frequency of 3 × 3 kernels: k runs over their inputs, n over their outputs.
+    Winograd(&'a Packed, usize),
+    /// Row-major (k, n).
+    Matrix(&'a Tensor),
+    /// The pixels of an image (B, H, W, n) at one kernel position: k runs over the window's rows.
+    Image(&'a Tensor, Window, usize),
+}
+
+impl Panels<'_> {
+    pub(super) fn dtype(&self) -> DType {
+        match self {
+            Panels::Packed(w) | Panels::Transposed(w) => w.store,
+            Panels::Rows(w) => w.dtype,
+            Panels::Winograd(..) => DType::F32,
+            Panels::Matrix(x) | Panels::Image(x, ..) => x.dtype(),
+        }
+    }
+
+    /// A panel's rows of a chunk: a pointer into the weight where it already has the kernel's layout, else
+    /// into `scratch` (KC · NR).
+    pub(super) fn panel<M: Micro>(&self, p: usize, chunk: &Chunk, scratch: &mut [M::E]) -> *const M::E {
+        match self {
+            Panels::Packed(w) => {
+                let row = w.row(chunk.tap, chunk.k0);
+                if w.store == M::E::DTYPE && w.pair == M::PAIR {
+                    return w.panel::<M::E>(p, row).as_ptr();
+                }
+                let len = chunk.len.next_multiple_of(w.pair) * w.nr;
+                unpack_rows(w, p, row, &mut scratch[..len]);
+            }
+            Panels::Winograd(w, frequency) => {
+                debug_assert_eq!(M::PAIR, 1, "frequencies are f32");
+                let scratch: &mut [f32] = bytemuck::cast_slice_mut(scratch);
+                let len = chunk.len.next_multiple_of(w.pair) * w.nr;
+                transform_kernels(w, p, chunk.k0, *frequency, &mut scratch[..len]);
+            }
+            Panels::Rows(w) => stream::<M>(w, p, chunk, scratch),
+            Panels::Transposed(w) => transposed::<M>(w, p, chunk, scratch),
+            Panels::Matrix(x) => with_element!(x.dtype(), T => {
+                let (x, n) = (x.elements::<T>(), x.last_dim());
+                let columns = M::NR.min(n - p * M::NR);
+                fill::<M, T>(scratch, chunk.len, |k| Some(&x[(chunk.k0 + k) * n + p * M::NR..][..columns]));
+            }),
+            Panels::Image(x, window, tap) => with_element!(x.dtype(), T => {
+                let (x, n) = (x.elements::<T>(), x.last_dim());
+                let columns = M::NR.min(n - p * M::NR);
+                fill::<M, T>(scratch, chunk.len, |k| {
+                    let pixel = window.pixel(window.position(chunk.k0 + k), *tap)?;
+                    Some(&x[pixel * n + p * M::NR..][..columns])
+                });
+            }),
+        }
+        scratch.as_ptr()
+    }
+}
+
+/// Fills a panel from its rows, with zeros where there is none, beyond their columns, and beyond `len`.
+pub(super) fn fill<'a, M: Micro, T: Element>(
+    panel: &mut [M::E],
+    len: usize,
+    row: impl Fn(usize) -> Option<&'a [T]>,
+) {
+    let pairs = panel.chunks_exact_mut(M::NR * M::PAIR).take(len.div_ceil(M::PAIR));
+    for (k, out) in pairs.enumerate() {
+        out.fill(M::E::from_f32(0.0));
+        for i in 0..M::PAIR.min(len - k * M::PAIR) {
+            if let Some(row) = row(k * M::PAIR + i) {
+                spread(isa(), row, &mut out[i..], M::PAIR);
+            }
+        }
+    }
+}
+
+simd_fn! {
+    fn spread<X: Element, Y: Element>(x: &[X], y: &mut [Y], step: usize) {
+        if step == 1 {
+            y.iter_mut().zip(x).for_each(|(y, x)| *y = Y::from_f32(x.to_f32()));
+        } else {
+            y.iter_mut().step_by(step).zip(x).for_each(|(y, x)| *y = Y::from_f32(x.to_f32()));
+        }
+    }
+}
+
+/// A panel of B = W out of the panels of Wᵀ: their blocks, transposed.
+fn transposed<M: Micro>(w: &Packed, p: usize, chunk: &Chunk, scratch: &mut [M::E]) {
+    let first = p * M::NR;
+    let columns = M::NR.min(w.inp - first);
+    if columns < M::NR {
+        scratch[..chunk.len.next_multiple_of(M::PAIR) * M::NR].fill(M::E::from_f32(0.0));
+    }
+    let row = w.row(chunk.tap, first);
+    let mut rows = Buffer::uninit(columns.next_multiple_of(w.pair) * w.nr * size_of::<M::E>());
+    for k in (0..chunk.len).step_by(w.nr) {
+        let outs = w.nr.min(chunk.len - k);
+        unpack_rows(w, (chunk.k0 + k) / w.nr, row, rows.as_mut_slice::<M::E>());
+        let out = &mut scratch[k * M::NR..];
+        if M::PAIR == 1 {
+            transpose(rows.as_slice::<M::E>(), w.nr, [columns, outs], out, M::NR);
+        } else {
+            let size = [columns, outs.div_ceil(2)];
+            let rows: &[bf16] = bytemuck::cast_slice(rows.as_slice::<M::E>());
+            transpose_pairs(rows, w.nr / 2, size, bytemuck::cast_slice_mut(out), M::NR);
+        }
+    }
+}
+
+/// A panel of B = Wᵀ out of the rows of W.
+fn stream<M: Micro>(w: &Rows, p: usize, chunk: &Chunk, scratch: &mut [M::E]) {
+    let first = p * M::NR;
+    let columns = M::NR.min(w.out - first);
+    let padded = chunk.len.next_multiple_of(M::PAIR);
+    if columns < M::NR || padded > chunk.len {
+        scratch[..padded * M::NR].fill(M::E::from_f32(0.0));
+    }
+    let mut staged = Buffer::uninit(columns * KC * size_of::<M::E>());
+    let staged = staged.as_mut_slice::<M::E>();
+    let size = w.dtype.size();
+    for j in 0..columns {
+        let at = ((first + j) * w.inp + chunk.k0) * size;
+        stage(&w.bytes()[at..at + chunk.len * size], w.dtype, &mut staged[j * KC..][..padded]);
+    }
+    if M::PAIR == 1 {
+        transpose(staged, KC, [columns, chunk.len], scratch, M::NR);
+    } else {
+        let (x, y) = (bytemuck::cast_slice(staged), bytemuck::cast_slice_mut(scratch));
+        transpose_pairs(x, KC / 2, [columns, padded / 2], y, M::NR);
+    }
+}
+
+/// Elements of a file, at any alignment, as E; what `out` has more is zero.
+fn stage<E: Element>(bytes: &[u8], dtype: DType, out: &mut [E]) {
+    let (out, rest) = out.split_at_mut(bytes.len() / dtype.size());
+    rest.fill(E::from_f32(0.0));
+    macro_rules! convert {
+        ($T:ty, $to_f32:expr) => {
+            for (bytes, out) in bytes.chunks_exact(size_of::<$T>()).zip(out) {
+                *out = E::from_f32($to_f32(bytemuck::pod_read_unaligned::<$T>(bytes)));
+            }
+        };
+    }
+    match (dtype, bytemuck::try_cast_slice::<_, bf16>(bytes), bytemuck::try_cast_slice::<_, f16>(bytes)) {
+        (DType::BF16, Ok(x), _) => convert_slice(isa(), x, out),
+        (DType::F16, _, Ok(x)) if E::DTYPE == DType::F32 => {
+            x.convert_to_f32_slice(bytemuck::cast_slice_mut(out));
+        }
+        (DType::F32, ..) => convert!(f32, |x| x),
+        (DType::BF16, ..) => convert!(bf16, bf16::to_f32),
+        (DType::F16, ..) => convert!(f16, f16::to_f32),
+    }
+}
+
+/// Rows of a panel from `row` on, in whatever they are stored, as rows of E.
+fn unpack_rows<E: Element>(w: &Packed, p: usize, row: usize, out: &mut [E]) {
+    let len = out.len();
+    match w.store {
+        DType::F32 => convert_slice(isa(), &w.panel::<f32>(p, row)[..len], out),
+        DType::BF16 if w.pair == 2 => unpair(isa(), &w.panel::<bf16>(p, row)[..len], w.nr, out),
+        DType::BF16 => convert_slice(isa(), &w.panel::<bf16>(p, row)[..len], out),
+        DType::F16 => {
+            let out: &mut [f32] = bytemuck::cast_slice_mut(out);
+            w.panel::<f16>(p, row)[..len].convert_to_f32_slice(out);
+        }
+    }
+}
+
+/// One Winograd frequency of a panel's 3 × 3 kernels, for the channels from `k0` on.
+fn transform_kernels(w: &Packed, p: usize, k0: usize, frequency: usize, out: &mut [f32]) {
+    out.fill(0.0);
+    let mut tap_rows = Buffer::uninit(if w.store == DType::F32 { 0 } else { out.len() * 4 });
+    for (tap, factor) in kernel_factors(frequency).into_iter().enumerate() {
+        if factor == 0.0 {
+            continue;
+        }
+        let row = w.row(tap, k0);
+        if w.store == DType::F32 {
+            add_scaled(isa(), &w.panel::<f32>(p, row)[..out.len()], factor, out);
+        } else {
+            unpack_rows(w, p, row, tap_rows.as_mut_slice::<f32>());
+            add_scaled(isa(), tap_rows.as_slice(), factor, out);
+        }
+    }
+}
+
+simd_fn! {
+    fn add_scaled(x: &[f32], factor: f32, y: &mut [f32]) {
+        for (y, x) in y.iter_mut().zip(x) {
+            *y += factor * x;
+        }
+    }
+}
+
+simd_fn! {
+    /// A panel stored in pairs, as rows.
+    fn unpair<E: Element>(x: &[bf16], nr: usize, y: &mut [E]) {
+        for (x, y) in x.chunks_exact(2 * nr).zip(y.chunks_exact_mut(2 * nr)) {
+            let (even, odd) = y.split_at_mut(nr);
+            for ((x, even), odd) in x.chunks_exact(2).zip(even).zip(odd) {
+                *even = E::from_f32(x[0].to_f32());
+                *odd = E::from_f32(x[1].to_f32());
+            }
+        }
+    }
+}
