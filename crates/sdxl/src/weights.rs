@@ -15,7 +15,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use safetensors::tensor::Dtype;
 
-use crate::adapters::{Bytes, LoraLayers, Patch};
+use crate::adapters::{LoraLayers, Patch};
 use crate::nn::Lora;
 pub(crate) use files::Header;
 use files::{Located, MappedFile};
@@ -80,8 +80,8 @@ impl WeightsError {
 pub struct Weights {
     all: Arc<Checkpoint>,
     prefix: String,
-    used_once: bool,
     patch: Arc<Patch>,
+    used_once: bool,
     training: Training,
 }
 
@@ -134,15 +134,10 @@ impl Weights {
         Ok(Self {
             all: Arc::new(all),
             prefix: String::new(),
-            used_once: false,
             patch: Arc::default(),
+            used_once: false,
             training: Training::default(),
         })
-    }
-
-    /// For a network that runs once or twice: its matrices are not packed, which would take longer than it saves.
-    pub fn used_once(self) -> Self {
-        Self { used_once: true, ..self }
     }
 
     /// The same tensors, with a request's trained weights merged in as they are taken.
@@ -153,6 +148,11 @@ impl Weights {
     /// Every tensor's key and shape.
     pub fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
         self.below().map(|(name, entry)| (name.as_str(), entry.shape.as_slice()))
+    }
+
+    /// For a network that runs once or twice: its matrices are not packed, which would take longer than it saves.
+    pub fn used_once(self) -> Self {
+        Self { used_once: true, ..self }
     }
 
     /// For a network that is to be trained.
@@ -177,7 +177,7 @@ impl Weights {
 
     /// Takes a tensor as f32, of exactly this shape.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, WeightsError> {
-        Ok(Tensor::from_vec(self.take(name, shape)?.to_f32(), shape))
+        Ok(self.take(name, shape)?.tensor(shape))
     }
 
     /// Takes a norm's `weight` and `bias`, both (channels), as f32.
@@ -195,9 +195,8 @@ impl Weights {
         bias: bool,
     ) -> Result<(Weight, Option<Tensor>), WeightsError> {
         let layer = self.sub(name);
-        let streamed = self.used_once && self.training.lora.is_none();
         let found = layer.take("weight", &[out, inp])?;
-        let weight = found.weight([out, inp, 1, 1], self.all.store, streamed);
+        let weight = self.weight(found, [out, inp, 1, 1], self.used_once && self.training.lora.is_none());
         Ok((weight, bias.then(|| layer.tensor("bias", &[out])).transpose()?))
     }
 
@@ -211,7 +210,7 @@ impl Weights {
     ) -> Result<(Weight, Tensor), WeightsError> {
         let layer = self.sub(name);
         let shape = [out, inp, kernel, kernel];
-        let weight = layer.take("weight", &shape)?.weight(shape, self.all.store, false);
+        let weight = self.weight(layer.take("weight", &shape)?, shape, false);
         Ok((weight, layer.tensor("bias", &[out])?))
     }
 
@@ -248,7 +247,7 @@ impl Weights {
     }
 
     /// Checks one tensor, and counts it as taken.
-    fn take(&self, name: &str, shape: &[usize]) -> Result<Found<'_>, WeightsError> {
+    fn take(&self, name: &str, shape: &[usize]) -> Result<Found, WeightsError> {
         let key = format!("{}{name}", self.prefix);
         let Some(entry) = self.all.tensors.get(&key) else {
             return Err(WeightsError::Missing { file: self.all.name.clone(), key, expected: tuple(shape) });
@@ -269,40 +268,69 @@ impl Weights {
         entry.taken.store(true, Ordering::Relaxed);
         let mapped =
             MappedTensor { all: self.all.clone(), file: entry.at.file, range: entry.at.bytes.clone() };
-        let (bytes, dtype) = self.patch.apply(&key, &file.map[entry.at.bytes.clone()], dtype);
-        Ok(Found { patched: self.patch.changes(&key), bytes, dtype, mapped })
+        let found = match self.patch.replacement(&key) {
+            Some(tensor) => {
+                Found { dtype: tensor.dtype(), content: Content::Stored(Box::new(tensor.clone())) }
+            }
+            None => Found { dtype, content: Content::Stored(Box::new(mapped)) },
+        };
+        Ok(found.merged(&self.patch, &key))
+    }
+
+    /// A layer's weight (O, I, kh, kw); `streamed` where it may be read from its file again and again.
+    fn weight(&self, found: Found, shape: [usize; 4], streamed: bool) -> Weight {
+        let dtype = found.dtype;
+        let store = self.all.store.unwrap_or(dtype);
+        match found.content {
+            // Packed now: until its first use it would be in memory, and after it still.
+            Content::Merged(values) => Weight::conv(bytemuck::cast_slice(&values), dtype, shape, store),
+            Content::Stored(bytes) if streamed && store == dtype => {
+                Weight::streamed(bytes, dtype, shape[0], shape[1])
+            }
+            Content::Stored(bytes) => Weight::lazy(bytes, dtype, shape, store),
+        }
     }
 }
 
 /// A tensor of the right shape.
-struct Found<'a> {
-    /// Whether a request's trained weights made it another than the file's.
-    patched: bool,
-    bytes: Bytes<'a>,
+struct Found {
+    content: Content,
     dtype: DType,
-    /// As the file has it.
-    mapped: MappedTensor,
 }
 
-impl Found<'_> {
-    fn to_f32(&self) -> Vec<f32> {
-        let values = to_f32(&self.bytes, self.dtype);
-        self.mapped.release();
-        values
+/// Where its elements are.
+enum Content {
+    /// In a file, or in trained weights.
+    Stored(Box<dyn WeightBytes>),
+    /// In no file: LoRA was added to what is in one.
+    Merged(Vec<f32>),
+}
+
+impl Found {
+    /// With the LoRA that a patch has for `key`.
+    fn merged(self, patch: &Patch, key: &str) -> Self {
+        let merged = match &self.content {
+            Content::Stored(bytes) => {
+                let merged = patch.merge(key, bytes.bytes(), self.dtype);
+                merged.inspect(|_| bytes.release())
+            }
+            Content::Merged(_) => None,
+        };
+        match merged {
+            Some(values) => Self { content: Content::Merged(values), dtype: DType::F32 },
+            None => self,
+        }
     }
 
-    /// The weight of a layer, kept as `store`, or as it is. With `streamed` it stays in its file, if it can.
-    fn weight(self, shape: [usize; 4], store: Option<DType>, streamed: bool) -> Weight {
-        let Found { patched, bytes, dtype, mapped } = self;
-        let store = store.unwrap_or(dtype);
-        if patched {
-            let weight = Weight::conv(&bytes, dtype, shape, store);
-            mapped.release();
-            return weight;
-        }
-        match streamed && store == dtype {
-            true => Weight::streamed(Box::new(mapped), dtype, shape[0], shape[1]),
-            false => Weight::lazy(Box::new(mapped), dtype, shape, store),
+    /// As an f32 tensor of its shape.
+    fn tensor(self, shape: &[usize]) -> Tensor {
+        match self.content {
+            Content::Merged(values) => Tensor::from_vec(values, shape),
+            Content::Stored(bytes) => {
+                let tensor = Tensor::from_vec(to_f32(bytes.bytes(), self.dtype), shape);
+                bytes.release();
+                tensor
+            }
         }
     }
 }

@@ -35,7 +35,6 @@ pub use error::AdapterError;
 pub use fingerprint::Fingerprint;
 pub use lora::LoraLayers;
 pub use modules::Modules;
-pub(crate) use patch::Bytes;
 pub use patch::Patch;
 pub use safetensors::SafetensorsFile;
 pub use stored::Stored;

@@ -1,7 +1,6 @@
 //! What trained weights change in one network, done to each tensor as it is loaded: a prediction costs nothing more.
 
 use std::collections::BTreeMap;
-use std::ops::Deref;
 
 use calotype_tensor::ops::{self, Activation};
 use calotype_tensor::{DType, Tensor, Weight};
@@ -22,23 +21,6 @@ struct Delta {
     scale: f32,
 }
 
-/// A tensor's bytes: of a file, or what has become of them.
-pub(crate) enum Bytes<'a> {
-    Stored(&'a [u8]),
-    Merged(Vec<f32>),
-}
-
-impl Deref for Bytes<'_> {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Stored(bytes) => bytes,
-            Self::Merged(values) => bytemuck::cast_slice(values),
-        }
-    }
-}
-
 impl Patch {
     /// Whether everything stays as it is.
     pub fn is_empty(&self) -> bool {
@@ -57,18 +39,14 @@ impl Patch {
         self.added.entry(format!("{path}.weight")).or_default().push(Delta { pair, scale });
     }
 
-    /// Whether a tensor becomes another than the folder's.
-    pub(crate) fn changes(&self, key: &str) -> bool {
-        self.replaced.contains_key(key) || self.added.contains_key(key)
+    /// The tensor that takes the place of the folder's.
+    pub(crate) fn replacement(&self, key: &str) -> Option<&Stored> {
+        self.replaced.get(key)
     }
 
-    /// A tensor's bytes as the trained model has them. Where LoRA is added they are f32, so that nothing is rounded.
-    pub(crate) fn apply<'a>(&'a self, key: &str, bytes: &'a [u8], dtype: DType) -> (Bytes<'a>, DType) {
-        let (bytes, dtype) = match self.replaced.get(key) {
-            Some(tensor) => (tensor.bytes(), tensor.dtype()),
-            None => (bytes, dtype),
-        };
-        let Some(deltas) = self.added.get(key) else { return (Bytes::Stored(bytes), dtype) };
+    /// A tensor with LoRA added, in f32, so that nothing is rounded; `None` where there is none for it.
+    pub(crate) fn merge(&self, key: &str, bytes: &[u8], dtype: DType) -> Option<Vec<f32>> {
+        let deltas = self.added.get(key)?;
         let mut weight = to_f32(bytes, dtype);
         for delta in deltas {
             let product = product(&delta.pair);
@@ -76,7 +54,7 @@ impl Patch {
                 *w += delta.scale * p;
             }
         }
-        (Bytes::Merged(weight), DType::F32)
+        Some(weight)
     }
 }
 
@@ -102,14 +80,11 @@ mod tests {
         let mut patch = Patch::default();
         patch.add("layer", LoraPair { alpha: 1.0, ..LoraPair::new(down.clone(), up.clone()) }, 3.0);
         let bytes = bytemuck::cast_slice::<f32, u8>(&[1.0; 12]).to_vec();
-        let merged = |patch: &Patch| {
-            let (bytes, dtype) = patch.apply("layer.weight", &bytes, DType::F32);
-            to_f32(&bytes, dtype)
-        };
+        let merged = |patch: &Patch| patch.merge("layer.weight", &bytes, DType::F32).expect("LoRA");
         let product = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 5.0, 7.0, 9.0, -2.0, -1.0, 0.0];
         assert_eq!(merged(&patch), product.map(|p| 1.0 + 1.5 * p));
         patch.add("layer", LoraPair::new(down, up), -1.5);
         assert_eq!(merged(&patch), [1.0; 12]);
-        assert_eq!(*patch.apply("other.weight", &bytes, DType::F32).0, bytes);
+        assert_eq!(patch.merge("other.weight", &bytes, DType::F32), None);
     }
 }

@@ -4,7 +4,7 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use calotype_tensor::cpu::Mmap;
-use calotype_tensor::{DType, Tensor};
+use calotype_tensor::{DType, Tensor, WeightBytes};
 
 use crate::weights::to_f32;
 
@@ -81,6 +81,18 @@ impl Stored {
     /// The elements as an f32 tensor.
     pub fn to_tensor(&self) -> Tensor {
         Tensor::from_vec(to_f32(self.bytes(), self.dtype), &self.shape)
+    }
+}
+
+impl WeightBytes for Stored {
+    fn bytes(&self) -> &[u8] {
+        self.bytes()
+    }
+
+    fn release(&self) {
+        if let Data::Mapped(region) = &self.data {
+            region.map.release(region.range.clone());
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{FileType, LrScheduler, TrainInput};
+use super::{FileType, LrScheduler};
 use crate::Error;
 use crate::optim::{self, Optimizer};
 
@@ -114,17 +114,6 @@ impl TrainPlan {
             (Some(name), _) => optim::find(name),
             (None, Method::Full) => Ok(&optim::Adafactor),
             (None, _) => Ok(&optim::AdamW),
-        }
-    }
-}
-
-impl TrainInput {
-    /// What the request says to train.
-    pub(super) fn method(&self, options: &TrainOptions) -> (Method, f64) {
-        match (options.textual_inversion_only, self.is_lora) {
-            (true, _) => (Method::TextualInversion, self.ti_lr),
-            (_, true) => (Method::Lora { rank: self.lora_rank }, self.lora_lr),
-            (_, false) => (Method::Full, self.unet_learning_rate),
         }
     }
 }

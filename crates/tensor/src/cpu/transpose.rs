@@ -147,8 +147,7 @@ unsafe fn avx2<X: Eight, Y: Eight>(
                     _mm256_shuffle_ps::<0b11_10_11_10>(a1, b1),
                 ]
             });
-            for i in 0..4 {
-                let (a, b) = (four[0][i], four[1][i]);
+            for (i, (a, b)) in four[0].into_iter().zip(four[1]).enumerate() {
                 // SAFETY: the caller's promise.
                 unsafe {
                     Y::store(y.add((c + i) * y_stride + r), _mm256_permute2f128_ps::<0x20>(a, b));
