@@ -132,7 +132,36 @@ fn check_conv([b, h, w, i, o]: [usize; 5]) {
         );
         assert_eq!(y.shape(), [b, ho, wo, o]);
         close(y.f32s(), &want, 1e-5);
+        check_conv_gradient([b, h, w, i, o], &k, Conv { stride, padding }, [ho, wo]);
     }
+}
+
+/// The gradient of the inputs, each pixel's from all windows that hold it.
+fn check_conv_gradient([b, h, w, i, o]: [usize; 5], k: &[f32], conv: Conv, [ho, wo]: [usize; 2]) {
+    let dy = noise(b * ho * wo * o, 9);
+    let pad = if conv.padding == Padding::Same { 1 } else { 0 };
+    let mut want = vec![0.0f64; b * h * w * i];
+    for (at, dy) in dy.chunks_exact(o).enumerate() {
+        let (image, y, x) = (at / (ho * wo), at / wo % ho, at % wo);
+        for tap in 0..9 {
+            let (sy, sx) = (y * conv.stride + tap / 3, x * conv.stride + tap % 3);
+            if sy < pad || sx < pad || sy - pad >= h || sx - pad >= w {
+                continue;
+            }
+            let pixel = (image * h + sy - pad) * w + sx - pad;
+            for (c, want) in want[pixel * i..(pixel + 1) * i].iter_mut().enumerate() {
+                let terms =
+                    dy.iter().enumerate().map(|(out, dy)| *dy as f64 * k[(out * i + c) * 9 + tap] as f64);
+                *want += terms.sum::<f64>();
+            }
+        }
+    }
+    let x = Tensor::zeros(&[b, h, w, i], DType::F32).var();
+    let weight = Weight::from_tensor(&Tensor::from_slice(k, &[o, i, 3, 3]));
+    let y = ops::conv2d(&x, &weight, None, conv, None, None);
+    let mut dx = None;
+    y.backward_with(Tensor::from_slice(&dy, y.shape()), &mut |_, gradient| dx = Some(gradient));
+    close(dx.expect("x has a gradient").f32s(), &want, 1e-5);
 }
 
 /// softmax(q kᵀ / √d) v, for head sizes and lengths that fit no block.

@@ -1,4 +1,4 @@
-//! `calotype bench unet|vae|ops`: times the networks and their ops, for the tables of docs/benchmarks.md.
+//! `calotype bench unet|vae|ops|train`: times the networks and their ops, for the tables of docs/benchmarks.md.
 //!
 //! `tools/reference/bench` gives the inputs and times the peers beside it. The last line of stdout is JSON.
 
@@ -15,6 +15,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
+use super::bench_train;
 use super::predict::DtypeName;
 use crate::failure::Failure;
 use crate::output;
@@ -22,13 +23,13 @@ use crate::output;
 #[derive(Debug, Args)]
 struct Settings {
     /// What to time
-    #[arg(value_parser = ["unet", "vae", "ops"])]
+    #[arg(value_parser = ["unet", "vae", "ops", "train"])]
     what: String,
     /// Folder of the network
-    #[arg(long, value_name = "DIR", required_if_eq_any([("what", "unet"), ("what", "vae")]))]
+    #[arg(long, value_name = "DIR", required_if_eq_any([("what", "unet"), ("what", "vae"), ("what", "train")]))]
     model: Option<PathBuf>,
     /// Safetensors with the network's inputs, images as NHWC
-    #[arg(long, value_name = "FILE", required_if_eq_any([("what", "unet"), ("what", "vae")]))]
+    #[arg(long, value_name = "FILE", required_if_eq_any([("what", "unet"), ("what", "vae"), ("what", "train")]))]
     inputs: Option<PathBuf>,
     /// Where to write the network's output
     #[arg(long, value_name = "FILE")]
@@ -36,6 +37,12 @@ struct Settings {
     /// linear:M,K,N, gemm:M,K,N, conv:B,I,O,H,W,k,stride, attention:B,heads,d,T,S or attention_bwd:…
     #[arg(long = "op", value_name = "OP")]
     ops: Vec<String>,
+    /// Rank of the LoRA that is trained
+    #[arg(long, default_value_t = 32)]
+    rank: usize,
+    /// Recompute blocks on the way back
+    #[arg(long)]
+    recompute: bool,
     /// How often to run
     #[arg(long, default_value_t = 3)]
     runs: usize,
@@ -59,6 +66,14 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let report = match (settings.what.as_str(), &settings.model, &settings.inputs) {
         ("unet", Some(model), Some(inputs)) => time_unet(&settings, model, inputs)?,
         ("vae", Some(model), Some(inputs)) => time_vae(&settings, model, inputs)?,
+        ("train", Some(model), Some(inputs)) => {
+            let Settings { dtype, runs, rank, recompute, .. } = settings;
+            bench_train::run(
+                model,
+                inputs,
+                &bench_train::Case { dtype: dtype.into(), runs, rank, recompute },
+            )?
+        }
         _ => time_ops(&settings)?,
     };
     output::print(&format!("{report}\n"))
@@ -77,7 +92,7 @@ fn time<T>(runs: usize, mut f: impl FnMut() -> T) -> (Vec<f64>, Option<T>) {
 }
 
 /// Weights as `calotype predict` has them.
-fn weights(model: &Path, layout: Layout, dtype: DType) -> Result<Weights, Failure> {
+pub(super) fn weights(model: &Path, layout: Layout, dtype: DType) -> Result<Weights, Failure> {
     let store = (dtype == DType::BF16).then_some(DType::BF16);
     Ok(Weights::open(model, layout, None, store).map_err(calotype_sdxl::Error::from)?)
 }
@@ -162,18 +177,18 @@ fn values(shape: &[usize], dtype: DType) -> Tensor {
 }
 
 /// A file of f32 inputs.
-struct Inputs {
+pub(super) struct Inputs {
     path: PathBuf,
     bytes: Vec<u8>,
 }
 
 impl Inputs {
-    fn read(path: &Path) -> Result<Inputs, Failure> {
+    pub(super) fn read(path: &Path) -> Result<Inputs, Failure> {
         let bytes = std::fs::read(path).map_err(|e| Failure::BadInput(format!("{}: {e}", path.display())))?;
         Ok(Inputs { path: path.into(), bytes })
     }
 
-    fn tensor(&self, name: &str) -> Result<Tensor, Failure> {
+    pub(super) fn tensor(&self, name: &str) -> Result<Tensor, Failure> {
         let bad = |what: String| Failure::BadInput(format!("{}: {name}: {what}", self.path.display()));
         let file = SafeTensors::deserialize(&self.bytes).map_err(|e| bad(e.to_string()))?;
         let view = file.tensor(name).map_err(|e| bad(e.to_string()))?;

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod bench;
+mod bench_train;
 mod export;
 mod predict;
 mod schema;

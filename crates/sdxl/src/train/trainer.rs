@@ -185,7 +185,6 @@ impl Trainer {
             self.text.rescale();
         }
         self.done += 1;
-        cpu::trim_pool();
         Ok(StepReport { step, loss, grad_norm, lr, ti_lr })
     }
 

@@ -13,24 +13,40 @@ use memmap2::MmapMut;
 const ALIGN: usize = 64;
 /// Bytes past the end that a kernel may read (never use): one register.
 const SLACK: usize = 64;
-/// Freed memory that the pool keeps at most; beyond it, what was freed longest ago goes back to the system.
-const POOL_BYTES: usize = 1 << 30;
+/// What buffers in use and the pool may take together even if there were never so many in use at a time.
+const POOL_BYTES: usize = 1 << 28;
 /// Buffers below this size are left to the system allocator, which is good at them.
 const POOL_MIN: usize = 1 << 16;
 
 /// Buffers from this size on have mappings of their own.
 const MAP_MIN: usize = 4 << 20;
 
+/// Freed memory, as long as it and what is in use are no more than what was in use at the same time once: beyond that,
+/// what was freed longest ago goes back to the system. A step that is like the one before needs nothing from it.
 struct Pool {
     /// By capacity: when it was freed (a counter), and the block; oldest first.
     free: BTreeMap<usize, Vec<(u64, Block)>>,
     bytes: usize,
     frees: u64,
+    /// In use now, and at most.
+    used: usize,
+    peak: usize,
 }
 
-static POOL: Mutex<Pool> = Mutex::new(Pool { free: BTreeMap::new(), bytes: 0, frees: 0 });
+static POOL: Mutex<Pool> = Mutex::new(Pool { free: BTreeMap::new(), bytes: 0, frees: 0, used: 0, peak: 0 });
 
 impl Pool {
+    /// Takes out what is too much.
+    fn evict_surplus(&mut self) -> Vec<Block> {
+        let mut evicted = Vec::new();
+        while self.used + self.bytes > self.peak.max(POOL_BYTES)
+            && let Some(block) = self.evict()
+        {
+            evicted.push(block);
+        }
+        evicted
+    }
+
     /// Takes out the block that was freed longest ago.
     fn evict(&mut self) -> Option<Block> {
         let oldest = |blocks: &&mut Vec<(u64, Block)>| blocks.first().map_or(u64::MAX, |block| block.0);
@@ -96,14 +112,17 @@ impl Drop for Block {
 pub struct Buffer {
     block: Option<Block>,
     len: usize,
+    /// Whether its block is the pool's.
+    pooled: bool,
 }
 
 impl Buffer {
     /// `len` bytes of unspecified contents.
     pub fn uninit(len: usize) -> Buffer {
         let capacity = size_class(len + SLACK);
-        let reused = (capacity >= POOL_MIN).then(|| take(capacity)).flatten();
-        Buffer { block: Some(reused.unwrap_or_else(|| Block::new(capacity))), len }
+        let pooled = capacity >= POOL_MIN;
+        let reused = pooled.then(|| take(capacity)).flatten();
+        Buffer { block: Some(reused.unwrap_or_else(|| Block::new(capacity))), len, pooled }
     }
 
     /// `len` zero bytes.
@@ -115,7 +134,7 @@ impl Buffer {
 
     /// Memory that is kept for long: exactly sized, never from the pool.
     pub fn exact(len: usize) -> Buffer {
-        Buffer { block: Some(Block::new((len + SLACK).next_multiple_of(ALIGN))), len }
+        Buffer { block: Some(Block::new((len + SLACK).next_multiple_of(ALIGN))), len, pooled: false }
     }
 
     fn block(&self) -> &Block {
@@ -139,7 +158,7 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if let Some(block) = self.block.take().filter(|b| b.capacity >= POOL_MIN) {
+        if let Some(block) = self.block.take().filter(|_| self.pooled) {
             give(block);
         }
     }
@@ -153,28 +172,28 @@ fn size_class(bytes: usize) -> usize {
 
 fn take(capacity: usize) -> Option<Block> {
     let mut pool = POOL.lock().ok()?;
-    let (_, block) = pool.free.get_mut(&capacity)?.pop()?;
-    pool.bytes -= capacity;
-    Some(block)
+    pool.used += capacity;
+    pool.peak = pool.peak.max(pool.used);
+    let block = pool.free.get_mut(&capacity).and_then(Vec::pop);
+    if block.is_some() {
+        pool.bytes -= capacity;
+    }
+    let evicted = pool.evict_surplus();
+    drop(pool);
+    drop(evicted); // after the lock
+    block.map(|(_, block)| block)
 }
 
-/// Keeps a block for later. What a pipeline's earlier stages left is evicted for it, never the other way
-/// round: with a pool full of their sizes, every large tensor would be a fresh mapping.
 fn give(block: Block) {
-    let mut evicted = Vec::new(); // dropped after the lock
     let Ok(mut pool) = POOL.lock() else { return };
-    if block.capacity != size_class(block.capacity) || block.capacity > POOL_BYTES {
-        return;
-    }
-    while pool.bytes + block.capacity > POOL_BYTES
-        && let Some(old) = pool.evict()
-    {
-        evicted.push(old);
-    }
+    pool.used -= block.capacity;
     pool.bytes += block.capacity;
     pool.frees += 1;
     let freed = pool.frees;
     pool.free.entry(block.capacity).or_default().push((freed, block));
+    let evicted = pool.evict_surplus();
+    drop(pool);
+    drop(evicted); // after the lock
 }
 
 /// Gives the pool's memory back to the system (between the stages of a pipeline, say).
@@ -182,6 +201,7 @@ pub fn trim_pool() {
     if let Ok(mut pool) = POOL.lock() {
         pool.free.clear();
         pool.bytes = 0;
+        pool.peak = pool.used;
     }
 }
 
@@ -210,7 +230,9 @@ mod tests {
         buffer.as_mut_slice::<u8>()[0] = 1;
         let address = buffer.as_slice::<u8>().as_ptr();
         drop(buffer);
-        assert!(POOL.lock().unwrap().bytes <= POOL_BYTES);
+        let pool = POOL.lock().unwrap();
+        assert!(pool.used + pool.bytes <= pool.peak.max(POOL_BYTES));
+        drop(pool);
         assert_eq!(Buffer::uninit(POOL_BYTES / 2).as_slice::<u8>().as_ptr(), address);
         trim_pool();
     }

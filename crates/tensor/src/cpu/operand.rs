@@ -34,6 +34,11 @@ pub(crate) struct Window {
 }
 
 impl Window {
+    /// Whether it is that of a 3 × 3 convolution that keeps the image's size.
+    pub(crate) fn is_same3x3(&self) -> bool {
+        self.kernel == [3, 3] && self.stride == 1 && self.pad == 1 && self.rows == self.size
+    }
+
     /// Where along one axis row `at` reads for kernel position `tap`.
     fn source(&self, at: usize, tap: usize, size: usize) -> Option<usize> {
         let from = if self.transposed {

@@ -27,6 +27,8 @@ pub(crate) enum Panels<'a> {
     Transposed(&'a Packed),
     /// One frequency of 3 × 3 kernels: k runs over their inputs, n over their outputs.
     Winograd(&'a Packed, usize),
+    /// One frequency of 3 × 3 kernels turned round, for gradients: k runs over their outputs, n over their inputs.
+    WinogradTransposed(&'a Packed, usize),
     /// Row-major (k, n).
     Matrix(&'a Tensor),
     /// The pixels of an image (B, H, W, n) at one kernel position: k runs over the window's rows.
@@ -38,7 +40,7 @@ impl Panels<'_> {
         match self {
             Panels::Packed(w) | Panels::Transposed(w) => w.store,
             Panels::Rows(w) => w.dtype,
-            Panels::Winograd(..) => DType::F32,
+            Panels::Winograd(..) | Panels::WinogradTransposed(..) => DType::F32,
             Panels::Matrix(x) | Panels::Image(x, ..) => x.dtype(),
         }
     }
@@ -59,10 +61,19 @@ impl Panels<'_> {
                 debug_assert_eq!(M::PAIR, 1, "frequencies are f32");
                 let scratch: &mut [f32] = bytemuck::cast_slice_mut(scratch);
                 let len = chunk.len.next_multiple_of(w.pair) * w.nr;
-                transform_kernels(w, p, chunk.k0, *frequency, &mut scratch[..len]);
+                transform_kernels(w, p, chunk.k0, kernel_factors(*frequency), &mut scratch[..len]);
+            }
+            Panels::WinogradTransposed(w, frequency) => {
+                let mut factors = kernel_factors(*frequency);
+                factors.reverse();
+                blocks::<M>(w, p, chunk, scratch, |q, first, block| {
+                    transform_kernels(w, q, first, factors, bytemuck::cast_slice_mut(block));
+                });
             }
             Panels::Rows(w) => stream::<M>(w, p, chunk, scratch),
-            Panels::Transposed(w) => transposed::<M>(w, p, chunk, scratch),
+            Panels::Transposed(w) => blocks::<M>(w, p, chunk, scratch, |q, first, block| {
+                unpack_rows(w, q, w.row(chunk.tap, first), block);
+            }),
             Panels::Matrix(x) => with_element!(x.dtype(), T => {
                 let (x, n) = (x.elements::<T>(), x.last_dim());
                 let columns = M::NR.min(n - p * M::NR);
@@ -108,25 +119,31 @@ simd_fn! {
     }
 }
 
-/// A panel of B = W out of the panels of Wᵀ: their blocks, transposed.
-fn transposed<M: Micro>(w: &Packed, p: usize, chunk: &Chunk, scratch: &mut [M::E]) {
+/// A panel of B = W out of the panels of Wᵀ: blocks of them, transposed. `fill` is given a panel of Wᵀ, its first row and
+/// the block's rows.
+fn blocks<M: Micro>(
+    w: &Packed,
+    p: usize,
+    chunk: &Chunk,
+    scratch: &mut [M::E],
+    fill: impl Fn(usize, usize, &mut [M::E]),
+) {
     let first = p * M::NR;
     let columns = M::NR.min(w.inp - first);
     if columns < M::NR {
         scratch[..chunk.len.next_multiple_of(M::PAIR) * M::NR].fill(M::E::from_f32(0.0));
     }
-    let row = w.row(chunk.tap, first);
-    let mut rows = Buffer::uninit(columns.next_multiple_of(w.pair) * w.nr * size_of::<M::E>());
+    let mut block = Buffer::uninit(columns.next_multiple_of(w.pair) * w.nr * size_of::<M::E>());
     for k in (0..chunk.len).step_by(w.nr) {
         let outs = w.nr.min(chunk.len - k);
-        unpack_rows(w, (chunk.k0 + k) / w.nr, row, rows.as_mut_slice::<M::E>());
+        fill((chunk.k0 + k) / w.nr, first, block.as_mut_slice::<M::E>());
         let out = &mut scratch[k * M::NR..];
         if M::PAIR == 1 {
-            transpose(rows.as_slice::<M::E>(), w.nr, [columns, outs], out, M::NR);
+            transpose(block.as_slice::<M::E>(), w.nr, [columns, outs], out, M::NR);
         } else {
             let size = [columns, outs.div_ceil(2)];
-            let rows: &[bf16] = bytemuck::cast_slice(rows.as_slice::<M::E>());
-            transpose_pairs(rows, w.nr / 2, size, bytemuck::cast_slice_mut(out), M::NR);
+            let block: &[bf16] = bytemuck::cast_slice(block.as_slice::<M::E>());
+            transpose_pairs(block, w.nr / 2, size, bytemuck::cast_slice_mut(out), M::NR);
         }
     }
 }
@@ -190,11 +207,11 @@ fn unpack_rows<E: Element>(w: &Packed, p: usize, row: usize, out: &mut [E]) {
     }
 }
 
-/// One Winograd frequency of a panel's 3 × 3 kernels, for the channels from `k0` on.
-fn transform_kernels(w: &Packed, p: usize, k0: usize, frequency: usize, out: &mut [f32]) {
+/// The sum of a panel's 3 × 3 kernel positions, each times its factor, for the channels from `k0` on.
+fn transform_kernels(w: &Packed, p: usize, k0: usize, factors: [f32; 9], out: &mut [f32]) {
     out.fill(0.0);
     let mut tap_rows = Buffer::uninit(if w.store == DType::F32 { 0 } else { out.len() * 4 });
-    for (tap, factor) in kernel_factors(frequency).into_iter().enumerate() {
+    for (tap, factor) in factors.into_iter().enumerate() {
         if factor == 0.0 {
             continue;
         }

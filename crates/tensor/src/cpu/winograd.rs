@@ -45,6 +45,25 @@ pub(super) fn kernel_factors(frequency: usize) -> [f32; 9] {
     std::array::from_fn(|tap| G[frequency / 6][tap / 3] * G[frequency % 6][tap % 3])
 }
 
+/// Which way a convolution goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// Inputs to outputs.
+    Forward,
+    /// The gradient of outputs to that of inputs: the kernels turned round, inputs and outputs exchanged.
+    Backward,
+}
+
+impl Direction {
+    /// Channels that are read, and that are written.
+    fn channels(self, w: &Packed) -> [usize; 2] {
+        match self {
+            Direction::Forward => [w.inp, w.out],
+            Direction::Backward => [w.out, w.inp],
+        }
+    }
+}
+
 /// Whether a 3 × 3 convolution of stride 1 over images of this height and width is faster this way.
 pub(crate) fn pays(x: &Tensor, w: &Packed) -> bool {
     let native_bf16 = isa().has_bf16() && x.dtype() == DType::BF16 && w.store == DType::BF16;
@@ -52,26 +71,27 @@ pub(crate) fn pays(x: &Tensor, w: &Packed) -> bool {
     w.taps == 9 && !native_bf16 && tiles >= MIN_TILES && w.inp >= MIN_CHANNELS && w.out >= MIN_CHANNELS
 }
 
-/// x (B, H, W, I) → (B, H, W, O): stride 1, padding 1.
-pub(crate) fn conv3x3(x: &Tensor, w: &Packed, epilogue: &Epilogue) -> Buffer {
+/// x (B, H, W, I) → (B, H, W, O), or back: stride 1, padding 1.
+pub(crate) fn conv3x3(x: &Tensor, w: &Packed, direction: Direction, epilogue: &Epilogue) -> Buffer {
+    let [inp, out_channels] = direction.channels(w);
     let grid = Grid { height: x.dim(1), width: x.dim(2) };
     let tiles = x.dim(0) * grid.per_image();
-    let mut out = Buffer::uninit(x.numel() / w.inp * w.out * x.dtype().size());
+    let mut out = Buffer::uninit(x.numel() / inp * out_channels * x.dtype().size());
     let shared = SharedOut(out.as_mut_slice::<u8>().as_mut_ptr());
     let bias = epilogue.bias.map(Tensor::to_vec);
     let shift = epilogue.shift.map(Tensor::to_vec);
     for first in (0..tiles).step_by(STRIP) {
         let count = STRIP.min(tiles - first);
         with_element!(x.dtype(), T => {
-            let frequencies = image_frequencies::<T>(&grid, x.elements(), w.inp, first, count);
+            let frequencies = image_frequencies::<T>(&grid, x.elements(), inp, first, count);
             let products: Vec<Buffer> = (0..FREQUENCIES)
                 .into_par_iter()
-                .map(|f| product(&frequencies[f], w, f))
+                .map(|f| product(&frequencies[f], w, direction, f))
                 .collect();
             let finish = Finish::<T> {
                 grid: &grid,
                 products: &products,
-                channels: w.out,
+                channels: out_channels,
                 bias: bias.as_deref(),
                 shift: shift.as_deref(),
                 residual: epilogue.residual.map(Tensor::elements),
@@ -83,14 +103,18 @@ pub(crate) fn conv3x3(x: &Tensor, w: &Packed, epilogue: &Epilogue) -> Buffer {
 }
 
 /// One frequency's (tiles, O) = (tiles, I) · transformed kernels.
-fn product(frequencies: &Tensor, w: &Packed, frequency: usize) -> Buffer {
+fn product(frequencies: &Tensor, w: &Packed, direction: Direction, frequency: usize) -> Buffer {
+    let [k, n] = direction.channels(w);
     gemm(&Gemm {
         m: frequencies.dim(0),
-        n: w.out,
-        k: w.inp,
+        n,
+        k,
         taps: 1,
         a: Rows::Matrix(frequencies),
-        b: Panels::Winograd(w, frequency),
+        b: match direction {
+            Direction::Forward => Panels::Winograd(w, frequency),
+            Direction::Backward => Panels::WinogradTransposed(w, frequency),
+        },
         epilogue: Epilogue::NONE,
         dtype: DType::F32,
     })

@@ -3,7 +3,7 @@
 use crate::cpu::gemm::{Epilogue, Gemm, gemm};
 use crate::cpu::operand::{Rows, Window};
 use crate::cpu::panels::Panels;
-use crate::cpu::winograd;
+use crate::cpu::winograd::{self, Direction};
 use crate::ops::Activation;
 use crate::tape::{needs, record};
 use crate::{DType, Tensor, Weight, ops};
@@ -52,9 +52,8 @@ pub fn conv2d(
     let window = conv.window([height, width], w.kernel);
     let [ho, wo] = window.rows;
     let epilogue = Epilogue { bias, shift, act: Activation::None, residual };
-    let same = conv.stride == 1 && conv.padding == Padding::Same && w.kernel == [3, 3];
-    let y = if same && winograd::pays(x, w.packed()) {
-        winograd::conv3x3(x, w.packed(), &epilogue)
+    let y = if window.is_same3x3() && winograd::pays(x, w.packed()) {
+        winograd::conv3x3(x, w.packed(), Direction::Forward, &epilogue)
     } else {
         gemm(&Gemm {
             m: batch * ho * wo,
@@ -93,6 +92,10 @@ fn rows(x: &Tensor, window: Window) -> Rows<'_> {
 fn input_gradient(dy: &Tensor, w: &Weight, window: Window) -> Tensor {
     let batch = dy.dim(0);
     let [height, width] = window.size;
+    if window.is_same3x3() && winograd::pays(dy, w.packed()) {
+        let dx = winograd::conv3x3(dy, w.packed(), Direction::Backward, &Epilogue::NONE);
+        return Tensor::new(dx, &[batch, height, width, w.inp()], dy.dtype());
+    }
     let back = Window { size: window.rows, rows: window.size, transposed: true, ..window };
     let dx = gemm(&Gemm {
         m: batch * height * width,
