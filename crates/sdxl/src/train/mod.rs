@@ -6,11 +6,16 @@
 //! latents.rs   the pictures, as the VAE sees them
 //! text.rs      the captions, as the text encoders see them, and the new tokens' embeddings
 //! trainer.rs   a step
+//! memory.rs    how much memory it takes
+//! chart.rs     the losses as a picture
 //! ```
 //!
 //! What is computed is defined by `tools/reference/trainer.py`, and proven against its runs.
 
+pub mod chart;
+pub mod checkpoint;
 mod latents;
+pub mod memory;
 pub mod noise;
 pub mod stream;
 mod text;
