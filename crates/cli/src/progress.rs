@@ -39,7 +39,14 @@ impl Progress {
             (false, true) => View::Bar(bar()),
             (false, false) => View::Lines,
         };
-        Progress { view, pace: Pace::start(0), title: Some(title), done: 0, shown: None, shown_at: Instant::now() }
+        Progress {
+            view,
+            pace: Pace::start(0),
+            title: Some(title),
+            done: 0,
+            shown: None,
+            shown_at: Instant::now(),
+        }
     }
 
     /// The same for a run of which `done` steps were done before.

@@ -86,7 +86,12 @@ fn a_run_from_pictures_to_a_picture() {
     let more = ["--max-train-steps", "6", "--checkpointing-steps", "3", "--sample-every", "4"];
     let more = [&more[..], &["--sample-prompt", "TOK", "--sample-prompt", "a photo of TOK"]].concat();
     let ended = train(&here, &more);
-    assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "runs/set/trained_model.tar\n"), "{}", ended.stderr);
+    assert_eq!(
+        (ended.code, ended.stdout.as_str()),
+        (Some(0), "runs/set/trained_model.tar\n"),
+        "{}",
+        ended.stderr
+    );
     assert!(ended.stderr.starts_with("4 pictures, each as 64 × 64, 1 with a mask\n"), "{}", ended.stderr);
     assert!(ended.stderr.contains("100%|██████████| 6/6 ["), "{}", ended.stderr);
 
@@ -95,7 +100,8 @@ fn a_run_from_pictures_to_a_picture() {
     let settings: Value = serde_json::from_str(&read("settings.json")).expect("JSON");
     assert_eq!((&settings["plan"]["steps"], &settings["request"]["seed"]), (&6.into(), &3.into()));
     let lines = metrics(&here, "runs/set");
-    let steps: Vec<&Value> = lines.iter().filter(|line| line.get("loss").is_some()).map(|l| &l["step"]).collect();
+    let steps: Vec<&Value> =
+        lines.iter().filter(|line| line.get("loss").is_some()).map(|l| &l["step"]).collect();
     assert_eq!(steps, [1, 2, 3, 4, 5, 6]);
     assert_eq!(lines.iter().filter(|line| line.get("validation_loss").is_some()).count(), 2);
     assert_eq!((&lines[0]["lr"], &lines[0]["ti_lr"]), (&1e-4.into(), &3e-4.into()));
@@ -193,8 +199,7 @@ fn stop(mut child: Child, signal: &str) -> (Option<i32>, Vec<String>) {
     (code, rest.join().expect("lines"))
 }
 
-const STEPS: [&str; 6] =
-    ["--max-train-steps", "40", "--checkpointing-steps", "5", "--validate-every", "4"];
+const STEPS: [&str; 6] = ["--max-train-steps", "40", "--checkpointing-steps", "5", "--validate-every", "4"];
 
 /// Protects: a run that was interrupted and one that was killed end with the bytes of one that was not; a finished run
 /// writes its tar again.
@@ -214,7 +219,12 @@ fn an_interrupted_run_goes_on() {
     assert!(!here.path("asked/trained_model.tar").exists());
     assert!(metrics(&here, "asked").len() < whole.1.len());
     let resumed = here.run(&["train", "--resume", "asked"]);
-    assert_eq!((resumed.code, resumed.stdout.as_str()), (Some(0), "asked/trained_model.tar\n"), "{}", resumed.stderr);
+    assert_eq!(
+        (resumed.code, resumed.stdout.as_str()),
+        (Some(0), "asked/trained_model.tar\n"),
+        "{}",
+        resumed.stderr
+    );
     assert!(!resumed.stderr.contains("| 1/40 ["), "{}", resumed.stderr);
     assert!((tar(&here, "asked"), metrics(&here, "asked")) == whole, "interrupted");
 
@@ -243,7 +253,10 @@ fn what_a_run_cannot_be_resumed_with() {
     let resume = ["train", "--resume", "run"];
     let refused = |more: &[&str], says: &str| here.assert_refused(&[&resume[..], more].concat(), says);
     refused(&["--lora-rank", "8"], "lora_rank: expected 4, found 8");
-    refused(&["--lora-lr", "1", "--seed", "9"], "seed: expected 3, found 9; lora_lr: expected 0.0001, found 1.0");
+    refused(
+        &["--lora-lr", "1", "--seed", "9"],
+        "seed: expected 3, found 9; lora_lr: expected 0.0001, found 1.0",
+    );
     refused(&["--noise-offset", "0.1"], "noise_offset: expected 0.0, found 0.1");
     refused(&["--dtype", "bf16"], "--dtype: expected \"f32\", found \"bf16\"");
     refused(&["--model", "elsewhere"], "--model: expected ");
@@ -290,12 +303,16 @@ fn bad_settings() {
     ] {
         let model = tiny_model();
         let pair = format!("{name}={value}");
-        let args = ["train", "--model", model.to_str().expect("text"), "-i", "input_images=@set", "-i", &pair];
+        let args =
+            ["train", "--model", model.to_str().expect("text"), "-i", "input_images=@set", "-i", &pair];
         here.assert_refused(&args, says);
     }
     for (more, says) in [
         (["--gradient-accumulation-steps", "0"], "gradient_accumulation_steps: expected"),
-        (["--max-grad-norm", "-1"], "max_grad_norm: expected a number above 0, or 0 for no clipping, found -1"),
+        (
+            ["--max-grad-norm", "-1"],
+            "max_grad_norm: expected a number above 0, or 0 for no clipping, found -1",
+        ),
         (["--max-grad-norm", "nan"], "max_grad_norm: expected a number, found NaN"),
         (["--min-snr-gamma", "0"], "min_snr_gamma: expected a number above 0, found 0"),
         (["--noise-offset", "-0.1"], "noise_offset: expected"),
@@ -312,7 +329,10 @@ fn bad_settings() {
     let model = tiny_model();
     let train = ["train", "--model", model.to_str().expect("text")];
     here.assert_refused(&train, "input_images: required, but not given");
-    here.assert_refused(&[&train[..], &["-i", "input_images=@none.zip"]].concat(), "input_images: none.zip: ");
+    here.assert_refused(
+        &[&train[..], &["-i", "input_images=@none.zip"]].concat(),
+        "input_images: none.zip: ",
+    );
     here.assert_refused(&["train", "-i", "input_images=@set"], "--model: required");
     here.write("empty/readme.txt", "nothing");
     here.assert_refused(&[&train[..], &["-i", "input_images=@empty"]].concat(), "no picture in the set");
@@ -352,7 +372,10 @@ fn too_little_memory() {
     };
     let (code, says) = run("1000", &[]);
     assert_eq!((code, says.lines().count()), (Some(1), 1), "{says}");
-    assert!(says.starts_with("error: memory: expected about ") && says.contains("no smaller setting"), "{says}");
+    assert!(
+        says.starts_with("error: memory: expected about ") && says.contains("no smaller setting"),
+        "{says}"
+    );
     assert!(!here.path("1000").exists());
     let large = ["-i", "resolution=2048"];
     let mut args = args(&[]);

@@ -38,10 +38,10 @@ impl Losses {
     /// The picture as a PNG: each step's loss, their mean as it goes on, and the validation losses as dots.
     pub fn png(&self) -> Vec<u8> {
         let smooth = smoothed(&self.training);
-        let plot = Plot::new(self.steps, self.top(&smooth));
+        let plot = Plot::new(self.steps, self.range(&smooth));
         let mut picture = RgbImage::from_pixel(SIZE.0, SIZE.1, Rgb(PAPER));
         plot.axes(&mut picture);
-        self.header(&mut picture);
+        self.header(&mut picture, &smooth);
         plot.curve(&mut picture, &thinned(&self.training), 0.5, EACH);
         plot.curve(&mut picture, &thinned(&smooth), 1.25, SMOOTH);
         for &point in &self.validation {
@@ -54,29 +54,35 @@ impl Losses {
         file.into_inner()
     }
 
-    /// The axis' upper end: a few outliers among the single steps may lie beyond it.
-    fn top(&self, smooth: &[(f64, f64)]) -> f64 {
+    /// The least and the greatest that is shown: a few outliers among the single steps may lie beyond.
+    fn range(&self, smooth: &[(f64, f64)]) -> (f64, f64) {
         let mut each: Vec<f64> = self.training.iter().map(|p| p.1).filter(|y| y.is_finite()).collect();
         each.sort_by(f64::total_cmp);
-        let most = each.get((each.len().saturating_sub(1)) * 99 / 100).copied().unwrap_or(0.0);
-        let lines = smooth.iter().chain(&self.validation).map(|p| p.1).filter(|y| y.is_finite());
-        lines.fold(most, f64::max)
+        let at = |percent: usize| each.get(each.len().saturating_sub(1) * percent / 100).copied();
+        let lines = || smooth.iter().chain(&self.validation).map(|p| p.1).filter(|y| y.is_finite());
+        let most = lines().chain(at(99)).fold(0.0, f64::max);
+        (lines().chain(at(1)).fold(most, f64::min), most)
     }
 
-    fn header(&self, picture: &mut RgbImage) {
+    fn header(&self, picture: &mut RgbImage, smooth: &[(f64, f64)]) {
         let x = FRAME[0] as u32;
         let style = |colour, bold, scale| Style { colour, bold, scale };
         let width = ((SIZE.0 - 2 * x) / (2 * GLYPH.0)) as usize;
         text::draw(picture, (x, 18), &text::cut(&self.title, width), style(INK, true, 2));
-        let mut keys = vec![("loss of each step", EACH), ("smoothed", SMOOTH)];
+        let last = |name: &str, points: &[(f64, f64)]| match points.last() {
+            Some((_, loss)) => format!("{name} ({loss:.4})"),
+            None => name.to_owned(),
+        };
+        let mut keys = vec![("loss of each step".into(), EACH), (last("smoothed", smooth), SMOOTH)];
         if !self.validation.is_empty() {
-            keys.push(("validation", VALIDATION));
+            keys.push((last("validation", &self.validation), VALIDATION));
         }
         let mut x = x;
         for (name, colour) in keys {
-            let y = 57.0;
-            line(picture, (x as f32 + 2.0, y), (x as f32 + 14.0, y), 2.0, colour);
-            text::draw(picture, (x + 22, 51), name, style(FADED, false, 1));
+            let (y, dot) = (57.0, colour == VALIDATION);
+            let (from, to) = if dot { (8.0, 8.0) } else { (2.0, 14.0) };
+            line(picture, (x as f32 + from, y), (x as f32 + to, y), if dot { 4.0 } else { 1.5 }, colour);
+            text::draw(picture, (x + 22, 51), &name, style(FADED, false, 1));
             x += 22 + name.len() as u32 * GLYPH.0 + 26;
         }
     }
@@ -85,6 +91,7 @@ impl Losses {
 /// Where values lie in the picture.
 struct Plot {
     steps: f64,
+    bottom: f64,
     top: f64,
     /// Between two lines across.
     y_tick: f64,
@@ -93,37 +100,41 @@ struct Plot {
 }
 
 impl Plot {
-    fn new(steps: usize, most: f64) -> Self {
+    fn new(steps: usize, (least, most): (f64, f64)) -> Self {
         let most = if most > 0.0 { most } else { 1.0 };
-        let y_tick = nice(most / 5.0);
+        // From 0, where that leaves the curve enough of the height.
+        let least = if least > most * 0.4 { least } else { 0.0 };
+        let y_tick = nice((most - least).max(most * 1e-3) / 5.0);
         let x_tick = nice(steps.max(1) as f64 / 8.0).max(1.0);
-        Self { steps: steps.max(1) as f64, top: (most * 1.02 / y_tick).ceil() * y_tick, y_tick, x_tick }
+        let bottom = (least / y_tick).floor() * y_tick;
+        let top = ((most + 0.02 * (most - least)) / y_tick).ceil() * y_tick;
+        Self { steps: steps.max(1) as f64, bottom, top: top.max(bottom + y_tick), y_tick, x_tick }
     }
 
     fn at(&self, (x, y): (f64, f64)) -> (f32, f32) {
         let [left, top, right, bottom] = FRAME;
         let (width, height) = (SIZE.0 as f32 - left - right, SIZE.1 as f32 - top - bottom);
-        let (x, y) = ((x / self.steps) as f32, (y / self.top).clamp(0.0, 1.0) as f32);
-        (left + x * width, top + (1.0 - y) * height)
+        let y = ((y - self.bottom) / (self.top - self.bottom)).clamp(0.0, 1.0) as f32;
+        (left + (x / self.steps) as f32 * width, top + (1.0 - y) * height)
     }
 
     fn axes(&self, picture: &mut RgbImage) {
         let style = Style { colour: FADED, bold: false, scale: 1 };
         let digits = (-self.y_tick.log10().floor()).clamp(0.0, 9.0) as usize;
-        let mut i = 0.0;
-        while i * self.y_tick <= self.top * 1.0001 {
-            let (left, right) = (self.at((0.0, i * self.y_tick)), self.at((self.steps, i * self.y_tick)));
+        let ticks = ((self.top - self.bottom) / self.y_tick).round() as usize;
+        for i in 0..=ticks {
+            let value = self.bottom + i as f64 * self.y_tick;
+            let (left, right) = (self.at((0.0, value)), self.at((self.steps, value)));
             // On whole pixels, so that they are thin.
             let y = left.1.round();
-            line(picture, (left.0, y), (right.0, y), 0.5, if i == 0.0 { FADED } else { RULE });
-            let label = format!("{:.digits$}", i * self.y_tick);
+            line(picture, (left.0, y), (right.0, y), 0.5, if i == 0 { FADED } else { RULE });
+            let label = if value.abs() < 1e5 { format!("{value:.digits$}") } else { format!("{value:.1e}") };
             let width = label.len() as u32 * GLYPH.0;
             text::draw(picture, ((FRAME[0] as u32).saturating_sub(width + 10), y as u32 - 6), &label, style);
-            i += 1.0;
         }
         let mut step = 0.0;
         while step <= self.steps {
-            let (x, y) = self.at((step, 0.0));
+            let (x, y) = self.at((step, self.bottom));
             line(picture, (x.round(), y), (x.round(), y + 5.0), 0.5, FADED);
             let label = format!("{step}");
             let half = label.len() as u32 * GLYPH.0 / 2;
@@ -177,8 +188,11 @@ fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     pieces
         .flat_map(|piece| {
             let order = |a: &&(f64, f64), b: &&(f64, f64)| a.1.total_cmp(&b.1);
-            let mut ends: Vec<(f64, f64)> =
-                [piece.iter().min_by(order), piece.iter().max_by(order)].into_iter().flatten().copied().collect();
+            let mut ends: Vec<(f64, f64)> = [piece.iter().min_by(order), piece.iter().max_by(order)]
+                .into_iter()
+                .flatten()
+                .copied()
+                .collect();
             ends.sort_by(|a, b| a.0.total_cmp(&b.0));
             ends
         })

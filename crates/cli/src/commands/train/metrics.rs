@@ -100,7 +100,11 @@ mod tests {
     fn later_lines_are_cut_off() {
         let here = tempfile::tempdir().expect("a directory");
         let path = here.path().join("metrics.jsonl");
-        let lines = ["{\"step\":1,\"loss\":0.5}\n", "{\"step\":2,\"loss\":0.25}\n", "{\"step\":2,\"validation_loss\":1.0}\n"];
+        let lines = [
+            "{\"step\":1,\"loss\":0.5}\n",
+            "{\"step\":2,\"loss\":0.25}\n",
+            "{\"step\":2,\"validation_loss\":1.0}\n",
+        ];
         let whole = lines.concat();
         for (text, done, kept) in [
             (whole.clone() + "{\"step\":3,\"loss\":0.1}\n{\"st", 2, whole.clone()),
@@ -116,7 +120,8 @@ mod tests {
         let report = StepReport { step: 0, loss: 0.5, grad_norm: 1.0, lr: 1e-4, ti_lr: 0.0 };
         let mut metrics = Metrics::open(path.clone(), 0).expect("opened");
         metrics.step(&report, Duration::from_millis(1500)).expect("written");
-        let line = "{\"step\":1,\"loss\":0.5,\"grad_norm\":1.0,\"lr\":0.0001,\"ti_lr\":0.0,\"seconds\":1.5}\n";
+        let line =
+            "{\"step\":1,\"loss\":0.5,\"grad_norm\":1.0,\"lr\":0.0001,\"ti_lr\":0.0,\"seconds\":1.5}\n";
         assert_eq!(fs::read_to_string(&path).expect("there"), line);
     }
 }

@@ -61,7 +61,8 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
             (Record::new(&given, &settings)?, None)
         }
     };
-    record.output.as_deref().map_or(Ok(()), output::check_file)?;
+    let output = settings.output.as_deref().or(record.output.as_deref());
+    output.map_or(Ok(()), output::check_file)?;
     super::use_threads(settings.threads)?;
     interrupt::install()?;
     let job = Job::open(record, dir, &given, quiet)?;
@@ -163,7 +164,8 @@ impl Job {
 /// The set, with captions counted as the model's tokenizer does.
 fn open_set(folder: &ModelFolder, plan: &TrainPlan) -> Result<Dataset, Failure> {
     let configs = folder.configs().map_err(Error::from)?;
-    let tokenizer = folder.tokenizer(Component::TextEncoder2, &configs.text_encoder_2).map_err(Error::from)?;
+    let tokenizer =
+        folder.tokenizer(Component::TextEncoder2, &configs.text_encoder_2).map_err(Error::from)?;
     let (tokenizer, _) = tokenizer.with_tokens(&NEW_TOKENS.map(String::from)).map_err(Error::from)?;
     let settings = dataset::Settings {
         resolution: plan.resolution,

@@ -119,8 +119,7 @@ impl Record {
         let request = serde_json::to_value(&self.request).map_err(json)?;
         let options = serde_json::to_value(&self.plan.options).map_err(json)?;
         let given_options = settings.options.given()?;
-        let checked =
-            serde_json::to_value(TrainOptions::from_json(given_options.clone())?).map_err(json)?;
+        let checked = serde_json::to_value(TrainOptions::from_json(given_options.clone())?).map_err(json)?;
         let mut pairs: Vec<(String, Value, Value)> = Vec::new();
         for (name, value) in given.iter().filter(|(name, _)| *name != "verbose") {
             let value = match (name.as_str(), value.as_str()) {

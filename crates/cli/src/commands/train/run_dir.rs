@@ -101,8 +101,8 @@ impl RunDir {
     /// # Errors
     /// They cannot be written.
     pub fn write_settings(&self, record: &Record) -> Result<(), Failure> {
-        let json = serde_json::to_string_pretty(record)
-            .map_err(|e| Failure::Failed(format!("{SETTINGS}: {e}")))?;
+        let json =
+            serde_json::to_string_pretty(record).map_err(|e| Failure::Failed(format!("{SETTINGS}: {e}")))?;
         self.write(SETTINGS, format!("{json}\n").as_bytes())
     }
 }
