@@ -7,10 +7,12 @@
 //! text.rs         the captions, as the text encoders see them, and the new tokens' embeddings
 //! trainer.rs      a step
 //! validation.rs   a loss on numbers that are always the same
+//! checkpoint.rs   a run on disk, to go on from
 //! ```
 //!
 //! What is computed is defined by `tools/reference/trainer.py`, and proven against its runs.
 
+pub mod checkpoint;
 mod latents;
 pub mod noise;
 pub mod stream;
