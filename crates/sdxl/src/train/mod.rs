@@ -9,6 +9,7 @@
 //! validation.rs   a loss on numbers that are always the same
 //! memory.rs       how much memory it takes
 //! chart.rs        the losses as a picture
+//! checkpoint.rs   a run on disk, to go on from
 //! ```
 //!
 //! What is computed is defined by `tools/reference/trainer.py`, and proven against its runs.
