@@ -28,6 +28,9 @@ noise (with its offset), or √ᾱ·noise − √(1−ᾱ)·z for v_prediction.
 (pixel floor(i·H/h)), 1 without a mask; one that is 0 all over is an error. Times, if min_snr_gamma is set,
 min(snr, γ)/snr (epsilon) or min(snr, γ)/(snr + 1) (v), snr = ᾱ/(1 − ᾱ). The mean over the batch; a step's loss is the
 mean over its micro-steps, whose gradients are those of loss / gradient_accumulation_steps, added up.
+**Validation loss.** The mean loss of 8 samples that are always the same: sample i is picture i mod n at timestep
+floor((2i + 1)·1000/16), with eps and then noise, each randn(1, 4, h, w), of stream VALIDATION i; masked as above, but
+without min-SNR, noise offset and caption dropout. It changes nothing.
 
 **What trains**, by `kind`:
 - `lora`: W x + up(down(x)) on to_q, to_k, to_v, to_out.0 of every attention of the UNet, and the new rows.
@@ -74,6 +77,7 @@ from transformers.optimization import Adafactor
 INIT, ORDER, STEP, VALIDATION = range(4)
 U64 = (1 << 64) - 1
 NEW_TOKENS = ["<s0>", "<s1>"]
+VALIDATIONS = 8
 ATTENTION_LINEAR = re.compile(r"\.attn[12]\.(to_q|to_k|to_v|to_out\.0)$")
 NOT_TRAINED = ("*.norm*.weight", "*time*")
 ADAFACTOR = {"eps": (1e-30, 1e-3), "clip_threshold": 1.0, "decay_rate": -0.8, "weight_decay": 0.0,
@@ -312,18 +316,27 @@ class Trainer:
 
     def micro_step(self, m: int) -> Tensor:
         s, items, g = self.settings, self.batch(m), stream(self.settings.seed, STEP, m)
-        mean, logvar = (torch.stack([self.moments[i][k] for i in items]) for k in range(2))
-        eps, noise = (torch.randn(mean.shape, generator=g).to(self.dtype) for _ in range(2))
+        shape = (len(items), *self.moments[0][0].shape)
+        eps, noise = (torch.randn(shape, generator=g).to(self.dtype) for _ in range(2))
         timesteps = torch.randint(0, self.noise.config.num_train_timesteps, (len(items),), generator=g)
         if s.noise_offset > 0:
-            noise = noise + s.noise_offset * torch.randn(*mean.shape[:2], 1, 1, generator=g).to(self.dtype)
+            noise = noise + s.noise_offset * torch.randn(*shape[:2], 1, 1, generator=g).to(self.dtype)
         dropped = torch.zeros(len(items), dtype=torch.bool)
         if s.caption_dropout > 0:
             dropped = torch.rand(len(items), generator=g) < s.caption_dropout
+        captions = ["" if drop else self.captions[i] for i, drop in zip(items, dropped)]
+        losses = self.losses(items, captions, eps, noise, timesteps) * self.weights(timesteps)
+        self.last = {"items": torch.tensor(items), "dropped": dropped.int()} | self.last | {"losses": losses}
+        return losses.mean()
+
+    def losses(self, items: list[int], captions: list[str], eps: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Each sample's, unweighted: (B,)"""
+        s = self.settings
+        mean, logvar = (torch.stack([self.moments[i][k] for i in items]) for k in range(2))
         latents = self.scaled(mean + torch.exp(0.5 * logvar) * eps)
         noisy, target = self.noised(latents, noise, timesteps)
 
-        states, pooled = self.encode_captions(["" if drop else self.captions[i] for i, drop in zip(items, dropped)])
+        states, pooled = self.encode_captions(captions)
         time_ids = torch.tensor([[*self.examples[i].original_size, *self.examples[i].crop_top_left, s.resolution,
                                   s.resolution] for i in items], dtype=self.dtype)
         added = {"text_embeds": pooled, "time_ids": time_ids}
@@ -331,12 +344,20 @@ class Trainer:
 
         mask = torch.stack([self.masks[i] for i in items])  # (B, 1, h, w)
         squares = (mask * (prediction - target) ** 2).sum(dim=(1, 2, 3))
-        losses = squares / (target.shape[1] * mask.sum(dim=(1, 2, 3))) * self.weights(timesteps)
-        self.last = {"items": torch.tensor(items), "dropped": dropped.int(), "eps": eps,
-                     "noise": noise, "timesteps": timesteps, "latents": latents, "noisy": noisy, "target": target,
-                     "encoder_hidden_states": states, "text_embeds": pooled, "time_ids": time_ids,
-                     "prediction": prediction, "losses": losses}
-        return losses.mean()
+        self.last = {"eps": eps, "noise": noise, "timesteps": timesteps, "latents": latents, "noisy": noisy,
+                     "target": target, "encoder_hidden_states": states, "text_embeds": pooled, "time_ids": time_ids,
+                     "prediction": prediction}
+        return squares / (target.shape[1] * mask.sum(dim=(1, 2, 3)))
+
+    @torch.no_grad()
+    def validation_loss(self) -> float:
+        total, timesteps = 0.0, self.noise.config.num_train_timesteps
+        for i in range(VALIDATIONS):
+            item, g = i % len(self.examples), stream(self.settings.seed, VALIDATION, i)
+            eps, noise = (torch.randn(1, *self.moments[0][0].shape, generator=g).to(self.dtype) for _ in range(2))
+            t = torch.tensor([(2 * i + 1) * timesteps // (2 * VALIDATIONS)])
+            total += self.losses([item], [self.captions[item]], eps, noise, t).item()
+        return total / VALIDATIONS
 
     def step(self, k: int) -> dict[str, float]:
         """Optimizer step k -> its loss, the norm of what trains (before clipping), and the learning rates it ran at."""

@@ -4,8 +4,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use tracing::Level;
 
-use crate::commands;
 use crate::failure::Failure;
+use crate::{commands, fields};
 
 /// The whole command line.
 pub fn program() -> Command {
@@ -35,10 +35,12 @@ pub enum Verbosity {
 }
 
 impl Verbosity {
-    /// What `-q` and `-v` ask for.
+    /// What `-q` and `-v`, or a training's `verbose`, ask for.
     pub fn of(matches: &ArgMatches) -> Verbosity {
+        let command = matches.subcommand().map_or(matches, |(_, matches)| matches);
         match (matches.get_flag("quiet"), matches.get_count("verbose")) {
             (true, _) => Verbosity::Quiet,
+            (false, 0) if fields::verbose(command) => Verbosity::Verbose,
             (false, 0) => Verbosity::Normal,
             (false, 1) => Verbosity::Verbose,
             (false, _) => Verbosity::Debug,

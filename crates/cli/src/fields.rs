@@ -91,6 +91,15 @@ pub fn given(schema: &Schema, matches: &ArgMatches) -> Result<Map<String, Value>
     Ok(given)
 }
 
+/// Whether a training's field `verbose` asks for more on stderr.
+pub fn verbose(matches: &ArgMatches) -> bool {
+    let true_in = |text: &str| text.eq_ignore_ascii_case("true");
+    let flag = matches.try_get_many::<String>("field verbose").ok().flatten();
+    let pairs = matches.try_get_many::<String>(PAIRS).ok().flatten();
+    flag.into_iter().flatten().any(|text| true_in(text))
+        || pairs.into_iter().flatten().any(|pair| pair.strip_prefix("verbose=").is_some_and(true_in))
+}
+
 /// `-i field=text`: `@path` stands for a file's contents, or in a file's field for the file.
 fn pair_value(field: &Field, text: &str) -> Result<Value, InputError> {
     if field.is_files() {
@@ -130,7 +139,7 @@ fn files(field: &Field, text: &str) -> Result<Value, InputError> {
 
 fn file(field: &Field, path: &str) -> Result<Value, InputError> {
     match fs::metadata(Path::new(path)) {
-        Ok(found) if found.is_dir() => {
+        Ok(found) if found.is_dir() && !field.may_be_folder() => {
             let problem =
                 Problem::File { path: path.into(), reason: "expected a file, found a directory".into() };
             Err(InputError::new(&field.name, problem))

@@ -33,21 +33,8 @@ impl OutputDir {
     /// # Errors
     /// `path`, or the directory that it would be made in, is not a directory or cannot be written to.
     pub fn check(path: &Path) -> Result<OutputDir, Failure> {
-        let bad = |what: &dyn std::fmt::Display| Failure::BadInput(format!("-o {}: {what}", path.display()));
-        for ancestor in path.ancestors() {
-            let ancestor = if ancestor.as_os_str().is_empty() { Path::new(".") } else { ancestor };
-            match fs::metadata(ancestor) {
-                Ok(found) if found.is_dir() => {
-                    tempfile::tempfile_in(ancestor)
-                        .map_err(|e| bad(&format!("cannot write here: {}", said(&e))))?;
-                    return Ok(OutputDir { path: path.into() });
-                }
-                Ok(_) => return Err(bad(&"not a directory")),
-                Err(e) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&e.kind()) => {}
-                Err(e) => return Err(bad(&said(&e))),
-            }
-        }
-        Err(bad(&"no such directory"))
+        check_folder("-o", path)?;
+        Ok(OutputDir { path: path.into() })
     }
 
     /// Writes the next `out-<n>.<extension>`: n counts on from the highest that is there. The file appears whole or
@@ -98,6 +85,31 @@ impl OutputDir {
         }
         Ok(next)
     }
+}
+
+/// Makes sure that files can be written to the folder that `option` names, or that it can be made. Leaves nothing
+/// behind.
+///
+/// # Errors
+/// As [`OutputDir::check`].
+pub fn check_folder(option: &str, path: &Path) -> Result<(), Failure> {
+    let bad =
+        |what: &dyn std::fmt::Display| Failure::BadInput(format!("{option} {}: {what}", path.display()));
+    for ancestor in path.ancestors() {
+        let ancestor = if ancestor.as_os_str().is_empty() { Path::new(".") } else { ancestor };
+        match fs::metadata(ancestor) {
+            Ok(found) if found.is_dir() => {
+                return match tempfile::tempfile_in(ancestor) {
+                    Ok(_) => Ok(()),
+                    Err(e) => Err(bad(&format!("cannot write here: {}", said(&e)))),
+                };
+            }
+            Ok(_) => return Err(bad(&"not a directory")),
+            Err(e) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&e.kind()) => {}
+            Err(e) => return Err(bad(&said(&e))),
+        }
+    }
+    Err(bad(&"no such directory"))
 }
 
 /// Makes sure, before any work is done, that a file can be written at `path`.

@@ -1,4 +1,4 @@
-//! How far the sampling is: a bar on a terminal, a line now and then elsewhere.
+//! How far a sampling or training is: a bar on a terminal, a line now and then elsewhere.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -9,6 +9,8 @@ use crate::output::note;
 
 /// Lines are written whenever another such part (5%) is done, and after the first step.
 const PARTS: usize = 20;
+/// Of a long run, also when this much time has gone since the last.
+const SELDOM: Duration = Duration::from_secs(30);
 
 /// Shows the steps of one run on stderr.
 pub struct Progress {
@@ -19,6 +21,8 @@ pub struct Progress {
     done: usize,
     /// The step of the last line.
     shown: Option<usize>,
+    /// When that was.
+    shown_at: Instant,
 }
 
 enum View {
@@ -35,11 +39,28 @@ impl Progress {
             (false, true) => View::Bar(bar()),
             (false, false) => View::Lines,
         };
-        Progress { view, pace: Pace::start(), title: Some(title), done: 0, shown: None }
+        Progress {
+            view,
+            pace: Pace::start(0),
+            title: Some(title),
+            done: 0,
+            shown: None,
+            shown_at: Instant::now(),
+        }
+    }
+
+    /// The same for a run of which `done` steps were done before.
+    pub fn resume(title: String, quiet: bool, done: usize) -> Progress {
+        Progress { pace: Pace::start(done), done, ..Progress::start(title, quiet) }
     }
 
     /// `done` of `steps` are done; with none done, the model is being loaded. Told again, it says nothing new.
     pub fn step(&mut self, done: usize, steps: usize) {
+        self.step_saying(done, steps, "");
+    }
+
+    /// [`Self::step`], with more to say about it.
+    pub fn step_saying(&mut self, done: usize, steps: usize, more: &str) {
         if done == 0 {
             return self.loading(steps);
         }
@@ -48,7 +69,7 @@ impl Progress {
         }
         self.done = done;
         self.say_title();
-        let timing = self.pace.step(self.pace.start.elapsed(), done, steps);
+        let timing = format!("{}{more}", self.pace.step(self.pace.start.elapsed(), done, steps));
         match &self.view {
             View::Bar(bar) => {
                 bar.update(|state| {
@@ -57,8 +78,8 @@ impl Progress {
                 });
                 bar.set_message(timing);
             }
-            View::Lines if due(self.shown, done, steps) => {
-                self.shown = Some(done);
+            View::Lines if due(self.shown, done, steps) || self.shown_at.elapsed() >= SELDOM => {
+                (self.shown, self.shown_at) = (Some(done), Instant::now());
                 note(&line(done, steps, &timing));
             }
             View::Lines | View::Nothing => {}
@@ -67,7 +88,7 @@ impl Progress {
 
     /// The time of loading is not the steps'.
     fn loading(&mut self, steps: usize) {
-        self.pace = Pace::start();
+        self.pace = Pace::start(0);
         if let View::Bar(bar) = &self.view {
             bar.set_length(steps as u64);
         }
@@ -124,19 +145,21 @@ fn line(done: usize, steps: usize, timing: &str) -> String {
 /// Seconds a step, counted from the first step's end: the first also warms caches up.
 struct Pace {
     start: Instant,
+    /// Steps done at the start.
+    before: usize,
     first: Option<(Duration, usize)>,
 }
 
 impl Pace {
-    fn start() -> Pace {
-        Pace { start: Instant::now(), first: None }
+    fn start(before: usize) -> Pace {
+        Pace { start: Instant::now(), before, first: None }
     }
 
     /// `[elapsed<left, seconds a step]`, `done` steps being done after `elapsed`.
     fn step(&mut self, elapsed: Duration, done: usize, steps: usize) -> String {
         let (first, counted) = *self.first.get_or_insert((elapsed, done));
         let pace = match done.saturating_sub(counted) {
-            0 => elapsed.as_secs_f64() / done.max(1) as f64,
+            0 => elapsed.as_secs_f64() / done.saturating_sub(self.before).max(1) as f64,
             more => (elapsed - first).as_secs_f64() / more as f64,
         };
         let left = pace * steps.saturating_sub(done) as f64;
@@ -182,10 +205,12 @@ mod tests {
     /// Protects: the time left does not count the first step, once there is another.
     #[test]
     fn the_first_step_does_not_count() {
-        let mut pace = Pace::start();
+        let mut pace = Pace::start(0);
         let second = Duration::from_secs;
         assert_eq!(pace.step(second(10), 1, 5), "[00:10<00:40, 10.00s/step]");
         assert_eq!(pace.step(second(12), 2, 5), "[00:12<00:06, 2.00s/step]");
         assert_eq!(pace.step(second(3700), 3, 5), "[1:01:40<1:01:30, 1845.00s/step]");
+        let mut resumed = Pace::start(3);
+        assert_eq!(resumed.step(second(10), 4, 5), "[00:10<00:10, 10.00s/step]");
     }
 }

@@ -18,6 +18,12 @@ fn help_and_version() {
     assert!(help.stdout.contains("--lora-scale") && !help.stdout.contains("--high-noise-frac"));
     let long = here.run(&["predict", "--help"]);
     assert!(long.stdout.contains("--high-noise-frac") && long.stdout.contains("not available yet"));
+    let train = here.run(&["train", "-h"]).stdout;
+    for flag in ["--input-images", "--token-string", "--lora-rank", "--resume", "--noise-offset", "--run-dir"]
+    {
+        assert!(train.contains(flag), "{flag}");
+    }
+    assert!(!train.contains("--use-face-detection-instead"));
     let version = here.run(&["--version"]);
     assert_eq!(version.stdout, format!("calotype {}\n", env!("CARGO_PKG_VERSION")));
 }

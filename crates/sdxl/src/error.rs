@@ -7,6 +7,7 @@ use crate::config::ConfigError;
 use crate::dataset::DatasetError;
 use crate::samplers::ScheduleError;
 use crate::tokenizer::TokenizerError;
+use crate::train::checkpoint::CheckpointError;
 use crate::weights::WeightsError;
 
 /// Anything that can stop a request. `Display` is one line that names the field, file or tensor.
@@ -38,6 +39,9 @@ pub enum Error {
     /// A training set, or one of its files.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
+    /// A training's checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// The network's numbers ran out of range: a broken checkpoint, or one that bf16 is too coarse for.
     #[error("the picture is not finite: the model gives NaN or infinity (try --dtype f32)")]
     NotFinite,
@@ -75,7 +79,8 @@ impl Error {
             | Self::Adapter(_)
             | Self::Tokenizer(_)
             | Self::Schedule(_)
-            | Self::Dataset(_) => 2,
+            | Self::Dataset(_)
+            | Self::Checkpoint(_) => 2,
             Self::Io { .. } | Self::NotFinite | Self::Diverged { .. } => 1,
             Self::Interrupted => 130,
         }

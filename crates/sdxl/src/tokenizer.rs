@@ -176,6 +176,16 @@ impl Tokenizer {
         Ok(Encoding { ids, truncated })
     }
 
+    /// How many tokens a prompt has, with those of start and end, also where that is too many.
+    ///
+    /// # Errors
+    /// When the vocabulary has no token for a part of the prompt.
+    pub fn count(&self, prompt: &str) -> Result<usize, TokenizerError> {
+        let encoded =
+            self.inner.encode_fast(prompt, false).map_err(|e| TokenizerError::file(&self.path, e))?;
+        Ok(encoded.get_ids().len() + 2)
+    }
+
     /// Tokens as readable text, which may differ from the prompt in case and spaces.
     fn text(&self, ids: &[u32]) -> Result<String, TokenizerError> {
         let text = self.inner.decode(ids, false).map_err(|e| TokenizerError::file(&self.path, e))?;

@@ -150,6 +150,15 @@ impl Weights {
         self.below().map(|(name, entry)| (name.as_str(), entry.shape.as_slice()))
     }
 
+    /// How many bytes all tensors take in memory, stored as they will be packed.
+    pub fn packed_bytes(&self) -> u64 {
+        let bytes = |entry: &Entry| match self.all.store {
+            Some(dtype) => entry.shape.iter().product::<usize>() * dtype.size(),
+            None => entry.at.bytes.len(),
+        };
+        self.below().map(|(_, entry)| bytes(entry) as u64).sum()
+    }
+
     /// For a network that runs once or twice: its matrices are not packed, which would take longer than it saves.
     pub fn used_once(self) -> Self {
         Self { used_once: true, ..self }

@@ -14,6 +14,7 @@
   (steps + 1, 2, width): the new rows at first and after every step; `text_encoders_0`, `text_encoders_1` (2, width);
   `lora`: the tensors of lora.safetensors; `full`: `unet.NAME`, the final values of a few tensors, and `change_norms`,
   ‖final − initial‖ of the tensors in the metadata's `names`.
+- `validation.json`: of each case, the validation loss before the first step and after the last.
 - `first_step.safetensors`: everything that micro-step 0 of `lora_ti` computes, images (B, C, h, w), with `mean` and
   `logvar` of every picture, the initial LoRA `down` of the first linear, and the gradients `grad.NAME` of its loss."""
 
@@ -191,10 +192,12 @@ def run(settings, examples, dtype=torch.float32, folder=FOLDER):
     trainer = Trainer(folder, settings, examples, dtype)
     start = {name: p.detach().clone() for name, p in trainer.unet.named_parameters()}
     rows, steps = [[r.detach().clone()] for r in trainer.rows], []
+    validation = [trainer.validation_loss()]
     for k in range(settings.max_train_steps):
         steps.append(trainer.step(k))
         for history, r in zip(rows, trainer.rows):
             history.append(r.detach().clone())
+    validation.append(trainer.validation_loss())
     columns = {"losses": "loss", "grad_norms": "grad_norm", "lr": "lr", "ti_lr": "ti_lr"}
     tensors = {name: torch.tensor([s[key] for s in steps], dtype=torch.float64) for name, key in columns.items()}
     tensors |= {f"rows.{i}": torch.stack(history) for i, history in enumerate(rows)}
@@ -203,7 +206,7 @@ def run(settings, examples, dtype=torch.float32, folder=FOLDER):
     if changes:
         tensors |= {f"unet.{name}": trainer.full[name].detach() for name in KEPT}
         tensors["change_norms"] = torch.stack([d.norm() for d in changes.values()])
-    return trainer, tensors, changes
+    return trainer, tensors, changes, validation
 
 
 def differences(tensors, exact, changes, exact_changes):
@@ -233,15 +236,17 @@ def nudge(folder):
 
 
 def write_case(name, settings, examples, nudged):
-    trainer, tensors, changes = run(settings, examples)
+    """-> the validation losses"""
+    trainer, tensors, changes, validation = run(settings, examples)
     others = {"f64": run(settings, examples, torch.float64), "nudged": run(settings, examples, folder=nudged)}
-    off = {other: differences(tensors, t, changes, c) for other, (_, t, c) in others.items()}
+    off = {other: differences(tensors, t, changes, c) for other, (_, t, c, _) in others.items()}
     micro_steps = settings.max_train_steps * settings.gradient_accumulation_steps
     items = [trainer.batch(m) for m in range(micro_steps)]
     save(OUT / f"{name}.safetensors", tensors, {"names": list(changes)} if changes else None)
     write_json(f"{name}.json", dict(settings=asdict(settings), pivot=settings.pivot, items=items) | off)
     losses, norms = tensors["losses"], tensors["grad_norms"]
     print(f"{name}: loss {losses[0]:.4f} -> {losses[-1]:.4f}, gradient norms {norms.min():.3g} to {norms.max():.3g}; {off}")
+    return validation
 
 
 def write_first_step(examples):
@@ -270,8 +275,8 @@ def main():
     write_noise(examples)
     with tempfile.TemporaryDirectory() as scratch:
         nudged = nudge(Path(scratch) / "nudged")
-        for name, settings in CASES.items():
-            write_case(name, settings, examples, nudged)
+        validation = {name: write_case(name, settings, examples, nudged) for name, settings in CASES.items()}
+    write_json("validation.json", validation)
 
 
 if __name__ == "__main__":

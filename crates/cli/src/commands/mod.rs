@@ -5,10 +5,14 @@ mod bench_train;
 mod export;
 mod predict;
 mod schema;
+mod train;
 mod unavailable;
+
+use std::path::Path;
 
 use clap::{ArgMatches, Command};
 
+use self::predict::DtypeName;
 use crate::failure::Failure;
 
 /// A command: its name, its options, and what it does.
@@ -17,10 +21,10 @@ type Row = (&'static str, fn(Command) -> Command, fn(&ArgMatches) -> Result<(), 
 /// Every command, in the order of the help. A new one is a file and a row.
 const COMMANDS: &[Row] = &[
     ("predict", predict::options, predict::run),
+    ("train", train::options, train::run),
     ("export", export::options, export::run),
     ("schema", schema::options, schema::run),
     ("bench", bench::options, bench::run),
-    ("train", unavailable::options, |_| unavailable::refuse("train")),
     ("demo", unavailable::options, |_| unavailable::refuse("demo")),
 ];
 
@@ -35,6 +39,25 @@ pub fn run(name: &str, matches: &ArgMatches) -> Result<(), Failure> {
         Some((.., run)) => run(matches),
         None => Err(Failure::BadInput(format!("{name}: unknown command"))),
     }
+}
+
+/// The folder that `--model` names.
+fn model_folder(model: Option<&Path>) -> Result<&Path, Failure> {
+    let Some(folder) = model else {
+        return Err(Failure::BadInput("--model: required (or set CALOTYPE_MODEL)".into()));
+    };
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    let what =
+        if folder.exists() { "a file" } else { "nothing there (names on a hub are not available yet)" };
+    Err(Failure::BadInput(format!("--model {}: expected a folder, found {what}", folder.display())))
+}
+
+/// What networks compute in: what was asked for, or what this CPU is made for.
+fn dtype(asked: Option<DtypeName>) -> DtypeName {
+    let native = if calotype_tensor::cpu::isa().has_bf16() { DtypeName::Bf16 } else { DtypeName::F32 };
+    asked.unwrap_or(native)
 }
 
 /// Sets how many threads compute, before any does.

@@ -7,6 +7,7 @@ use calotype_sdxl::pipeline::{Image, Options, Pipeline, Rng};
 use calotype_sdxl::request::{PredictInput, PredictPlan, command_line};
 use calotype_tensor::DType;
 use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
+use serde::{Deserialize, Serialize};
 
 use crate::args::Verbosity;
 use crate::failure::Failure;
@@ -44,7 +45,8 @@ enum Device {
     Cpu,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DtypeName {
     /// bfloat16
     Bf16,
@@ -81,7 +83,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let given = fields::given(&command_line(), matches)?;
     let plan = PredictPlan::new(PredictInput::from_command_line(given)?);
     let output = OutputDir::check(&settings.output)?;
-    let folder = settings.model_folder()?;
+    let folder = super::model_folder(settings.model.as_deref())?;
     super::use_threads(settings.threads)?;
     interrupt::install()?;
     let maker = settings.maker(folder);
@@ -124,28 +126,11 @@ fn seeds(plan: &PredictPlan) -> String {
 }
 
 impl Settings {
-    fn model_folder(&self) -> Result<&Path, Failure> {
-        let Some(folder) = self.model.as_deref() else {
-            return Err(Failure::BadInput("--model: required (or set CALOTYPE_MODEL)".into()));
-        };
-        if folder.is_dir() {
-            return Ok(folder);
-        }
-        let what =
-            if folder.exists() { "a file" } else { "nothing there (names on a hub are not available yet)" };
-        Err(Failure::BadInput(format!("--model {}: expected a folder, found {what}", folder.display())))
-    }
-
-    fn dtype(&self) -> DType {
-        let native = if calotype_tensor::cpu::isa().has_bf16() { DtypeName::Bf16 } else { DtypeName::F32 };
-        self.dtype.unwrap_or(native).into()
-    }
-
     fn options(&self) -> Options {
         // The only device there is.
         let Device::Cpu = self.device;
         Options {
-            dtype: self.dtype(),
+            dtype: super::dtype(self.dtype).into(),
             rng: match self.rng {
                 RngName::Cpu => Rng::Cpu,
                 RngName::Cuda => Rng::Cuda,
@@ -158,7 +143,7 @@ impl Settings {
         let full = folder.canonicalize().unwrap_or_else(|_| folder.into());
         Maker {
             model: full.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            dtype: self.dtype(),
+            dtype: super::dtype(self.dtype).into(),
             rng: match self.rng {
                 RngName::Cpu => "cpu",
                 RngName::Cuda => "cuda",

@@ -37,6 +37,7 @@ pub use lora::LoraLayers;
 pub use modules::Modules;
 pub use patch::Patch;
 pub use safetensors::SafetensorsFile;
+pub(crate) use safetensors::safetensors_header;
 pub use stored::Stored;
 pub use write::TarFile;
 

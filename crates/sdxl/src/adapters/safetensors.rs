@@ -54,24 +54,34 @@ impl SafetensorsFile {
     }
 
     fn header(&self) -> String {
-        let mut header = Map::new();
-        if !self.metadata.is_empty() {
-            header.insert("__metadata__".into(), json!(self.metadata));
-        }
-        let mut end = 0;
-        for (key, tensor) in self.ordered() {
-            let start = end;
-            end += tensor.bytes().len();
-            let dtype = match tensor.dtype() {
-                DType::F32 => "F32",
-                DType::BF16 => "BF16",
-                DType::F16 => "F16",
-            };
-            let entry = json!({ "dtype": dtype, "shape": tensor.shape(), "data_offsets": [start, end] });
-            header.insert(key.clone(), entry);
-        }
-        let text = Value::Object(header).to_string();
-        let padded = text.len().next_multiple_of(8);
-        format!("{text:padded$}")
+        let ordered = self.ordered();
+        let entries = ordered.iter().map(|(key, tensor)| (key.as_str(), tensor.dtype(), tensor.shape()));
+        safetensors_header(&self.metadata, entries)
     }
+}
+
+/// The header of a file with these tensors (key, element type, shape) one after the other.
+pub(crate) fn safetensors_header<'a>(
+    metadata: &BTreeMap<String, String>,
+    tensors: impl Iterator<Item = (&'a str, DType, &'a [usize])>,
+) -> String {
+    let mut header = Map::new();
+    if !metadata.is_empty() {
+        header.insert("__metadata__".into(), json!(metadata));
+    }
+    let mut end = 0;
+    for (key, dtype, shape) in tensors {
+        let start = end;
+        end += shape.iter().product::<usize>() * dtype.size();
+        let dtype = match dtype {
+            DType::F32 => "F32",
+            DType::BF16 => "BF16",
+            DType::F16 => "F16",
+        };
+        let entry = json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] });
+        header.insert(key.into(), entry);
+    }
+    let text = Value::Object(header).to_string();
+    let padded = text.len().next_multiple_of(8);
+    format!("{text:padded$}")
 }

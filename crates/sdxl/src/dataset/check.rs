@@ -1,7 +1,7 @@
 //! What makes a set useless to train on, and what a user should know about its captions.
 
 use super::error::list;
-use super::{DatasetError, Example, Settings, contains_token};
+use super::{DatasetError, Example, contains_token};
 use crate::config::shorten;
 use crate::request::InputError;
 
@@ -9,13 +9,12 @@ use crate::request::InputError;
 const CLIP_TOKENS: usize = 77;
 
 /// An error unless the prefix has the token: pictures without a caption would teach it nothing.
-pub(super) fn prefix(settings: &Settings) -> Result<(), DatasetError> {
-    let Settings { token_string: token, caption_prefix: prefix, .. } = *settings;
+pub(crate) fn prefix(prefix: &str, token: &str) -> Result<(), InputError> {
     if contains_token(prefix, token) {
         return Ok(());
     }
     let expected = format!("the token_string {} in it, as a word of its own", shorten(token));
-    Err(InputError::value("caption_prefix", expected, shorten(prefix)).into())
+    Err(InputError::value("caption_prefix", expected, shorten(prefix)))
 }
 
 /// An error unless `count` prepared pictures with masks fit into `limit` bytes.

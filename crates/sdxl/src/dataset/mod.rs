@@ -13,7 +13,7 @@
 
 mod archive;
 mod captions;
-mod check;
+pub(crate) mod check;
 mod crop;
 mod error;
 mod files;
@@ -23,7 +23,7 @@ mod prepare;
 mod report;
 mod sheet;
 mod table;
-mod text;
+pub(crate) mod text;
 mod token;
 
 use std::path::Path;
@@ -98,7 +98,7 @@ impl Dataset {
         settings: &Settings,
         count_tokens: &dyn Fn(&str) -> usize,
     ) -> Result<Dataset, DatasetError> {
-        check::prefix(settings)?;
+        check::prefix(settings.caption_prefix, settings.token_string)?;
         let entries = archive::read(path, settings.file_type, MAX_UNPACKED)?;
         let mut warnings = Vec::new();
         let files = Files::sort(entries, &mut warnings);

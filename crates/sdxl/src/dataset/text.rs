@@ -7,7 +7,7 @@ use embedded_graphics::pixelcolor::BinaryColor;
 use image::{Rgb, RgbImage};
 
 /// A glyph's width and height, in pixels.
-pub(super) const GLYPH: (u32, u32) = (7, 13);
+pub(crate) const GLYPH: (u32, u32) = (7, 13);
 
 /// One face in the alphabets that there are: Latin, Latin of central Europe, Cyrillic, Greek.
 type Face = [&'static MonoFont<'static>; 4];
@@ -22,7 +22,7 @@ const BOLD: Face = [
 
 /// How text looks.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Style {
+pub(crate) struct Style {
     pub colour: [u8; 3],
     pub bold: bool,
     /// How many pixels wide and high each of the font's pixels is.
@@ -30,7 +30,7 @@ pub(super) struct Style {
 }
 
 /// Draws one line with its top left corner at (x, y). What lies beyond the picture is cut off.
-pub(super) fn draw(to: &mut RgbImage, (x, y): (u32, u32), text: &str, style: Style) {
+pub(crate) fn draw(to: &mut RgbImage, (x, y): (u32, u32), text: &str, style: Style) {
     for (i, c) in text.chars().enumerate() {
         glyph(to, (x + i as u32 * GLYPH.0 * style.scale, y), c, style);
     }
@@ -73,7 +73,7 @@ fn pixel(font: &MonoFont, c: char, x: u32, y: u32) -> bool {
 
 /// Breaks text into at most `lines` lines of at most `width` characters, between words where there are such; what does
 /// not fit ends with `…`.
-pub(super) fn wrap(text: &str, width: usize, lines: usize) -> Vec<String> {
+pub(crate) fn wrap(text: &str, width: usize, lines: usize) -> Vec<String> {
     let mut wrapped: Vec<String> = vec![String::new()];
     for word in text.split_whitespace() {
         let mut word: Vec<char> = word.chars().collect();
@@ -103,7 +103,7 @@ pub(super) fn wrap(text: &str, width: usize, lines: usize) -> Vec<String> {
 }
 
 /// Cuts text to `width` characters, the last of which is then `…`.
-pub(super) fn cut(text: &str, width: usize) -> String {
+pub(crate) fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }

@@ -25,6 +25,12 @@ impl Parameter {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Puts it on the tape, as a new leaf, or takes it off, where nothing is to be remembered for a way back.
+    pub fn record(&self, on: bool) {
+        let mut value = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        *value = if on { value.clone().var() } else { value.detach() };
+    }
+
     /// Gives it another value, and makes it a new leaf.
     pub fn set(&self, value: Tensor) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = value.var();

@@ -15,7 +15,16 @@ mod train;
 mod train_plan;
 
 pub use error::{InputError, Problem};
-pub use predict::{PredictInput, PredictPlan, Refine, SIZE_MULTIPLE, command_line, unavailable};
+pub use predict::{PredictInput, PredictPlan, Refine, SIZE_MULTIPLE, command_line};
 pub use scheduler::Scheduler;
 pub use train::{FileType, LrScheduler, TrainInput};
-pub use train_plan::{Method, TrainOptions, TrainPlan};
+pub use train_plan::{Method, TrainOptions, TrainPlan, epochs};
+
+/// A field whose feature is not built yet: its name, whether a value of it asks for the feature, and what to say.
+type Unavailable = (&'static str, fn(&serde_json::Value) -> bool, &'static str);
+
+/// Why `field` cannot be used (at all, or with some of its values) yet; `None` where it can.
+pub fn unavailable(field: &str) -> Option<&'static str> {
+    let mut all = predict::UNAVAILABLE.iter().chain(train::UNAVAILABLE);
+    all.find(|(name, ..)| *name == field).map(|(.., why)| *why)
+}

@@ -109,12 +109,9 @@ pub enum Refine {
     BaseImageRefiner,
 }
 
-/// Whether a value of a field asks for something that is not built yet.
-type Asks = fn(&Value) -> bool;
-
 /// The fields whose feature is not built yet: which of their values ask for it, and what to say.
 /// A row goes when its feature comes.
-const UNAVAILABLE: &[(&str, Asks, &str)] = &[
+pub(super) const UNAVAILABLE: &[super::Unavailable] = &[
     ("image", |_| true, "image to image is not available yet"),
     ("mask", |_| true, "inpainting is not available yet"),
     ("prompt_strength", |_| true, "image to image is not available yet"),
@@ -124,11 +121,6 @@ const UNAVAILABLE: &[(&str, Asks, &str)] = &[
     ("apply_watermark", |v| v == &Value::Bool(true), "watermarks are not available yet, only false"),
     ("disable_safety_checker", |v| v == &Value::Bool(false), "there is no safety checker, only true"),
 ];
-
-/// Why `field` cannot be used (at all, or with some of its values) yet; `None` where it can.
-pub fn unavailable(field: &str) -> Option<&'static str> {
-    UNAVAILABLE.iter().find(|(name, ..)| *name == field).map(|(.., why)| *why)
-}
 
 impl PredictInput {
     /// A request from its JSON object. `given` has only what the caller gave; the rest takes its default.
@@ -224,6 +216,6 @@ fn joined<S: serde::Serializer>(files: &[PathBuf], to: S) -> Result<S::Ok, S::Er
 }
 
 /// 32 random bits: the keys of std's hash maps come from the system's generator.
-fn random_seed() -> u64 {
+pub(super) fn random_seed() -> u64 {
     RandomState::new().hash_one(()) >> 32
 }

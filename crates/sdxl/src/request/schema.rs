@@ -37,6 +37,7 @@ pub struct Field {
     spec: Map<String, Value>,
     required: bool,
     files: bool,
+    folder: bool,
 }
 
 /// A field's JSON type.
@@ -67,11 +68,13 @@ impl Schema {
                 let required = required.iter().any(|r| *r == name);
                 // Not in the published form, where it is a text like any other.
                 let files = spec.get("x-files").is_some();
+                let folder = spec.get("x-folder").is_some();
                 Field {
                     name: name.clone(),
                     spec: published_form(name, order, required, spec),
                     required,
                     files,
+                    folder,
                 }
             })
             .collect();
@@ -179,6 +182,11 @@ impl Field {
     /// Whether the value names several files, with commas between them.
     pub fn is_files(&self) -> bool {
         self.files
+    }
+
+    /// Whether the value may also name a folder.
+    pub fn may_be_folder(&self) -> bool {
+        self.folder
     }
 
     /// What the value is when none is given.

@@ -2,6 +2,13 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::schema;
+use super::{InputError, Problem};
+
+/// Sides of training pictures are multiples of this many pixels, so that latents can be halved three times.
+const RESOLUTION_MULTIPLE: usize = 64;
 
 /// The wire form of a training: every field of the published interface, in its order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -9,28 +16,36 @@ use serde::{Deserialize, Serialize};
 #[schemars(title = "TrainingInput", extend("required" = ["input_images"]))]
 pub struct TrainInput {
     /// A .zip or .tar file containing the image files that will be used for fine-tuning
-    #[schemars(extend("format" = "uri"))]
+    #[schemars(extend("format" = "uri", "x-folder" = true))]
     pub input_images: String,
     /// Random seed for reproducible training. Leave empty to use a random seed
     pub seed: Option<u64>,
     /// Square pixel resolution which your images will be resized to for training
+    #[schemars(range(min = 64, max = 2048), extend("multipleOf" = RESOLUTION_MULTIPLE))]
     pub resolution: usize,
     /// Batch size (per device) for training
+    #[schemars(range(min = 1, max = 1024))]
     pub train_batch_size: usize,
     /// Number of epochs to loop through your training dataset
+    #[schemars(range(min = 1, max = 10_000_000))]
     pub num_train_epochs: usize,
     /// Number of individual training steps. Takes precedence over num_train_epochs
+    #[schemars(range(min = 1, max = 10_000_000))]
     pub max_train_steps: usize,
     /// Whether to use LoRA training. If set to False, will use Full fine tuning
     pub is_lora: bool,
     /// Learning rate for the U-Net. We recommend this value to be somewhere between `1e-6` to `1e-5`.
+    #[schemars(range(min = 0))]
     pub unet_learning_rate: f64,
     /// Scaling of learning rate for training textual inversion embeddings. Don't alter unless you know what you're
     /// doing.
+    #[schemars(range(min = 0))]
     pub ti_lr: f64,
     /// Scaling of learning rate for training LoRA embeddings. Don't alter unless you know what you're doing.
+    #[schemars(range(min = 0))]
     pub lora_lr: f64,
     /// Rank of LoRA embeddings. Don't alter unless you know what you're doing.
+    #[schemars(range(min = 1, max = 1024))]
     pub lora_rank: usize,
     /// Learning rate scheduler to use for training
     pub lr_scheduler: LrScheduler,
@@ -60,6 +75,7 @@ pub struct TrainInput {
     pub verbose: bool,
     /// Number of steps between saving checkpoints. Set to very very high number to disable checkpointing, because you
     /// don't need one.
+    #[schemars(range(min = 1))]
     pub checkpointing_steps: usize,
     /// Filetype of the input images. Can be either `zip` or `tar`. By default its `infer`, and it will be inferred
     /// from the ext of input file.
@@ -93,6 +109,45 @@ impl Default for TrainInput {
             checkpointing_steps: 200,
             input_images_filetype: FileType::Infer,
         }
+    }
+}
+
+/// The fields whose feature is not built yet: which of their values ask for it, and what to say.
+/// A row goes when its feature comes.
+pub(super) const UNAVAILABLE: &[super::Unavailable] = &[
+    ("is_lora", |v| v == &Value::Bool(false), "full fine-tuning is not available yet, only true"),
+    (
+        "mask_target_prompts",
+        |v| v.as_str() != Some(""),
+        "masks from prompts are not available yet (masks can be in the set: name.mask.png)",
+    ),
+    (
+        "use_face_detection_instead",
+        |v| v == &Value::Bool(true),
+        "face detection is not available yet, only false",
+    ),
+    ("clipseg_temperature", |v| v.as_f64() != Some(1.0), "masks from prompts are not available yet, only 1"),
+];
+
+impl TrainInput {
+    /// A request from its JSON object. `given` has only what the caller gave; the rest takes its default, and that of
+    /// `caption_prefix` names the token that was given.
+    ///
+    /// # Errors
+    /// An unknown field, a value of the wrong type or out of range, or a field whose feature is not built yet.
+    pub fn from_json(given: Map<String, Value>) -> Result<TrainInput, InputError> {
+        let given = schema::check(&schema::train(), given)?;
+        for (field, asks, why) in UNAVAILABLE {
+            if given.get(*field).is_some_and(asks) {
+                return Err(InputError::new(*field, Problem::Unavailable(why)));
+            }
+        }
+        let has_prefix = given.contains_key("caption_prefix");
+        let mut input: TrainInput = schema::deserialize(given)?;
+        if !has_prefix {
+            input.caption_prefix = format!("a photo of {}, ", input.token_string);
+        }
+        Ok(input)
     }
 }
 

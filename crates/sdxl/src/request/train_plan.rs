@@ -4,9 +4,16 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{FileType, LrScheduler};
+use serde_json::{Map, Value};
+
+use super::predict::random_seed;
+use super::{FileType, InputError, LrScheduler, TrainInput};
 use crate::Error;
+use crate::dataset::check;
 use crate::optim::{self, Optimizer};
+
+/// The most steps of a run.
+const MAX_STEPS: usize = 10_000_000;
 
 /// Settings of a training that the published interface lacks. All are off, or what the interface implies, by default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,6 +48,52 @@ impl Default for TrainOptions {
             optimizer: None,
         }
     }
+}
+
+impl TrainOptions {
+    /// Settings from their JSON object: what was given, the rest takes its default. A `max_grad_norm` of 0 is none.
+    ///
+    /// # Errors
+    /// An unknown setting, or a value of another type.
+    pub fn from_json(mut given: Map<String, Value>) -> Result<TrainOptions, InputError> {
+        if given.get("max_grad_norm").and_then(Value::as_f64) == Some(0.0) {
+            given.insert("max_grad_norm".into(), Value::Null);
+        }
+        super::schema::deserialize(given)
+    }
+
+    fn check(&self) -> Result<(), InputError> {
+        let wrong = |name: &str, expected: &str, found: String| Err(InputError::value(name, expected, found));
+        let batches = self.gradient_accumulation_steps;
+        if !(1..=1024).contains(&batches) {
+            return wrong("gradient_accumulation_steps", "an integer from 1 to 1024", batches.to_string());
+        }
+        if let Some(norm) = self.max_grad_norm.filter(|norm| !(norm.is_finite() && *norm > 0.0)) {
+            return wrong("max_grad_norm", "a number above 0, or 0 for no clipping", norm.to_string());
+        }
+        if let Some(gamma) = self.min_snr_gamma.filter(|gamma| !(gamma.is_finite() && *gamma > 0.0)) {
+            return wrong("min_snr_gamma", "a number above 0", gamma.to_string());
+        }
+        if !(0.0..=1.0).contains(&self.noise_offset) {
+            return wrong("noise_offset", "a number from 0 to 1", self.noise_offset.to_string());
+        }
+        if !(0.0..=1.0).contains(&self.caption_dropout) {
+            return wrong("caption_dropout", "a number from 0 to 1", self.caption_dropout.to_string());
+        }
+        match &self.optimizer {
+            Some(name) if optim::find(name).is_err() => {
+                let names: Vec<&str> = optim::ALL.iter().map(|optimizer| optimizer.name()).collect();
+                wrong("optimizer", &format!("one of {}", names.join(", ")), format!("{name:?}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The epochs that a request asks for, where they decide: `max_train_steps` takes precedence.
+pub fn epochs(given: &Map<String, Value>) -> Option<usize> {
+    let epochs = given.get("num_train_epochs").filter(|_| !given.contains_key("max_train_steps"));
+    epochs.and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok())
 }
 
 /// What trains besides the embeddings of the new tokens.
@@ -97,6 +150,57 @@ pub struct TrainPlan {
 }
 
 impl TrainPlan {
+    /// Settles what a request leaves open. Where it has no seed, one is drawn at random from 0 to 2³² − 1.
+    ///
+    /// The steps are `max_train_steps`; where epochs were given instead ([`epochs`]), they follow from the set:
+    /// [`Self::for_epochs`].
+    ///
+    /// # Errors
+    /// A token that is no word, a prefix without it, or a setting out of its range.
+    pub fn new(input: TrainInput, options: TrainOptions) -> Result<TrainPlan, InputError> {
+        options.check()?;
+        let token = &input.token_string;
+        if token.is_empty() || token.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            let found = format!("{token:?}");
+            return Err(InputError::value("token_string", "a word without spaces", found));
+        }
+        check::prefix(&input.caption_prefix, token)?;
+        let (method, lr) = match (input.is_lora, options.textual_inversion_only) {
+            (false, true) => {
+                let expected = "false for a full fine-tune (is_lora false)";
+                return Err(InputError::value("textual_inversion_only", expected, "true"));
+            }
+            (true, true) => (Method::TextualInversion, input.ti_lr),
+            (true, false) => (Method::Lora { rank: input.lora_rank }, input.lora_lr),
+            (false, false) => (Method::Full, input.unet_learning_rate),
+        };
+        Ok(TrainPlan {
+            input_images: PathBuf::from(input.input_images),
+            input_images_filetype: input.input_images_filetype,
+            seed: input.seed.unwrap_or_else(random_seed),
+            resolution: input.resolution,
+            train_batch_size: input.train_batch_size,
+            steps: input.max_train_steps,
+            method,
+            lr,
+            ti_lr: input.ti_lr,
+            lr_scheduler: input.lr_scheduler,
+            lr_warmup_steps: input.lr_warmup_steps,
+            token_string: input.token_string,
+            caption_prefix: input.caption_prefix,
+            crop_based_on_salience: input.crop_based_on_salience,
+            checkpointing_steps: input.checkpointing_steps,
+            options,
+        })
+    }
+
+    /// The plan with the steps that go `epochs` times through a set of `pictures`.
+    pub fn for_epochs(mut self, epochs: usize, pictures: usize) -> TrainPlan {
+        let a_step = self.train_batch_size * self.options.gradient_accumulation_steps;
+        self.steps = epochs.saturating_mul(pictures).div_ceil(a_step).clamp(1, MAX_STEPS);
+        self
+    }
+
     /// The first step from which on the embeddings stand still: half way, where something else trains too.
     pub fn pivot(&self) -> usize {
         match self.method {

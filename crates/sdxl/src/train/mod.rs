@@ -1,20 +1,28 @@
 //! Training.
 //!
 //! ```text
-//! stream.rs    the random numbers of a run, and which examples a batch takes
-//! noise.rs     noisy latents and what the network should make of them
-//! latents.rs   the pictures, as the VAE sees them
-//! text.rs      the captions, as the text encoders see them, and the new tokens' embeddings
-//! trainer.rs   a step
+//! stream.rs       the random numbers of a run, and which examples a batch takes
+//! noise.rs        noisy latents and what the network should make of them
+//! latents.rs      the pictures, as the VAE sees them
+//! text.rs         the captions, as the text encoders see them, and the new tokens' embeddings
+//! trainer.rs      a step
+//! validation.rs   a loss on numbers that are always the same
+//! memory.rs       how much memory it takes
+//! chart.rs        the losses as a picture
+//! checkpoint.rs   a run on disk, to go on from
 //! ```
 //!
 //! What is computed is defined by `tools/reference/trainer.py`, and proven against its runs.
 
+pub mod chart;
+pub mod checkpoint;
 mod latents;
+pub mod memory;
 pub mod noise;
 pub mod stream;
 mod text;
 mod trainer;
+mod validation;
 
 pub use stream::{Purpose, stream};
 pub use text::NEW_TOKENS;

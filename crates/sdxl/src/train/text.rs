@@ -77,7 +77,7 @@ impl Text {
         self.encoders.iter().map(|encoder| &encoder.rows)
     }
 
-    /// Encodes captions (none: the empty prompt). With `trains` the embeddings are on the tape.
+    /// Encodes captions (none: the empty prompt). With `trains` the embeddings are on the tape, and about to change.
     pub fn encode(&mut self, captions: &[Option<usize>], trains: bool) -> PromptEmbeds {
         let last = self.captions.len() - 1;
         let captions: Vec<usize> = captions.iter().map(|caption| caption.unwrap_or(last)).collect();
@@ -97,6 +97,11 @@ impl Text {
             hidden: ops::cat_batch(&all.iter().map(|e| &e.hidden).collect::<Vec<_>>()),
             pooled: ops::cat_batch(&all.iter().map(|e| &e.pooled).collect::<Vec<_>>()),
         }
+    }
+
+    /// After the embeddings were changed from outside: what was encoded with them is no longer right.
+    pub fn forget(&mut self) {
+        self.cache.clear();
     }
 
     fn run(&self, captions: &[usize]) -> PromptEmbeds {

@@ -60,6 +60,8 @@ pub struct Trainer {
     latents: Vec<Latents>,
     /// (n, 6): original height and width, crop's top and left, height and width.
     time_ids: Vec<[f32; 6]>,
+    /// What the examples are: [`set_fingerprint`].
+    set: u32,
     trained: Vec<Trained>,
     /// Optimizer steps done.
     done: usize,
@@ -113,6 +115,7 @@ impl Trainer {
         Ok(Self {
             schedule: LrSchedule::new(plan.lr_scheduler, plan.lr_warmup_steps, plan.steps),
             time_ids: examples.iter().map(ids).collect(),
+            set: set_fingerprint(examples),
             done: 0,
             plan,
             options,
@@ -133,6 +136,33 @@ impl Trainer {
     /// Optimizer steps done.
     pub fn steps_done(&self) -> usize {
         self.done
+    }
+
+    /// How it computes.
+    pub fn options(&self) -> TrainerOptions {
+        self.options
+    }
+
+    /// The same for the same examples only: a CRC-32.
+    pub(super) fn set(&self) -> u32 {
+        self.set
+    }
+
+    /// How many examples there are, the shape of their latents (h, w, C), and how many timesteps.
+    pub(super) fn sizes(&self) -> (usize, [usize; 3], usize) {
+        (self.latents.len(), self.latents[0].shape(), self.noise.alphas_cumprod().len())
+    }
+
+    /// Every parameter, in a fixed order.
+    pub(super) fn trained(&self) -> &[Trained] {
+        &self.trained
+    }
+
+    /// Goes on after `done` steps, with what `fill` makes of every parameter.
+    pub(super) fn resume(&mut self, done: usize, fill: impl FnMut(&mut Trained)) {
+        self.trained.iter_mut().for_each(fill);
+        self.text.forget();
+        self.done = done;
     }
 
     /// What has been learnt so far.
@@ -202,7 +232,14 @@ impl Trainer {
         self.loss(&items, &captions, &draw, rows_train)
     }
 
-    fn loss(&mut self, items: &[usize], captions: &[Option<usize>], draw: &Draw, rows_train: bool) -> Tensor {
+    /// The loss of these examples with these captions (none: the empty prompt), a scalar.
+    pub(super) fn loss(
+        &mut self,
+        items: &[usize],
+        captions: &[Option<usize>],
+        draw: &Draw,
+        rows_train: bool,
+    ) -> Tensor {
         let samples: Vec<Tensor> = items
             .iter()
             .enumerate()
@@ -219,17 +256,15 @@ impl Trainer {
         let context = self.unet.prepare(&embeds.hidden, &embeds.pooled, &time_ids);
         let timesteps: Vec<f32> = draw.timesteps.iter().map(|&t| t as f32).collect();
         let prediction = self.unet.forward(&noisy.to_dtype(self.options.dtype), &timesteps, &context);
-        ops::mse(&prediction, &target, Some(&self.loss_weights(items, &draw.timesteps)))
+        ops::mse(&prediction, &target, Some(&self.loss_weights(items, draw)))
     }
 
     /// (B, h, w): what makes a mean over all latents the mean over pictures of their masked, weighted means.
-    fn loss_weights(&self, items: &[usize], timesteps: &[usize]) -> Tensor {
+    fn loss_weights(&self, items: &[usize], draw: &Draw) -> Tensor {
         let [height, width, _] = self.latents[0].shape();
         let mut weights = Vec::with_capacity(items.len() * height * width);
-        for (&item, &t) in items.iter().zip(timesteps) {
-            let weight =
-                self.plan.options.min_snr_gamma.map_or(1.0, |gamma| self.noise.min_snr_weight(t, gamma))
-                    as f32;
+        for (&item, &t) in items.iter().zip(&draw.timesteps) {
+            let weight = draw.min_snr_gamma.map_or(1.0, |gamma| self.noise.min_snr_weight(t, gamma)) as f32;
             match &self.latents[item].mask {
                 None => weights.resize(weights.len() + height * width, weight),
                 Some(mask) => {
@@ -240,6 +275,22 @@ impl Trainer {
         }
         Tensor::from_vec(weights, &[items.len(), height, width])
     }
+}
+
+/// A CRC-32 of all that is learnt from.
+fn set_fingerprint(examples: &[Example]) -> u32 {
+    let mut crc = flate2::Crc::new();
+    for e in examples {
+        let sizes = [e.original_size, e.crop_top_left].map(|pair| pair.map(|n| n as u64));
+        // Of known sizes: a picture's pixels, 16 bytes twice; then the caption, after its length.
+        crc.update(&e.rgb);
+        crc.update(bytemuck::cast_slice(sizes.as_flattened()));
+        crc.update(&(e.caption.len() as u64).to_le_bytes());
+        crc.update(e.caption.as_bytes());
+        crc.update(&[u8::from(e.mask.is_some())]);
+        crc.update(e.mask.as_deref().unwrap_or_default());
+    }
+    crc.sum()
 }
 
 /// The VAE's moments of every picture.
@@ -277,6 +328,21 @@ fn trained(lora: Option<&LoraLayers>, text: &Text, optimizer: &'static dyn Optim
 }
 
 impl Trained {
+    /// Its shape in files.
+    pub(super) fn shape(&self) -> Vec<usize> {
+        self.parameter.get().shape().to_vec()
+    }
+
+    /// Its present value, f32.
+    pub(super) fn value(&self) -> Tensor {
+        self.parameter.get().detach()
+    }
+
+    /// Gives it another value, as long as its shape says.
+    pub(super) fn set_value(&mut self, values: Vec<f32>) {
+        self.parameter.set(Tensor::from_vec(values, &self.shape()));
+    }
+
     fn update(&mut self, mut gradient: Vec<f32>, clip: f32, lr: f64) {
         let value = self.parameter.get();
         if clip != 1.0 {
@@ -322,14 +388,25 @@ impl Gradients {
 }
 
 /// A batch's random numbers, drawn as torch draws (B, C, h, w).
-struct Draw {
+pub(super) struct Draw {
     /// (B, h, w, C), for the latents' samples.
-    eps: Tensor,
+    pub(super) eps: Tensor,
     /// (B, h, w, C).
-    noise: Tensor,
-    timesteps: Vec<usize>,
+    pub(super) noise: Tensor,
+    pub(super) timesteps: Vec<usize>,
     /// Whether a caption is left out.
-    dropped: Vec<bool>,
+    pub(super) dropped: Vec<bool>,
+    /// By which timesteps are weighed; none: they are not.
+    pub(super) min_snr_gamma: Option<f64>,
+}
+
+/// Numbers of (B, C, h, w) as images (B, h, w, C).
+pub(super) fn channels_last(numbers: &[f32], [h, w, c]: [usize; 3]) -> Tensor {
+    let at = |i: usize| {
+        let (image, pixel, channel) = (i / (h * w * c), i / c % (h * w), i % c);
+        numbers[(image * c + channel) * h * w + pixel]
+    };
+    Tensor::from_vec((0..numbers.len()).map(at).collect(), &[numbers.len() / (h * w * c), h, w, c])
 }
 
 impl Draw {
@@ -337,14 +414,7 @@ impl Draw {
         let [h, w, c] = shape;
         let options = &plan.options;
         let mut generator = stream(plan.seed, Purpose::Step, index as u64);
-        let channels_last = |numbers: Vec<f32>| {
-            let at = |i: usize| {
-                let (image, pixel, channel) = (i / (h * w * c), i / c % (h * w), i % c);
-                numbers[(image * c + channel) * h * w + pixel]
-            };
-            Tensor::from_vec((0..numbers.len()).map(at).collect(), &[count, h, w, c])
-        };
-        let eps = channels_last(generator.randn(count * c * h * w));
+        let eps = channels_last(&generator.randn(count * c * h * w), shape);
         let mut noise = generator.randn(count * c * h * w);
         let timesteps = generator.randint(0, timesteps as i64, count);
         if options.noise_offset > 0.0 {
@@ -359,6 +429,7 @@ impl Draw {
             dropped = chances.into_iter().map(|x| f64::from(x) < options.caption_dropout).collect();
         }
         let timesteps = timesteps.into_iter().map(|t| t as usize).collect();
-        Self { eps, noise: channels_last(noise), timesteps, dropped }
+        let noise = channels_last(&noise, shape);
+        Self { eps, noise, timesteps, dropped, min_snr_gamma: options.min_snr_gamma }
     }
 }

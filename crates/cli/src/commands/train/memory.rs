@@ -1,0 +1,82 @@
+//! Whether a training fits into the memory that there is, and what would make it fit.
+
+use calotype_sdxl::config::ModelFolder;
+use calotype_sdxl::request::TrainPlan;
+use calotype_sdxl::train::TrainerOptions;
+use calotype_sdxl::train::memory::{Footprint, available};
+use calotype_tensor::DType;
+
+use super::settings::Recompute;
+use crate::failure::Failure;
+
+/// How the run computes, and what to say about its memory.
+pub struct Fit {
+    pub options: TrainerOptions,
+    /// `about 12.3 GB of memory at most`
+    pub says: String,
+}
+
+/// Decides whether activations are computed again, and refuses what does not fit.
+///
+/// # Errors
+/// The model's files are not what they should be, or there is too little memory.
+pub fn fit(
+    folder: &ModelFolder,
+    plan: &TrainPlan,
+    dtype: DType,
+    recompute: Recompute,
+) -> Result<Fit, Failure> {
+    let peak = |plan: &TrainPlan, recompute: bool| -> Result<f64, Failure> {
+        Ok(Footprint::predict(folder, plan, TrainerOptions { dtype, recompute })?.peak())
+    };
+    let room = available();
+    let fits = |bytes: f64| room.is_none_or(|room| bytes <= room);
+    let on = match recompute {
+        Recompute::On => true,
+        Recompute::Off => false,
+        Recompute::Auto => !fits(peak(plan, false)?),
+    };
+    let needed = peak(plan, on)?;
+    if fits(needed) {
+        let again = if on { ", computing activations again to save memory" } else { "" };
+        let says = format!("about {} of memory at most{again}", size(needed));
+        return Ok(Fit { options: TrainerOptions { dtype, recompute: on }, says });
+    }
+    let mut advice = "no smaller setting would fit".to_string();
+    for (what, plan) in smaller(plan) {
+        let needed = peak(&plan, true)?;
+        if fits(needed) {
+            let recompute = if on { "" } else { "--recompute on" };
+            let and = if on || what.is_empty() { "" } else { " and " };
+            advice = format!("{recompute}{and}{what} would take {}", size(needed));
+            break;
+        }
+    }
+    let room = room.map(size).unwrap_or_default();
+    Err(Failure::Failed(format!(
+        "memory: expected about {} for this training, found {room}: {advice}",
+        size(needed)
+    )))
+}
+
+/// What would take less, from the least to the greatest change.
+fn smaller(plan: &TrainPlan) -> Vec<(String, TrainPlan)> {
+    let mut all = vec![(String::new(), plan.clone())];
+    let mut batch = plan.train_batch_size;
+    while batch > 1 {
+        batch /= 2;
+        let plan = TrainPlan { train_batch_size: batch, ..plan.clone() };
+        all.push((format!("train_batch_size {batch}"), plan));
+    }
+    for resolution in [1024, 768, 512, 256, 128, 64].into_iter().filter(|&r| r < plan.resolution) {
+        let batches = if plan.train_batch_size > 1 { "train_batch_size 1 and " } else { "" };
+        let plan = TrainPlan { train_batch_size: 1, resolution, ..plan.clone() };
+        all.push((format!("{batches}resolution {resolution}"), plan));
+    }
+    all
+}
+
+/// In units that people read.
+fn size(bytes: f64) -> String {
+    format!("{:.1} GB", bytes / 1e9)
+}

@@ -1,0 +1,192 @@
+//! `calotype train`: pictures → trained weights.
+//!
+//! ```text
+//! settings.rs   what the command line can say
+//! record.rs     what of it is written down, and compared when a run goes on
+//! run_dir.rs    where
+//! memory.rs     whether it fits
+//! session.rs    the steps, with metrics.rs and samples.rs on the way
+//! ```
+
+mod memory;
+mod metrics;
+mod record;
+mod run_dir;
+mod samples;
+mod session;
+mod settings;
+
+use std::io::{BufWriter, IntoInnerError};
+use std::path::Path;
+
+use calotype_sdxl::Error;
+use calotype_sdxl::adapters::{AdapterError, TrainedWeights};
+use calotype_sdxl::config::{Component, ModelFolder};
+use calotype_sdxl::dataset::{self, Dataset, replace_token};
+use calotype_sdxl::request::{TrainPlan, schema};
+use calotype_sdxl::train::{NEW_TOKENS, Trainer, checkpoint};
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+use serde_json::{Map, Value};
+
+use self::memory::Fit;
+use self::metrics::Metrics;
+use self::record::Record;
+use self::run_dir::RunDir;
+use self::session::Session;
+use self::settings::Settings;
+use crate::args::Verbosity;
+use crate::failure::Failure;
+use crate::progress::Progress;
+use crate::{fields, interrupt, output};
+
+/// The command's options, and a flag for every field of the request.
+pub fn options(command: Command) -> Command {
+    // The about last: the settings' own documentation would take its place.
+    let command = Settings::augment_args(command).about("Fine-tune on pictures");
+    fields::options(command, &schema::train())
+}
+
+/// Checks everything that can be checked, then trains, and prints the path of the result.
+pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
+    let settings = Settings::from_arg_matches(matches).map_err(|e| crate::args::in_one_line(&e))?;
+    let quiet = Verbosity::of(matches) == Verbosity::Quiet;
+    let given = fields::given(&schema::train(), matches)?;
+    let (record, dir) = match &settings.resume {
+        Some(path) => {
+            let (dir, record) = RunDir::open(path)?;
+            (record.resumed(&given, &settings, matches)?, Some(dir))
+        }
+        None => {
+            RunDir::check(settings.run_dir.as_deref())?;
+            (Record::new(&given, &settings)?, None)
+        }
+    };
+    let output = settings.output.as_deref().or(record.output.as_deref());
+    output.map_or(Ok(()), output::check_file)?;
+    super::use_threads(settings.threads)?;
+    interrupt::install()?;
+    let job = Job::open(record, dir, &given, quiet)?;
+    job.run(settings.run_dir.as_deref())
+}
+
+/// A training whose set is open and whose settings are complete.
+struct Job {
+    folder: ModelFolder,
+    record: Record,
+    dataset: Dataset,
+    fit: Fit,
+    /// That of a run that goes on.
+    dir: Option<RunDir>,
+    quiet: bool,
+}
+
+impl Job {
+    fn open(
+        record: Record,
+        dir: Option<RunDir>,
+        given: &Map<String, Value>,
+        quiet: bool,
+    ) -> Result<Job, Failure> {
+        let folder = ModelFolder::open(&record.model).map_err(Error::from)?;
+        let dataset = open_set(&folder, &record.plan)?;
+        let record = match &dir {
+            None => record.with_set(given, &dataset.examples),
+            Some(_) if record.set == record::fingerprint(&dataset.examples) => record,
+            Some(_) => {
+                let set = record.plan.input_images.display();
+                let problem = "expected the pictures and captions that the run began with, found others";
+                return Err(Failure::BadInput(format!("input_images: {set}: {problem}")));
+            }
+        };
+        let fit = memory::fit(&folder, &record.plan, record.dtype.into(), record.recompute)?;
+        Ok(Job { folder, record, dataset, fit, dir, quiet })
+    }
+
+    /// Trains in the run's folder, which is made for a new run: nothing is written before the model is loaded.
+    fn run(self, run_dir: Option<&Path>) -> Result<(), Failure> {
+        self.say(self.dataset.report().trim_end());
+        self.say(&self.fit.says);
+        let mut trainer =
+            Trainer::new(&self.folder, self.record.plan.clone(), &self.dataset.examples, self.fit.options)?;
+        if interrupt::asked() {
+            return Err(Failure::Interrupted);
+        }
+        let dir = match &self.dir {
+            Some(dir) => dir.clone(),
+            None => self.begin(run_dir)?,
+        };
+        if self.dir.is_some() {
+            checkpoint::restore(dir.path(), &mut trainer)?;
+        }
+        self.train(&mut trainer, &dir)?;
+        let output = self.record.output.clone();
+        let output = output.unwrap_or_else(|| dir.path().join("trained_model.tar"));
+        write_tar(&trainer.trained_weights(), &output)?;
+        output::print(&format!("{}\n", output.display()))
+    }
+
+    /// The folder of a new run, and what is written before its first step.
+    fn begin(&self, run_dir: Option<&Path>) -> Result<RunDir, Failure> {
+        let dir = RunDir::make(run_dir, &self.record.plan.input_images)?;
+        dir.write("dataset.txt", self.dataset.report().as_bytes())?;
+        dir.write("contact_sheet.png", &self.dataset.contact_sheet())?;
+        dir.write_settings(&self.record)?;
+        Ok(dir)
+    }
+
+    fn train(&self, trainer: &mut Trainer, dir: &RunDir) -> Result<(), Failure> {
+        let (done, steps) = (trainer.steps_done(), self.record.plan.steps);
+        let path = dir.path().display();
+        if done >= steps {
+            self.say(&format!("{path}: all {steps} steps are done"));
+            return Ok(());
+        }
+        let metrics = Metrics::open(dir.path().join("metrics.jsonl"), done)?;
+        let from = if done > 0 { format!(" from step {}", done + 1) } else { String::new() };
+        let seed = self.record.plan.seed;
+        let title = format!("{path}: {steps} steps{from}, seed {seed}, {}", self.fit.options.dtype);
+        let mut progress = Progress::resume(title, self.quiet, done);
+        let ended = Session { trainer, record: &self.record, dir, metrics }.run(&mut progress);
+        progress.finish();
+        if matches!(ended, Err(Failure::Interrupted)) {
+            self.say(&format!("resume with: calotype train --resume {path}"));
+        }
+        ended
+    }
+
+    fn say(&self, line: &str) {
+        if !self.quiet {
+            output::note(line);
+        }
+    }
+}
+
+/// The set, with captions counted as the model's tokenizer does.
+fn open_set(folder: &ModelFolder, plan: &TrainPlan) -> Result<Dataset, Failure> {
+    let configs = folder.configs().map_err(Error::from)?;
+    let tokenizer =
+        folder.tokenizer(Component::TextEncoder2, &configs.text_encoder_2).map_err(Error::from)?;
+    let (tokenizer, _) = tokenizer.with_tokens(&NEW_TOKENS.map(String::from)).map_err(Error::from)?;
+    let settings = dataset::Settings {
+        resolution: plan.resolution,
+        file_type: plan.input_images_filetype,
+        token_string: &plan.token_string,
+        caption_prefix: &plan.caption_prefix,
+        crop_based_on_salience: plan.crop_based_on_salience,
+    };
+    // A caption that the tokenizer cannot take is refused where it is encoded.
+    let count = |caption: &str| {
+        tokenizer.count(&replace_token(caption, &plan.token_string, &NEW_TOKENS.concat())).unwrap_or(0)
+    };
+    Ok(Dataset::open(&plan.input_images, &settings, &count).map_err(Error::from)?)
+}
+
+/// Writes a `trained_model.tar`, whole or not at all.
+fn write_tar(trained: &TrainedWeights, path: &Path) -> Result<(), Failure> {
+    let tar = trained.to_tar().map_err(|e: AdapterError| Failure::Failed(e.to_string()))?;
+    output::write_file(path, |file| {
+        let mut to = BufWriter::new(file);
+        tar.write(&mut to)?;
+        to.into_inner().map(drop).map_err(IntoInnerError::into_error)
+    })
+}

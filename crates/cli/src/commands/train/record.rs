@@ -1,0 +1,185 @@
+//! `settings.json`: all that a run depends on, so that it can go on without being told again.
+
+use std::path::{Path, PathBuf};
+
+use calotype_sdxl::dataset::Example;
+use calotype_sdxl::request::{TrainInput, TrainOptions, TrainPlan, epochs};
+use clap::ArgMatches;
+use clap::parser::ValueSource;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::settings::{Recompute, Settings};
+use crate::commands::predict::DtypeName;
+use crate::failure::Failure;
+
+/// Denoising steps of the pictures made on the way.
+const SAMPLE_STEPS: usize = 25;
+
+/// A run's settings.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// The version that began it.
+    pub calotype: String,
+    /// The checkpoint folder, in full.
+    pub model: PathBuf,
+    pub dtype: DtypeName,
+    pub recompute: Recompute,
+    /// Where the result goes, where it was said.
+    pub output: Option<PathBuf>,
+    pub sample_every: Option<usize>,
+    pub sample_prompts: Vec<String>,
+    pub sample_steps: usize,
+    pub validate_every: usize,
+    pub keep_checkpoints: usize,
+    /// A number for what is in the set: a run cannot go on with another.
+    pub set: String,
+    /// The request, with its seed: what makes the same run again.
+    pub request: TrainInput,
+    /// What follows from it.
+    pub plan: TrainPlan,
+}
+
+impl Record {
+    /// The settings of a new run. What depends on the set follows in [`Self::with_set`].
+    ///
+    /// # Errors
+    /// A field, or a setting beyond the fields, that cannot be used.
+    pub fn new(given: &Map<String, Value>, settings: &Settings) -> Result<Record, Failure> {
+        let request = TrainInput::from_json(given.clone())?;
+        let options = TrainOptions::from_json(settings.options.given()?)?;
+        let plan = TrainPlan::new(request.clone(), options)?;
+        let model = super::super::model_folder(settings.model.as_deref())?;
+        let mut prompts = settings.sample_prompt.clone();
+        if prompts.is_empty() {
+            prompts.push(plan.caption_prefix.trim_end_matches([' ', ',']).to_owned());
+        }
+        let count = |n: Option<u32>| n.map(|n| n as usize);
+        Ok(Record {
+            calotype: env!("CARGO_PKG_VERSION").into(),
+            model: full(model),
+            dtype: super::super::dtype(settings.dtype),
+            recompute: settings.recompute.unwrap_or(Recompute::Auto),
+            output: settings.output.as_deref().map(full),
+            sample_every: count(settings.sample_every),
+            sample_prompts: prompts,
+            sample_steps: SAMPLE_STEPS,
+            validate_every: count(settings.validate_every).unwrap_or(plan.checkpointing_steps),
+            keep_checkpoints: count(settings.keep_checkpoints).unwrap_or(2),
+            set: String::new(),
+            request,
+            plan,
+        })
+    }
+
+    /// The settings once the set is open.
+    pub fn with_set(mut self, given: &Map<String, Value>, examples: &[Example]) -> Record {
+        if let Some(epochs) = epochs(given) {
+            self.plan = self.plan.for_epochs(epochs, examples.len());
+        }
+        self.set = fingerprint(examples);
+        self.plan.input_images = full(&self.plan.input_images);
+        self.request.input_images = self.plan.input_images.to_string_lossy().into_owned();
+        self.request.seed = Some(self.plan.seed);
+        self.request.max_train_steps = self.plan.steps;
+        self
+    }
+
+    /// Takes over what a run may be resumed with: what changes nothing in its result.
+    ///
+    /// # Errors
+    /// The other settings that were given, where they are not the run's: all of them by name.
+    pub fn resumed(
+        mut self,
+        given: &Map<String, Value>,
+        settings: &Settings,
+        matches: &ArgMatches,
+    ) -> Result<Record, Failure> {
+        let different = self.different(given, settings, matches)?;
+        if !different.is_empty() {
+            let dir = settings.resume.as_deref().unwrap_or(Path::new("")).display();
+            let what = different.join("; ");
+            return Err(Failure::BadInput(format!("--resume {dir}: the run has other settings: {what}")));
+        }
+        self.recompute = settings.recompute.unwrap_or(self.recompute);
+        self.output = settings.output.as_deref().map(full).or(self.output);
+        self.keep_checkpoints = settings.keep_checkpoints.map_or(self.keep_checkpoints, |n| n as usize);
+        Ok(self)
+    }
+
+    /// What was given and is not the run's, each as `name: expected …, found …`.
+    fn different(
+        &self,
+        given: &Map<String, Value>,
+        settings: &Settings,
+        matches: &ArgMatches,
+    ) -> Result<Vec<String>, Failure> {
+        let json = |e: serde_json::Error| Failure::Failed(format!("settings: {e}"));
+        let request = serde_json::to_value(&self.request).map_err(json)?;
+        let options = serde_json::to_value(&self.plan.options).map_err(json)?;
+        let given_options = settings.options.given()?;
+        let checked = serde_json::to_value(TrainOptions::from_json(given_options.clone())?).map_err(json)?;
+        let mut pairs: Vec<(String, Value, Value)> = Vec::new();
+        for (name, value) in given.iter().filter(|(name, _)| *name != "verbose") {
+            let value = match (name.as_str(), value.as_str()) {
+                ("input_images", Some(path)) => path_value(Path::new(path)),
+                _ => value.clone(),
+            };
+            pairs.push((name.clone(), request[name].clone(), value));
+        }
+        for name in given_options.keys() {
+            pairs.push((name.clone(), options[name].clone(), checked[name].clone()));
+        }
+        // The environment's model is no setting of this command line.
+        if matches.value_source("model") == Some(ValueSource::CommandLine)
+            && let Some(model) = &settings.model
+        {
+            pairs.push(("--model".into(), path_value(&self.model), path_value(model)));
+        }
+        let mut option = |name: &str, run: Value, given: Option<Value>| {
+            pairs.extend(given.map(|given| (name.to_owned(), run, given)));
+        };
+        let dtype = |dtype: DtypeName| Value::from(calotype_tensor::DType::from(dtype).to_string());
+        option("--dtype", dtype(self.dtype), settings.dtype.map(dtype));
+        option("--sample-every", self.sample_every.into(), settings.sample_every.map(Value::from));
+        option("--validate-every", self.validate_every.into(), settings.validate_every.map(Value::from));
+        let prompts = Some(&settings.sample_prompt).filter(|prompts| !prompts.is_empty());
+        option("--sample-prompt", self.sample_prompts.clone().into(), prompts.cloned().map(Value::from));
+        let differ = pairs.into_iter().filter(|(_, run, given)| !same(run, given));
+        Ok(differ.map(|(name, run, given)| format!("{name}: expected {run}, found {given}")).collect())
+    }
+}
+
+/// Whether two JSON values are the same, numbers by their value.
+fn same(a: &Value, b: &Value) -> bool {
+    a == b || a.as_f64().zip(b.as_f64()).is_some_and(|(a, b)| a == b)
+}
+
+/// A path that holds from any folder.
+fn full(path: &Path) -> PathBuf {
+    path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.into())
+}
+
+fn path_value(path: &Path) -> Value {
+    full(path).to_string_lossy().into_owned().into()
+}
+
+/// A number for the examples, of their pixels, masks and captions. Fowler, Noll and Vo's FNV-1a.
+pub fn fingerprint(examples: &[Example]) -> String {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut add = |bytes: &[u8]| {
+        for byte in bytes.iter().chain(&(bytes.len() as u64).to_le_bytes()) {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    };
+    for example in examples {
+        add(example.caption.as_bytes());
+        add(&example.rgb);
+        add(example.mask.as_deref().unwrap_or_default());
+        for number in example.original_size.into_iter().chain(example.crop_top_left) {
+            add(&(number as u64).to_le_bytes());
+        }
+    }
+    format!("{hash:016x}")
+}

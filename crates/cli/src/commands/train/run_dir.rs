@@ -1,0 +1,147 @@
+//! A run's folder.
+//!
+//! ```text
+//! settings.json            all that the run depends on
+//! dataset.txt, contact_sheet.png   what it learns from
+//! metrics.jsonl, loss.png  how it goes
+//! samples/                 pictures on the way
+//! checkpoints/             where it can go on from
+//! trained_model.tar        the result
+//! ```
+
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use super::record::Record;
+use crate::failure::Failure;
+use crate::output;
+
+const SETTINGS: &str = "settings.json";
+/// Any of these says that a folder holds a run.
+const MARKS: [&str; 3] = [SETTINGS, "metrics.jsonl", "checkpoints"];
+
+/// The folder of a run.
+#[derive(Debug, Clone)]
+pub struct RunDir {
+    path: PathBuf,
+}
+
+impl RunDir {
+    /// Makes sure, before any work is done, that a new run can have its folder.
+    ///
+    /// # Errors
+    /// There is a run in it already, or it cannot be written to.
+    pub fn check(asked: Option<&Path>) -> Result<(), Failure> {
+        let Some(path) = asked else { return output::check_folder("--run-dir", Path::new("runs")) };
+        if MARKS.iter().any(|name| path.join(name).exists()) {
+            let path = path.display();
+            let problem = "holds a run already: go on with --resume, or take another folder";
+            return Err(Failure::BadInput(format!("--run-dir {path}: {problem}")));
+        }
+        output::check_folder("--run-dir", path)
+    }
+
+    /// Makes the folder of a new run: `asked`, or one called after the set.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn make(asked: Option<&Path>, set: &Path) -> Result<RunDir, Failure> {
+        if let Some(path) = asked {
+            fs::create_dir_all(path).map_err(|e| failed(path, &e))?;
+            return Ok(RunDir { path: path.into() });
+        }
+        let runs = Path::new("runs");
+        fs::create_dir_all(runs).map_err(|e| failed(runs, &e))?;
+        let name = set_name(set);
+        let names = std::iter::once(name.clone()).chain((2..).map(|n: u32| format!("{name}-{n}")));
+        for name in names {
+            let path = runs.join(name);
+            // Not `exists`: of two runs that begin at once, each has its own.
+            match fs::create_dir(&path) {
+                Ok(()) => return Ok(RunDir { path }),
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(failed(&path, &e)),
+            }
+        }
+        Err(Failure::Failed("runs: no name is free".into()))
+    }
+
+    /// The folder of a run that is there, and its settings.
+    ///
+    /// # Errors
+    /// There are no settings in it, or they cannot be read.
+    pub fn open(path: &Path) -> Result<(RunDir, Record), Failure> {
+        let bad = |what: String| Failure::BadInput(format!("--resume {}: {what}", path.display()));
+        let text = fs::read_to_string(path.join(SETTINGS)).map_err(|e| match e.kind() {
+            ErrorKind::NotFound | ErrorKind::NotADirectory => {
+                bad(format!("expected the folder of a run, found no {SETTINGS} in it"))
+            }
+            _ => bad(format!("{SETTINGS}: {e}")),
+        })?;
+        let record = serde_json::from_str(&text).map_err(|e| bad(format!("{SETTINGS}: {e}")))?;
+        output::check_folder("--resume", path)?;
+        Ok((RunDir { path: path.into() }, record))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes a file, whole or not at all.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Failure> {
+        output::write_file(&self.path.join(name), |file| file.write_all(bytes))
+    }
+
+    /// Writes the settings.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub fn write_settings(&self, record: &Record) -> Result<(), Failure> {
+        let json =
+            serde_json::to_string_pretty(record).map_err(|e| Failure::Failed(format!("{SETTINGS}: {e}")))?;
+        self.write(SETTINGS, format!("{json}\n").as_bytes())
+    }
+}
+
+/// `photos.zip` → `photos`, `photos.tar.gz` → `photos`, and a folder's name.
+fn set_name(set: &Path) -> String {
+    let full = set.canonicalize().unwrap_or_else(|_| set.into());
+    let name = full.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let endings = [".zip", ".tar.gz", ".tgz", ".tar"];
+    let ending = endings.iter().find(|ending| name.to_ascii_lowercase().ends_with(*ending));
+    let name = match ending.filter(|_| full.is_file()) {
+        // The endings are ASCII: what is before them ends where a character does.
+        Some(ending) => name[..name.len() - ending.len()].to_owned(),
+        None => name,
+    };
+    if name.is_empty() { "run".into() } else { name }
+}
+
+fn failed(path: &Path, e: &std::io::Error) -> Failure {
+    Failure::Failed(format!("{}: {e}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Protects: a run is called after its set, whatever that is.
+    #[test]
+    fn runs_are_called_after_their_sets() {
+        let here = tempfile::tempdir().expect("a directory");
+        for (file, name) in
+            [("photos.zip", "photos"), ("a.b.tar.gz", "a.b"), ("猫.TAR", "猫"), (".zip", "run"), ("x", "x")]
+        {
+            let path = here.path().join(file);
+            fs::write(&path, "").expect("written");
+            assert_eq!(set_name(&path), name);
+        }
+        let folder = here.path().join("set.zip.d");
+        fs::create_dir(&folder).expect("made");
+        assert_eq!(set_name(&folder), "set.zip.d");
+    }
+}

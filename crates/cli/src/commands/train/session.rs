@@ -1,0 +1,66 @@
+//! The loop of a run: steps, and what is written on the way.
+
+use std::time::Instant;
+
+use calotype_sdxl::train::{Trainer, checkpoint};
+
+use super::metrics::Metrics;
+use super::record::Record;
+use super::run_dir::RunDir;
+use super::samples;
+use crate::failure::Failure;
+use crate::interrupt;
+use crate::progress::Progress;
+
+/// A run that goes on.
+pub struct Session<'a> {
+    pub trainer: &'a mut Trainer,
+    pub record: &'a Record,
+    pub dir: &'a RunDir,
+    pub metrics: Metrics,
+}
+
+impl Session<'_> {
+    /// Takes all steps that are left. Ctrl-C ends the run after a step, with a checkpoint.
+    ///
+    /// # Errors
+    /// The loss is not a number, a file cannot be written, or Ctrl-C.
+    pub fn run(&mut self, progress: &mut Progress) -> Result<(), Failure> {
+        while self.trainer.steps_done() < self.record.plan.steps {
+            let ended = self.step(progress);
+            if ended.is_err() {
+                // The curve up to here says what went wrong; its own failure would hide that.
+                let _ = self.draw();
+            }
+            ended?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, progress: &mut Progress) -> Result<(), Failure> {
+        let start = Instant::now();
+        let report = self.trainer.step()?;
+        self.metrics.step(&report, start.elapsed())?;
+        let (done, steps) = (self.trainer.steps_done(), self.record.plan.steps);
+        progress.step_saying(done, steps, &format!(" loss {:.4}", report.loss));
+        let due = |every: usize| done % every.max(1) == 0 || done == steps;
+        if due(self.record.validate_every) {
+            let loss = self.trainer.validation_loss();
+            self.metrics.validation(done, loss)?;
+        }
+        if self.record.sample_every.is_some_and(due) {
+            samples::make(&self.trainer.trained_weights(), self.record, self.dir.path(), done)?;
+        }
+        let interrupted = interrupt::asked() && done < steps;
+        if due(self.record.plan.checkpointing_steps) || interrupted {
+            checkpoint::save(self.dir.path(), self.trainer, self.record.keep_checkpoints)?;
+            self.draw()?;
+        }
+        if interrupted { Err(Failure::Interrupted) } else { Ok(()) }
+    }
+
+    fn draw(&self) -> Result<(), Failure> {
+        let name = self.dir.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        self.dir.write("loss.png", &self.metrics.losses(name, self.record.plan.steps).png())
+    }
+}

@@ -1,0 +1,199 @@
+//! How much memory a training takes at most, before it takes it.
+//!
+//! ```text
+//! peak = max(loading, training)
+//! loading  = VAE + its activations on one picture
+//! training = UNet + text encoders + what trains (value, gradient, optimizer)
+//!          + what the tape keeps + the largest block's insides, forward and back
+//! ```
+//!
+//! What the tape keeps is counted per pixel of each level and per channel; the constants say how many values.
+
+use calotype_tensor::DType;
+
+use super::TrainerOptions;
+use crate::Error;
+use crate::config::{Component, ModelConfigs, ModelFolder, UNetBlock, UNetConfig};
+use crate::request::{Method, TrainPlan};
+use crate::weights::Weights;
+
+/// What the model's constants are: each is measured, and all stand here.
+mod constants {
+    /// Values a channel and pixel that a transformer block keeps for the way back.
+    pub const TRANSFORMER_BLOCK: f64 = 24.0;
+    /// The same of what is around the blocks of a transformer: norm, projections.
+    pub const TRANSFORMER: f64 = 3.0;
+    /// The same of a ResNet, beside its input.
+    pub const RESNET: f64 = 3.0;
+    /// Values a channel and pixel that are alive at once on the way back, beside what is kept.
+    pub const BACKWARD: f64 = 12.0;
+    /// The same for the VAE's widest level, in f32, on the way forward.
+    pub const VAE: f64 = 6.0;
+    /// Bytes for each trained value, beside the value: gradient, AdamW's averages, and the step.
+    pub const TRAINED: f64 = 20.0;
+    /// The program, the pool of freed memory, and what is not counted.
+    pub const BASE: f64 = 1.2e9;
+}
+
+/// What a training needs, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Footprint {
+    /// Weights of the UNet and the text encoders.
+    pub weights: f64,
+    /// What trains, with gradients and the optimizer's state.
+    pub trained: f64,
+    /// Activations.
+    pub activations: f64,
+    /// At most, while the set is encoded.
+    pub loading: f64,
+    /// The program itself, and what else is not counted.
+    pub base: f64,
+}
+
+impl Footprint {
+    /// Reads the model's configs and the headers of its weights.
+    ///
+    /// # Errors
+    /// One of them is not what it should be.
+    pub fn predict(folder: &ModelFolder, plan: &TrainPlan, options: TrainerOptions) -> Result<Self, Error> {
+        let configs = folder.configs()?;
+        let store = (options.dtype == DType::BF16).then_some(DType::BF16);
+        let unet = folder.weights(Component::UNet, None, store)?;
+        let mut weights = unet.packed_bytes();
+        for component in [Component::TextEncoder, Component::TextEncoder2] {
+            if component == Component::TextEncoder2 || configs.text_encoder.is_some() {
+                weights += folder.weights(component, None, store)?.packed_bytes();
+            }
+        }
+        let vae = folder.weights(Component::Vae, None, None)?.packed_bytes();
+        let latent = plan.resolution / configs.vae.scale().max(1);
+        let values = activations(&configs.unet, latent, options.recompute) * plan.train_batch_size as f64;
+        Ok(Self {
+            weights: weights as f64,
+            trained: trained_values(&unet, plan) * (4.0 + constants::TRAINED),
+            activations: values * options.dtype.size() as f64,
+            loading: vae as f64 + encoding(&configs, plan.resolution),
+            base: constants::BASE,
+        })
+    }
+
+    /// The most that is taken at any time, in bytes.
+    pub fn peak(&self) -> f64 {
+        self.base + self.loading.max(self.weights + self.trained + self.activations)
+    }
+}
+
+/// Values that a forward with its way back holds, of one picture of latent × latent pixels.
+fn activations(config: &UNetConfig, latent: usize, recompute: bool) -> f64 {
+    let levels = config.block_out_channels.len();
+    let mut count = Count { recompute, kept: 0.0, largest: 0.0 };
+    let pixels = |level: usize| (latent >> level).max(1).pow(2) as f64;
+    let mut input = config.block_out_channels[0];
+    for level in 0..levels {
+        let channels = config.block_out_channels[level];
+        for layer in 0..config.layers_per_block[level] {
+            let attends = config.down_block_types[level] == UNetBlock::CrossAttn;
+            let depth = if attends { config.down_transformer_layers[level][layer] } else { 0 };
+            count.add(pixels(level), input, channels, depth);
+            input = channels;
+        }
+    }
+    let last = levels - 1;
+    count.add(pixels(last), input, input, config.mid_transformer_layers);
+    count.add(pixels(last), input, input, 0);
+    for (i, level) in (0..levels).rev().enumerate() {
+        let channels = config.block_out_channels[level];
+        for layer in 0..=config.layers_per_block[level] {
+            let attends = config.up_block_types[i] == UNetBlock::CrossAttn;
+            let depth = if attends { config.up_transformer_layers[i][layer] } else { 0 };
+            // The skip connection joins the input.
+            count.add(pixels(level), input + channels, channels, depth);
+            input = channels;
+        }
+    }
+    count.kept + count.largest
+}
+
+/// What blocks keep, in values.
+struct Count {
+    recompute: bool,
+    kept: f64,
+    /// What the largest block has alive on the way back.
+    largest: f64,
+}
+
+impl Count {
+    /// A ResNet from `input` to `channels` channels, and a transformer of `depth` blocks.
+    fn add(&mut self, pixels: f64, input: usize, channels: usize, depth: usize) {
+        let (input, channels) = (input as f64 * pixels, channels as f64 * pixels);
+        let resnet = input + constants::RESNET * channels;
+        let block = constants::TRANSFORMER_BLOCK * channels;
+        let around = if depth > 0 { constants::TRANSFORMER * channels } else { 0.0 };
+        let (blocks, inside) = if depth > 0 { (depth as f64, block.max(resnet)) } else { (0.0, resnet) };
+        let back = constants::BACKWARD * channels;
+        if self.recompute {
+            self.kept += input + around + blocks * channels;
+            self.largest = self.largest.max(inside + back);
+        } else {
+            self.kept += resnet + around + blocks * block;
+            self.largest = self.largest.max(back);
+        }
+    }
+}
+
+/// Bytes of the VAE's activations on one picture.
+fn encoding(configs: &ModelConfigs, resolution: usize) -> f64 {
+    let channels = configs.vae.block_out_channels.first().copied().unwrap_or(0) as f64;
+    (resolution * resolution) as f64 * channels * 4.0 * constants::VAE
+}
+
+/// How many values train in the UNet.
+fn trained_values(unet: &Weights, plan: &TrainPlan) -> f64 {
+    let lora = [".to_q.weight", ".to_k.weight", ".to_v.weight", ".to_out.0.weight"];
+    let of = |(key, shape): (&str, &[usize])| match plan.method {
+        Method::TextualInversion => 0,
+        Method::Full => shape.iter().product(),
+        Method::Lora { rank } if lora.iter().any(|suffix| key.ends_with(suffix)) => {
+            rank * shape.iter().sum::<usize>()
+        }
+        Method::Lora { .. } => 0,
+    };
+    unet.shapes().map(of).sum::<usize>() as f64
+}
+
+/// The bytes that can still be taken: the least of what the system and its control groups leave; none where that is
+/// not known (outside of Linux). The environment variable `CALOTYPE_MEMORY` says otherwise, in bytes.
+pub fn available() -> Option<f64> {
+    if let Some(bytes) = std::env::var("CALOTYPE_MEMORY").ok().and_then(|bytes| bytes.parse().ok()) {
+        return Some(bytes);
+    }
+    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let system = line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok()? * 1024.0;
+    Some(control_groups().into_iter().fold(system, f64::min).max(0.0))
+}
+
+/// What the limit of each control group above this process leaves. Cached files give way, and do not count.
+fn control_groups() -> Vec<f64> {
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let path = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").trim().to_owned();
+    let root = std::path::Path::new("/sys/fs/cgroup");
+    let folder = root.join(path.trim_start_matches('/'));
+    let mut left: Vec<f64> = folder
+        .ancestors()
+        .take_while(|folder| folder.starts_with(root))
+        .filter_map(|folder| group(folder, ["memory.max", "memory.current"], "inactive_file"))
+        .collect();
+    let names = ["memory.limit_in_bytes", "memory.usage_in_bytes"];
+    left.extend(group(&root.join("memory"), names, "total_inactive_file"));
+    left
+}
+
+fn group(folder: &std::path::Path, [limit, used]: [&str; 2], cached: &str) -> Option<f64> {
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
+    let number = |name: &str| read(name)?.trim().parse::<f64>().ok();
+    let stat = read("memory.stat").unwrap_or_default();
+    let lines = stat.lines().filter_map(|line| line.split_once(' '));
+    let cached = lines.into_iter().find(|(name, _)| *name == cached).and_then(|(_, n)| n.parse().ok());
+    Some(number(limit)? - number(used)? + cached.unwrap_or(0.0))
+}
