@@ -226,6 +226,30 @@ fn a_training_needs_pictures() {
     assert_eq!(error.to_string(), "input_images: required, but not given");
 }
 
+/// Protects: a training's plan follows its request: the rate of what trains, seed 0, the prefix of another token, steps
+/// from epochs; and it reads back as it was written.
+#[test]
+fn a_training_plan_follows_the_request() {
+    let plan = |value: Value, options: Value| {
+        let input = TrainInput::from_json(object(value)).expect("a valid request");
+        TrainPlan::new(input, TrainOptions::from_json(object(options)).expect("options")).expect("a plan")
+    };
+    let lora = plan(json!({"input_images": "a.zip", "seed": 0, "token_string": "XYZ"}), json!({}));
+    assert_eq!((lora.seed, lora.method, lora.lr), (0, Method::Lora { rank: 32 }, 1e-4));
+    assert_eq!((lora.caption_prefix.as_str(), lora.steps), ("a photo of XYZ, ", 1000));
+    let text = serde_json::to_string(&lora).expect("JSON");
+    assert_eq!(serde_json::from_str::<TrainPlan>(&text).expect("a plan"), lora);
+    let options =
+        json!({"textual_inversion_only": true, "max_grad_norm": 0, "gradient_accumulation_steps": 2});
+    let alone = plan(json!({"input_images": "a.zip", "ti_lr": 0.5}), options);
+    assert_eq!((alone.method, alone.lr, alone.options.max_grad_norm), (Method::TextualInversion, 0.5, None));
+    // 3 times 5 pictures, 4 × 2 a step.
+    assert_eq!(alone.clone().for_epochs(3, 5).steps, 2);
+    assert_eq!(alone.for_epochs(usize::MAX, 5).steps, 10_000_000);
+    assert_eq!(epochs(&object(json!({"num_train_epochs": 3}))), Some(3));
+    assert_eq!(epochs(&object(json!({"num_train_epochs": 3, "max_train_steps": 9}))), None);
+}
+
 /// Protects: a plan's JSON is a request for the same pictures.
 #[test]
 fn a_plan_is_a_request_again() {
@@ -263,10 +287,17 @@ fn any_value_gets_an_answer() {
             for value in values.as_array().expect("an array") {
                 answers.push(schema::check(&schema, object(json!({ &field.name: value }))).err());
                 answers.push(PredictInput::from_json(object(json!({ &field.name: value }))).err());
+                let training = json!({ "input_images": "a.zip", &field.name: value });
+                match TrainInput::from_json(object(training)) {
+                    Ok(input) => answers.push(TrainPlan::new(input, TrainOptions::default()).err()),
+                    Err(e) => answers.push(Some(e)),
+                }
             }
             answers.extend(texts.iter().map(|text| field.parse(text).err()));
             for refused in answers.into_iter().flatten() {
-                let known = refused.field == field.name || refused.problem == Problem::Missing;
+                // A token that the prefix lacks is said of the prefix.
+                let known = [field.name.as_str(), "caption_prefix"].contains(&refused.field.as_str())
+                    || refused.problem == Problem::Missing;
                 let line = refused.to_string();
                 assert!(known && !line.contains('\n') && line.len() < 400, "{line}");
             }
