@@ -1,5 +1,6 @@
 //! How a command ends when it does not succeed.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use calotype_sdxl::request::InputError;
@@ -16,6 +17,11 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// A file or folder that the system did not give or take.
+    pub fn io(path: &Path, e: &std::io::Error) -> Failure {
+        Failure::Failed(format!("{}: {e}", path.display()))
+    }
+
     /// What the user reads: always exactly one line.
     pub fn line(&self) -> String {
         match self {

@@ -4,6 +4,7 @@ pub mod adapters;
 pub mod config;
 pub mod dataset;
 pub mod error;
+mod layout;
 pub mod lr_schedule;
 pub mod models;
 pub mod nn;

@@ -11,6 +11,7 @@ use calotype_tensor::{DType, Tensor, cpu, ops};
 use crate::Error;
 use crate::adapters::{Adapters, Fingerprint, Modules};
 use crate::config::{Component, ModelConfigs, ModelFolder};
+use crate::layout::channels_last;
 use crate::models::{Context, UNet, Vae};
 use crate::prompt::{PromptEmbeds, PromptEncoder};
 use crate::request::PredictPlan;
@@ -311,13 +312,12 @@ impl Noise {
 
     /// Standard normal numbers (1, h, w, C), drawn as torch draws (1, C, h, w).
     fn draw(&mut self) -> Tensor {
-        let [h, w, c] = self.shape;
+        let count = self.shape.iter().product();
         let numbers = match &mut self.generator {
-            Generator::Cpu(generator) => generator.randn(h * w * c),
-            Generator::Cuda(generator) => generator.randn(h * w * c),
+            Generator::Cpu(generator) => generator.randn(count),
+            Generator::Cuda(generator) => generator.randn(count),
         };
-        let at = |i: usize| numbers[i % c * h * w + i / c];
-        Tensor::from_vec((0..h * w * c).map(at).collect(), &[1, h, w, c])
+        channels_last(&numbers, self.shape)
     }
 }
 

@@ -84,9 +84,7 @@ fn step(unet: &UNet, batch: &Batch, trained: &mut [(Parameter, State)]) -> f32 {
         let Some(gradient) = value.leaf_id().and_then(|leaf| gradients.remove(&leaf)) else { continue };
         let mut step = gradient.to_vec();
         AdamW.step(state, value.shape(), &mut step, LR);
-        let keep = (1.0 - LR * DECAY) as f32;
-        let values = value.f32s().iter().zip(&step).map(|(p, step)| p * keep - step).collect();
-        parameter.set(Tensor::from_vec(values, value.shape()));
+        parameter.step((1.0 - LR * DECAY) as f32, &step);
     }
     loss.f32s()[0]
 }

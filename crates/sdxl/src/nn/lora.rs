@@ -31,6 +31,13 @@ impl Parameter {
         *value = if on { value.clone().var() } else { value.detach() };
     }
 
+    /// Takes an optimizer's step: p becomes p · keep − step. It is a new leaf then.
+    pub fn step(&self, keep: f32, step: &[f32]) {
+        let value = self.get();
+        let values = value.f32s().iter().zip(step).map(|(p, step)| p * keep - step).collect();
+        self.set(Tensor::from_vec(values, value.shape()));
+    }
+
     /// Gives it another value, and makes it a new leaf.
     pub fn set(&self, value: Tensor) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = value.var();

@@ -13,6 +13,7 @@ use crate::Error;
 use crate::adapters::{LoraLayers, LoraPair, TrainedWeights};
 use crate::config::{Component, ModelConfigs, ModelFolder};
 use crate::dataset::Example;
+use crate::layout::channels_last;
 use crate::lr_schedule::LrSchedule;
 use crate::models::{UNet, Vae};
 use crate::nn::Parameter;
@@ -351,8 +352,7 @@ impl Trained {
         self.optimizer.step(&mut self.state, value.shape(), &mut gradient, lr);
         let decay = if self.rows { ROWS_DECAY } else { self.optimizer.weight_decay() };
         let keep = (1.0 - lr * decay) as f32;
-        let values = value.f32s().iter().zip(&gradient).map(|(p, step)| p * keep - step).collect();
-        self.parameter.set(Tensor::from_vec(values, value.shape()));
+        self.parameter.step(keep, &gradient);
     }
 }
 
@@ -398,15 +398,6 @@ pub(super) struct Draw {
     pub(super) dropped: Vec<bool>,
     /// By which timesteps are weighed; none: they are not.
     pub(super) min_snr_gamma: Option<f64>,
-}
-
-/// Numbers of (B, C, h, w) as images (B, h, w, C).
-pub(super) fn channels_last(numbers: &[f32], [h, w, c]: [usize; 3]) -> Tensor {
-    let at = |i: usize| {
-        let (image, pixel, channel) = (i / (h * w * c), i / c % (h * w), i % c);
-        numbers[(image * c + channel) * h * w + pixel]
-    };
-    Tensor::from_vec((0..numbers.len()).map(at).collect(), &[numbers.len() / (h * w * c), h, w, c])
 }
 
 impl Draw {

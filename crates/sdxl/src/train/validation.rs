@@ -1,11 +1,10 @@
 //! The validation loss: a training's own loss swings with its draws; this one draws the same each time, so that it shows
 //! whether anything is learnt.
 
-use calotype_tensor::cpu;
-
 use super::Trainer;
 use super::stream::{Purpose, stream};
-use super::trainer::{Draw, channels_last};
+use super::trainer::Draw;
+use crate::layout::channels_last;
 
 /// How many samples it is the mean of.
 const SAMPLES: usize = 8;
@@ -20,7 +19,6 @@ impl Trainer {
         self.record(false);
         let total: f64 = (0..SAMPLES).map(|i| self.sample_loss(i)).sum();
         self.record(true);
-        cpu::trim_pool();
         total / SAMPLES as f64
     }
 

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use calotype_sdxl::train::StepReport;
@@ -31,7 +31,7 @@ impl Metrics {
         let text = match fs::read(&path) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(e) if e.kind() == ErrorKind::NotFound => String::new(),
-            Err(e) => return Err(failed(&path, &e)),
+            Err(e) => return Err(Failure::io(&path, &e)),
         };
         let (mut training, mut validation) = (Vec::new(), Vec::new());
         let mut kept = String::new();
@@ -49,7 +49,7 @@ impl Metrics {
             output::write_file(&path, |file| file.write_all(kept.as_bytes()))?;
         }
         let file = OpenOptions::new().create(true).append(true).open(&path);
-        let file = file.map_err(|e| failed(&path, &e))?;
+        let file = file.map_err(|e| Failure::io(&path, &e))?;
         Ok(Metrics { path, file, training, validation })
     }
 
@@ -83,12 +83,8 @@ impl Metrics {
 
     fn line(&mut self, value: &Value) -> Result<(), Failure> {
         // In one piece, so that whoever follows the file reads whole lines.
-        self.file.write_all(format!("{value}\n").as_bytes()).map_err(|e| failed(&self.path, &e))
+        self.file.write_all(format!("{value}\n").as_bytes()).map_err(|e| Failure::io(&self.path, &e))
     }
-}
-
-fn failed(path: &Path, e: &std::io::Error) -> Failure {
-    Failure::Failed(format!("{}: {e}", path.display()))
 }
 
 #[cfg(test)]

@@ -48,11 +48,11 @@ impl RunDir {
     /// It cannot be made.
     pub fn make(asked: Option<&Path>, set: &Path) -> Result<RunDir, Failure> {
         if let Some(path) = asked {
-            fs::create_dir_all(path).map_err(|e| failed(path, &e))?;
+            fs::create_dir_all(path).map_err(|e| Failure::io(path, &e))?;
             return Ok(RunDir { path: path.into() });
         }
         let runs = Path::new("runs");
-        fs::create_dir_all(runs).map_err(|e| failed(runs, &e))?;
+        fs::create_dir_all(runs).map_err(|e| Failure::io(runs, &e))?;
         let name = set_name(set);
         let names = std::iter::once(name.clone()).chain((2..).map(|n: u32| format!("{name}-{n}")));
         for name in names {
@@ -61,7 +61,7 @@ impl RunDir {
             match fs::create_dir(&path) {
                 Ok(()) => return Ok(RunDir { path }),
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(failed(&path, &e)),
+                Err(e) => return Err(Failure::io(&path, &e)),
             }
         }
         Err(Failure::Failed("runs: no name is free".into()))
@@ -119,10 +119,6 @@ fn set_name(set: &Path) -> String {
         None => name,
     };
     if name.is_empty() { "run".into() } else { name }
-}
-
-fn failed(path: &Path, e: &std::io::Error) -> Failure {
-    Failure::Failed(format!("{}: {e}", path.display()))
 }
 
 #[cfg(test)]

@@ -1,0 +1,12 @@
+//! From torch's layout of images to ours.
+
+use calotype_tensor::Tensor;
+
+/// Numbers of (B, C, h, w), in the order that torch draws them in, as images (B, h, w, C).
+pub(crate) fn channels_last(numbers: &[f32], [h, w, c]: [usize; 3]) -> Tensor {
+    let at = |i: usize| {
+        let (image, pixel, channel) = (i / (h * w * c), i / c % (h * w), i % c);
+        numbers[(image * c + channel) * h * w + pixel]
+    };
+    Tensor::from_vec((0..numbers.len()).map(at).collect(), &[numbers.len() / (h * w * c), h, w, c])
+}
