@@ -15,8 +15,8 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use safetensors::tensor::Dtype;
 
-use crate::adapters::{LoraLayers, Patch};
-use crate::nn::Lora;
+use crate::adapters::{FullTensors, LoraLayers, Patch};
+use crate::nn::{Lora, Parameter};
 pub(crate) use files::Header;
 use files::{Located, MappedFile};
 pub use layout::Layout;
@@ -90,6 +90,8 @@ pub struct Weights {
 pub struct Training {
     /// Takes the layers beside which low-rank matrices train.
     pub lora: Option<Arc<LoraLayers>>,
+    /// Takes the network's own tensors, where they train.
+    pub full: Option<Arc<FullTensors>>,
     /// Whether blocks compute their insides again on the way back, rather than keep them.
     pub recompute: bool,
 }
@@ -176,7 +178,7 @@ impl Weights {
 
     /// The low-rank matrices that train beside a linear layer, where there are any.
     pub(crate) fn lora(&self, name: &str, out: usize, inp: usize) -> Option<Lora> {
-        self.training.lora.as_ref()?.beside(format!("{}{name}", self.prefix), out, inp)
+        self.training.lora.as_ref()?.beside(self.key(name), out, inp)
     }
 
     /// The tensors below `name`: `w.sub("down_blocks").sub(0)`.
@@ -189,10 +191,19 @@ impl Weights {
         Ok(self.take(name, shape)?.tensor(shape))
     }
 
+    /// Takes a tensor as f32, of exactly this shape, which may train.
+    fn parameter(&self, name: &str, shape: &[usize]) -> Result<Parameter, WeightsError> {
+        let value = self.tensor(name, shape)?;
+        Ok(match &self.training.full {
+            Some(full) => full.tensor(self.key(name), value),
+            None => Parameter::fixed(value),
+        })
+    }
+
     /// Takes a norm's `weight` and `bias`, both (channels), as f32.
-    pub fn norm(&self, name: &str, channels: usize) -> Result<(Tensor, Tensor), WeightsError> {
+    pub fn norm(&self, name: &str, channels: usize) -> Result<(Parameter, Parameter), WeightsError> {
         let norm = self.sub(name);
-        Ok((norm.tensor("weight", &[channels])?, norm.tensor("bias", &[channels])?))
+        Ok((norm.parameter("weight", &[channels])?, norm.parameter("bias", &[channels])?))
     }
 
     /// Takes a linear layer: `weight` (out, in), packed at first use, and where it has one its `bias` (out), f32.
@@ -202,11 +213,10 @@ impl Weights {
         out: usize,
         inp: usize,
         bias: bool,
-    ) -> Result<(Weight, Option<Tensor>), WeightsError> {
+    ) -> Result<(Parameter<Weight>, Option<Parameter>), WeightsError> {
         let layer = self.sub(name);
-        let found = layer.take("weight", &[out, inp])?;
-        let weight = self.weight(found, [out, inp, 1, 1], self.used_once && self.training.lora.is_none());
-        Ok((weight, bias.then(|| layer.tensor("bias", &[out])).transpose()?))
+        let weight = layer.weight(&[out, inp], self.used_once && self.training.lora.is_none())?;
+        Ok((weight, bias.then(|| layer.parameter("bias", &[out])).transpose()?))
     }
 
     /// Takes a convolution: `weight` (out, in, kernel, kernel), packed at first use, and its `bias` (out), f32.
@@ -216,11 +226,10 @@ impl Weights {
         out: usize,
         inp: usize,
         kernel: usize,
-    ) -> Result<(Weight, Tensor), WeightsError> {
+    ) -> Result<(Parameter<Weight>, Parameter), WeightsError> {
         let layer = self.sub(name);
-        let shape = [out, inp, kernel, kernel];
-        let weight = self.weight(layer.take("weight", &shape)?, shape, false);
-        Ok((weight, layer.tensor("bias", &[out])?))
+        let weight = layer.weight(&[out, inp, kernel, kernel], false)?;
+        Ok((weight, layer.parameter("bias", &[out])?))
     }
 
     /// Counts everything below this prefix as taken: a part of the checkpoint that is not wanted now.
@@ -250,6 +259,10 @@ impl Weights {
         })
     }
 
+    fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
     fn below(&self) -> impl Iterator<Item = (&String, &Entry)> {
         let from = self.all.tensors.range(self.prefix.clone()..);
         from.take_while(|(name, _)| name.starts_with(&self.prefix))
@@ -257,7 +270,7 @@ impl Weights {
 
     /// Checks one tensor, and counts it as taken.
     fn take(&self, name: &str, shape: &[usize]) -> Result<Found, WeightsError> {
-        let key = format!("{}{name}", self.prefix);
+        let key = self.key(name);
         let Some(entry) = self.all.tensors.get(&key) else {
             return Err(WeightsError::Missing { file: self.all.name.clone(), key, expected: tuple(shape) });
         };
@@ -286,18 +299,27 @@ impl Weights {
         Ok(found.merged(&self.patch, &key))
     }
 
-    /// A layer's weight (O, I, kh, kw); `streamed` where it may be read from its file again and again.
-    fn weight(&self, found: Found, shape: [usize; 4], streamed: bool) -> Weight {
+    /// Takes a layer's `weight`; `streamed` where it may be read from its file again and again.
+    fn weight(&self, shape: &[usize], streamed: bool) -> Result<Parameter<Weight>, WeightsError> {
+        let found = self.take("weight", shape)?;
+        let &[out, inp, ref kernel @ ..] = shape else { panic!("a weight is (out, in, ..), not {shape:?}") };
+        let all = [out, inp, kernel.first().copied().unwrap_or(1), kernel.last().copied().unwrap_or(1)];
+        let key = self.key("weight");
+        let full = self.training.full.as_ref().filter(|_| FullTensors::takes(&key));
         let dtype = found.dtype;
-        let store = self.all.store.unwrap_or(dtype);
-        match found.content {
+        let store = if full.is_some() { DType::F32 } else { self.all.store.unwrap_or(dtype) };
+        let weight = match found.content {
             // Packed now: until its first use it would be in memory, and after it still.
-            Content::Merged(values) => Weight::conv(bytemuck::cast_slice(&values), dtype, shape, store),
-            Content::Stored(bytes) if streamed && store == dtype => {
-                Weight::streamed(bytes, dtype, shape[0], shape[1])
+            Content::Merged(values) => Weight::conv(bytemuck::cast_slice(&values), dtype, all, store),
+            Content::Stored(bytes) if streamed && store == dtype && full.is_none() => {
+                Weight::streamed(bytes, dtype, out, inp)
             }
-            Content::Stored(bytes) => Weight::lazy(bytes, dtype, shape, store),
-        }
+            Content::Stored(bytes) => Weight::lazy(bytes, dtype, all, store),
+        };
+        Ok(match full {
+            Some(full) => full.weight(key, shape, weight),
+            None => Parameter::fixed(weight),
+        })
     }
 }
 

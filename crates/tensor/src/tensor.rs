@@ -93,6 +93,15 @@ impl Tensor {
         self.data.as_slice()
     }
 
+    /// The elements of an f32 tensor, to be changed: of a copy, where others share its memory. Panics on another dtype.
+    pub fn f32s_mut(&mut self) -> &mut [f32] {
+        assert_eq!(self.dtype, DType::F32);
+        if Arc::get_mut(&mut self.data).is_none() {
+            *self = Self::from_slice(self.f32s(), &self.shape).with_node(self.node.take());
+        }
+        Arc::get_mut(&mut self.data).expect("no other tensor has it").as_mut_slice()
+    }
+
     /// The elements of a bf16 tensor. Panics on another dtype.
     pub fn bf16s(&self) -> &[bf16] {
         assert_eq!(self.dtype, DType::BF16);
@@ -128,6 +137,12 @@ impl Tensor {
     /// The same values as a new leaf that requires a gradient.
     pub fn var(self) -> Tensor {
         self.with_node(Some(Node::leaf()))
+    }
+
+    /// A leaf of this shape for f32 values that lie elsewhere: it takes their gradient, and has no elements itself.
+    pub(crate) fn stand_in(shape: &[usize]) -> Tensor {
+        let data = Arc::new(Buffer::uninit(0));
+        Tensor { data, shape: shape.to_vec(), dtype: DType::F32, node: Some(Node::leaf()) }
     }
 
     /// The same values, cut off from the tape.

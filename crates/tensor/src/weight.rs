@@ -2,9 +2,10 @@
 
 use std::sync::{Arc, OnceLock};
 
+use crate::cpu::layout::interleave;
 use crate::cpu::pack::Packed;
 use crate::cpu::panels::Panels;
-use crate::{DType, Tensor};
+use crate::{DType, LeafId, Tensor};
 
 /// A weight's row-major elements where they lie already: in a mapped file, say.
 pub trait WeightBytes: Send + Sync {
@@ -22,7 +23,7 @@ pub struct Weight {
     pub(crate) kernel: [usize; 2],
     out: usize,
     inp: usize,
-    /// What a gradient flows back into, if anything.
+    /// What a gradient flows back into, if anything: a tensor, or what stands for the panels themselves.
     pub(crate) source: Option<Tensor>,
 }
 
@@ -138,17 +139,58 @@ impl Weight {
         }
     }
 
+    /// The same weight as a new leaf that requires a gradient, which is (O, I, kh, kw), f32. Its panels must be f32: they
+    /// are the only copy of what trains.
+    pub fn var(self) -> Weight {
+        assert_eq!(self.layout.store, DType::F32, "a weight that trains");
+        Weight { source: Some(Tensor::stand_in(&self.shape())), ..self }
+    }
+
+    /// The same weight, cut off from the tape.
+    pub fn detach(&self) -> Weight {
+        Weight { source: None, ..self.clone() }
+    }
+
+    /// The leaf's name, None where the weight requires no gradient.
+    pub fn leaf_id(&self) -> Option<LeafId> {
+        self.source.as_ref()?.leaf_id()
+    }
+
+    /// (O, I, kh, kw); kh and kw are 1 in a linear layer.
+    pub fn shape(&self) -> [usize; 4] {
+        [self.out, self.inp, self.kernel[0], self.kernel[1]]
+    }
+
+    /// A copy of the elements of a weight that [trains](Self::var), (O, I, kh, kw).
+    pub fn values(&self) -> Tensor {
+        Tensor::new(self.packed().values(), &self.shape(), DType::F32)
+    }
+
+    /// Gives other elements to a weight that [trains](Self::var).
+    pub fn set_values(&mut self, values: &[f32]) {
+        let new = Self::conv(bytemuck::cast_slice(values), DType::F32, self.shape(), DType::F32);
+        self.layout = new.layout;
+    }
+
+    /// Takes an optimizer's step, row-major: each element w of a weight that [trains](Self::var) becomes w · keep − step.
+    /// In place, unless other clones are alive, which keep what they have.
+    pub fn step(&mut self, keep: f32, step: &[f32]) {
+        self.packed();
+        if Arc::get_mut(&mut self.layout).is_none() {
+            self.set_values(self.values().f32s());
+        }
+        let layout = Arc::get_mut(&mut self.layout).expect("no other clone has it");
+        layout.rows = None;
+        layout.packed.get_mut().expect("packed above").step(keep, step);
+    }
+
     /// Gives the gradient `dw` ((kh · kw) matrices (out, in), f32) the shape of the source.
     pub(crate) fn gradient(&self, dw: &[Tensor]) -> Tensor {
-        let taps = dw.len();
-        let count = self.out() * self.inp();
-        let mut data = vec![0.0; count * taps];
-        for (tap, dw) in dw.iter().enumerate() {
-            for (i, &value) in dw.f32s().iter().enumerate() {
-                data[i * taps + tap] = value;
-            }
-        }
         let source = self.source.as_ref().expect("only a trainable weight has a gradient");
-        Tensor::from_vec(data, source.shape()).to_dtype(source.dtype())
+        let whole = match dw {
+            [dw] => dw.clone(),
+            taps => interleave(taps),
+        };
+        whole.reshape(source.shape()).to_dtype(source.dtype())
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use calotype_tensor::{DType, Tensor};
 
-use crate::nn::{Lora, Parameter};
+use crate::nn::{Lora, Parameter, Trainable};
 use crate::train::{Purpose, stream};
 
 /// The projections of an attention that train.
@@ -31,7 +31,7 @@ impl LoraLayers {
         if !PROJECTIONS.into_iter().any(trained) {
             return None;
         }
-        let zeros = |rows, columns| Parameter::new(Tensor::zeros(&[rows, columns], DType::F32));
+        let zeros = |rows, columns| Parameter::<Tensor>::new(Tensor::zeros(&[rows, columns], DType::F32));
         let lora = Lora { down: zeros(self.rank, inp), up: zeros(out, self.rank) };
         self.lock().insert(path, lora.clone());
         Some(lora)
@@ -43,8 +43,8 @@ impl LoraLayers {
         for (i, lora) in self.lock().values().enumerate() {
             let shape = lora.down.get().shape().to_vec();
             let values = stream(seed, Purpose::Init, 2 + i as u64).randn(shape.iter().product());
-            let values = values.into_iter().map(|x| x / self.rank as f32);
-            lora.down.set(Tensor::from_vec(values.collect(), &shape));
+            let values: Vec<f32> = values.into_iter().map(|x| x / self.rank as f32).collect();
+            lora.down.set_values(&values);
         }
     }
 

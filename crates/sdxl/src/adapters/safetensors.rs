@@ -37,12 +37,12 @@ impl SafetensorsFile {
         let header = self.header();
         to.write_all(&(header.len() as u64).to_le_bytes())?;
         to.write_all(header.as_bytes())?;
-        self.ordered().iter().try_for_each(|(_, tensor)| to.write_all(tensor.bytes()))
+        self.ordered().iter().try_for_each(|(_, tensor)| tensor.write(to))
     }
 
     /// Its size in bytes.
     pub fn size(&self) -> u64 {
-        let data: usize = self.tensors.values().map(|tensor| tensor.bytes().len()).sum();
+        let data: usize = self.tensors.values().map(Stored::size).sum();
         (8 + self.header().len() + data) as u64
     }
 

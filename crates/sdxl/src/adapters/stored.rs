@@ -1,11 +1,13 @@
 //! A tensor in a file or in memory, whose bytes are looked at only when they are needed.
 
+use std::io::{self, Write};
 use std::ops::{Deref, Range};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use calotype_tensor::cpu::Mmap;
 use calotype_tensor::{DType, Tensor, WeightBytes};
 
+use super::FullTensor;
 use crate::weights::to_f32;
 
 /// A part of a mapped file. Cheap to clone; the map lives as long as its last part.
@@ -37,7 +39,7 @@ impl Deref for Region {
     }
 }
 
-/// A tensor of a full fine-tune, which may be as large as the model: mapped from its file, or held.
+/// A tensor of a full fine-tune, which may be as large as the model: mapped from its file, held, or still a training's.
 #[derive(Clone)]
 pub struct Stored {
     shape: Vec<usize>,
@@ -49,6 +51,8 @@ pub struct Stored {
 enum Data {
     Held(Tensor),
     Mapped(Region),
+    /// With its values, once somebody wanted to look at them.
+    Training(FullTensor, OnceLock<Tensor>),
 }
 
 impl Stored {
@@ -71,10 +75,23 @@ impl Stored {
     pub fn bytes(&self) -> &[u8] {
         match &self.data {
             Data::Mapped(region) => region,
-            Data::Held(tensor) => match tensor.dtype() {
-                DType::F32 => bytemuck::cast_slice(tensor.f32s()),
-                _ => bytemuck::cast_slice(tensor.bf16s()),
-            },
+            Data::Held(tensor) => tensor_bytes(tensor),
+            Data::Training(tensor, values) => {
+                tensor_bytes(values.get_or_init(|| tensor.parameter.values()))
+            }
+        }
+    }
+
+    /// How many bytes there are.
+    pub fn size(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.dtype.size()
+    }
+
+    /// Writes the bytes, and keeps none in memory that were not there before.
+    pub(super) fn write(&self, to: &mut dyn Write) -> io::Result<()> {
+        match &self.data {
+            Data::Training(tensor, _) => to.write_all(tensor_bytes(&tensor.parameter.values())),
+            _ => to.write_all(self.bytes()),
         }
     }
 
@@ -93,6 +110,21 @@ impl WeightBytes for Stored {
         if let Data::Mapped(region) = &self.data {
             region.map.release(region.range.clone());
         }
+    }
+}
+
+impl From<FullTensor> for Stored {
+    /// The tensor as it is when it is looked at, or written.
+    fn from(tensor: FullTensor) -> Self {
+        let shape = tensor.shape.clone();
+        Self { shape, dtype: DType::F32, data: Data::Training(tensor, OnceLock::new()) }
+    }
+}
+
+fn tensor_bytes(tensor: &Tensor) -> &[u8] {
+    match tensor.dtype() {
+        DType::F32 => bytemuck::cast_slice(tensor.f32s()),
+        _ => bytemuck::cast_slice(tensor.bf16s()),
     }
 }
 

@@ -50,7 +50,7 @@ impl Vae {
         assert!(tile > 0 && tile.is_multiple_of(4), "tiles overlap by a quarter");
         let (height, width) = (latents.dim(1), latents.dim(2));
         let scale = 1 << (self.decoder.up_blocks.len() - 1);
-        let channels = self.decoder.conv_out.bias.numel();
+        let channels = self.decoder.conv_out.bias.get().numel();
         let blend = tile * scale / 4;
         let mut out = Image {
             height: height * scale,

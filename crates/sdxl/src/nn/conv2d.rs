@@ -3,15 +3,16 @@
 use calotype_tensor::ops::{self, Conv, Padding};
 use calotype_tensor::{Tensor, Weight};
 
+use super::Parameter;
 use crate::weights::{Weights, WeightsError};
 
 /// A 3×3 or 1×1 convolution with bias.
 #[derive(Clone)]
 pub struct Conv2d {
     /// (O, I, k, k), packed.
-    pub weight: Weight,
+    pub weight: Parameter<Weight>,
     /// (O).
-    pub bias: Tensor,
+    pub bias: Parameter,
     /// Stride and padding.
     pub conv: Conv,
 }
@@ -48,6 +49,6 @@ impl Conv2d {
 
     /// conv(x) + shift (B, O) + residual (B, Ho, Wo, O), in one go.
     pub fn forward_fused(&self, x: &Tensor, shift: Option<&Tensor>, residual: Option<&Tensor>) -> Tensor {
-        ops::conv2d(x, &self.weight, Some(&self.bias), self.conv, shift, residual)
+        ops::conv2d(x, &self.weight.get(), Some(&self.bias.get()), self.conv, shift, residual)
     }
 }

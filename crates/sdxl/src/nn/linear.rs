@@ -3,16 +3,16 @@
 use calotype_tensor::ops::{self, Activation};
 use calotype_tensor::{Tensor, Weight};
 
-use super::Lora;
+use super::{Lora, Parameter};
 use crate::weights::{Weights, WeightsError};
 
 /// x Wᵀ + b.
 #[derive(Clone)]
 pub struct Linear {
     /// (out, in), packed.
-    pub weight: Weight,
+    pub weight: Parameter<Weight>,
     /// (out).
-    pub bias: Option<Tensor>,
+    pub bias: Option<Parameter>,
     /// What is trained beside it.
     pub lora: Option<Lora>,
 }
@@ -53,7 +53,8 @@ impl Linear {
 
     /// act(x Wᵀ + b) + residual, in one go. x (.., in) → (.., out), or (.., out / 2) for [`Activation::Geglu`].
     pub fn forward_fused(&self, x: &Tensor, act: Activation, residual: Option<&Tensor>) -> Tensor {
-        let y = ops::linear(x, &self.weight, self.bias.as_ref(), act, residual);
+        let bias = self.bias.as_ref().map(Parameter::get);
+        let y = ops::linear(x, &self.weight.get(), bias.as_ref(), act, residual);
         match &self.lora {
             // After an activation it would have to come between: such layers have none.
             Some(lora) if act == Activation::None => lora.add_to(&y, x),

@@ -2,15 +2,16 @@
 
 use calotype_tensor::{Tensor, ops};
 
+use super::Parameter;
 use crate::weights::{Weights, WeightsError};
 
 /// Normalises groups of channels over the whole image.
 #[derive(Clone)]
 pub struct GroupNorm {
     /// (C).
-    pub weight: Tensor,
+    pub weight: Parameter,
     /// (C).
-    pub bias: Tensor,
+    pub bias: Parameter,
     /// Number of groups; divides C.
     pub groups: usize,
     /// Added to the variance.
@@ -32,12 +33,12 @@ impl GroupNorm {
 
     /// x (B, .., C) → (B, .., C).
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        ops::group_norm(x, self.groups, &self.weight, &self.bias, self.eps, false)
+        ops::group_norm(x, self.groups, &self.weight.get(), &self.bias.get(), self.eps, false)
     }
 
     /// SiLU of the normalised x.
     pub fn forward_silu(&self, x: &Tensor) -> Tensor {
-        ops::group_norm(x, self.groups, &self.weight, &self.bias, self.eps, true)
+        ops::group_norm(x, self.groups, &self.weight.get(), &self.bias.get(), self.eps, true)
     }
 }
 
@@ -45,9 +46,9 @@ impl GroupNorm {
 #[derive(Clone)]
 pub struct LayerNorm {
     /// (C).
-    pub weight: Tensor,
+    pub weight: Parameter,
     /// (C).
-    pub bias: Tensor,
+    pub bias: Parameter,
     /// Added to the variance.
     pub eps: f32,
 }
@@ -61,6 +62,6 @@ impl LayerNorm {
 
     /// x (.., C) → (.., C).
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        ops::layer_norm(x, &self.weight, &self.bias, self.eps)
+        ops::layer_norm(x, &self.weight.get(), &self.bias.get(), self.eps)
     }
 }

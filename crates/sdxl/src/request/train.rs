@@ -115,7 +115,6 @@ impl Default for TrainInput {
 /// The fields whose feature is not built yet: which of their values ask for it, and what to say.
 /// A row goes when its feature comes.
 pub(super) const UNAVAILABLE: &[super::Unavailable] = &[
-    ("is_lora", |v| v == &Value::Bool(false), "full fine-tuning is not available yet, only true"),
     (
         "mask_target_prompts",
         |v| v.as_str() != Some(""),

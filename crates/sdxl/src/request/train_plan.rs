@@ -21,8 +21,8 @@ const MAX_STEPS: usize = 10_000_000;
 pub struct TrainOptions {
     /// Batches whose gradients are added up before each step.
     pub gradient_accumulation_steps: usize,
-    /// The norm that gradients are clipped to, all together; none: they are not. A full fine-tune with Adafactor cannot
-    /// clip: each gradient is used up before the next is known.
+    /// The norm that gradients are clipped to, all together; 0: they are not; none: 1, where the optimizer clips. Adafactor
+    /// does not: it limits each step by itself, and each gradient is used up before the next is known.
     pub max_grad_norm: Option<f64>,
     /// γ of min-SNR weighting. Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy", 2023.
     pub min_snr_gamma: Option<f64>,
@@ -40,7 +40,7 @@ impl Default for TrainOptions {
     fn default() -> Self {
         Self {
             gradient_accumulation_steps: 1,
-            max_grad_norm: Some(1.0),
+            max_grad_norm: None,
             min_snr_gamma: None,
             noise_offset: 0.0,
             caption_dropout: 0.0,
@@ -51,14 +51,11 @@ impl Default for TrainOptions {
 }
 
 impl TrainOptions {
-    /// Settings from their JSON object: what was given, the rest takes its default. A `max_grad_norm` of 0 is none.
+    /// Settings from their JSON object: what was given, the rest takes its default.
     ///
     /// # Errors
     /// An unknown setting, or a value of another type.
-    pub fn from_json(mut given: Map<String, Value>) -> Result<TrainOptions, InputError> {
-        if given.get("max_grad_norm").and_then(Value::as_f64) == Some(0.0) {
-            given.insert("max_grad_norm".into(), Value::Null);
-        }
+    pub fn from_json(given: Map<String, Value>) -> Result<TrainOptions, InputError> {
         super::schema::deserialize(given)
     }
 
@@ -68,7 +65,7 @@ impl TrainOptions {
         if !(1..=1024).contains(&batches) {
             return wrong("gradient_accumulation_steps", "an integer from 1 to 1024", batches.to_string());
         }
-        if let Some(norm) = self.max_grad_norm.filter(|norm| !(norm.is_finite() && *norm > 0.0)) {
+        if let Some(norm) = self.max_grad_norm.filter(|norm| !(norm.is_finite() && *norm >= 0.0)) {
             return wrong("max_grad_norm", "a number above 0, or 0 for no clipping", norm.to_string());
         }
         if let Some(gamma) = self.min_snr_gamma.filter(|gamma| !(gamma.is_finite() && *gamma > 0.0)) {
@@ -174,7 +171,7 @@ impl TrainPlan {
             (true, false) => (Method::Lora { rank: input.lora_rank }, input.lora_lr),
             (false, false) => (Method::Full, input.unet_learning_rate),
         };
-        Ok(TrainPlan {
+        let plan = TrainPlan {
             input_images: PathBuf::from(input.input_images),
             input_images_filetype: input.input_images_filetype,
             seed: input.seed.unwrap_or_else(random_seed),
@@ -191,7 +188,14 @@ impl TrainPlan {
             crop_based_on_salience: input.crop_based_on_salience,
             checkpointing_steps: input.checkpointing_steps,
             options,
-        })
+        };
+        match plan.options.max_grad_norm {
+            Some(norm) if norm > 0.0 && plan.optimizer().is_ok_and(|optimizer| !optimizer.clips()) => {
+                let expected = "0 with an optimizer that does not clip (adafactor)";
+                Err(InputError::value("max_grad_norm", expected, norm.to_string()))
+            }
+            _ => Ok(plan),
+        }
     }
 
     /// The plan with the steps that go `epochs` times through a set of `pictures`.
@@ -207,6 +211,25 @@ impl TrainPlan {
             Method::TextualInversion => self.steps,
             _ => self.steps.div_ceil(2),
         }
+    }
+
+    /// The norm that gradients are clipped to, if they are.
+    ///
+    /// # Errors
+    /// There is no optimizer of the name that was given.
+    pub fn max_grad_norm(&self) -> Result<Option<f64>, Error> {
+        let norm = Some(self.options.max_grad_norm.unwrap_or(1.0));
+        let clips = self.optimizer()?.clips();
+        Ok(norm.filter(|norm| clips && *norm > 0.0))
+    }
+
+    /// Whether each tensor takes its step as soon as its gradient is known, and the gradient is gone then: where they
+    /// need not wait for each other to be clipped, or for further batches.
+    ///
+    /// # Errors
+    /// There is no optimizer of the name that was given.
+    pub fn steps_at_once(&self) -> Result<bool, Error> {
+        Ok(!self.optimizer()?.clips() && self.options.gradient_accumulation_steps == 1)
     }
 
     /// The optimizer of what `method` trains. Embeddings always train by AdamW.

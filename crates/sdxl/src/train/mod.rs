@@ -5,6 +5,9 @@
 //! noise.rs        noisy latents and what the network should make of them
 //! latents.rs      the pictures, as the VAE sees them
 //! text.rs         the captions, as the text encoders see them, and the new tokens' embeddings
+//! draw.rs         the random numbers of a batch
+//! trained.rs      what trains, with its optimizer
+//! gradients.rs    a step's gradients, added up or used up
 //! trainer.rs      a step
 //! validation.rs   a loss on numbers that are always the same
 //! memory.rs       how much memory it takes
@@ -16,11 +19,14 @@
 
 pub mod chart;
 pub mod checkpoint;
+mod draw;
+mod gradients;
 mod latents;
 pub mod memory;
 pub mod noise;
 pub mod stream;
 mod text;
+mod trained;
 mod trainer;
 mod validation;
 

@@ -9,7 +9,7 @@ use crate::Error;
 use crate::config::{ClipTextConfig, Component, ModelConfigs, ModelFolder};
 use crate::dataset::replace_token;
 use crate::models::ClipTextModel;
-use crate::nn::Parameter;
+use crate::nn::{Parameter, Trainable};
 use crate::prompt::PromptEmbeds;
 use crate::tokenizer::Tokenizer;
 
@@ -123,8 +123,8 @@ impl Text {
         for encoder in &self.encoders {
             let rows = encoder.rows.get();
             let factor = (encoder.std / deviation(rows.f32s())).powf(0.1) as f32;
-            let values = rows.f32s().iter().map(|x| x * factor).collect();
-            encoder.rows.set(Tensor::from_vec(values, rows.shape()));
+            let values: Vec<f32> = rows.f32s().iter().map(|x| x * factor).collect();
+            encoder.rows.set_values(&values);
         }
     }
 }
@@ -146,7 +146,7 @@ impl Encoder {
         let projection = component == Component::TextEncoder2;
         let mut model = ClipTextModel::load(&weights, config, projection, dtype)?;
         let std = deviation(&model.embeddings.token_embedding.to_vec());
-        let rows = Parameter::new(Tensor::zeros(&[new.len(), config.hidden_size], DType::F32));
+        let rows = Parameter::<Tensor>::new(Tensor::zeros(&[new.len(), config.hidden_size], DType::F32));
         model.set_embeddings(&new, rows.clone());
         Ok(Self { model, ids, rows, std })
     }
@@ -155,8 +155,8 @@ impl Encoder {
     fn init(&mut self, seed: u64, index: u64) {
         let shape = self.rows.get().shape().to_vec();
         let values = stream(seed, Purpose::Init, index).randn(shape.iter().product());
-        let values = values.into_iter().map(|x| x * self.std as f32);
-        self.rows.set(Tensor::from_vec(values.collect(), &shape));
+        let values: Vec<f32> = values.into_iter().map(|x| x * self.std as f32).collect();
+        self.rows.set_values(&values);
     }
 }
 

@@ -1,29 +1,26 @@
 //! The loop's body: a batch, its loss, its gradients, a step. `tools/reference/trainer.py` says the same in PyTorch.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use calotype_tensor::{DType, LeafId, Tensor, cpu, ops};
+use calotype_tensor::{DType, Tensor, cpu, ops};
 
+use super::draw::Draw;
+use super::gradients::Gradients;
 use super::latents::Latents;
 use super::noise::DdpmNoise;
-use super::stream::{Purpose, batch, stream};
+use super::stream::batch;
 use super::text::{NEW_TOKENS, Text};
+use super::trained::{self, Trained};
 use crate::Error;
-use crate::adapters::{LoraLayers, LoraPair, TrainedWeights};
+use crate::adapters::{FullTensors, LoraLayers, LoraPair, TrainedWeights};
 use crate::config::{Component, ModelConfigs, ModelFolder};
 use crate::dataset::Example;
-use crate::layout::channels_last;
 use crate::lr_schedule::LrSchedule;
 use crate::models::{UNet, Vae};
-use crate::nn::Parameter;
-use crate::optim::{self, AdamW, Optimizer};
+use crate::optim;
 use crate::request::{Method, TrainPlan};
 use crate::samplers::SchedulerConfig;
 use crate::weights::Training;
-
-/// Weight decay of the new tokens' embeddings.
-const ROWS_DECAY: f64 = 1e-3;
 
 /// How a training computes.
 #[derive(Clone, Copy, Debug)]
@@ -64,19 +61,10 @@ pub struct Trainer {
     /// What the examples are: [`set_fingerprint`].
     set: u32,
     trained: Vec<Trained>,
+    /// A full fine-tune's tensors.
+    full: Option<Arc<FullTensors>>,
     /// Optimizer steps done.
     done: usize,
-}
-
-/// A parameter and its optimizer.
-pub(super) struct Trained {
-    /// As the result's files name it.
-    pub(super) name: String,
-    pub(super) parameter: Parameter,
-    pub(super) state: optim::State,
-    /// Whether it is the new tokens' embeddings.
-    pub(super) rows: bool,
-    optimizer: &'static dyn Optimizer,
 }
 
 impl Trainer {
@@ -100,14 +88,15 @@ impl Trainer {
             Method::Lora { rank } => Some(Arc::new(LoraLayers::new(rank))),
             Method::TextualInversion | Method::Full => None,
         };
+        let full = (plan.method == Method::Full).then(Arc::<FullTensors>::default);
         let store = (options.dtype == DType::BF16).then_some(DType::BF16);
-        let training = Training { lora: lora.clone(), recompute: options.recompute };
+        let training = Training { lora: lora.clone(), full: full.clone(), recompute: options.recompute };
         let weights = folder.weights(Component::UNet, None, store)?.for_training(training);
         let unet = UNet::load(&weights, &configs.unet)?;
         if let Some(lora) = &lora {
             lora.init(plan.seed);
         }
-        let trained = trained(lora.as_deref(), &text, plan.optimizer()?);
+        let trained = trained::all(lora.as_deref(), full.as_deref(), &text, plan.optimizer()?);
         let side = plan.resolution as f32;
         let ids = |e: &Example| {
             let ([height, width], [top, left]) = (e.original_size, e.crop_top_left);
@@ -126,6 +115,7 @@ impl Trainer {
             text,
             latents,
             trained,
+            full,
         })
     }
 
@@ -166,17 +156,19 @@ impl Trainer {
         self.done = done;
     }
 
-    /// What has been learnt so far.
+    /// What has been learnt so far. A full fine-tune's tensors are not copied: they are what they are when they are written.
     pub fn trained_weights(&self) -> TrainedWeights {
         let find = |name: &str| {
             let trained = self.trained.iter().find(|trained| trained.name == name);
-            trained.map(|trained| trained.parameter.get().detach())
+            trained.map(|trained| trained.parameter.values())
         };
         let mut weights = TrainedWeights {
             tokens: [(self.plan.token_string.clone(), NEW_TOKENS.concat())].into(),
             embeddings: find("text_encoders_0").zip(find("text_encoders_1")).map(|(a, b)| [a, b]),
             ..TrainedWeights::default()
         };
+        let full = self.full.iter().flat_map(|full| full.tensors());
+        weights.unet = full.map(|(key, tensor)| (key, tensor.into())).collect();
         for trained in &self.trained {
             let Some(path) = trained.name.strip_suffix(".down") else { continue };
             let (down, up) = (find(&trained.name), find(&format!("{path}.up")));
@@ -188,28 +180,34 @@ impl Trainer {
     /// Takes the next step.
     ///
     /// # Errors
-    /// The loss is not a number; nothing has been changed then.
+    /// The loss or a gradient is not a number. Nothing has been changed then, except where each tensor takes its step as soon
+    /// as its gradient is known (Adafactor): such a training can only go on from a checkpoint.
     pub fn step(&mut self) -> Result<StepReport, Error> {
         let (step, batches) = (self.done, self.plan.options.gradient_accumulation_steps);
+        let diverged = Error::Diverged { step: step + 1 };
         let rows_train = step < self.plan.pivot();
-        let mut gradients = Gradients::new(&self.trained, rows_train);
+        let factor = self.schedule.factor(step);
+        let [lr, ti_lr] = [self.plan.lr * factor, if rows_train { self.plan.ti_lr * factor } else { 0.0 }];
+        let mut gradients = Gradients::new(&self.trained, rows_train, self.plan.steps_at_once()?);
         let mut loss = 0.0;
         for i in 0..batches {
             let batch_loss = self.batch_loss(step * batches + i, rows_train);
             loss += f64::from(batch_loss.f32s()[0]) / batches as f64;
+            if !loss.is_finite() {
+                return Err(diverged);
+            }
             let share = Tensor::full(&[], 1.0 / batches as f32, DType::F32);
-            batch_loss.backward_with(share, &mut |leaf, gradient| gradients.add(leaf, &gradient));
+            let trained = &mut self.trained;
+            batch_loss.backward_with(share, &mut |leaf, gradient| gradients.take(trained, leaf, gradient, lr));
         }
         let grad_norm = gradients.norm();
-        if !loss.is_finite() || !grad_norm.is_finite() {
-            return Err(Error::Diverged { step: step + 1 });
+        if !grad_norm.is_finite() {
+            return Err(diverged);
         }
-        let clip = self.plan.options.max_grad_norm.map_or(1.0, |max| optim::clip_factor(grad_norm, max));
-        let factor = self.schedule.factor(step);
-        let [lr, ti_lr] = [self.plan.lr * factor, if rows_train { self.plan.ti_lr * factor } else { 0.0 }];
-        for (trained, gradient) in self.trained.iter_mut().zip(gradients.sums) {
-            if let Some(gradient) = gradient {
-                trained.update(gradient, clip as f32, if trained.rows { ti_lr } else { lr });
+        let clip = self.plan.max_grad_norm()?.map_or(1.0, |max| optim::clip_factor(grad_norm, max));
+        for (trained, gradient) in self.trained.iter_mut().zip(gradients.into_sums()) {
+            if let Some(mut gradient) = gradient {
+                trained.update(&mut gradient, clip as f32, if trained.rows { ti_lr } else { lr });
             }
         }
         if rows_train {
@@ -306,121 +304,4 @@ fn encode_pictures(
     let latents = examples.iter().map(|e| Latents::encode(&vae, e, resolution)).collect();
     cpu::trim_pool();
     latents
-}
-
-/// Every parameter, in a fixed order.
-fn trained(lora: Option<&LoraLayers>, text: &Text, optimizer: &'static dyn Optimizer) -> Vec<Trained> {
-    let new = |name: String, parameter: Parameter, optimizer: &'static dyn Optimizer, rows: bool| Trained {
-        state: optimizer.state(parameter.get().shape()),
-        name,
-        parameter,
-        rows,
-        optimizer,
-    };
-    let mut all = Vec::new();
-    for (path, lora) in lora.map(LoraLayers::layers).unwrap_or_default() {
-        all.push(new(format!("{path}.down"), lora.down, optimizer, false));
-        all.push(new(format!("{path}.up"), lora.up, optimizer, false));
-    }
-    for (i, rows) in text.rows().enumerate() {
-        all.push(new(format!("text_encoders_{i}"), rows.clone(), &AdamW, true));
-    }
-    all
-}
-
-impl Trained {
-    /// Its shape in files.
-    pub(super) fn shape(&self) -> Vec<usize> {
-        self.parameter.get().shape().to_vec()
-    }
-
-    /// Its present value, f32.
-    pub(super) fn value(&self) -> Tensor {
-        self.parameter.get().detach()
-    }
-
-    /// Gives it another value, as long as its shape says.
-    pub(super) fn set_value(&mut self, values: Vec<f32>) {
-        self.parameter.set(Tensor::from_vec(values, &self.shape()));
-    }
-
-    fn update(&mut self, mut gradient: Vec<f32>, clip: f32, lr: f64) {
-        let value = self.parameter.get();
-        if clip != 1.0 {
-            gradient.iter_mut().for_each(|g| *g *= clip);
-        }
-        self.optimizer.step(&mut self.state, value.shape(), &mut gradient, lr);
-        let decay = if self.rows { ROWS_DECAY } else { self.optimizer.weight_decay() };
-        let keep = (1.0 - lr * decay) as f32;
-        self.parameter.step(keep, &gradient);
-    }
-}
-
-/// The sums of a step's gradients.
-struct Gradients {
-    /// Where each leaf's gradient goes.
-    of_leaf: HashMap<LeafId, usize>,
-    /// None of what does not train now.
-    sums: Vec<Option<Vec<f32>>>,
-}
-
-impl Gradients {
-    /// Zeros: a parameter that a batch does not touch (embeddings without their token) has a gradient all the same.
-    fn new(trained: &[Trained], rows_train: bool) -> Self {
-        let zeros = |t: &Trained| (!t.rows || rows_train).then(|| vec![0.0; t.parameter.get().numel()]);
-        let leaf = |(i, t): (usize, &Trained)| t.parameter.get().leaf_id().map(|leaf| (leaf, i));
-        Self {
-            of_leaf: trained.iter().enumerate().filter_map(leaf).collect(),
-            sums: trained.iter().map(zeros).collect(),
-        }
-    }
-
-    fn add(&mut self, leaf: LeafId, gradient: &Tensor) {
-        let sum = self.of_leaf.get(&leaf).and_then(|&i| self.sums[i].as_mut());
-        if let Some(sum) = sum {
-            sum.iter_mut().zip(gradient.f32s()).for_each(|(sum, g)| *sum += g);
-        }
-    }
-
-    fn norm(&self) -> f64 {
-        self.sums.iter().flatten().map(|sum| optim::squared_norm(sum)).sum::<f64>().sqrt()
-    }
-}
-
-/// A batch's random numbers, drawn as torch draws (B, C, h, w).
-pub(super) struct Draw {
-    /// (B, h, w, C), for the latents' samples.
-    pub(super) eps: Tensor,
-    /// (B, h, w, C).
-    pub(super) noise: Tensor,
-    pub(super) timesteps: Vec<usize>,
-    /// Whether a caption is left out.
-    pub(super) dropped: Vec<bool>,
-    /// By which timesteps are weighed; none: they are not.
-    pub(super) min_snr_gamma: Option<f64>,
-}
-
-impl Draw {
-    fn of_batch(plan: &TrainPlan, shape: [usize; 3], timesteps: usize, index: usize, count: usize) -> Self {
-        let [h, w, c] = shape;
-        let options = &plan.options;
-        let mut generator = stream(plan.seed, Purpose::Step, index as u64);
-        let eps = channels_last(&generator.randn(count * c * h * w), shape);
-        let mut noise = generator.randn(count * c * h * w);
-        let timesteps = generator.randint(0, timesteps as i64, count);
-        if options.noise_offset > 0.0 {
-            let offsets = generator.randn(count * c);
-            for (noise, offset) in noise.chunks_exact_mut(h * w).zip(offsets) {
-                noise.iter_mut().for_each(|x| *x += options.noise_offset as f32 * offset);
-            }
-        }
-        let mut dropped = vec![false; count];
-        if options.caption_dropout > 0.0 {
-            let chances = generator.rand(count);
-            dropped = chances.into_iter().map(|x| f64::from(x) < options.caption_dropout).collect();
-        }
-        let timesteps = timesteps.into_iter().map(|t| t as usize).collect();
-        let noise = channels_last(&noise, shape);
-        Self { eps, noise, timesteps, dropped, min_snr_gamma: options.min_snr_gamma }
-    }
 }

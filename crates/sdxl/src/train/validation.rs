@@ -2,8 +2,8 @@
 //! whether anything is learnt.
 
 use super::Trainer;
+use super::draw::Draw;
 use super::stream::{Purpose, stream};
-use super::trainer::Draw;
 use crate::layout::channels_last;
 
 /// How many samples it is the mean of.

@@ -60,14 +60,14 @@ fn bf16() {
 }
 
 fn param<'a>(model: &'a mut ClipTextModel, key: &str) -> Param<'a> {
-    use Param::{Tensor, Weight};
+    use Param::{Table, Tensor, Weight};
     match key {
-        "embeddings.token_embedding.weight" => Tensor(&mut model.embeddings.token_embedding),
-        "encoder.layers.0.layer_norm1.bias" => Tensor(&mut model.layers[0].layer_norm1.bias),
-        "encoder.layers.0.self_attn.q_proj.weight" => Weight(&mut model.layers[0].self_attn.q_proj.weight),
-        "encoder.layers.1.mlp.fc1.weight" => Weight(&mut model.layers[1].mlp.fc1.weight),
-        "final_layer_norm.weight" => Tensor(&mut model.final_layer_norm.weight),
-        "text_projection.weight" => Weight(&mut model.text_projection.as_mut().unwrap().weight),
+        "embeddings.token_embedding.weight" => Table(&mut model.embeddings.token_embedding),
+        "encoder.layers.0.layer_norm1.bias" => Tensor(&model.layers[0].layer_norm1.bias),
+        "encoder.layers.0.self_attn.q_proj.weight" => Weight(&model.layers[0].self_attn.q_proj.weight),
+        "encoder.layers.1.mlp.fc1.weight" => Weight(&model.layers[1].mlp.fc1.weight),
+        "final_layer_norm.weight" => Tensor(&model.final_layer_norm.weight),
+        "text_projection.weight" => Weight(&model.text_projection.as_ref().unwrap().weight),
         other => panic!("the test has no place for {other}"),
     }
 }

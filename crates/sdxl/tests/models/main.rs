@@ -8,6 +8,7 @@ mod vae;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use calotype_sdxl::nn::Parameter;
 use calotype_sdxl::weights::{Layout, Weights};
 use calotype_tensor::{DType, Tensor, Weight, ops};
 use safetensors::{Dtype, SafeTensors};
@@ -74,16 +75,18 @@ fn open(name: &str, layout: Layout, store: DType) -> Weights {
 
 /// A parameter in a network.
 enum Param<'a> {
-    Weight(&'a mut Weight),
-    Tensor(&'a mut Tensor),
+    Weight(&'a Parameter<Weight>),
+    Tensor(&'a Parameter),
+    Table(&'a mut Tensor),
 }
 
 /// Makes a parameter trainable, with the checkpoint's values.
 fn train(param: Param, values: Tensor) -> Tensor {
     let leaf = values.var();
     match param {
-        Param::Weight(weight) => *weight = Weight::from_tensor(&leaf),
-        Param::Tensor(tensor) => *tensor = leaf.clone(),
+        Param::Weight(weight) => weight.replace(Weight::from_tensor(&leaf)),
+        Param::Tensor(tensor) => tensor.replace(leaf.clone()),
+        Param::Table(table) => *table = leaf.clone(),
     }
     leaf
 }

@@ -126,51 +126,51 @@ fn epsilons() {
 }
 
 /// The parameter of a checkpoint key, for those keys that the golden files have gradients of.
-fn param<'a>(unet: &'a mut UNet, key: &str) -> Param<'a> {
+fn param<'a>(unet: &'a UNet, key: &str) -> Param<'a> {
     use Param::{Tensor, Weight};
     match key {
-        "conv_in.weight" => Weight(&mut unet.conv_in.weight),
-        "conv_out.bias" => Tensor(&mut unet.conv_out.bias),
-        "time_embedding.linear_1.weight" => Weight(&mut unet.time_embedding.linear_1.weight),
-        "add_embedding.linear_2.bias" => Tensor(unet.add_embedding.linear_2.bias.as_mut().unwrap()),
+        "conv_in.weight" => Weight(&unet.conv_in.weight),
+        "conv_out.bias" => Tensor(&unet.conv_out.bias),
+        "time_embedding.linear_1.weight" => Weight(&unet.time_embedding.linear_1.weight),
+        "add_embedding.linear_2.bias" => Tensor(unet.add_embedding.linear_2.bias.as_ref().unwrap()),
         "down_blocks.0.resnets.1.time_emb_proj.weight" => {
-            Weight(&mut unet.down_blocks[0].resnets[1].time_emb_proj.as_mut().unwrap().weight)
+            Weight(&unet.down_blocks[0].resnets[1].time_emb_proj.as_ref().unwrap().weight)
         }
         "down_blocks.0.downsamplers.0.conv.bias" => {
-            Tensor(&mut unet.down_blocks[0].downsampler.as_mut().unwrap().conv.bias)
+            Tensor(&unet.down_blocks[0].downsampler.as_ref().unwrap().conv.bias)
         }
         "down_blocks.1.attentions.0.norm.weight" => {
-            Tensor(&mut unet.down_blocks[1].attentions[0].norm.weight)
+            Tensor(&unet.down_blocks[1].attentions[0].norm.weight)
         }
         "down_blocks.1.attentions.1.proj_in.weight" => {
-            Weight(&mut unet.down_blocks[1].attentions[1].proj_in.weight)
+            Weight(&unet.down_blocks[1].attentions[1].proj_in.weight)
         }
         "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.weight" => {
-            Weight(&mut unet.down_blocks[1].attentions[0].transformer_blocks[0].attn1.to_q.weight)
+            Weight(&unet.down_blocks[1].attentions[0].transformer_blocks[0].attn1.to_q.weight)
         }
         "down_blocks.1.attentions.1.transformer_blocks.1.attn1.to_v.weight" => {
-            Weight(&mut unet.down_blocks[1].attentions[1].transformer_blocks[1].attn1.to_v.weight)
+            Weight(&unet.down_blocks[1].attentions[1].transformer_blocks[1].attn1.to_v.weight)
         }
         "down_blocks.1.attentions.0.transformer_blocks.1.attn2.to_k.weight" => {
-            Weight(&mut unet.down_blocks[1].attentions[0].transformer_blocks[1].attn2.to_k.weight)
+            Weight(&unet.down_blocks[1].attentions[0].transformer_blocks[1].attn2.to_k.weight)
         }
         "mid_block.attentions.0.transformer_blocks.1.ff.net.0.proj.weight" => {
-            Weight(&mut unet.mid_block.attentions[0].transformer_blocks[1].ff.proj.weight)
+            Weight(&unet.mid_block.attentions[0].transformer_blocks[1].ff.proj.weight)
         }
         "mid_block.attentions.0.transformer_blocks.0.norm2.bias" => {
-            Tensor(&mut unet.mid_block.attentions[0].transformer_blocks[0].norm2.bias)
+            Tensor(&unet.mid_block.attentions[0].transformer_blocks[0].norm2.bias)
         }
         "up_blocks.0.attentions.2.transformer_blocks.0.attn2.to_out.0.weight" => {
-            Weight(&mut unet.up_blocks[0].attentions[2].transformer_blocks[0].attn2.to_out.weight)
+            Weight(&unet.up_blocks[0].attentions[2].transformer_blocks[0].attn2.to_out.weight)
         }
         "up_blocks.0.resnets.2.conv_shortcut.weight" => {
-            Weight(&mut unet.up_blocks[0].resnets[2].conv_shortcut.as_mut().unwrap().weight)
+            Weight(&unet.up_blocks[0].resnets[2].conv_shortcut.as_ref().unwrap().weight)
         }
-        "up_blocks.1.resnets.0.norm1.weight" => Tensor(&mut unet.up_blocks[1].resnets[0].norm1.weight),
+        "up_blocks.1.resnets.0.norm1.weight" => Tensor(&unet.up_blocks[1].resnets[0].norm1.weight),
         "up_blocks.0.upsamplers.0.conv.bias" => {
-            Tensor(&mut unet.up_blocks[0].upsampler.as_mut().unwrap().conv.bias)
+            Tensor(&unet.up_blocks[0].upsampler.as_ref().unwrap().conv.bias)
         }
-        "up_blocks.3.resnets.2.conv2.bias" => Tensor(&mut unet.up_blocks[3].resnets[2].conv2.bias),
+        "up_blocks.3.resnets.2.conv2.bias" => Tensor(&unet.up_blocks[3].resnets[2].conv2.bias),
         other => panic!("the test has no place for {other}"),
     }
 }
@@ -192,13 +192,13 @@ fn check_input_gradients(name: &str, case: &str) {
 }
 
 fn check_weight_gradients(name: &str, case: &str) {
-    let (golden, mut unet) = (Golden::load(name), load(name, DType::F32));
+    let (golden, unet) = (Golden::load(name), load(name, DType::F32));
     let weights = open(name, Layout::UNet, DType::F32);
     let prefix = format!("{case}.grad.");
     let trained = golden.below(&prefix).into_iter().map(|key| {
         let golden_name = format!("{prefix}{key}");
         let values = weights.tensor(&key, golden.get(&golden_name).shape()).unwrap();
-        let leaf = train(param(&mut unet, &key), values);
+        let leaf = train(param(&unet, &key), values);
         (golden_name, leaf)
     });
     let leaves: Vec<_> = trained.collect();

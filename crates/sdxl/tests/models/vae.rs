@@ -87,11 +87,11 @@ fn epsilons() {
 /// Gradients of the encoder's input and parameters are PyTorch's.
 #[test]
 fn gradients_of_encode() {
-    let (golden, mut vae) = (Golden::load("vae"), load(DType::F32));
+    let (golden, vae) = (Golden::load("vae"), load(DType::F32));
     let weights = open("vae", Layout::Vae, DType::F32);
     let values = |key: &str| weights.tensor(key, golden.get(&format!("encode.grad.{key}")).shape()).unwrap();
-    let conv_in = train(Param::Weight(&mut vae.encoder.conv_in.weight), values("encoder.conv_in.weight"));
-    let quant = &mut vae.quant_conv.as_mut().unwrap().weight;
+    let conv_in = train(Param::Weight(&vae.encoder.conv_in.weight), values("encoder.conv_in.weight"));
+    let quant = &vae.quant_conv.as_ref().unwrap().weight;
     let quant = train(Param::Weight(quant), values("quant_conv.weight"));
     let image = golden.get("encode.image").clone().var();
     let parameters = vae.encode(&image).parameters;
@@ -106,11 +106,11 @@ fn gradients_of_encode() {
 /// Gradients of the decoder's input and parameters are PyTorch's.
 #[test]
 fn gradients_of_decode() {
-    let (golden, mut vae) = (Golden::load("vae"), load(DType::F32));
+    let (golden, vae) = (Golden::load("vae"), load(DType::F32));
     let weights = open("vae", Layout::Vae, DType::F32);
     let key = "decoder.conv_out.weight";
     let values = weights.tensor(key, golden.get("decode.grad.decoder.conv_out.weight").shape()).unwrap();
-    let conv_out = train(Param::Weight(&mut vae.decoder.conv_out.weight), values);
+    let conv_out = train(Param::Weight(&vae.decoder.conv_out.weight), values);
     let latents = golden.get("decode.latents").clone().var();
     let out = vae.decode(&latents);
     let leaves = [

@@ -83,7 +83,7 @@ pub fn plan(s: &Value) -> TrainPlan {
         checkpointing_steps: 200,
         options: TrainOptions {
             gradient_accumulation_steps: whole("gradient_accumulation_steps"),
-            max_grad_norm: s["max_grad_norm"].as_f64(),
+            max_grad_norm: s["max_grad_norm"].as_f64().or(Some(0.0)),
             min_snr_gamma: s["min_snr_gamma"].as_f64(),
             noise_offset: number("noise_offset"),
             caption_dropout: number("caption_dropout"),

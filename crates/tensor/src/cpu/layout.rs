@@ -56,6 +56,20 @@ pub(crate) fn upsample_nearest2x_backward(dy: &Tensor) -> Tensor {
     Tensor::new(out, &[b, h2 / 2, w2 / 2, c], dy.dtype())
 }
 
+/// `parts` matrices (rows, columns), f32 → (rows, columns, parts).
+pub(crate) fn interleave(parts: &[Tensor]) -> Tensor {
+    let [rows, columns] = [parts[0].dim(0), parts[0].dim(1)];
+    let count = parts.len();
+    let mut out = Buffer::uninit(rows * columns * count * 4);
+    out.as_mut_slice::<f32>().par_chunks_mut((columns * count).max(1)).enumerate().for_each(|(row, out)| {
+        for (i, part) in parts.iter().enumerate() {
+            let part = &part.f32s()[row * columns..][..columns];
+            out[i..].iter_mut().step_by(count).zip(part).for_each(|(y, x)| *y = *x);
+        }
+    });
+    Tensor::new(out, &[rows, columns, count], DType::F32)
+}
+
 /// x (B, H, W, C) → (B, height, width, C): cut, or continued with zeros, below and on the right.
 pub(crate) fn resize_canvas(x: &Tensor, height: usize, width: usize) -> Tensor {
     let &[b, h, w, c] = x.shape() else { panic!("an image is (B, H, W, C), found {:?}", x.shape()) };

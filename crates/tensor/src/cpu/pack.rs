@@ -206,6 +206,49 @@ impl Packed {
         }
     }
 
+    /// The elements of f32 panels, row-major (out, inp, taps).
+    pub(crate) fn values(&self) -> Buffer {
+        let mut out = Buffer::uninit(self.out * self.inp * self.taps * 4);
+        let row = self.inp * self.taps;
+        let rows = out.as_mut_slice::<f32>().par_chunks_mut((self.nr * row).max(1));
+        rows.enumerate().for_each(|(p, rows)| {
+            let panel = self.panel::<f32>(p, 0);
+            self.walk(p, |at, i| rows[i] = panel[at]);
+        });
+        out
+    }
+
+    /// Each element w of f32 panels becomes w · keep − step; `step` is row-major (out, inp, taps).
+    pub(crate) fn step(&mut self, keep: f32, step: &[f32]) {
+        assert_eq!(step.len(), self.out * self.inp * self.taps, "a step for each element");
+        let mut data = std::mem::replace(&mut self.data, Buffer::exact(0));
+        assert_eq!(self.store, DType::F32, "panels that train");
+        let panels = data.as_mut_slice::<f32>().par_chunks_mut((self.rows() * self.nr).max(1));
+        let rows = step.par_chunks((self.nr * self.inp * self.taps).max(1));
+        panels.zip(rows).enumerate().for_each(|(p, (panel, step))| {
+            self.walk(p, |at, i| panel[at] = panel[at] * keep - step[i]);
+        });
+        self.data = data;
+    }
+
+    /// Calls `visit` for each element of panel `p` of f32: where it is in the panel, and where in the panel's rows of (out, inp, taps).
+    fn walk(&self, p: usize, mut visit: impl FnMut(usize, usize)) {
+        /// Channels at a time: a block of the panel stays in the first-level cache while its columns pass by.
+        const BLOCK: usize = 64;
+        let columns = self.nr.min(self.out - p * self.nr);
+        let channels = (BLOCK / self.taps).max(1);
+        for k0 in (0..self.inp).step_by(channels) {
+            let end = (k0 + channels).min(self.inp);
+            for j in 0..columns {
+                for k in k0..end {
+                    for tap in 0..self.taps {
+                        visit((tap * self.inp + k) * self.nr + j, (j * self.inp + k) * self.taps + tap);
+                    }
+                }
+            }
+        }
+    }
+
     /// The rows of panel `p` from `row` on, as stored.
     pub(super) fn panel<T: bytemuck::AnyBitPattern>(&self, p: usize, row: usize) -> &[T] {
         assert_eq!(size_of::<T>(), self.store.size());
@@ -241,6 +284,22 @@ mod tests {
                     assert_eq!(packed.get(o, k, tap), value);
                 }
             }
+        }
+    }
+
+    /// Protects training in place: every element takes its own step, and comes back where it was, for sizes that do not fill panels.
+    #[test]
+    fn steps_every_element() {
+        for (out, inp, taps) in [(37, 70, 9), (5, 129, 1), (32, 64, 1)] {
+            let values: Vec<f32> = (0..out * inp * taps).map(|i| i as f32).collect();
+            let mut packed =
+                Packed::new(bytemuck::cast_slice(&values), DType::F32, out, inp, taps, DType::F32);
+            assert_eq!(packed.values().as_slice::<f32>(), values);
+            let step: Vec<f32> = values.iter().map(|x| x / 4.0 + 1.0).collect();
+            packed.step(0.5, &step);
+            let stepped: Vec<f32> = values.iter().map(|x| x / 4.0 - 1.0).collect();
+            assert_eq!(packed.values().as_slice::<f32>(), stepped);
+            assert_eq!(packed.get(out - 1, inp - 1, taps - 1), stepped[out * inp * taps - 1]);
         }
     }
 }

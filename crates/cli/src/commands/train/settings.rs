@@ -57,7 +57,7 @@ pub struct OptionFlags {
     /// Batches whose gradients are added up before each step [default: 1]
     #[arg(long, value_name = "N")]
     gradient_accumulation_steps: Option<u64>,
-    /// The norm that gradients are clipped to, all together; 0: they are not [default: 1]
+    /// The norm that gradients are clipped to, all together; 0: they are not [default: 1; adafactor does not clip]
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     max_grad_norm: Option<f64>,
     /// γ of min-SNR weighting, such as 5 [default: none]

@@ -13,7 +13,7 @@ use safetensors::Dtype;
 use crate::adapters::safetensors_header;
 use crate::config::shorten;
 use crate::train::Trainer;
-use crate::train::trainer::Trained;
+use crate::train::trained::Trained;
 use crate::weights::{Header, WeightsError, to_f32};
 
 /// Where each tensor's bytes are.
@@ -22,8 +22,7 @@ pub(super) type Located = BTreeMap<String, Range<usize>>;
 /// The tensors of a parameter, in the order of the file: key and shape. What an optimizer remembers of each element has the
 /// parameter's shape; all else is as long as it is.
 fn layout(trained: &Trained) -> Vec<(String, Vec<usize>)> {
-    let shape = trained.shape();
-    let count: usize = shape.iter().product();
+    let (shape, count) = (&trained.shape, trained.count());
     let mut all = vec![(trained.name.clone(), shape.clone())];
     for (name, values) in &trained.state.tensors {
         let shape = if values.len() == count { shape.clone() } else { vec![values.len()] };
@@ -40,7 +39,7 @@ pub(super) fn write(to: &mut dyn Write, trainer: &Trainer) -> io::Result<()> {
     to.write_all(&(header.len() as u64).to_le_bytes())?;
     to.write_all(header.as_bytes())?;
     for trained in trainer.trained() {
-        to.write_all(bytemuck::cast_slice(trained.value().f32s()))?;
+        to.write_all(bytemuck::cast_slice(trained.parameter.values().f32s()))?;
         for (_, values) in &trained.state.tensors {
             to.write_all(bytemuck::cast_slice(values))?;
         }
@@ -89,7 +88,7 @@ pub(super) fn fill(file: &Mmap, located: &Located, trained: &mut Trained) {
         file.release(range);
         values
     };
-    trained.set_value(read(&trained.name));
+    trained.parameter.set_values(&read(&trained.name));
     for (name, values) in &mut trained.state.tensors {
         *values = read(&format!("{}.{name}", trained.name));
     }

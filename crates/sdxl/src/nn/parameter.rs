@@ -1,0 +1,103 @@
+//! What training changes.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use calotype_tensor::{LeafId, Tensor, Weight};
+
+/// A layer's tensor, or its weight in the kernels' layout, shared by the layer that uses it and the trainer. Cloning
+/// shares it.
+#[derive(Clone)]
+pub struct Parameter<T = Tensor>(Arc<RwLock<T>>);
+
+impl<T: Clone> Parameter<T> {
+    /// One that does not train, unless its value is on the tape.
+    pub fn fixed(value: T) -> Self {
+        Self(Arc::new(RwLock::new(value)))
+    }
+
+    /// The present value: where it trains, a leaf of the tape.
+    pub fn get(&self) -> T {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Gives it another value.
+    pub fn replace(&self, value: T) {
+        self.change(|old| *old = value);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut T)) {
+        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Parameter {
+    /// One that trains, with its first values, f32.
+    pub fn new(value: Tensor) -> Self {
+        Self::fixed(value.var())
+    }
+}
+
+impl Parameter<Weight> {
+    /// One that trains, with its first values, in f32 panels.
+    pub fn new(value: Weight) -> Self {
+        Self::fixed(value.var())
+    }
+}
+
+/// A parameter as a trainer sees it: row-major f32 values, wherever they lie.
+pub trait Trainable: Send + Sync {
+    /// The leaf that its gradient belongs to, if it is on the tape. Another one after a change, perhaps.
+    fn leaf_id(&self) -> Option<LeafId>;
+    /// Puts it on the tape, or takes it off, where nothing is to be remembered for a way back.
+    fn record(&self, on: bool);
+    /// A copy of its values, or the values themselves.
+    fn values(&self) -> Tensor;
+    /// Gives it other values, as many as it has.
+    fn set_values(&self, values: &[f32]);
+    /// Takes an optimizer's step: p becomes p · keep − step.
+    fn step(&self, keep: f32, step: &[f32]);
+}
+
+impl Trainable for Parameter {
+    fn leaf_id(&self) -> Option<LeafId> {
+        self.get().leaf_id()
+    }
+
+    fn record(&self, on: bool) {
+        self.change(|value| *value = if on { value.clone().var() } else { value.detach() });
+    }
+
+    fn values(&self) -> Tensor {
+        self.get().detach()
+    }
+
+    fn set_values(&self, values: &[f32]) {
+        self.change(|value| *value = Tensor::from_slice(values, value.shape()).var());
+    }
+
+    fn step(&self, keep: f32, step: &[f32]) {
+        self.change(|value| value.f32s_mut().iter_mut().zip(step).for_each(|(p, step)| *p = *p * keep - step));
+    }
+}
+
+impl Trainable for Parameter<Weight> {
+    fn leaf_id(&self) -> Option<LeafId> {
+        self.get().leaf_id()
+    }
+
+    fn record(&self, on: bool) {
+        self.change(|value| *value = if on { value.clone().var() } else { value.detach() });
+    }
+
+    fn values(&self) -> Tensor {
+        self.get().values()
+    }
+
+    fn set_values(&self, values: &[f32]) {
+        self.change(|value| value.set_values(values));
+    }
+
+    fn step(&self, keep: f32, step: &[f32]) {
+        self.change(|value| value.step(keep, step));
+    }
+}

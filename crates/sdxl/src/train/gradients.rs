@@ -1,0 +1,58 @@
+//! The gradients of a step: added up until the step is taken, or used up as soon as they are known.
+
+use std::collections::HashMap;
+
+use calotype_tensor::{LeafId, Tensor};
+
+use super::trained::Trained;
+use crate::optim;
+
+/// The gradients of a step.
+pub(super) struct Gradients {
+    /// Whose gradient each leaf's is.
+    of_leaf: HashMap<LeafId, usize>,
+    /// None of what does not train now, or takes its step at once.
+    sums: Vec<Option<Vec<f32>>>,
+    /// Whether all but the embeddings take their step at once: then there is one gradient of theirs at a time.
+    at_once: bool,
+    /// Of the gradients that were used up.
+    squared_norm: f64,
+}
+
+impl Gradients {
+    /// Zeros: a parameter that a batch does not touch (embeddings without their token) has a gradient all the same.
+    pub(super) fn new(trained: &[Trained], rows_train: bool, at_once: bool) -> Self {
+        let summed = |t: &Trained| if t.rows { rows_train } else { !at_once };
+        let leaf = |(i, t): (usize, &Trained)| t.parameter.leaf_id().map(|leaf| (leaf, i));
+        Self {
+            of_leaf: trained.iter().enumerate().filter_map(leaf).collect(),
+            sums: trained.iter().map(|t| summed(t).then(|| vec![0.0; t.count()])).collect(),
+            at_once,
+            squared_norm: 0.0,
+        }
+    }
+
+    /// Takes a leaf's gradient in. `lr` is that of what takes its step at once, unless a gradient before it was no number.
+    pub(super) fn take(&mut self, trained: &mut [Trained], leaf: LeafId, mut gradient: Tensor, lr: f64) {
+        let Some(&i) = self.of_leaf.get(&leaf) else { return };
+        if let Some(sum) = &mut self.sums[i] {
+            sum.iter_mut().zip(gradient.f32s()).for_each(|(sum, g)| *sum += g);
+        } else if self.at_once && !trained[i].rows {
+            self.squared_norm += optim::squared_norm(gradient.f32s());
+            if self.squared_norm.is_finite() {
+                trained[i].update(gradient.f32s_mut(), 1.0, lr);
+            }
+        }
+    }
+
+    /// Of all gradients together.
+    pub(super) fn norm(&self) -> f64 {
+        let summed: f64 = self.sums.iter().flatten().map(|sum| optim::squared_norm(sum)).sum();
+        (self.squared_norm + summed).sqrt()
+    }
+
+    /// What was added up, in the order of what trains.
+    pub(super) fn into_sums(self) -> Vec<Option<Vec<f32>>> {
+        self.sums
+    }
+}
