@@ -132,6 +132,45 @@ fn a_run_from_pictures_to_a_picture() {
     here.assert_refused(&args, "--run-dir runs/set: holds a run already");
 }
 
+/// Protects the product's other kind: the whole UNet trains, is resumed, becomes a `unet.safetensors` in the tar and makes
+/// another picture; no LoRA layout takes it.
+#[test]
+fn a_full_fine_tune() {
+    let here = sandbox();
+    let full = ["-i", "is_lora=false", "--unet-learning-rate", "0.01", "--max-train-steps", "4"];
+    let run = |dir: &str, more: &[&str]| {
+        let settings = ["--checkpointing-steps", "2", "--run-dir", dir, "-q"];
+        train(&here, &[&full[..], &settings, more].concat())
+    };
+    done(&run("whole", &[]));
+    done(&run("recomputed", &["--recompute", "on", "--threads", "1"]));
+    assert!(tar(&here, "whole") == tar(&here, "recomputed"));
+    fs::remove_dir_all(here.path("recomputed/checkpoints/step-000004")).expect("removed");
+    done(&here.run(&["train", "--resume", "recomputed", "-q"]));
+    assert!(tar(&here, "whole") == tar(&here, "recomputed"), "resumed");
+    let refused = run("clipped", &["--max-grad-norm", "1"]);
+    let says = "error: max_grad_norm: expected 0 with an optimizer that does not clip (adafactor), found 1\n";
+    assert_eq!((refused.code, refused.stderr.as_str()), (Some(2), says));
+
+    let model = tiny_model();
+    let picture = |dir: &str, more: &[&str]| {
+        let predict =
+            ["predict", "--model", model.to_str().expect("text"), "--width", "64", "--height", "64"];
+        let rest = ["--num-inference-steps", "2", "--prompt", "a TOK", "--seed", "1", "-o", dir, "-q"];
+        let ended = here.run(&[&predict[..], &rest, more].concat());
+        done(&ended);
+        decoded(&here.path(ended.stdout.trim()))
+    };
+    let trained = ["-i", "replicate_weights=@whole/trained_model.tar"];
+    assert!(picture("plain", &[]) != picture("trained", &trained));
+    let export = |format: &str| {
+        let args = ["export", "whole/trained_model.tar", "--format", format, "-o", "x.safetensors"];
+        here.run(&args)
+    };
+    done(&export("diffusers"));
+    assert_eq!(export("kohya").code, Some(2));
+}
+
 /// Protects: the same seed gives the same bytes with any number of threads, and recomputed or not; another seed gives
 /// others.
 #[test]
@@ -295,7 +334,6 @@ fn bad_settings() {
         ("token_string", "MY DOG", "token_string: expected a word without spaces, found \"MY DOG\""),
         ("caption_prefix", "a TOKYO, ", "caption_prefix: expected the token_string TOK in it"),
         ("input_images_filetype", "zip", "input_images"),
-        ("is_lora", "false", "is_lora: full fine-tuning is not available yet"),
         ("mask_target_prompts", "a dog", "mask_target_prompts: masks from prompts are not available yet"),
         ("use_face_detection_instead", "true", "use_face_detection_instead: face detection is not available"),
         ("clipseg_temperature", "0.5", "clipseg_temperature: masks from prompts are not available yet"),

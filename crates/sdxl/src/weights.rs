@@ -152,13 +152,13 @@ impl Weights {
         self.below().map(|(name, entry)| (name.as_str(), entry.shape.as_slice()))
     }
 
-    /// How many bytes all tensors take in memory, stored as they will be packed.
-    pub fn packed_bytes(&self) -> u64 {
+    /// How many bytes the tensors of these keys take in memory, stored as they will be packed.
+    pub fn packed_bytes(&self, of: impl Fn(&str) -> bool) -> u64 {
         let bytes = |entry: &Entry| match self.all.store {
             Some(dtype) => entry.shape.iter().product::<usize>() * dtype.size(),
             None => entry.at.bytes.len(),
         };
-        self.below().map(|(_, entry)| bytes(entry) as u64).sum()
+        self.below().filter(|(key, _)| of(key)).map(|(_, entry)| bytes(entry) as u64).sum()
     }
 
     /// For a network that runs once or twice: its matrices are not packed, which would take longer than it saves.

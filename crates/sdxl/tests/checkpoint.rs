@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use calotype_sdxl::Error;
+use calotype_sdxl::adapters::FullTensors;
 use calotype_sdxl::config::ModelFolder;
 use calotype_sdxl::request::TrainPlan;
 use calotype_sdxl::train::checkpoint::{CheckpointError, restore, save};
@@ -43,7 +44,8 @@ fn finish(trainer: &mut Trainer) -> (Vec<StepReport>, Vec<Vec<u8>>) {
 fn bytes(trainer: &Trainer) -> Vec<Vec<u8>> {
     let weights = trainer.trained_weights();
     let lora = weights.lora.values().flat_map(|pair| [pair.down.clone(), pair.up.clone()]);
-    let all: Vec<Tensor> = lora.chain(weights.embeddings.into_iter().flatten()).collect();
+    let full = weights.unet.values().map(|tensor| tensor.to_tensor());
+    let all: Vec<Tensor> = lora.chain(weights.embeddings.into_iter().flatten()).chain(full).collect();
     all.iter().map(|t| t.f32s().iter().flat_map(|x| x.to_le_bytes()).collect()).collect()
 }
 
@@ -82,9 +84,12 @@ fn restored(run: &Temp) -> Option<usize> {
 #[test]
 fn a_resumed_run_ends_with_the_same_bytes() {
     let options = "lora_linear_accumulate_clip_snr_offset_dropout";
-    for (case, cuts) in
-        [("lora_ti", vec![0, 3, 10, 14]), ("ti_alone", vec![7, 19, 20]), (options, vec![5, 11, 16])]
-    {
+    for (case, cuts) in [
+        ("lora_ti", vec![0, 3, 10, 14]),
+        ("ti_alone", vec![7, 19, 20]),
+        (options, vec![5, 11, 16]),
+        ("full_adafactor", vec![4, 12]),
+    ] {
         let mut whole = trainer(case, F32);
         let reports = run(&mut whole);
         let expected = bytes(&whole);
@@ -120,7 +125,10 @@ fn a_resumed_run_ends_with_the_same_bytes() {
 /// same trainer does the same run again.
 #[test]
 fn a_method_changes_its_own_tensors_and_no_other() {
-    for (case, lora) in [("lora_ti", true), ("ti_alone", false)] {
+    let attention: fn(&str) -> bool = |name| name.contains(".attn");
+    let none: fn(&str) -> bool = |_| false;
+    for (case, trains) in [("lora_ti", attention), ("ti_alone", none), ("full_adafactor", FullTensors::takes)]
+    {
         let run = Temp::new();
         let mut trainer = trainer(case, F32);
         let first = save(run.path(), &trainer, 1).expect("saved");
@@ -134,9 +142,10 @@ fn a_method_changes_its_own_tensors_and_no_other() {
         let names = file.names().into_iter().filter(|name| !name.contains(".exp_avg"));
         let (rows, layers): (Vec<_>, Vec<_>) = names.partition(|name| name.starts_with("text_encoders_"));
         assert_eq!(rows.len(), 2, "{case}");
-        assert_eq!(layers.len(), 2 * trainer.trained_weights().lora.len(), "{case}");
-        assert_eq!(layers.is_empty(), !lora, "{case}");
-        assert!(layers.iter().all(|name| name.contains(".attn")), "{case}: {layers:?}");
+        let weights = trainer.trained_weights();
+        assert_eq!(layers.len(), 2 * weights.lora.len() + weights.unet.len(), "{case}");
+        assert_eq!(layers.is_empty(), case == "ti_alone");
+        assert!(layers.iter().all(|name| trains(name)), "{case}: {layers:?}");
 
         assert_eq!(restore(run.path(), &mut trainer).expect("restored"), Some(0));
         assert_eq!(trainer.validation_loss(), validation, "{case}");

@@ -137,17 +137,23 @@ fn v_prediction() {
 /// Blocks that are computed again on the way back give the same bytes as ones that are kept, whatever the threads.
 #[test]
 fn recomputation_and_threads_change_nothing() {
+    for case in ["lora_ti", "full_adafactor"] {
+        recomputation_and_threads(case);
+    }
+}
+
+fn recomputation_and_threads(case: &str) {
     let run = |recompute, threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
         pool.install(|| {
-            let mut trainer = trainer("lora_ti", TrainerOptions { recompute, ..F32 });
+            let mut trainer = trainer(case, TrainerOptions { recompute, ..F32 });
             let reports: Vec<_> = (0..3).map(|_| trainer.step().expect("a step")).collect();
             (reports, trainer.trained_weights())
         })
     };
     let kept = run(false, 1);
-    assert!(kept == run(true, 1), "with recomputation");
-    assert!(kept == run(false, 3), "with three threads");
+    assert!(kept == run(true, 1), "{case}: with recomputation");
+    assert!(kept == run(false, 3), "{case}: with three threads");
 }
 
 /// A validation changes nothing, before the pivot and after it, and says the same when asked again.

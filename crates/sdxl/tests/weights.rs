@@ -97,7 +97,10 @@ fn layers_are_packed_and_multiply() {
         assert!(none.is_none());
         assert_eq!(ops::linear(&x, &w.get(), None, ops::Activation::None, None).f32s(), [210.0, 543.0]);
         let (w, bias) = weights.conv("c", 2, 3, 1).unwrap();
-        assert_eq!(ops::linear(&x, &w.get(), Some(&bias.get()), ops::Activation::None, None).f32s(), [210.0, 544.0]);
+        assert_eq!(
+            ops::linear(&x, &w.get(), Some(&bias.get()), ops::Activation::None, None).f32s(),
+            [210.0, 544.0]
+        );
         weights.finish().unwrap();
     }
 }

@@ -43,6 +43,9 @@ struct Settings {
     /// Recompute blocks on the way back
     #[arg(long)]
     recompute: bool,
+    /// train: the UNet itself, by Adafactor, rather than LoRA
+    #[arg(long)]
+    full: bool,
     /// How often to run
     #[arg(long, default_value_t = 3)]
     runs: usize,
@@ -67,11 +70,11 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
         ("unet", Some(model), Some(inputs)) => time_unet(&settings, model, inputs)?,
         ("vae", Some(model), Some(inputs)) => time_vae(&settings, model, inputs)?,
         ("train", Some(model), Some(inputs)) => {
-            let Settings { dtype, runs, rank, recompute, .. } = settings;
+            let Settings { dtype, runs, rank, recompute, full, .. } = settings;
             bench_train::run(
                 model,
                 inputs,
-                &bench_train::Case { dtype: dtype.into(), runs, rank, recompute },
+                &bench_train::Case { dtype: dtype.into(), runs, rank, recompute, full },
             )?
         }
         _ => time_ops(&settings)?,

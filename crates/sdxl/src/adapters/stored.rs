@@ -76,9 +76,7 @@ impl Stored {
         match &self.data {
             Data::Mapped(region) => region,
             Data::Held(tensor) => tensor_bytes(tensor),
-            Data::Training(tensor, values) => {
-                tensor_bytes(values.get_or_init(|| tensor.parameter.values()))
-            }
+            Data::Training(tensor, values) => tensor_bytes(values.get_or_init(|| tensor.parameter.values())),
         }
     }
 

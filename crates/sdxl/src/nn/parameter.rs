@@ -76,7 +76,9 @@ impl Trainable for Parameter {
     }
 
     fn step(&self, keep: f32, step: &[f32]) {
-        self.change(|value| value.f32s_mut().iter_mut().zip(step).for_each(|(p, step)| *p = *p * keep - step));
+        self.change(|value| {
+            value.f32s_mut().iter_mut().zip(step).for_each(|(p, step)| *p = *p * keep - step)
+        });
     }
 }
 

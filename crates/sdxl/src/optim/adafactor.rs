@@ -34,17 +34,14 @@ impl Optimizer for Adafactor {
         false
     }
 
-    fn state(&self, shape: &[usize]) -> State {
-        let zeros = |sizes: &[usize]| vec![0.0; sizes.iter().product()];
-        let tensors = match shape {
+    fn averages(&self, shape: &[usize]) -> Vec<(&'static str, usize)> {
+        match shape {
             [matrices @ .., rows, columns] => {
-                let matrices = matrices.iter().product();
-                let (row, col) = (zeros(&[matrices, *rows]), zeros(&[matrices, *columns]));
-                vec![("exp_avg_sq_row", row), ("exp_avg_sq_col", col)]
+                let matrices: usize = matrices.iter().product();
+                vec![("exp_avg_sq_row", matrices * rows), ("exp_avg_sq_col", matrices * columns)]
             }
-            vector => vec![("exp_avg_sq", zeros(vector))],
-        };
-        State { step: 0, tensors }
+            vector => vec![("exp_avg_sq", vector.iter().product())],
+        }
     }
 
     fn step(&self, state: &mut State, shape: &[usize], grad: &mut [f32], lr: f64) {

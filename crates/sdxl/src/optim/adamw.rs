@@ -25,9 +25,9 @@ impl Optimizer for AdamW {
         true
     }
 
-    fn state(&self, shape: &[usize]) -> State {
-        let zeros = vec![0.0; shape.iter().product()];
-        State { step: 0, tensors: vec![("exp_avg", zeros.clone()), ("exp_avg_sq", zeros)] }
+    fn averages(&self, shape: &[usize]) -> Vec<(&'static str, usize)> {
+        let count = shape.iter().product();
+        vec![("exp_avg", count), ("exp_avg_sq", count)]
     }
 
     fn step(&self, state: &mut State, shape: &[usize], grad: &mut [f32], lr: f64) {

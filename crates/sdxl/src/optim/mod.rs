@@ -30,8 +30,13 @@ pub trait Optimizer: Send + Sync {
     /// is known.
     fn clips(&self) -> bool;
 
+    /// What is remembered of a parameter, by PyTorch's names, each with how many values it has.
+    fn averages(&self, shape: &[usize]) -> Vec<(&'static str, usize)>;
     /// The state of a new parameter.
-    fn state(&self, shape: &[usize]) -> State;
+    fn state(&self, shape: &[usize]) -> State {
+        let zeros = |(name, count)| (name, vec![0.0; count]);
+        State { step: 0, tensors: self.averages(shape).into_iter().map(zeros).collect() }
+    }
 
     /// In place: `grad`, row-major of this shape, becomes the step s, and the parameter p · (1 − lr · decay) − s.
     ///

@@ -171,7 +171,7 @@ impl TrainPlan {
             (true, false) => (Method::Lora { rank: input.lora_rank }, input.lora_lr),
             (false, false) => (Method::Full, input.unet_learning_rate),
         };
-        let plan = TrainPlan {
+        let mut plan = TrainPlan {
             input_images: PathBuf::from(input.input_images),
             input_images_filetype: input.input_images_filetype,
             seed: input.seed.unwrap_or_else(random_seed),
@@ -189,12 +189,16 @@ impl TrainPlan {
             checkpointing_steps: input.checkpointing_steps,
             options,
         };
+        let clipped = plan.max_grad_norm();
         match plan.options.max_grad_norm {
-            Some(norm) if norm > 0.0 && plan.optimizer().is_ok_and(|optimizer| !optimizer.clips()) => {
+            Some(norm) if norm > 0.0 && clipped.is_none() => {
                 let expected = "0 with an optimizer that does not clip (adafactor)";
                 Err(InputError::value("max_grad_norm", expected, norm.to_string()))
             }
-            _ => Ok(plan),
+            _ => {
+                plan.options.max_grad_norm = Some(clipped.unwrap_or(0.0));
+                Ok(plan)
+            }
         }
     }
 
@@ -214,13 +218,10 @@ impl TrainPlan {
     }
 
     /// The norm that gradients are clipped to, if they are.
-    ///
-    /// # Errors
-    /// There is no optimizer of the name that was given.
-    pub fn max_grad_norm(&self) -> Result<Option<f64>, Error> {
+    pub fn max_grad_norm(&self) -> Option<f64> {
         let norm = Some(self.options.max_grad_norm.unwrap_or(1.0));
-        let clips = self.optimizer()?.clips();
-        Ok(norm.filter(|norm| clips && *norm > 0.0))
+        let clips = self.optimizer().is_ok_and(Optimizer::clips);
+        norm.filter(|norm| clips && *norm > 0.0)
     }
 
     /// Whether each tensor takes its step as soon as its gradient is known, and the gradient is gone then: where they

@@ -21,7 +21,13 @@ pub(super) struct Draw {
 
 impl Draw {
     /// Those of batch `index` of a training, of `count` latents of this shape (h, w, C).
-    pub(super) fn of_batch(plan: &TrainPlan, shape: [usize; 3], timesteps: usize, index: usize, count: usize) -> Self {
+    pub(super) fn of_batch(
+        plan: &TrainPlan,
+        shape: [usize; 3],
+        timesteps: usize,
+        index: usize,
+        count: usize,
+    ) -> Self {
         let [h, w, c] = shape;
         let options = &plan.options;
         let mut generator = stream(plan.seed, Purpose::Step, index as u64);

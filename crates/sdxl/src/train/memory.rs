@@ -13,6 +13,7 @@ use calotype_tensor::DType;
 
 use super::TrainerOptions;
 use crate::Error;
+use crate::adapters::FullTensors;
 use crate::config::{Component, ModelConfigs, ModelFolder, UNetBlock, UNetConfig};
 use crate::request::{Method, TrainPlan};
 use crate::weights::Weights;
@@ -29,8 +30,11 @@ mod constants {
     pub const BACKWARD: f64 = 12.0;
     /// The same for the VAE's widest level, in f32, on the way forward.
     pub const VAE: f64 = 6.0;
-    /// Bytes for each trained value, beside the value: gradient, AdamW's averages, and the step.
-    pub const TRAINED: f64 = 20.0;
+    /// Bytes for each trained value whose gradient waits for the others: the sum, and what is added to it.
+    pub const GRADIENT: f64 = 8.0;
+    /// Bytes for each value of the largest tensor, where gradients are used up one by one: a convolution's positions, and
+    /// all of them together.
+    pub const GRADIENT_AT_ONCE: f64 = 8.0;
     /// The program, the pool of freed memory, and what is not counted.
     pub const BASE: f64 = 1.2e9;
 }
@@ -59,18 +63,19 @@ impl Footprint {
         let configs = folder.configs()?;
         let store = (options.dtype == DType::BF16).then_some(DType::BF16);
         let unet = folder.weights(Component::UNet, None, store)?;
-        let mut weights = unet.packed_bytes();
+        let frozen = |key: &str| plan.method != Method::Full || !FullTensors::takes(key);
+        let mut weights = unet.packed_bytes(frozen);
         for component in [Component::TextEncoder, Component::TextEncoder2] {
             if component == Component::TextEncoder2 || configs.text_encoder.is_some() {
-                weights += folder.weights(component, None, store)?.packed_bytes();
+                weights += folder.weights(component, None, store)?.packed_bytes(|_| true);
             }
         }
-        let vae = folder.weights(Component::Vae, None, None)?.packed_bytes();
+        let vae = folder.weights(Component::Vae, None, None)?.packed_bytes(|_| true);
         let latent = plan.resolution / configs.vae.scale().max(1);
         let values = activations(&configs.unet, latent, options.recompute) * plan.train_batch_size as f64;
         Ok(Self {
             weights: weights as f64,
-            trained: trained_values(&unet, plan) * (4.0 + constants::TRAINED),
+            trained: trained(&unet, plan)?,
             activations: values * options.dtype.size() as f64,
             loading: vae as f64 + encoding(&configs, plan.resolution),
             base: constants::BASE,
@@ -147,18 +152,30 @@ fn encoding(configs: &ModelConfigs, resolution: usize) -> f64 {
     (resolution * resolution) as f64 * channels * 4.0 * constants::VAE
 }
 
-/// How many values train in the UNet.
-fn trained_values(unet: &Weights, plan: &TrainPlan) -> f64 {
+/// Bytes of what trains in the UNet, with gradients and the optimizer's state.
+fn trained(unet: &Weights, plan: &TrainPlan) -> Result<f64, Error> {
+    let (optimizer, at_once) = (plan.optimizer()?, plan.steps_at_once()?);
+    let (mut bytes, mut largest) = (0.0, 0.0_f64);
+    for shape in unet.shapes().flat_map(|(key, shape)| trained_shapes(key, shape, plan.method)) {
+        let values = shape.iter().product::<usize>() as f64;
+        let averages: usize = optimizer.averages(&shape).iter().map(|(_, count)| count).sum();
+        bytes += 4.0 * (values + averages as f64);
+        bytes += if at_once { 0.0 } else { constants::GRADIENT * values };
+        largest = largest.max(values);
+    }
+    Ok(bytes + if at_once { constants::GRADIENT_AT_ONCE * largest } else { 0.0 })
+}
+
+/// The shapes of what trains because of a UNet's tensor.
+fn trained_shapes(key: &str, shape: &[usize], method: Method) -> Vec<Vec<usize>> {
     let lora = [".to_q.weight", ".to_k.weight", ".to_v.weight", ".to_out.0.weight"];
-    let of = |(key, shape): (&str, &[usize])| match plan.method {
-        Method::TextualInversion => 0,
-        Method::Full => shape.iter().product(),
-        Method::Lora { rank } if lora.iter().any(|suffix| key.ends_with(suffix)) => {
-            rank * shape.iter().sum::<usize>()
+    match (method, shape) {
+        (Method::Full, _) if FullTensors::takes(key) => vec![shape.to_vec()],
+        (Method::Lora { rank }, &[out, inp]) if lora.iter().any(|suffix| key.ends_with(suffix)) => {
+            vec![vec![rank, inp], vec![out, rank]]
         }
-        Method::Lora { .. } => 0,
-    };
-    unet.shapes().map(of).sum::<usize>() as f64
+        _ => Vec::new(),
+    }
 }
 
 /// The bytes that can still be taken: the least of what the system and its control groups leave; none where that is

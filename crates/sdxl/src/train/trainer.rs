@@ -198,13 +198,14 @@ impl Trainer {
             }
             let share = Tensor::full(&[], 1.0 / batches as f32, DType::F32);
             let trained = &mut self.trained;
-            batch_loss.backward_with(share, &mut |leaf, gradient| gradients.take(trained, leaf, gradient, lr));
+            batch_loss
+                .backward_with(share, &mut |leaf, gradient| gradients.take(trained, leaf, gradient, lr));
         }
         let grad_norm = gradients.norm();
         if !grad_norm.is_finite() {
             return Err(diverged);
         }
-        let clip = self.plan.max_grad_norm()?.map_or(1.0, |max| optim::clip_factor(grad_norm, max));
+        let clip = self.plan.max_grad_norm().map_or(1.0, |max| optim::clip_factor(grad_norm, max));
         for (trained, gradient) in self.trained.iter_mut().zip(gradients.into_sums()) {
             if let Some(mut gradient) = gradient {
                 trained.update(&mut gradient, clip as f32, if trained.rows { ti_lr } else { lr });

@@ -139,9 +139,7 @@ fn param<'a>(unet: &'a UNet, key: &str) -> Param<'a> {
         "down_blocks.0.downsamplers.0.conv.bias" => {
             Tensor(&unet.down_blocks[0].downsampler.as_ref().unwrap().conv.bias)
         }
-        "down_blocks.1.attentions.0.norm.weight" => {
-            Tensor(&unet.down_blocks[1].attentions[0].norm.weight)
-        }
+        "down_blocks.1.attentions.0.norm.weight" => Tensor(&unet.down_blocks[1].attentions[0].norm.weight),
         "down_blocks.1.attentions.1.proj_in.weight" => {
             Weight(&unet.down_blocks[1].attentions[1].proj_in.weight)
         }
