@@ -172,16 +172,16 @@ impl Weight {
         self.layout = new.layout;
     }
 
-    /// Takes an optimizer's step, row-major: each element w of a weight that [trains](Self::var) becomes w · keep − step.
-    /// In place, unless other clones are alive, which keep what they have.
-    pub fn step(&mut self, keep: f32, step: &[f32]) {
+    /// Takes an optimizer's step: each element w of a weight that [trains](Self::var) becomes w · keep − factor · d, where the
+    /// direction's d are row-major. In place, unless other clones are alive, which keep what they have.
+    pub fn step(&mut self, keep: f32, factor: f32, direction: &[f32]) {
         self.packed();
         if Arc::get_mut(&mut self.layout).is_none() {
             self.set_values(self.values().f32s());
         }
         let layout = Arc::get_mut(&mut self.layout).expect("no other clone has it");
         layout.rows = None;
-        layout.packed.get_mut().expect("packed above").step(keep, step);
+        layout.packed.get_mut().expect("packed above").step(keep, factor, direction);
     }
 
     /// Gives the gradient `dw` ((kh · kw) matrices (out, in), f32) the shape of the source.

@@ -93,9 +93,9 @@ impl Trained {
     }
 
     fn update(&mut self, optimizer: &dyn Optimizer, gradient: &mut Tensor) {
-        let step = gradient.f32s_mut();
-        optimizer.step(&mut self.state, &self.shape, step, LR);
-        self.parameter.step((1.0 - LR * optimizer.weight_decay()) as f32, step);
+        let gradient = gradient.f32s_mut();
+        let factor = optimizer.step(&mut self.state, &self.shape, gradient, LR);
+        self.parameter.step((1.0 - LR * optimizer.weight_decay()) as f32, factor, gradient);
     }
 }
 

@@ -54,8 +54,8 @@ pub trait Trainable: Send + Sync {
     fn values(&self) -> Tensor;
     /// Gives it other values, as many as it has.
     fn set_values(&self, values: &[f32]);
-    /// Takes an optimizer's step: p becomes p · keep − step.
-    fn step(&self, keep: f32, step: &[f32]);
+    /// Takes an optimizer's step: p becomes p · keep − factor · d, for each d of the direction.
+    fn step(&self, keep: f32, factor: f32, direction: &[f32]);
 }
 
 impl Trainable for Parameter {
@@ -75,9 +75,9 @@ impl Trainable for Parameter {
         self.change(|value| *value = Tensor::from_slice(values, value.shape()).var());
     }
 
-    fn step(&self, keep: f32, step: &[f32]) {
+    fn step(&self, keep: f32, factor: f32, direction: &[f32]) {
         self.change(|value| {
-            value.f32s_mut().iter_mut().zip(step).for_each(|(p, step)| *p = *p * keep - step)
+            value.f32s_mut().iter_mut().zip(direction).for_each(|(p, d)| *p = *p * keep - factor * d);
         });
     }
 }
@@ -99,7 +99,7 @@ impl Trainable for Parameter<Weight> {
         self.change(|value| value.set_values(values));
     }
 
-    fn step(&self, keep: f32, step: &[f32]) {
-        self.change(|value| value.step(keep, step));
+    fn step(&self, keep: f32, factor: f32, direction: &[f32]) {
+        self.change(|value| value.step(keep, factor, direction));
     }
 }

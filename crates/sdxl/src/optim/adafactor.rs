@@ -14,8 +14,8 @@ const DECAY_RATE: f64 = -0.8;
 const EPS: f64 = 1e-30;
 /// The largest root mean square of a step over the learning rate.
 const CLIP_THRESHOLD: f64 = 1.0;
-/// Columns that one task adds up.
-const BLOCK: usize = 64;
+/// Rows whose columns one task adds up, at least.
+const ROWS: usize = 64;
 
 /// Adafactor without a first moment.
 #[derive(Debug, Clone, Copy)]
@@ -44,30 +44,29 @@ impl Optimizer for Adafactor {
         }
     }
 
-    fn step(&self, state: &mut State, shape: &[usize], grad: &mut [f32], lr: f64) {
+    fn step(&self, state: &mut State, shape: &[usize], grad: &mut [f32], lr: f64) -> f32 {
         assert_eq!(grad.len(), shape.iter().product::<usize>(), "a gradient for {shape:?}");
         state.step += 1;
         if grad.is_empty() {
-            return;
+            return 0.0;
         }
         let beta2 = 1.0 - (state.step as f64).powf(DECAY_RATE);
-        match (shape, state.tensors.as_mut_slice()) {
+        let squares = match (shape, state.tensors.as_mut_slice()) {
             (&[.., rows, columns], [(_, row), (_, col)]) => {
                 assert_eq!([row.len() * columns, col.len() * rows], [grad.len(); 2], "a state for {shape:?}");
                 let size = Size { rows, columns };
-                size.average_rows(row, grad, beta2);
-                size.average_columns(col, grad, beta2);
-                size.divide(grad, row, col);
+                size.average(row, col, grad, beta2);
+                size.divide(row, col, grad)
             }
             (_, [(_, exp_avg_sq)]) => {
                 assert_eq!(exp_avg_sq.len(), grad.len(), "a state for {shape:?}");
                 average_and_divide(grad, exp_avg_sq, beta2);
+                squared_norm(grad)
             }
             _ => panic!("a state that is not Adafactor's for {shape:?}"),
-        }
-        let rms = (squared_norm(grad) / grad.len() as f64).sqrt();
-        let scale = (lr / (rms / CLIP_THRESHOLD).max(1.0)) as f32;
-        grad.par_chunks_mut(GRAIN).flatten_iter().for_each(|g| *g *= scale);
+        };
+        let rms = (squares / grad.len() as f64).sqrt();
+        (lr / (rms / CLIP_THRESHOLD).max(1.0)) as f32
     }
 }
 
@@ -84,48 +83,88 @@ impl Size {
         GRAIN.div_ceil(len)
     }
 
-    /// Brings the mean square of every row into its average.
-    fn average_rows(self, averages: &mut [f32], grad: &[f32], beta2: f64) {
-        let rows = averages.par_iter_mut().zip(grad.par_chunks(self.columns));
-        rows.with_min_len(Self::pieces(self.columns)).for_each(|(average, row)| {
-            update(average, sum_squares(row) / self.columns as f64, beta2);
-        });
+    /// The tasks of a tensor: their rows' averages, their columns', and their matrices, one large or many small ones.
+    fn tasks<'a>(
+        self,
+        row: &'a mut [f32],
+        col: &'a mut [f32],
+        grad: &'a mut [f32],
+    ) -> impl IndexedParallelIterator<Item = ((&'a mut [f32], &'a mut [f32]), &'a mut [f32])> {
+        let size = self.rows * self.columns;
+        let matrices = Self::pieces(size);
+        let averages =
+            row.par_chunks_mut(matrices * self.rows).zip(col.par_chunks_mut(matrices * self.columns));
+        averages.zip(grad.par_chunks_mut(matrices * size))
     }
 
-    /// Brings the mean square of every column into its average; each column is added up from the top.
-    fn average_columns(self, averages: &mut [f32], grad: &[f32], beta2: f64) {
-        let size = self.rows * self.columns;
-        let matrices = averages.par_chunks_mut(self.columns).zip(grad.par_chunks(size));
-        matrices.with_min_len(Self::pieces(size)).for_each(|(averages, matrix)| {
-            averages.par_chunks_mut(BLOCK).enumerate().for_each(|(i, averages)| {
-                let mut sums = [0.0; BLOCK];
-                for row in matrix.chunks_exact(self.columns) {
-                    for (sum, g) in sums.iter_mut().zip(&row[i * BLOCK..][..averages.len()]) {
-                        *sum += f64::from(*g) * f64::from(*g);
-                    }
-                }
-                for (average, sum) in averages.iter_mut().zip(sums) {
+    /// Brings the mean squares of every row and every column into their averages.
+    fn average(self, row: &mut [f32], col: &mut [f32], grad: &mut [f32], beta2: f64) {
+        self.tasks(row, col, grad).for_each(|((row, col), grad)| {
+            let mut sums = vec![0.0; self.columns];
+            let averages = row.chunks_exact_mut(self.rows).zip(col.chunks_exact_mut(self.columns));
+            for ((row, col), matrix) in averages.zip(grad.chunks_exact(self.rows * self.columns)) {
+                self.average_rows(row, matrix, &mut sums, beta2);
+                for (average, sum) in col.iter_mut().zip(&sums) {
                     update(average, sum / self.rows as f64, beta2);
                 }
-            });
+            }
         });
     }
 
-    /// g / √(row · col / mean(row)), each matrix by its own averages.
-    fn divide(self, grad: &mut [f32], row: &[f32], col: &[f32]) {
-        let size = self.rows * self.columns;
-        let averages = row.par_chunks(self.rows).zip(col.par_chunks(self.columns));
-        let matrices = grad.par_chunks_mut(size).zip(averages).with_min_len(Self::pieces(size));
-        matrices.for_each(|(matrix, (row, col))| {
-            let mean = row.iter().map(|r| f64::from(*r)).sum::<f64>() / self.rows as f64;
-            let rows = matrix.par_chunks_mut(self.columns).zip(row);
-            rows.with_min_len(Self::pieces(self.columns)).for_each(|(grad, row)| {
-                let row = (mean / f64::from(*row)).sqrt() as f32;
-                for (g, col) in grad.iter_mut().zip(col) {
-                    *g *= row / col.sqrt();
+    /// Brings the mean squares of a matrix's rows into their averages, and gives the sums of its columns.
+    fn average_rows(self, averages: &mut [f32], matrix: &[f32], sums: &mut [f64], beta2: f64) {
+        let add = |averages: &mut [f32], rows: &[f32], sums: &mut [f64]| {
+            for (average, row) in averages.iter_mut().zip(rows.chunks_exact(self.columns)) {
+                update(average, sum_squares(row) / self.columns as f64, beta2);
+                for (sum, g) in sums.iter_mut().zip(row) {
+                    *sum += f64::from(*g) * f64::from(*g);
                 }
-            });
+            }
+        };
+        sums.fill(0.0);
+        let rows = ROWS.max(Self::pieces(self.columns));
+        if self.rows <= rows {
+            return add(averages, matrix, sums);
+        }
+        let parts = averages.par_chunks_mut(rows).zip(matrix.par_chunks(rows * self.columns));
+        let parts: Vec<Vec<f64>> = parts
+            .map(|(averages, rows)| {
+                let mut sums = vec![0.0; self.columns];
+                add(averages, rows, &mut sums);
+                sums
+            })
+            .collect();
+        for part in parts {
+            sums.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+        }
+    }
+
+    /// g / √(row · col / mean(row)), each matrix by its own averages. Gives Σ g² of the result.
+    fn divide(self, row: &mut [f32], col: &mut [f32], grad: &mut [f32]) -> f64 {
+        let factor = |average: f64| (1.0 / average.sqrt()) as f32;
+        let tasks = self.tasks(row, col, grad).map(|((row, col), grad)| {
+            let (mut squares, mut factors) = (0.0, vec![0.0; self.columns]);
+            let averages = row.chunks_exact(self.rows).zip(col.chunks_exact(self.columns));
+            for ((row, col), matrix) in averages.zip(grad.chunks_exact_mut(self.rows * self.columns)) {
+                let mean = row.iter().map(|r| f64::from(*r)).sum::<f64>() / self.rows as f64;
+                factors.iter_mut().zip(col).for_each(|(f, col)| *f = factor(f64::from(*col)));
+                let divide = |(grad, row): (&mut [f32], &f32)| -> f64 {
+                    let row = factor(f64::from(*row) / mean);
+                    grad.iter_mut().zip(&factors).for_each(|(g, col)| *g *= row * col);
+                    sum_squares(grad)
+                };
+                squares += if matrix.len() <= GRAIN {
+                    matrix.chunks_exact_mut(self.columns).zip(row).map(divide).sum::<f64>()
+                } else {
+                    let rows = matrix.par_chunks_exact_mut(self.columns).zip(row);
+                    let rows: Vec<f64> = rows.with_min_len(Self::pieces(self.columns)).map(divide).collect();
+                    rows.iter().sum()
+                };
+            }
+            squares
         });
+        let squares: Vec<f64> = tasks.collect();
+        squares.iter().sum()
     }
 }
 

@@ -38,11 +38,12 @@ pub trait Optimizer: Send + Sync {
         State { step: 0, tensors: self.averages(shape).into_iter().map(zeros).collect() }
     }
 
-    /// In place: `grad`, row-major of this shape, becomes the step s, and the parameter p · (1 − lr · decay) − s.
+    /// In place: `grad`, row-major of this shape, becomes the direction d; with the factor f that is given back the parameter
+    /// becomes p · (1 − lr · decay) − f · d.
     ///
     /// # Panics
     /// If `state` or `grad` is not of this shape.
-    fn step(&self, state: &mut State, shape: &[usize], grad: &mut [f32], lr: f64);
+    fn step(&self, state: &mut State, shape: &[usize], grad: &mut [f32], lr: f64) -> f32;
 }
 
 /// What an optimizer remembers of a parameter: all of it goes into a checkpoint.

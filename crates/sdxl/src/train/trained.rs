@@ -69,9 +69,9 @@ impl Trained {
         if clip != 1.0 {
             gradient.iter_mut().for_each(|g| *g *= clip);
         }
-        self.optimizer.step(&mut self.state, &self.shape, gradient, lr);
+        let factor = self.optimizer.step(&mut self.state, &self.shape, gradient, lr);
         let decay = if self.rows { ROWS_DECAY } else { self.optimizer.weight_decay() };
         let keep = (1.0 - lr * decay) as f32;
-        self.parameter.step(keep, gradient);
+        self.parameter.step(keep, factor, gradient);
     }
 }

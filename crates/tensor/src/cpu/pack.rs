@@ -218,15 +218,15 @@ impl Packed {
         out
     }
 
-    /// Each element w of f32 panels becomes w · keep − step; `step` is row-major (out, inp, taps).
-    pub(crate) fn step(&mut self, keep: f32, step: &[f32]) {
-        assert_eq!(step.len(), self.out * self.inp * self.taps, "a step for each element");
+    /// Each element w of f32 panels becomes w · keep − factor · d; the direction is row-major (out, inp, taps).
+    pub(crate) fn step(&mut self, keep: f32, factor: f32, direction: &[f32]) {
+        assert_eq!(direction.len(), self.out * self.inp * self.taps, "a step for each element");
         let mut data = std::mem::replace(&mut self.data, Buffer::exact(0));
         assert_eq!(self.store, DType::F32, "panels that train");
         let panels = data.as_mut_slice::<f32>().par_chunks_mut((self.rows() * self.nr).max(1));
-        let rows = step.par_chunks((self.nr * self.inp * self.taps).max(1));
-        panels.zip(rows).enumerate().for_each(|(p, (panel, step))| {
-            self.walk(p, |at, i| panel[at] = panel[at] * keep - step[i]);
+        let rows = direction.par_chunks((self.nr * self.inp * self.taps).max(1));
+        panels.zip(rows).enumerate().for_each(|(p, (panel, rows))| {
+            self.walk(p, |at, i| panel[at] = panel[at] * keep - factor * rows[i]);
         });
         self.data = data;
     }
@@ -295,8 +295,8 @@ mod tests {
             let mut packed =
                 Packed::new(bytemuck::cast_slice(&values), DType::F32, out, inp, taps, DType::F32);
             assert_eq!(packed.values().as_slice::<f32>(), values);
-            let step: Vec<f32> = values.iter().map(|x| x / 4.0 + 1.0).collect();
-            packed.step(0.5, &step);
+            let step: Vec<f32> = values.iter().map(|x| x / 8.0 + 0.5).collect();
+            packed.step(0.5, 2.0, &step);
             let stepped: Vec<f32> = values.iter().map(|x| x / 4.0 - 1.0).collect();
             assert_eq!(packed.values().as_slice::<f32>(), stepped);
             assert_eq!(packed.get(out - 1, inp - 1, taps - 1), stepped[out * inp * taps - 1]);
