@@ -7,6 +7,7 @@ mod args;
 mod commands;
 mod failure;
 mod fields;
+mod hub;
 mod infotext;
 mod interrupt;
 mod log;

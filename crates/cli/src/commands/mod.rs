@@ -8,12 +8,13 @@ mod schema;
 mod train;
 mod unavailable;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::{ArgMatches, Command};
 
 use self::predict::DtypeName;
 use crate::failure::Failure;
+use crate::hub;
 
 /// A command: its name, its options, and what it does.
 type Row = (&'static str, fn(Command) -> Command, fn(&ArgMatches) -> Result<(), Failure>);
@@ -41,17 +42,24 @@ pub fn run(name: &str, matches: &ArgMatches) -> Result<(), Failure> {
     }
 }
 
-/// The folder that `--model` names.
-fn model_folder(model: Option<&Path>) -> Result<&Path, Failure> {
+/// The folder that `--model` names, or that has the model of this name on a hub.
+fn model_folder(model: Option<&Path>) -> Result<PathBuf, Failure> {
     let Some(folder) = model else {
         return Err(Failure::BadInput("--model: required (or set CALOTYPE_MODEL)".into()));
     };
     if folder.is_dir() {
-        return Ok(folder);
+        return Ok(folder.to_path_buf());
     }
-    let what =
-        if folder.exists() { "a file" } else { "nothing there (names on a hub are not available yet)" };
+    if let Some(name) = hub_name(folder) {
+        return hub::folder(name);
+    }
+    let what = if folder.exists() { "a file" } else { "nothing there" };
     Err(Failure::BadInput(format!("--model {}: expected a folder, found {what}", folder.display())))
+}
+
+/// The name on a hub that a model's is, if it is no path.
+fn hub_name(model: &Path) -> Option<&str> {
+    model.to_str().filter(|name| !model.exists() && hub::is_name(name))
 }
 
 /// What networks compute in: what was asked for, or what this CPU is made for.

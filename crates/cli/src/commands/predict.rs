@@ -20,8 +20,8 @@ use crate::{fields, interrupt, picture};
 /// What is not part of the request.
 #[derive(Debug, Args)]
 struct Settings {
-    /// Folder of an SDXL checkpoint in diffusers' layout
-    #[arg(long, value_name = "DIR", env = "CALOTYPE_MODEL", hide_env_values = true)]
+    /// Folder of an SDXL checkpoint in diffusers' layout, or its name on a hub
+    #[arg(long, value_name = "DIR|NAME", env = "CALOTYPE_MODEL", hide_env_values = true)]
     model: Option<PathBuf>,
     /// Where to compute
     #[arg(long, value_enum, default_value = "cpu")]
@@ -86,10 +86,10 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let folder = super::model_folder(settings.model.as_deref())?;
     super::use_threads(settings.threads)?;
     interrupt::install()?;
-    let maker = settings.maker(folder);
+    let maker = settings.maker(&folder);
     tracing::info!("model {}, {}, {} threads", maker.model, maker.dtype, rayon::current_num_threads());
 
-    let pipeline = Pipeline::open(folder, settings.options())?;
+    let pipeline = Pipeline::open(&folder, settings.options())?;
     let images = sample(&pipeline, &plan, quiet)?;
     images.iter().try_for_each(|image| save(image, &plan, &maker, &output))
 }
@@ -139,10 +139,12 @@ impl Settings {
     }
 
     fn maker(&self, folder: &Path) -> Maker {
-        // A folder given as `.` has its name in its full path.
+        // A folder given as `.` has its name in its full path; one of a hub's cache has its revision there.
         let full = folder.canonicalize().unwrap_or_else(|_| folder.into());
+        let given = self.model.as_deref().and_then(Path::to_str).filter(|_| self.model.as_deref() != Some(folder));
+        let named = || full.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Maker {
-            model: full.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            model: given.map_or_else(named, String::from),
             dtype: super::dtype(self.dtype).into(),
             rng: match self.rng {
                 RngName::Cpu => "cpu",

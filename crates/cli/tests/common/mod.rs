@@ -40,6 +40,8 @@ impl Sandbox {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_calotype"));
         command.args(args).current_dir(self.dir.path()).env_remove("CALOTYPE_MODEL").stdin(Stdio::null());
+        // A hub that is not there, and a cache of its own.
+        command.env("HF_ENDPOINT", "http://127.0.0.1:9").env("HF_HOME", self.path("hub"));
         command
     }
 

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use super::settings::{Recompute, Settings};
 use crate::commands::predict::DtypeName;
 use crate::failure::Failure;
+use crate::hub;
 
 /// Denoising steps of the pictures made on the way.
 const SAMPLE_STEPS: usize = 25;
@@ -58,7 +59,7 @@ impl Record {
         let count = |n: Option<u32>| n.map(|n| n as usize);
         Ok(Record {
             calotype: env!("CARGO_PKG_VERSION").into(),
-            model: full(model),
+            model: full(&model),
             dtype: super::super::dtype(settings.dtype),
             recompute: settings.recompute.unwrap_or(Recompute::Auto),
             output: settings.output.as_deref().map(full),
@@ -135,7 +136,9 @@ impl Record {
         if matches.value_source("model") == Some(ValueSource::CommandLine)
             && let Some(model) = &settings.model
         {
-            pairs.push(("--model".into(), path_value(&self.model), path_value(model)));
+            let folder = super::super::hub_name(model).map(hub::folder).transpose()?;
+            let folder = folder.as_deref().unwrap_or(model);
+            pairs.push(("--model".into(), path_value(&self.model), path_value(folder)));
         }
         let mut option = |name: &str, run: Value, given: Option<Value>| {
             pairs.extend(given.map(|given| (name.to_owned(), run, given)));
