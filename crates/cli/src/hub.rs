@@ -9,7 +9,7 @@ use std::time::Duration;
 use calotype_sdxl::config::{Component, ModelFolder};
 use hf_hub::Cache;
 use hf_hub::api::RepoInfo;
-use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
+use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 
 use crate::failure::Failure;
 use crate::output;
@@ -29,23 +29,26 @@ pub fn is_name(text: &str) -> bool {
     text.split_once('/').is_some_and(|(owner, name)| word(owner) && word(name))
 }
 
-/// The folder of a model, fetched if it is not in the cache.
+/// The folder of a model, fetched if it is not in the cache, with a bar on a terminal unless it is to be quiet.
 ///
 /// # Errors
 /// There is no such model, it is none of SDXL, or the hub cannot be reached.
-pub fn folder(name: &str) -> Result<PathBuf, Failure> {
+pub fn folder(name: &str, quiet: bool) -> Result<PathBuf, Failure> {
     let cached = Cache::from_env().model(name.into()).get("model_index.json");
     if let Some(folder) = cached.as_deref().and_then(Path::parent).filter(|folder| is_complete(folder)) {
         return Ok(folder.to_path_buf());
     }
-    let api = ApiBuilder::from_env().with_retries(RETRIES).build().map_err(|e| unreachable(name, &e))?;
+    let api = ApiBuilder::from_env().with_retries(RETRIES).with_progress(!quiet).build();
+    let api = api.map_err(|e| unreachable(name, &e))?;
     let repo = api.model(name.into());
     let files = wanted(&list(name, &repo)?);
     if !files.iter().any(|file| file == "model_index.json") {
         let problem = "expected an SDXL model in diffusers' layout, found no model_index.json";
         return Err(Failure::BadInput(format!("--model {name}: {problem}")));
     }
-    output::note(&format!("{name}: fetching {} files, once", files.len()));
+    if !quiet {
+        output::note(&format!("{name}: fetching {} files, once", files.len()));
+    }
     let mut folder = PathBuf::new();
     for file in &files {
         let path = repo.get(file).map_err(|e| unreachable(name, &e))?;
@@ -61,9 +64,10 @@ fn is_complete(folder: &Path) -> bool {
     let components = [Component::TextEncoder, Component::TextEncoder2, Component::UNet, Component::Vae];
     ModelFolder::open(folder).and_then(|model| model.configs()).is_ok_and(|configs| {
         let there = |c: &Component| *c != Component::TextEncoder || configs.text_encoder.is_some();
-        components.iter().filter(|c| there(c)).all(|c| {
-            ModelFolder::open(folder).is_ok_and(|model| model.weights(*c, None, None).is_ok())
-        })
+        components
+            .iter()
+            .filter(|c| there(c))
+            .all(|c| ModelFolder::open(folder).is_ok_and(|model| model.weights(*c, None, None).is_ok()))
     })
 }
 

@@ -53,12 +53,16 @@ fn answer(mut stream: TcpStream, log: &Mutex<Vec<String>>) {
         let first: usize = first.parse().expect("a number");
         let last = last.parse().unwrap_or(bytes.len() - 1);
         let tag = path.replace(['/', '.'], "_");
-        let more = format!("etag: \"{tag}\"\r\nx-repo-commit: {COMMIT}\r\ncontent-range: bytes {first}-{last}/{}\r\n", bytes.len());
+        let more = format!(
+            "etag: \"{tag}\"\r\nx-repo-commit: {COMMIT}\r\ncontent-range: bytes {first}-{last}/{}\r\n",
+            bytes.len()
+        );
         ("206 Partial Content", more, bytes[first..=last].to_vec())
     } else {
         ("404 Not Found", String::new(), Vec::new())
     };
-    let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n{more}\r\n", body.len());
+    let head =
+        format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n{more}\r\n", body.len());
     // The client may have gone.
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
 }
@@ -114,7 +118,10 @@ fn a_model_by_name() {
     assert_eq!(hub.asked(), Vec::<String>::new());
     let third = predict(&here, None, "tiny/sdxl");
     assert_eq!(third.code, Some(0), "{}", third.stderr);
-    assert!(fs::read(here.path("out-2.png")).expect("a file") == fs::read(here.path("out-3.png")).expect("a file"));
+    assert!(
+        fs::read(here.path("out-2.png")).expect("a file")
+            == fs::read(here.path("out-3.png")).expect("a file")
+    );
 
     let snapshot = here.path("hub/hub/models--tiny--sdxl/snapshots").join(COMMIT);
     fs::remove_file(snapshot.join("vae/diffusion_pytorch_model.safetensors")).expect("there");

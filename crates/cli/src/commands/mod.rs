@@ -43,7 +43,7 @@ pub fn run(name: &str, matches: &ArgMatches) -> Result<(), Failure> {
 }
 
 /// The folder that `--model` names, or that has the model of this name on a hub.
-fn model_folder(model: Option<&Path>) -> Result<PathBuf, Failure> {
+fn model_folder(model: Option<&Path>, quiet: bool) -> Result<PathBuf, Failure> {
     let Some(folder) = model else {
         return Err(Failure::BadInput("--model: required (or set CALOTYPE_MODEL)".into()));
     };
@@ -51,7 +51,7 @@ fn model_folder(model: Option<&Path>) -> Result<PathBuf, Failure> {
         return Ok(folder.to_path_buf());
     }
     if let Some(name) = hub_name(folder) {
-        return hub::folder(name);
+        return hub::folder(name, quiet);
     }
     let what = if folder.exists() { "a file" } else { "nothing there" };
     Err(Failure::BadInput(format!("--model {}: expected a folder, found {what}", folder.display())))

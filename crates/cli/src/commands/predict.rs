@@ -83,7 +83,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let given = fields::given(&command_line(), matches)?;
     let plan = PredictPlan::new(PredictInput::from_command_line(given)?);
     let output = OutputDir::check(&settings.output)?;
-    let folder = super::model_folder(settings.model.as_deref())?;
+    let folder = super::model_folder(settings.model.as_deref(), quiet)?;
     super::use_threads(settings.threads)?;
     interrupt::install()?;
     let maker = settings.maker(&folder);
@@ -141,7 +141,8 @@ impl Settings {
     fn maker(&self, folder: &Path) -> Maker {
         // A folder given as `.` has its name in its full path; one of a hub's cache has its revision there.
         let full = folder.canonicalize().unwrap_or_else(|_| folder.into());
-        let given = self.model.as_deref().and_then(Path::to_str).filter(|_| self.model.as_deref() != Some(folder));
+        let given =
+            self.model.as_deref().and_then(Path::to_str).filter(|_| self.model.as_deref() != Some(folder));
         let named = || full.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Maker {
             model: given.map_or_else(named, String::from),

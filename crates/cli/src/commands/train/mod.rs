@@ -58,7 +58,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
         }
         None => {
             RunDir::check(settings.run_dir.as_deref())?;
-            (Record::new(&given, &settings)?, None)
+            (Record::new(&given, &settings, quiet)?, None)
         }
     };
     let output = settings.output.as_deref().or(record.output.as_deref());

@@ -47,11 +47,11 @@ impl Record {
     ///
     /// # Errors
     /// A field, or a setting beyond the fields, that cannot be used.
-    pub fn new(given: &Map<String, Value>, settings: &Settings) -> Result<Record, Failure> {
+    pub fn new(given: &Map<String, Value>, settings: &Settings, quiet: bool) -> Result<Record, Failure> {
         let request = TrainInput::from_json(given.clone())?;
         let options = TrainOptions::from_json(settings.options.given()?)?;
         let plan = TrainPlan::new(request.clone(), options)?;
-        let model = super::super::model_folder(settings.model.as_deref())?;
+        let model = super::super::model_folder(settings.model.as_deref(), quiet)?;
         let mut prompts = settings.sample_prompt.clone();
         if prompts.is_empty() {
             prompts.push(plan.caption_prefix.trim_end_matches([' ', ',']).to_owned());
@@ -136,7 +136,7 @@ impl Record {
         if matches.value_source("model") == Some(ValueSource::CommandLine)
             && let Some(model) = &settings.model
         {
-            let folder = super::super::hub_name(model).map(hub::folder).transpose()?;
+            let folder = super::super::hub_name(model).map(|name| hub::folder(name, true)).transpose()?;
             let folder = folder.as_deref().unwrap_or(model);
             pairs.push(("--model".into(), path_value(&self.model), path_value(folder)));
         }
