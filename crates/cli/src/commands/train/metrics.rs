@@ -76,6 +76,11 @@ impl Metrics {
         self.line(&json!({ "step": step, "validation_loss": loss }))
     }
 
+    /// Whether there has been a validation.
+    pub fn has_validation(&self) -> bool {
+        !self.validation.is_empty()
+    }
+
     /// What there is to draw.
     pub fn losses(&self, title: String, steps: usize) -> Losses {
         Losses { title, training: self.training.clone(), validation: self.validation.clone(), steps }

@@ -26,6 +26,9 @@ impl Session<'_> {
     /// # Errors
     /// The loss is not a number, a file cannot be written, or Ctrl-C.
     pub fn run(&mut self, progress: &mut Progress) -> Result<(), Failure> {
+        if !self.metrics.has_validation() && self.trainer.steps_done() == 0 {
+            self.validate()?;
+        }
         while self.trainer.steps_done() < self.record.plan.steps {
             let ended = self.step(progress);
             if ended.is_err() {
@@ -45,8 +48,7 @@ impl Session<'_> {
         progress.step_saying(done, steps, &format!(" loss {:.4}", report.loss));
         let due = |every: usize| done % every.max(1) == 0 || done == steps;
         if due(self.record.validate_every) {
-            let loss = self.trainer.validation_loss();
-            self.metrics.validation(done, loss)?;
+            self.validate()?;
         }
         if self.record.sample_every.is_some_and(due) {
             samples::make(&self.trainer.trained_weights(), self.record, self.dir.path(), done)?;
@@ -57,6 +59,11 @@ impl Session<'_> {
             self.draw()?;
         }
         if interrupted { Err(Failure::Interrupted) } else { Ok(()) }
+    }
+
+    fn validate(&mut self) -> Result<(), Failure> {
+        let loss = self.trainer.validation_loss();
+        self.metrics.validation(self.trainer.steps_done(), loss)
     }
 
     fn draw(&self) -> Result<(), Failure> {

@@ -40,7 +40,7 @@ pub struct Settings {
     /// What these pictures show; may be given several times [default: the caption prefix]
     #[arg(long, value_name = "TEXT")]
     pub sample_prompt: Vec<String>,
-    /// Measure the loss on the same noise, every N steps [default: checkpointing_steps]
+    /// Measure the loss on the same noise, before the first step and every N steps [default: checkpointing_steps]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub validate_every: Option<u32>,
     /// How many of the last checkpoints stay [default: 2]
