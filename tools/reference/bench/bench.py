@@ -4,6 +4,7 @@
     python bench.py vae   --cache DIR ...        decodes one picture
     python bench.py ops   ...                    SDXL's operations one by one
     python bench.py start --cache DIR ...        process start to the first denoising step
+    python bench.py train --cache DIR ...        training steps: LoRA, or with --full the UNet itself
 
 Each peer runs in a process of its own, so that peak memory is its own; a round starts every peer once, and every other
 round goes backwards. The first run of a process is cold and shown apart; the median is of the others. `--tiny`
@@ -82,7 +83,8 @@ def write_inputs(a, path):
 
 def run_process(a, peer, arguments):
     """-> (the JSON that it printed, its peak resident bytes), or an error line."""
-    head = [a.binary, "bench"] if peer == "calotype" else [sys.executable, str(HERE / "peer.py"), peer]
+    script = [str(HERE / "train_peer.py")] if a.kind == "train" else [str(HERE / "peer.py"), peer]
+    head = [a.binary, "bench"] if peer == "calotype" else [sys.executable, *script]
     env = os.environ | {"OMP_NUM_THREADS": str(a.threads), "RAYON_NUM_THREADS": str(a.threads)}
     with subprocess.Popen([*head, *arguments], stdout=subprocess.PIPE, env=env, text=True) as process:
         out = process.stdout.read()
@@ -182,6 +184,45 @@ def bench_ops(a):
         print(f"| {op} | {' | '.join(cells)} | {ratio} |")
 
 
+def train_arguments(a, base, way):
+    """(peer, whether it recomputes) -> its command line: the peers' options differ by name alone."""
+    peer, recompute = way
+    again = [] if not recompute else ["--recompute" if peer == "calotype" else "--checkpointing"]
+    kind = ["train"] if peer == "calotype" else []
+    return [*kind, *base, *common_arguments(a), *again, *(["--full"] if a.full else [])]
+
+
+def bench_train(a):
+    folder = make_real(a.cache, a.weights or a.dtype, ("unet",), a.tiny)
+    base = ["--model", str(folder / "unet"), "--inputs", str(folder / f"train-{a.size}-1.safetensors")]
+    inputs = ["--size", str(a.size)]
+    rows = {}
+    for i in range(a.rounds):
+        for way in [(peer, again) for again in (False, True) for peer in a.peers]:
+            print(f"round {i + 1}: {way[0]}{', recomputation' if way[1] else ''}", file=sys.stderr, flush=True)
+            try:
+                arguments = train_arguments(a, base, way) + (inputs if way[0] == "eager" else [])
+                rows.setdefault(way, []).append(run_process(a, way[0], arguments))
+            except (RuntimeError, OSError, ValueError) as e:
+                print(f"left out: {e}", file=sys.stderr)
+    print(f"\ntraining, {'whole UNet' if a.full else 'LoRA'}, {a.size}x{a.size}, batch 1, {a.dtype}\n")
+    print("| | recomputation | load s | first s | others s | median s | speed-up | peak GB |\n|---|---|---|---|---|---|---|---|")
+    median = lambda way: statistics.median(s for r, _ in rows[way] for s in warm(r["seconds"]))  # noqa: E731
+    for way, results in rows.items():
+        again = "yes" if way[1] else "no"
+        if any("seconds" not in r for r, _ in results):
+            r = results[0][0]
+            print(f"| {way[0]} | {again} | does not fit: {r['needed_bytes'] / 1e9:.1f} of {r['available_bytes'] / 1e9:.1f} GB |")
+            continue
+        others = ", ".join(f"{s:.1f}" for r, _ in results for s in warm(r["seconds"]))
+        eager = rows.get(("eager", way[1]), [({}, 0)])
+        ratio = f"{median(('eager', way[1])) / median(way):.2f}x" if "seconds" in eager[0][0] else ""
+        load, first = (statistics.median(of(r) for r, _ in results)
+                       for of in (lambda r: r["load_seconds"], lambda r: r["seconds"][0]))
+        print(f"| {way[0]} | {again} | {load:.1f} | {first:.2f} | {others} | {median(way):.2f} | {ratio} | "
+              f"{max(b for _, b in results) / 1e9:.2f} |")
+
+
 def first_step(command, env):
     """Seconds from start to the first step's beginning: the end of step 1, less the time from there to the end of step 2."""
     start, ends = time.perf_counter(), {}
@@ -241,7 +282,7 @@ def machine():
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("kind", choices=["unet", "vae", "ops", "start"])
+    p.add_argument("kind", choices=["unet", "vae", "ops", "start", "train"])
     p.add_argument("--cache", help="folder for the models: 6 GB in bf16, 12 GB in f32, OpenVINO's f32 copy 11 GB")
     p.add_argument("--peers", nargs="*", choices=["eager", "compile", "openvino", "calotype"], default=["eager", "calotype"])
     p.add_argument("--binary", default=str(HERE.parents[2] / "target/release/calotype"))
@@ -253,13 +294,14 @@ def main():
     p.add_argument("--runs", type=int, default=4, help="a process, the first cold")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--ops", nargs="*", default=OPS)
+    p.add_argument("--full", action="store_true", help="train: the UNet itself rather than LoRA")
     p.add_argument("--tiny", action="store_true")
     p.add_argument("--no-reference", dest="reference", action="store_false", help="no f32 run for the relative error")
     a = p.parse_args()
     if a.kind != "ops" and not a.cache:
         p.error("--cache is needed")
     print(f"{machine()}; {a.threads} threads")
-    {"ops": bench_ops, "start": bench_start}.get(a.kind, bench_model)(a)
+    {"ops": bench_ops, "start": bench_start, "train": bench_train}.get(a.kind, bench_model)(a)
 
 
 if __name__ == "__main__":

@@ -33,10 +33,10 @@ mod constants {
     /// Bytes for each trained value whose gradient waits for the others: the sum, and what is added to it.
     pub const GRADIENT: f64 = 8.0;
     /// Bytes for each value of the largest tensor, where gradients are used up one by one: a convolution's positions, and
-    /// all of them together.
-    pub const GRADIENT_AT_ONCE: f64 = 8.0;
+    /// all of them together, and what the pool of freed memory keeps of them.
+    pub const GRADIENT_AT_ONCE: f64 = 36.0;
     /// The program, the pool of freed memory, and what is not counted.
-    pub const BASE: f64 = 1.2e9;
+    pub const BASE: f64 = 1.5e8;
 }
 
 /// What a training needs, in bytes.
@@ -164,6 +164,13 @@ fn trained(unet: &Weights, plan: &TrainPlan) -> Result<f64, Error> {
         largest = largest.max(values);
     }
     Ok(bytes + if at_once { constants::GRADIENT_AT_ONCE * largest } else { 0.0 })
+}
+
+/// How many values train in the UNet.
+pub(super) fn trained_values(folder: &ModelFolder, plan: &TrainPlan) -> Result<f64, Error> {
+    let unet = folder.weights(Component::UNet, None, None)?;
+    let shapes = unet.shapes().flat_map(|(key, shape)| trained_shapes(key, shape, plan.method));
+    Ok(shapes.map(|shape| shape.iter().product::<usize>() as f64).sum())
 }
 
 /// The shapes of what trains because of a UNet's tensor.

@@ -24,11 +24,14 @@ mod gradients;
 mod latents;
 pub mod memory;
 pub mod noise;
+mod stages;
 pub mod stream;
 mod text;
+pub mod time;
 mod trained;
 mod trainer;
 mod validation;
+mod work;
 
 pub use stream::{Purpose, stream};
 pub use text::NEW_TOKENS;

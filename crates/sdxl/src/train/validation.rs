@@ -7,7 +7,7 @@ use super::stream::{Purpose, stream};
 use crate::layout::channels_last;
 
 /// How many samples it is the mean of.
-const SAMPLES: usize = 8;
+pub(super) const SAMPLES: usize = 8;
 
 impl Trainer {
     /// The mean loss of eight samples, one after the other, as it is now: the pictures in their order (from the first again

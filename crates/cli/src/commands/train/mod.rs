@@ -18,14 +18,17 @@ mod settings;
 
 use std::io::{BufWriter, IntoInnerError};
 use std::path::Path;
+use std::time::Duration;
 
 use calotype_sdxl::Error;
 use calotype_sdxl::adapters::{AdapterError, TrainedWeights};
 use calotype_sdxl::config::{Component, ModelFolder};
 use calotype_sdxl::dataset::{self, Dataset, replace_token};
 use calotype_sdxl::request::{TrainPlan, schema};
+use calotype_sdxl::train::time::Times;
 use calotype_sdxl::train::{NEW_TOKENS, Trainer, checkpoint};
 use clap::{ArgMatches, Args, Command, FromArgMatches};
+use indicatif::HumanDuration;
 use serde_json::{Map, Value};
 
 use self::memory::Fit;
@@ -105,7 +108,7 @@ impl Job {
     /// Trains in the run's folder, which is made for a new run: nothing is written before the model is loaded.
     fn run(self, run_dir: Option<&Path>) -> Result<(), Failure> {
         self.say(self.dataset.report().trim_end());
-        self.say(&self.fit.says);
+        self.say(&format!("{}, {}", self.fit.says, self.time()?));
         let mut trainer =
             Trainer::new(&self.folder, self.record.plan.clone(), &self.dataset.examples, self.fit.options)?;
         if interrupt::asked() {
@@ -123,6 +126,18 @@ impl Job {
         let output = output.unwrap_or_else(|| dir.path().join("trained_model.tar"));
         write_tar(&trainer.trained_weights(), &output)?;
         output::print(&format!("{}\n", output.display()))
+    }
+
+    /// What the run is expected to take, samples and checkpoints aside.
+    fn time(&self) -> Result<String, Failure> {
+        let Record { plan, validate_every, .. } = &self.record;
+        let times = Times::predict(&self.folder, plan, self.fit.options, self.dataset.examples.len())?;
+        let validations = 1 + plan.steps.div_ceil(*validate_every);
+        let total = Duration::from_secs_f64(times.total(plan, validations));
+        let (early, late) = (per_step(times.early_step), per_step(times.late_step));
+        let step =
+            if plan.pivot() < plan.steps { format!("{early}, after half of them {late}") } else { early };
+        Ok(format!("about {} ({step})", HumanDuration(total)))
     }
 
     /// The folder of a new run, and what is written before its first step.
@@ -159,6 +174,12 @@ impl Job {
             output::note(line);
         }
     }
+}
+
+/// `2.5 s a step`
+fn per_step(seconds: f64) -> String {
+    let digits = if seconds < 1.0 { 3 } else { 1 };
+    format!("{seconds:.digits$} s a step")
 }
 
 /// The set, with captions counted as the model's tokenizer does.
