@@ -93,6 +93,8 @@ fn a_run_from_pictures_to_a_picture() {
         ended.stderr
     );
     assert!(ended.stderr.starts_with("4 pictures, each as 64 × 64, 1 with a mask\n"), "{}", ended.stderr);
+    assert!(ended.stderr.contains(" of memory at most, about ") && ended.stderr.contains(" s a step"));
+    assert!(ended.stderr.contains(" before the first step\n"), "{}", ended.stderr);
     assert!(ended.stderr.contains("100%|██████████| 6/6 ["), "{}", ended.stderr);
 
     let read = |name: &str| fs::read_to_string(here.path("runs/set").join(name)).expect("a file");
@@ -421,7 +423,7 @@ fn too_little_memory() {
     args.drain(5..7);
     args.extend(large.map(String::from));
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let output = here.command(&args).env("CALOTYPE_MEMORY", "1400000000").output().expect("runs");
+    let output = here.command(&args).env("CALOTYPE_MEMORY", "300000000").output().expect("runs");
     let says = String::from_utf8(output.stderr).expect("text");
     assert_eq!(output.status.code(), Some(1), "{says}");
     assert!(says.contains("--recompute on") || says.contains("resolution"), "{says}");

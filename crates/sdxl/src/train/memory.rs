@@ -12,9 +12,10 @@
 use calotype_tensor::DType;
 
 use super::TrainerOptions;
+use super::stages::{Stage, side, stages};
 use crate::Error;
 use crate::adapters::FullTensors;
-use crate::config::{Component, ModelConfigs, ModelFolder, UNetBlock, UNetConfig};
+use crate::config::{Component, ModelConfigs, ModelFolder, UNetConfig};
 use crate::request::{Method, TrainPlan};
 use crate::weights::Weights;
 
@@ -90,30 +91,15 @@ impl Footprint {
 
 /// Values that a forward with its way back holds, of one picture of latent × latent pixels.
 fn activations(config: &UNetConfig, latent: usize, recompute: bool) -> f64 {
-    let levels = config.block_out_channels.len();
     let mut count = Count { recompute, kept: 0.0, largest: 0.0 };
-    let pixels = |level: usize| (latent >> level).max(1).pow(2) as f64;
-    let mut input = config.block_out_channels[0];
-    for level in 0..levels {
-        let channels = config.block_out_channels[level];
-        for layer in 0..config.layers_per_block[level] {
-            let attends = config.down_block_types[level] == UNetBlock::CrossAttn;
-            let depth = if attends { config.down_transformer_layers[level][layer] } else { 0 };
-            count.add(pixels(level), input, channels, depth);
-            input = channels;
-        }
-    }
-    let last = levels - 1;
-    count.add(pixels(last), input, input, config.mid_transformer_layers);
-    count.add(pixels(last), input, input, 0);
-    for (i, level) in (0..levels).rev().enumerate() {
-        let channels = config.block_out_channels[level];
-        for layer in 0..=config.layers_per_block[level] {
-            let attends = config.up_block_types[i] == UNetBlock::CrossAttn;
-            let depth = if attends { config.up_transformer_layers[i][layer] } else { 0 };
-            // The skip connection joins the input.
-            count.add(pixels(level), input + channels, channels, depth);
-            input = channels;
+    let pixels = |level: usize| side(latent, level).max(1).pow(2) as f64;
+    for stage in stages(config) {
+        match stage {
+            Stage::Resnet { level, input, output } => count.resnet(pixels(level), input, output),
+            Stage::Transformer { level, depth } => {
+                count.transformer(pixels(level), config.block_out_channels[level], depth);
+            }
+            Stage::Down { .. } | Stage::Up { .. } => {}
         }
     }
     count.kept + count.largest
@@ -128,21 +114,22 @@ struct Count {
 }
 
 impl Count {
-    /// A ResNet from `input` to `channels` channels, and a transformer of `depth` blocks.
-    fn add(&mut self, pixels: f64, input: usize, channels: usize, depth: usize) {
-        let (input, channels) = (input as f64 * pixels, channels as f64 * pixels);
-        let resnet = input + constants::RESNET * channels;
-        let block = constants::TRANSFORMER_BLOCK * channels;
-        let around = if depth > 0 { constants::TRANSFORMER * channels } else { 0.0 };
-        let (blocks, inside) = if depth > 0 { (depth as f64, block.max(resnet)) } else { (0.0, resnet) };
-        let back = constants::BACKWARD * channels;
-        if self.recompute {
-            self.kept += input + around + blocks * channels;
-            self.largest = self.largest.max(inside + back);
-        } else {
-            self.kept += resnet + around + blocks * block;
-            self.largest = self.largest.max(back);
-        }
+    fn resnet(&mut self, pixels: f64, input: usize, output: usize) {
+        let (input, output) = (input as f64 * pixels, output as f64 * pixels);
+        self.block(1.0, input, input + constants::RESNET * output, output);
+    }
+
+    fn transformer(&mut self, pixels: f64, channels: usize, depth: usize) {
+        let channels = channels as f64 * pixels;
+        self.kept += constants::TRANSFORMER * channels;
+        self.block(depth as f64, channels, constants::TRANSFORMER_BLOCK * channels, channels);
+    }
+
+    /// `times` a block that keeps its input alone where it is computed again.
+    fn block(&mut self, times: f64, input: f64, inside: f64, output: f64) {
+        let (kept, again) = if self.recompute { (input, inside) } else { (inside, 0.0) };
+        self.kept += times * kept;
+        self.largest = self.largest.max(again + constants::BACKWARD * output);
     }
 }
 

@@ -11,6 +11,8 @@
 //! trainer.rs      a step
 //! validation.rs   a loss on numbers that are always the same
 //! memory.rs       how much memory it takes
+//! time.rs         how long it takes
+//! stages.rs, work.rs   a UNet from front to back; what there is to compute
 //! chart.rs        the losses as a picture
 //! checkpoint.rs   a run on disk, to go on from
 //! ```

@@ -1,6 +1,6 @@
 //! How long a training takes, before it is begun.
 //!
-//! What there is to compute is counted ([`work`](super::work)), in FLOPs of products and in what costs as much; a short product says how
+//! What there is to compute is counted (`work.rs`), in FLOPs of products and in what costs as much; a short product says how
 //! fast this machine is now.
 
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ const COSTS: [(Kind, f64); work::KINDS] = [
     (Kind::Ops, 3.5e6),
 ];
 /// The same of a weight's first use, when it is packed, and of a step of an optimizer, for each value.
-const PACKING: f64 = 600.0;
+const PACKING: f64 = 1500.0;
 const OPTIMIZER: f64 = 760.0;
 /// How long the probe takes at most.
 const PROBE: Duration = Duration::from_millis(300);

@@ -160,8 +160,12 @@ impl Job {
         let from = if done > 0 { format!(" from step {}", done + 1) } else { String::new() };
         let seed = self.record.plan.seed;
         let title = format!("{path}: {steps} steps{from}, seed {seed}, {}", self.fit.options.dtype);
+        let mut session = Session { trainer, record: &self.record, dir, metrics };
+        if let Some(loss) = session.first_validation()? {
+            self.say(&format!("validation loss {loss:.4} before the first step"));
+        }
         let mut progress = Progress::resume(title, self.quiet, done);
-        let ended = Session { trainer, record: &self.record, dir, metrics }.run(&mut progress);
+        let ended = session.run(&mut progress);
         progress.finish();
         if matches!(ended, Err(Failure::Interrupted)) {
             self.say(&format!("resume with: calotype train --resume {path}"));

@@ -21,14 +21,22 @@ pub struct Session<'a> {
 }
 
 impl Session<'_> {
+    /// The validation loss before the first step, of a run that has none yet.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn first_validation(&mut self) -> Result<Option<f64>, Failure> {
+        if self.metrics.has_validation() || self.trainer.steps_done() > 0 {
+            return Ok(None);
+        }
+        self.validate().map(Some)
+    }
+
     /// Takes all steps that are left. Ctrl-C ends the run after a step, with a checkpoint.
     ///
     /// # Errors
     /// The loss is not a number, a file cannot be written, or Ctrl-C.
     pub fn run(&mut self, progress: &mut Progress) -> Result<(), Failure> {
-        if !self.metrics.has_validation() && self.trainer.steps_done() == 0 {
-            self.validate()?;
-        }
         while self.trainer.steps_done() < self.record.plan.steps {
             let ended = self.step(progress);
             if ended.is_err() {
@@ -61,9 +69,10 @@ impl Session<'_> {
         if interrupted { Err(Failure::Interrupted) } else { Ok(()) }
     }
 
-    fn validate(&mut self) -> Result<(), Failure> {
+    fn validate(&mut self) -> Result<f64, Failure> {
         let loss = self.trainer.validation_loss();
-        self.metrics.validation(self.trainer.steps_done(), loss)
+        self.metrics.validation(self.trainer.steps_done(), loss)?;
+        Ok(loss)
     }
 
     fn draw(&self) -> Result<(), Failure> {
