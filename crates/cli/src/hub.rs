@@ -87,7 +87,9 @@ fn list(name: &str, repo: &ApiRepo) -> Result<Vec<String>, Failure> {
 
 fn unreachable(name: &str, e: &dyn std::fmt::Display) -> Failure {
     let advice = "connect to the network once, or give --model a folder that has the model";
-    Failure::Failed(format!("--model {name}: not in the cache, and not to be fetched ({e}): {advice}"))
+    Failure::Failed(format!(
+        "--model {name}: no such folder, not in the cache, and not to be fetched ({e}): {advice}"
+    ))
 }
 
 /// The files of an SDXL folder: of each component's weights the fp16 variant, which is half as large, where there is one.

@@ -105,7 +105,7 @@ fn no_model() {
     here.write("folder/unet/config.json", "{}");
     here.assert_refused(&["predict"], "--model");
     here.assert_refused(&["predict", "--model", "file"], "--model file: expected a folder, found a file");
-    here.assert_refused(&["predict", "--model", "some/where"], "--model some/where: expected a folder");
+    here.assert_refused(&["predict", "--model", "./some/where"], "--model ./some/where: expected a folder");
     here.assert_refused(&["predict", "--model", "folder", "-o", "out"], "model_index.json");
 }
 
