@@ -9,6 +9,7 @@ pub mod lr_schedule;
 pub mod models;
 pub mod nn;
 pub mod optim;
+pub mod page;
 pub mod pipeline;
 pub mod prompt;
 pub mod request;

@@ -6,7 +6,7 @@
 //! captions.rs, table.rs             .txt beside the picture, or a CSV of all
 //! picture.rs, crop.rs, prepare.rs   decode upright, on white → the square to learn from → resized
 //! token.rs, check.rs                the token in captions; what a user should know before training
-//! report.rs, sheet.rs, text.rs      the set as text, and as a picture
+//! report.rs, sheet.rs               the set as text, and as a picture
 //! ```
 //!
 //! Everything is made in memory, in the order of the files' paths: the same set gives the same examples.
@@ -23,13 +23,12 @@ mod prepare;
 mod report;
 mod sheet;
 mod table;
-pub(crate) mod text;
 mod token;
 
 use std::path::Path;
 
 pub use error::DatasetError;
-pub use token::{contains_token, replace_token};
+pub use token::{contains_token, find_token, replace_token};
 
 use self::files::Files;
 use crate::request::FileType;

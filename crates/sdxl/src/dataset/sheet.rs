@@ -1,14 +1,12 @@
 //! A set as a picture: a contact sheet of what the model will see.
 
-use std::io::Cursor;
-
 use image::imageops::{self, FilterType};
-use image::{GrayImage, ImageFormat, Rgb, RgbImage};
+use image::{GrayImage, Rgb, RgbImage};
 
 use super::report::{counted, size};
-use super::text::{GLYPH, Style, cut, draw, wrap};
-use super::{Dataset, Example, token};
+use super::{Dataset, Example, find_token};
 use crate::config::shorten;
+use crate::page::{BODY, DETAIL, MARKED, NAME, Page, RULE, TITLE, characters, cut, wrap};
 
 const THUMBNAIL: u32 = 192;
 const MARGIN: u32 = 32;
@@ -23,18 +21,6 @@ const COLUMNS: std::ops::RangeInclusive<usize> = 3..=6;
 /// More would be a picture that no viewer opens.
 const MAX_PICTURES: usize = 240;
 const MAX_WARNINGS: usize = 20;
-
-const PAPER: [u8; 3] = [250, 248, 243];
-const RULE: [u8; 3] = [222, 216, 204];
-const INK: [u8; 3] = [44, 38, 33];
-const FADED: [u8; 3] = [133, 123, 111];
-const ACCENT: [u8; 3] = [176, 64, 28];
-
-const TITLE: Style = Style { colour: INK, bold: true, scale: 2 };
-const NAME: Style = Style { colour: INK, bold: true, scale: 1 };
-const DETAIL: Style = Style { colour: FADED, bold: false, scale: 1 };
-const BODY: Style = Style { colour: INK, bold: false, scale: 1 };
-const TOKEN: Style = Style { colour: ACCENT, bold: true, scale: 1 };
 
 /// A picture and the lines of its caption.
 struct Cell<'a> {
@@ -61,7 +47,7 @@ impl Dataset {
         let body: u32 = cells.chunks(columns).map(row_height).sum();
         let footer = if warnings.is_empty() { 0 } else { (warnings.len() as u32 + 1) * LINE + GAP };
         let top = MARGIN + 2 * LINE + LINE + GAP;
-        let mut sheet = RgbImage::from_pixel(width, top + body + footer + MARGIN - GAP, Rgb(PAPER));
+        let mut sheet = Page::new((width, top + body + footer + MARGIN - GAP));
 
         self.draw_header(&mut sheet, cells.len());
         let mut y = top;
@@ -72,48 +58,33 @@ impl Dataset {
             y += row_height(row);
         }
         draw_warnings(&mut sheet, y, &warnings);
-        png(&sheet)
+        sheet.png()
     }
 
-    fn draw_header(&self, sheet: &mut RgbImage, shown: usize) {
-        let width = characters_across(sheet.width());
-        draw(sheet, (MARGIN, MARGIN), "Training set", TITLE);
+    fn draw_header(&self, sheet: &mut Page, shown: usize) {
+        let width = characters_across(sheet.size().0);
+        sheet.text((MARGIN, MARGIN), "Training set", TITLE);
         let hidden = self.examples.len() - shown;
         let more = if hidden == 0 { String::new() } else { format!(", the first {shown} shown") };
         let summary = format!("{}{more}", self.summary());
-        draw(sheet, (MARGIN, MARGIN + 2 * LINE), &cut(&summary, width), DETAIL);
-        rule(sheet, MARGIN + 3 * LINE + GAP / 4);
+        sheet.text((MARGIN, MARGIN + 2 * LINE), &cut(&summary, width), DETAIL);
+        sheet.rule(MARGIN + 3 * LINE + GAP / 4, MARGIN);
     }
 
-    fn draw_cell(&self, sheet: &mut RgbImage, (x, y): (u32, u32), cell: &Cell) {
+    fn draw_cell(&self, sheet: &mut Page, (x, y): (u32, u32), cell: &Cell) {
         let example = cell.example;
-        imageops::replace(sheet, &thumbnail(example, self.resolution), x.into(), y.into());
+        sheet.paste((x, y), &thumbnail(example, self.resolution));
         let width = characters(THUMBNAIL);
         let mut y = y + THUMBNAIL + GAP / 3;
-        draw(sheet, (x, y), &cut_front(&shorten(&example.name), width), NAME);
+        sheet.text((x, y), &cut_front(&shorten(&example.name), width), NAME);
         y += LINE;
         let mask = if example.mask.is_some() { ", mask" } else { "" };
-        draw(sheet, (x, y), &cut(&format!("{}{mask}", size(example)), width), DETAIL);
+        sheet.text((x, y), &cut(&format!("{}{mask}", size(example)), width), DETAIL);
         y += SMALL_GAP;
         for line in &cell.caption {
             y += LINE;
-            self.draw_caption(sheet, (x, y), line);
+            sheet.text_marking((x, y), line, BODY, &find_token(line, &self.token));
         }
-    }
-
-    /// A line of a caption, with the token in colour.
-    fn draw_caption(&self, sheet: &mut RgbImage, (mut x, y): (u32, u32), line: &str) {
-        let mut piece = |text: &str, style| {
-            draw(sheet, (x, y), text, style);
-            x += text.chars().count() as u32 * GLYPH.0;
-        };
-        let mut done = 0;
-        while let Some(word) = token::find(line, &self.token, done) {
-            piece(&line[done..word.start], BODY);
-            piece(&line[word.clone()], TOKEN);
-            done = word.end;
-        }
-        piece(&line[done..], BODY);
     }
 
     /// What the footer says, in lines of `width` characters; the first is its heading.
@@ -136,29 +107,17 @@ fn row_height(row: &[Cell]) -> u32 {
     THUMBNAIL + GAP / 3 + (2 + lines) * LINE + SMALL_GAP + GAP
 }
 
-/// How many characters fit into `width` pixels.
-fn characters(width: u32) -> usize {
-    (width / GLYPH.0) as usize
-}
-
 fn characters_across(width: u32) -> usize {
     characters(width - 2 * MARGIN)
 }
 
-fn draw_warnings(sheet: &mut RgbImage, y: u32, lines: &[String]) {
+fn draw_warnings(sheet: &mut Page, y: u32, lines: &[String]) {
     let Some((heading, lines)) = lines.split_first() else { return };
-    rule(sheet, y);
+    sheet.rule(y, MARGIN);
     let y = y + GAP / 2;
-    draw(sheet, (MARGIN, y), heading, TOKEN);
+    sheet.text((MARGIN, y), heading, MARKED);
     for (i, line) in lines.iter().enumerate() {
-        draw(sheet, (MARGIN, y + (i as u32 + 1) * LINE), line, BODY);
-    }
-}
-
-/// A thin line across the sheet.
-fn rule(sheet: &mut RgbImage, y: u32) {
-    for x in MARGIN..sheet.width() - MARGIN {
-        sheet.put_pixel(x, y, Rgb(RULE));
+        sheet.text((MARGIN, y + (i as u32 + 1) * LINE), line, BODY);
     }
 }
 
@@ -186,10 +145,4 @@ fn cut_front(text: &str, width: usize) -> String {
         None | Some(0) => text.to_owned(),
         Some(over) => std::iter::once('…').chain(text.chars().skip(over + 1)).collect(),
     }
-}
-
-fn png(picture: &RgbImage) -> Vec<u8> {
-    let mut file = Cursor::new(Vec::new());
-    picture.write_to(&mut file, ImageFormat::Png).expect("an RGB picture in memory can be written as a PNG");
-    file.into_inner()
 }

@@ -10,11 +10,17 @@ pub fn contains_token(caption: &str, token: &str) -> bool {
     find(caption, token, 0).is_some()
 }
 
+/// Where `token` stands in `caption` as a whole word, in bytes.
+pub fn find_token(caption: &str, token: &str) -> Vec<Range<usize>> {
+    let next = |from: &Range<usize>| find(caption, token, from.end);
+    std::iter::successors(find(caption, token, 0), next).collect()
+}
+
 /// `caption` with `value` in place of every whole word `token`, whatever its letter case.
 pub fn replace_token(caption: &str, token: &str, value: &str) -> String {
     let mut replaced = String::with_capacity(caption.len());
     let mut done = 0;
-    while let Some(word) = find(caption, token, done) {
+    for word in find_token(caption, token) {
         replaced.push_str(&caption[done..word.start]);
         replaced.push_str(value);
         done = word.end;
@@ -24,7 +30,7 @@ pub fn replace_token(caption: &str, token: &str, value: &str) -> String {
 }
 
 /// The bytes of the first whole word `token` at or after `from`, a character's beginning.
-pub(super) fn find(caption: &str, token: &str, from: usize) -> Option<Range<usize>> {
+fn find(caption: &str, token: &str, from: usize) -> Option<Range<usize>> {
     let token: Vec<char> = token.trim().chars().flat_map(fold).collect();
     if token.is_empty() {
         return None;

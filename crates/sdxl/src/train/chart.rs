@@ -1,24 +1,16 @@
 //! The losses of a run as a picture.
 
-use std::io::Cursor;
+use image::RgbImage;
 
-use image::{ImageFormat, Rgb, RgbImage};
+use crate::page::{ACCENT, DETAIL, FADED, GLYPH, PAPER, Page, RULE, TITLE, cut};
 
-use crate::dataset::text::{self, GLYPH, Style};
-
-const SIZE: (u32, u32) = (1200, 640);
 /// What is left free around the plot, in pixels: left, top, right, bottom.
 const FRAME: [f32; 4] = [78.0, 78.0, 30.0, 64.0];
 
-const PAPER: [u8; 3] = [250, 248, 243];
-const RULE: [u8; 3] = [228, 222, 210];
-const INK: [u8; 3] = [44, 38, 33];
-const FADED: [u8; 3] = [133, 123, 111];
 const EACH: [u8; 3] = [206, 190, 168];
-const SMOOTH: [u8; 3] = [176, 64, 28];
 const VALIDATION: [u8; 3] = [28, 92, 140];
 
-/// Of how many pieces a curve is drawn at most: one a pixel.
+/// Of how many pieces a curve is drawn at most: one a pixel of a wide picture.
 const MAX_POINTS: usize = 1092;
 
 /// What is drawn.
@@ -35,23 +27,23 @@ pub struct Losses {
 }
 
 impl Losses {
-    /// The picture as a PNG: each step's loss, their mean as it goes on, and the validation losses as dots.
-    pub fn png(&self) -> Vec<u8> {
+    /// The picture: each step's loss, their mean as it goes on, and the validation losses as dots. Of `size` pixels,
+    /// at least 400 × 240.
+    pub fn chart(&self, size: (u32, u32)) -> Page {
         let smooth = smoothed(&self.training);
-        let plot = Plot::new(self.steps, self.range(&smooth));
-        let mut picture = RgbImage::from_pixel(SIZE.0, SIZE.1, Rgb(PAPER));
-        plot.axes(&mut picture);
-        self.header(&mut picture, &smooth);
-        plot.curve(&mut picture, &thinned(&self.training), 0.5, EACH);
-        plot.curve(&mut picture, &thinned(&smooth), 1.25, SMOOTH);
+        let plot = Plot::new(size, self.steps, self.range(&smooth));
+        let mut page = Page::new(size);
+        plot.axes(&mut page);
+        self.header(&mut page, &smooth);
+        let picture = &mut page.picture;
+        plot.curve(picture, &thinned(&self.training), 0.5, EACH);
+        plot.curve(picture, &thinned(&smooth), 1.25, ACCENT);
         for &point in &self.validation {
             let at = plot.at(point);
-            line(&mut picture, at, at, 5.5, PAPER);
-            line(&mut picture, at, at, 4.0, VALIDATION);
+            line(picture, at, at, 5.5, PAPER);
+            line(picture, at, at, 4.0, VALIDATION);
         }
-        let mut file = Cursor::new(Vec::new());
-        picture.write_to(&mut file, ImageFormat::Png).expect("an RGB picture in memory is written as a PNG");
-        file.into_inner()
+        page
     }
 
     /// The least and the greatest that is shown: a few outliers among the single steps may lie beyond.
@@ -64,16 +56,15 @@ impl Losses {
         (lines().chain(at(1)).fold(most, f64::min), most)
     }
 
-    fn header(&self, picture: &mut RgbImage, smooth: &[(f64, f64)]) {
+    fn header(&self, page: &mut Page, smooth: &[(f64, f64)]) {
         let x = FRAME[0] as u32;
-        let style = |colour, bold, scale| Style { colour, bold, scale };
-        let width = ((SIZE.0 - 2 * x) / (2 * GLYPH.0)) as usize;
-        text::draw(picture, (x, 18), &text::cut(&self.title, width), style(INK, true, 2));
+        let width = ((page.size().0 - 2 * x) / (2 * GLYPH.0)) as usize;
+        page.text((x, 18), &cut(&self.title, width), TITLE);
         let last = |name: &str, points: &[(f64, f64)]| match points.last() {
             Some((_, loss)) => format!("{name} ({loss:.4})"),
             None => name.to_owned(),
         };
-        let mut keys = vec![("loss of each step".into(), EACH), (last("smoothed", smooth), SMOOTH)];
+        let mut keys = vec![("loss of each step".into(), EACH), (last("smoothed", smooth), ACCENT)];
         if !self.validation.is_empty() {
             keys.push((last("validation", &self.validation), VALIDATION));
         }
@@ -81,8 +72,14 @@ impl Losses {
         for (name, colour) in keys {
             let (y, dot) = (57.0, colour == VALIDATION);
             let (from, to) = if dot { (8.0, 8.0) } else { (2.0, 14.0) };
-            line(picture, (x as f32 + from, y), (x as f32 + to, y), if dot { 4.0 } else { 1.5 }, colour);
-            text::draw(picture, (x + 22, 51), &name, style(FADED, false, 1));
+            line(
+                &mut page.picture,
+                (x as f32 + from, y),
+                (x as f32 + to, y),
+                if dot { 4.0 } else { 1.5 },
+                colour,
+            );
+            page.text((x + 22, 51), &name, DETAIL);
             x += 22 + name.len() as u32 * GLYPH.0 + 26;
         }
     }
@@ -90,6 +87,8 @@ impl Losses {
 
 /// Where values lie in the picture.
 struct Plot {
+    /// Of the picture, in pixels.
+    size: (f32, f32),
     steps: f64,
     bottom: f64,
     top: f64,
@@ -100,7 +99,7 @@ struct Plot {
 }
 
 impl Plot {
-    fn new(steps: usize, (least, most): (f64, f64)) -> Self {
+    fn new(size: (u32, u32), steps: usize, (least, most): (f64, f64)) -> Self {
         let most = if most > 0.0 { most } else { 1.0 };
         // From 0, where that leaves the curve enough of the height.
         let least = if least > most * 0.4 { least } else { 0.0 };
@@ -108,18 +107,18 @@ impl Plot {
         let x_tick = nice(steps.max(1) as f64 / 8.0).max(1.0);
         let bottom = (least / y_tick).floor() * y_tick;
         let top = ((most + 0.02 * (most - least)) / y_tick).ceil() * y_tick;
-        Self { steps: steps.max(1) as f64, bottom, top: top.max(bottom + y_tick), y_tick, x_tick }
+        let size = (size.0 as f32, size.1 as f32);
+        Self { size, steps: steps.max(1) as f64, bottom, top: top.max(bottom + y_tick), y_tick, x_tick }
     }
 
     fn at(&self, (x, y): (f64, f64)) -> (f32, f32) {
         let [left, top, right, bottom] = FRAME;
-        let (width, height) = (SIZE.0 as f32 - left - right, SIZE.1 as f32 - top - bottom);
+        let (width, height) = (self.size.0 - left - right, self.size.1 - top - bottom);
         let y = ((y - self.bottom) / (self.top - self.bottom)).clamp(0.0, 1.0) as f32;
         (left + (x / self.steps) as f32 * width, top + (1.0 - y) * height)
     }
 
-    fn axes(&self, picture: &mut RgbImage) {
-        let style = Style { colour: FADED, bold: false, scale: 1 };
+    fn axes(&self, page: &mut Page) {
         let digits = (-self.y_tick.log10().floor()).clamp(0.0, 9.0) as usize;
         let ticks = ((self.top - self.bottom) / self.y_tick).round() as usize;
         for i in 0..=ticks {
@@ -127,22 +126,22 @@ impl Plot {
             let (left, right) = (self.at((0.0, value)), self.at((self.steps, value)));
             // On whole pixels, so that they are thin.
             let y = left.1.round();
-            line(picture, (left.0, y), (right.0, y), 0.5, if i == 0 { FADED } else { RULE });
+            line(&mut page.picture, (left.0, y), (right.0, y), 0.5, if i == 0 { FADED } else { RULE });
             let label = if value.abs() < 1e5 { format!("{value:.digits$}") } else { format!("{value:.1e}") };
             let width = label.len() as u32 * GLYPH.0;
-            text::draw(picture, ((FRAME[0] as u32).saturating_sub(width + 10), y as u32 - 6), &label, style);
+            page.text(((FRAME[0] as u32).saturating_sub(width + 10), y as u32 - 6), &label, DETAIL);
         }
         let mut step = 0.0;
         while step <= self.steps {
             let (x, y) = self.at((step, self.bottom));
-            line(picture, (x.round(), y), (x.round(), y + 5.0), 0.5, FADED);
+            line(&mut page.picture, (x.round(), y), (x.round(), y + 5.0), 0.5, FADED);
             let label = format!("{step}");
             let half = label.len() as u32 * GLYPH.0 / 2;
-            text::draw(picture, ((x as u32).saturating_sub(half), y as u32 + 10), &label, style);
+            page.text(((x as u32).saturating_sub(half), y as u32 + 10), &label, DETAIL);
             step += self.x_tick;
         }
-        let middle = (FRAME[0] + SIZE.0 as f32 - FRAME[2]) / 2.0;
-        text::draw(picture, (middle as u32 - 2 * GLYPH.0, SIZE.1 - 30), "step", style);
+        let middle = (FRAME[0] + self.size.0 - FRAME[2]) / 2.0;
+        page.text((middle as u32 - 2 * GLYPH.0, self.size.1 as u32 - 30), "step", DETAIL);
     }
 
     fn curve(&self, picture: &mut RgbImage, points: &[(f64, f64)], half_width: f32, colour: [u8; 3]) {
@@ -226,13 +225,15 @@ fn line(to: &mut RgbImage, a: (f32, f32), b: (f32, f32), half_width: f32, colour
 mod tests {
     use super::*;
 
+    const SIZE: (u32, u32) = (1200, 640);
+
     /// Protects: whatever the losses are, there is a picture, and the same one each time.
     #[test]
     fn any_losses_are_drawn() {
         let run = |training: Vec<(f64, f64)>, steps| {
             let losses = Losses { title: "a set".into(), validation: training.clone(), training, steps };
-            let png = losses.png();
-            assert_eq!(png, losses.png());
+            let png = losses.chart(SIZE).png();
+            assert_eq!(png, losses.chart(SIZE).png());
             let picture = image::load_from_memory(&png).expect("a PNG");
             assert_eq!((picture.width(), picture.height()), SIZE);
         };

@@ -12,6 +12,9 @@ use crate::failure::Failure;
 use crate::interrupt;
 use crate::progress::Progress;
 
+/// Of `loss.png`, in pixels.
+const CHART: (u32, u32) = (1200, 640);
+
 /// A run that goes on.
 pub struct Session<'a> {
     pub trainer: &'a mut Trainer,
@@ -77,6 +80,6 @@ impl Session<'_> {
 
     fn draw(&self) -> Result<(), Failure> {
         let name = self.dir.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
-        self.dir.write("loss.png", &self.metrics.losses(name, self.record.plan.steps).png())
+        self.dir.write("loss.png", &self.metrics.losses(name, self.record.plan.steps).chart(CHART).png())
     }
 }

@@ -7,7 +7,7 @@ use embedded_graphics::pixelcolor::BinaryColor;
 use image::{Rgb, RgbImage};
 
 /// A glyph's width and height, in pixels.
-pub(crate) const GLYPH: (u32, u32) = (7, 13);
+pub const GLYPH: (u32, u32) = (7, 13);
 
 /// One face in the alphabets that there are: Latin, Latin of central Europe, Cyrillic, Greek.
 type Face = [&'static MonoFont<'static>; 4];
@@ -22,15 +22,17 @@ const BOLD: Face = [
 
 /// How text looks.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Style {
+pub struct Style {
+    /// Red, green, blue.
     pub colour: [u8; 3],
+    /// Heavier letters.
     pub bold: bool,
     /// How many pixels wide and high each of the font's pixels is.
     pub scale: u32,
 }
 
 /// Draws one line with its top left corner at (x, y). What lies beyond the picture is cut off.
-pub(crate) fn draw(to: &mut RgbImage, (x, y): (u32, u32), text: &str, style: Style) {
+pub(super) fn draw(to: &mut RgbImage, (x, y): (u32, u32), text: &str, style: Style) {
     for (i, c) in text.chars().enumerate() {
         glyph(to, (x + i as u32 * GLYPH.0 * style.scale, y), c, style);
     }
@@ -73,7 +75,7 @@ fn pixel(font: &MonoFont, c: char, x: u32, y: u32) -> bool {
 
 /// Breaks text into at most `lines` lines of at most `width` characters, between words where there are such; what does
 /// not fit ends with `…`.
-pub(crate) fn wrap(text: &str, width: usize, lines: usize) -> Vec<String> {
+pub fn wrap(text: &str, width: usize, lines: usize) -> Vec<String> {
     let mut wrapped: Vec<String> = vec![String::new()];
     for word in text.split_whitespace() {
         let mut word: Vec<char> = word.chars().collect();
@@ -103,7 +105,7 @@ pub(crate) fn wrap(text: &str, width: usize, lines: usize) -> Vec<String> {
 }
 
 /// Cuts text to `width` characters, the last of which is then `…`.
-pub(crate) fn cut(text: &str, width: usize) -> String {
+pub fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }

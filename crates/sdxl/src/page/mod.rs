@@ -1,0 +1,111 @@
+//! Pages of pictures and text: the contact sheet of a set, the chart of a run, the demo's sheet.
+
+mod text;
+
+use std::io::Cursor;
+
+use image::imageops::{self, FilterType};
+use image::{ImageFormat, Rgb, RgbImage};
+
+pub use text::{GLYPH, Style, cut, wrap};
+
+pub(crate) const PAPER: [u8; 3] = [250, 248, 243];
+pub(crate) const RULE: [u8; 3] = [222, 216, 204];
+pub(crate) const INK: [u8; 3] = [44, 38, 33];
+pub(crate) const FADED: [u8; 3] = [133, 123, 111];
+pub(crate) const ACCENT: [u8; 3] = [176, 64, 28];
+
+/// A page's heading.
+pub const TITLE: Style = Style { colour: INK, bold: true, scale: 2 };
+/// What something is called.
+pub const NAME: Style = Style { colour: INK, bold: true, scale: 1 };
+/// What need not be read.
+pub const DETAIL: Style = Style { colour: FADED, bold: false, scale: 1 };
+/// Running text.
+pub const BODY: Style = Style { colour: INK, bold: false, scale: 1 };
+/// A word that stands out.
+pub const MARKED: Style = Style { colour: ACCENT, bold: true, scale: 1 };
+
+/// A picture that text and other pictures are put on; (0, 0) is its top left pixel, and what lies beyond it is cut off.
+#[derive(Debug, Clone)]
+pub struct Page {
+    pub(crate) picture: RgbImage,
+}
+
+impl Page {
+    /// Paper of this width and height, in pixels.
+    pub fn new((width, height): (u32, u32)) -> Page {
+        Page { picture: RgbImage::from_pixel(width, height, Rgb(PAPER)) }
+    }
+
+    /// Width and height, in pixels.
+    pub fn size(&self) -> (u32, u32) {
+        self.picture.dimensions()
+    }
+
+    /// One line of text, with its top left corner at `at`.
+    pub fn text(&mut self, at: (u32, u32), text: &str, style: Style) {
+        text::draw(&mut self.picture, at, text, style);
+    }
+
+    /// A line of text in `style`, with `word` in it [`MARKED`].
+    pub fn text_marking(
+        &mut self,
+        (mut x, y): (u32, u32),
+        text: &str,
+        style: Style,
+        words: &[std::ops::Range<usize>],
+    ) {
+        let mut done = 0;
+        let mut piece = |text: &str, style: Style| {
+            self.text((x, y), text, style);
+            x += text.chars().count() as u32 * GLYPH.0 * style.scale;
+        };
+        for word in words {
+            piece(&text[done..word.start], style);
+            piece(&text[word.clone()], MARKED);
+            done = word.end;
+        }
+        piece(&text[done..], style);
+    }
+
+    /// A thin line across the page, `margin` pixels from its sides.
+    pub fn rule(&mut self, y: u32, margin: u32) {
+        for x in margin..self.picture.width().saturating_sub(margin) {
+            if let Some(pixel) = self.picture.get_pixel_mut_checked(x, y) {
+                *pixel = Rgb(RULE);
+            }
+        }
+    }
+
+    /// Rows of RGB pixels, as a square of `side` pixels. Nothing, where they are not `size` pixels.
+    pub fn square(&mut self, at: (u32, u32), rgb: &[u8], size: (usize, usize), side: u32) {
+        let picture = RgbImage::from_raw(size.0 as u32, size.1 as u32, rgb.to_vec());
+        if let Some(picture) = picture {
+            self.paste(at, &imageops::resize(&picture, side, side, FilterType::CatmullRom));
+        }
+    }
+
+    /// Another page on this one.
+    pub fn page(&mut self, at: (u32, u32), page: &Page) {
+        self.paste(at, &page.picture);
+    }
+
+    pub(crate) fn paste(&mut self, (x, y): (u32, u32), picture: &RgbImage) {
+        imageops::replace(&mut self.picture, picture, x.into(), y.into());
+    }
+
+    /// The page as a PNG file.
+    pub fn png(&self) -> Vec<u8> {
+        let mut file = Cursor::new(Vec::new());
+        self.picture
+            .write_to(&mut file, ImageFormat::Png)
+            .expect("an RGB picture in memory is written as a PNG");
+        file.into_inner()
+    }
+}
+
+/// How many characters fit into `width` pixels.
+pub fn characters(width: u32) -> usize {
+    (width / GLYPH.0) as usize
+}
