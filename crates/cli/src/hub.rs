@@ -38,8 +38,13 @@ pub fn folder(name: &str, quiet: bool) -> Result<PathBuf, Failure> {
     if let Some(folder) = cached.as_deref().and_then(Path::parent).filter(|folder| is_complete(folder)) {
         return Ok(folder.to_path_buf());
     }
-    let api = ApiBuilder::from_env().with_retries(RETRIES).with_progress(!quiet).build();
-    let api = api.map_err(|e| unreachable(name, &e))?;
+    let api = ApiBuilder::from_env().with_retries(RETRIES).with_progress(!quiet);
+    // Without the variable, the token that the hub's own tools have saved.
+    let api = match std::env::var("HF_TOKEN") {
+        Ok(token) if !token.is_empty() => api.with_token(Some(token)),
+        _ => api,
+    };
+    let api = api.build().map_err(|e| unreachable(name, &e))?;
     let repo = api.model(name.into());
     let files = wanted(&list(name, &repo)?);
     if !files.iter().any(|file| file == "model_index.json") {

@@ -6,17 +6,20 @@ use crate::failure::Failure;
 
 static ASKED: AtomicBool = AtomicBool::new(false);
 
-/// Takes Ctrl-C over from the system.
+/// Takes Ctrl-C over from the system. A second time it changes nothing: a command may run another.
 ///
 /// # Errors
 /// The system refuses a handler.
 pub fn install() -> Result<(), Failure> {
-    ctrlc::set_handler(|| {
+    let handler = || {
         if ASKED.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-    })
-    .map_err(|e| Failure::Failed(format!("cannot handle Ctrl-C: {e}")))
+    };
+    match ctrlc::set_handler(handler) {
+        Ok(()) | Err(ctrlc::Error::MultipleHandlers) => Ok(()),
+        Err(e) => Err(Failure::Failed(format!("cannot handle Ctrl-C: {e}"))),
+    }
 }
 
 /// Whether Ctrl-C was pressed.

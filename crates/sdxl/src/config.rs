@@ -84,6 +84,13 @@ pub struct ModelConfigs {
     pub vae: VaeConfig,
 }
 
+impl ModelConfigs {
+    /// The side of the square pictures that the model was trained for, in pixels (1024 for SDXL), where its UNet says it.
+    pub fn native_size(&self) -> Option<usize> {
+        self.unet.sample_size.map(|latents| latents * self.vae.scale())
+    }
+}
+
 impl ModelFolder {
     /// Opens a folder by its `model_index.json`.
     ///

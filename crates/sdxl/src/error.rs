@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::adapters::AdapterError;
 use crate::config::ConfigError;
 use crate::dataset::DatasetError;
+use crate::request::InputError;
 use crate::samplers::ScheduleError;
 use crate::tokenizer::TokenizerError;
 use crate::train::checkpoint::CheckpointError;
@@ -13,14 +14,9 @@ use crate::weights::WeightsError;
 /// Anything that can stop a request. `Display` is one line that names the field, file or tensor.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A request field with a value that cannot be used.
-    #[error("{field}: {problem}")]
-    BadInput {
-        /// The field's wire name, such as `num_inference_steps`.
-        field: String,
-        /// What was expected and what was found.
-        problem: String,
-    },
+    /// A field of the request.
+    #[error(transparent)]
+    Input(#[from] InputError),
     /// The model folder, or one of its JSON files.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -65,15 +61,10 @@ pub enum Error {
 }
 
 impl Error {
-    /// A request field with a value that cannot be used.
-    pub fn bad_input(field: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self::BadInput { field: field.into(), problem: problem.into() }
-    }
-
     /// The process exit code: 2 bad input (a field, a model file), 130 interrupted, 1 anything else.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::BadInput { .. }
+            Self::Input(_)
             | Self::Config(_)
             | Self::Weights(_)
             | Self::Adapter(_)

@@ -94,6 +94,11 @@ impl Pipeline {
         Ok(Pipeline { folder, configs, scheduler, prompts, options, unet, vae })
     }
 
+    /// See [`ModelConfigs::native_size`].
+    pub fn native_size(&self) -> Option<usize> {
+        self.configs.native_size()
+    }
+
     /// Makes the plan's pictures. Each depends on the plan and its own seed alone.
     ///
     /// # Errors

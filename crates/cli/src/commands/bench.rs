@@ -65,7 +65,6 @@ pub fn options(command: Command) -> Command {
 /// Times, and prints the seconds.
 pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let settings = Settings::from_arg_matches(matches).map_err(|e| crate::args::in_one_line(&e))?;
-    super::use_threads(settings.threads)?;
     let report = match (settings.what.as_str(), &settings.model, &settings.inputs) {
         ("unet", Some(model), Some(inputs)) => time_unet(&settings, model, inputs)?,
         ("vae", Some(model), Some(inputs)) => time_vae(&settings, model, inputs)?,

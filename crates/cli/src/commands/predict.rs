@@ -81,22 +81,21 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let settings = Settings::from_arg_matches(matches).map_err(|e| crate::args::in_one_line(&e))?;
     let quiet = Verbosity::of(matches) == Verbosity::Quiet;
     let given = fields::given(&command_line(), matches)?;
-    let plan = PredictPlan::new(PredictInput::from_command_line(given)?);
+    let plan = PredictPlan::new(PredictInput::from_command_line(given.clone())?);
     let output = OutputDir::check(&settings.output)?;
     let folder = super::model_folder(settings.model.as_deref(), quiet)?;
-    super::use_threads(settings.threads)?;
     interrupt::install()?;
     let maker = settings.maker(&folder);
     tracing::info!("model {}, {}, {} threads", maker.model, maker.dtype, rayon::current_num_threads());
 
     let pipeline = Pipeline::open(&folder, settings.options())?;
-    let images = sample(&pipeline, &plan, quiet)?;
+    let plan = plan.of_native_size(&given, pipeline.native_size());
+    let images = sample(&pipeline, &plan, Progress::start(seeds(&plan), quiet))?;
     images.iter().try_for_each(|image| save(image, &plan, &maker, &output))
 }
 
 /// The pictures, with progress; stops at the next step after Ctrl-C.
-fn sample(pipeline: &Pipeline, plan: &PredictPlan, quiet: bool) -> Result<Vec<Image>, Failure> {
-    let mut progress = Progress::start(seeds(plan), quiet);
+fn sample(pipeline: &Pipeline, plan: &PredictPlan, mut progress: Progress) -> Result<Vec<Image>, Failure> {
     let images = pipeline.predict(plan, &mut |step| {
         if step.step > 0 {
             progress.step(step.step, step.steps);

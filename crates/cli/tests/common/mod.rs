@@ -1,6 +1,8 @@
 //! Runs the binary in a directory of its own.
 #![allow(dead_code)] // Not every test file needs all of this.
 
+pub mod hub;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,10 +40,21 @@ impl Sandbox {
 
     /// The binary, to be run here with nothing of the caller's settings.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_calotype"));
+        self.command_of(env!("CARGO_BIN_EXE_calotype"), args)
+    }
+
+    /// The same of another program.
+    pub fn command_of(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.args(args).current_dir(self.dir.path()).env_remove("CALOTYPE_MODEL").stdin(Stdio::null());
         // A hub that is not there, and a cache of its own.
-        command.env("HF_ENDPOINT", "http://127.0.0.1:9").env("HF_HOME", self.path("hub"));
+        command
+            .env("HF_ENDPOINT", "http://127.0.0.1:9")
+            .env("HF_HOME", self.path("hub"))
+            .env_remove("HF_TOKEN");
+        // The pocket model is unpacked once for all tests.
+        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("home");
+        command.env("HOME", &home).env("XDG_CACHE_HOME", home.join(".cache"));
         command
     }
 

@@ -7,6 +7,7 @@
 //! picture.rs, crop.rs, prepare.rs   decode upright, on white → the square to learn from → resized
 //! token.rs, check.rs                the token in captions; what a user should know before training
 //! report.rs, sheet.rs               the set as text, and as a picture
+//! fingerprint.rs                    the set as a number, to know it again
 //! ```
 //!
 //! Everything is made in memory, in the order of the files' paths: the same set gives the same examples.
@@ -17,6 +18,7 @@ pub(crate) mod check;
 mod crop;
 mod error;
 mod files;
+mod fingerprint;
 mod kind;
 mod picture;
 mod prepare;
@@ -28,6 +30,7 @@ mod token;
 use std::path::Path;
 
 pub use error::DatasetError;
+pub use fingerprint::fingerprint;
 pub use token::{contains_token, find_token, replace_token};
 
 use self::files::Files;

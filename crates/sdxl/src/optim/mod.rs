@@ -12,7 +12,7 @@ pub use adafactor::Adafactor;
 pub use adamw::AdamW;
 pub use norm::{clip_factor, squared_norm};
 
-use crate::Error;
+use crate::request::InputError;
 
 /// Values that one task takes at once. Sums are of pieces this long, so it is part of the results.
 const GRAIN: usize = 1 << 14;
@@ -62,10 +62,10 @@ pub const ALL: &[&dyn Optimizer] = &[&AdamW, &Adafactor];
 ///
 /// # Errors
 /// If there is none; the error lists those there are.
-pub fn find(name: &str) -> Result<&'static dyn Optimizer, Error> {
-    let names = || ALL.iter().map(|optimizer| optimizer.name()).collect::<Vec<_>>().join(", ");
+pub fn find(name: &str) -> Result<&'static dyn Optimizer, InputError> {
     let found = ALL.iter().find(|optimizer| optimizer.name() == name);
-    found
-        .copied()
-        .ok_or_else(|| Error::bad_input("optimizer", format!("expected one of {}, found {name:?}", names())))
+    found.copied().ok_or_else(|| {
+        let names: Vec<&str> = ALL.iter().map(|optimizer| optimizer.name()).collect();
+        InputError::value("optimizer", format!("one of {}", names.join(", ")), format!("{name:?}"))
+    })
 }

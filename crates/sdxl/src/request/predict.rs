@@ -204,6 +204,18 @@ impl PredictPlan {
         }
     }
 
+    /// The plan with the size that the model was trained for, `side` pixels, where `given` says no width or no height.
+    pub fn of_native_size(mut self, given: &Map<String, Value>, side: Option<usize>) -> PredictPlan {
+        if let Some(side) = side.filter(|side| side % SIZE_MULTIPLE == 0 && (8..=4096).contains(side)) {
+            for (name, length) in [("width", &mut self.width), ("height", &mut self.height)] {
+                if !given.contains_key(name) {
+                    *length = side;
+                }
+            }
+        }
+        self
+    }
+
     /// The seed of picture `i`.
     pub fn image_seed(&self, i: usize) -> u64 {
         self.seed.wrapping_add(i as u64)

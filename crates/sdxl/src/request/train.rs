@@ -8,7 +8,7 @@ use super::schema;
 use super::{InputError, Problem};
 
 /// Sides of training pictures are multiples of this many pixels, so that latents can be halved three times.
-const RESOLUTION_MULTIPLE: usize = 64;
+pub(super) const RESOLUTION_MULTIPLE: usize = 64;
 
 /// The wire form of a training: every field of the published interface, in its order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::predict::random_seed;
+use super::train::RESOLUTION_MULTIPLE;
 use super::{FileType, InputError, LrScheduler, TrainInput};
-use crate::Error;
 use crate::dataset::check;
 use crate::optim::{self, Optimizer};
 
@@ -77,13 +77,7 @@ impl TrainOptions {
         if !(0.0..=1.0).contains(&self.caption_dropout) {
             return wrong("caption_dropout", "a number from 0 to 1", self.caption_dropout.to_string());
         }
-        match &self.optimizer {
-            Some(name) if optim::find(name).is_err() => {
-                let names: Vec<&str> = optim::ALL.iter().map(|optimizer| optimizer.name()).collect();
-                wrong("optimizer", &format!("one of {}", names.join(", ")), format!("{name:?}"))
-            }
-            _ => Ok(()),
-        }
+        self.optimizer.as_deref().map(optim::find).transpose().map(drop)
     }
 }
 
@@ -202,6 +196,17 @@ impl TrainPlan {
         }
     }
 
+    /// The plan at the size that a small model was trained for, where `given` says no resolution: `side` pixels, if that is
+    /// less and a resolution.
+    pub fn of_native_size(mut self, given: &Map<String, Value>, side: Option<usize>) -> TrainPlan {
+        if let Some(side) = side.filter(|side| side % RESOLUTION_MULTIPLE == 0 && *side > 0)
+            && !given.contains_key("resolution")
+        {
+            self.resolution = self.resolution.min(side);
+        }
+        self
+    }
+
     /// The plan with the steps that go `epochs` times through a set of `pictures`.
     pub fn for_epochs(mut self, epochs: usize, pictures: usize) -> TrainPlan {
         let a_step = self.train_batch_size * self.options.gradient_accumulation_steps;
@@ -229,7 +234,7 @@ impl TrainPlan {
     ///
     /// # Errors
     /// There is no optimizer of the name that was given.
-    pub fn steps_at_once(&self) -> Result<bool, Error> {
+    pub fn steps_at_once(&self) -> Result<bool, InputError> {
         Ok(!self.optimizer()?.clips() && self.options.gradient_accumulation_steps == 1)
     }
 
@@ -237,7 +242,7 @@ impl TrainPlan {
     ///
     /// # Errors
     /// There is none of the name that was given.
-    pub fn optimizer(&self) -> Result<&'static dyn Optimizer, Error> {
+    pub fn optimizer(&self) -> Result<&'static dyn Optimizer, InputError> {
         match (&self.options.optimizer, self.method) {
             (Some(name), _) => optim::find(name),
             (None, Method::Full) => Ok(&optim::Adafactor),

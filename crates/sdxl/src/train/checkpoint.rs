@@ -72,6 +72,11 @@ pub fn restore(run_dir: &Path, trainer: &mut Trainer) -> Result<Option<usize>, E
     Ok(None)
 }
 
+/// The step of the newest checkpoint of `run_dir`, if it has any: where a training most likely goes on.
+pub fn newest(run_dir: &Path) -> Option<usize> {
+    list(&run_dir.join(FOLDER)).ok()?.last().map(|(step, _)| *step)
+}
+
 /// A checkpoint whose files are as they were written.
 struct Found<'a> {
     path: &'a Path,

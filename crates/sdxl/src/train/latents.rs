@@ -6,6 +6,7 @@ use crate::Error;
 use crate::config::VaeConfig;
 use crate::dataset::Example;
 use crate::models::{Moments, Vae};
+use crate::request::{InputError, Problem};
 
 /// One picture's latents, of which each step takes a new sample.
 pub struct Latents {
@@ -26,8 +27,9 @@ impl Latents {
         let mean = moments.mean();
         let mask = example.mask.as_ref().map(|mask| nearest(mask, resolution, [mean.dim(1), mean.dim(2)]));
         if mask.as_ref().is_some_and(|mask| mask.iter().all(|&m| m == 0.0)) {
-            let problem = format!("{}: the mask is black all over, as the latents see it", example.name);
-            return Err(Error::bad_input("input_images", problem));
+            let (path, reason) =
+                (example.name.clone(), "the mask is black all over, as the latents see it".into());
+            return Err(InputError::new("input_images", Problem::File { path, reason }).into());
         }
         Ok(Self { moments, mask })
     }

@@ -11,6 +11,7 @@ use crate::dataset::replace_token;
 use crate::models::ClipTextModel;
 use crate::nn::{Parameter, Trainable};
 use crate::prompt::PromptEmbeds;
+use crate::request::InputError;
 use crate::tokenizer::Tokenizer;
 
 /// What stands for the token in captions and prompts: two new tokens.
@@ -56,10 +57,8 @@ impl Text {
             .collect();
         captions.push(String::new());
         let Some(first) = &configs.text_encoder else {
-            return Err(Error::bad_input(
-                "--model",
-                "training needs both text encoders, as SDXL's base model has them",
-            ));
+            let expected = "a model with both text encoders, as SDXL's base model has them, to train";
+            return Err(InputError::value("--model", expected, "one without text_encoder").into());
         };
         let parts = [(Component::TextEncoder, first), (Component::TextEncoder2, &configs.text_encoder_2)];
         let mut encoders = Vec::new();

@@ -84,10 +84,11 @@ impl Times {
         })
     }
 
-    /// From the first step to the last, where `validations` are made on the way.
-    pub fn total(&self, plan: &TrainPlan, validations: usize) -> f64 {
-        let early = plan.pivot();
-        let steps = early as f64 * self.early_step + (plan.steps - early) as f64 * self.late_step;
+    /// From step `done` to the last, where `validations` are made on the way.
+    pub fn total(&self, plan: &TrainPlan, done: usize, validations: usize) -> f64 {
+        let early = plan.pivot().saturating_sub(done);
+        let late = plan.steps.saturating_sub(done.max(plan.pivot()));
+        let steps = early as f64 * self.early_step + late as f64 * self.late_step;
         self.beginning + steps + validations as f64 * self.validation
     }
 }
@@ -131,6 +132,18 @@ mod tests {
         let folder = tempfile::tempdir().expect("a directory");
         std::fs::write(folder.path().join("config.json"), config).expect("written");
         UNetConfig::read(folder.path()).expect("a config")
+    }
+
+    /// Protects: a run that goes on is told what is left of it, before the pivot and after.
+    #[test]
+    fn what_is_left() {
+        let input = serde_json::json!({ "input_images": "set", "max_train_steps": 10 });
+        let input = crate::request::TrainInput::from_json(input.as_object().cloned().unwrap_or_default());
+        let plan = TrainPlan::new(input.expect("a request"), Default::default()).expect("a plan");
+        let times = Times { beginning: 100.0, early_step: 3.0, late_step: 2.0, validation: 0.5 };
+        for (done, seconds) in [(0, 126.0), (4, 114.0), (7, 107.0), (10, 101.0), (11, 101.0)] {
+            assert_eq!(times.total(&plan, done, 2), seconds, "{done}");
+        }
     }
 
     /// Protects the count: SDXL base's UNet takes 1.59 TFLOP for a picture of 512 × 512, and 6.76 for one of 1024 × 1024.

@@ -14,7 +14,7 @@ use super::trained::{self, Trained};
 use crate::Error;
 use crate::adapters::{FullTensors, LoraLayers, LoraPair, TrainedWeights};
 use crate::config::{Component, ModelConfigs, ModelFolder};
-use crate::dataset::Example;
+use crate::dataset::{self, Example};
 use crate::lr_schedule::LrSchedule;
 use crate::models::{UNet, Vae};
 use crate::optim;
@@ -58,7 +58,7 @@ pub struct Trainer {
     latents: Vec<Latents>,
     /// (n, 6): original height and width, crop's top and left, height and width.
     time_ids: Vec<[f32; 6]>,
-    /// What the examples are: [`set_fingerprint`].
+    /// What the examples are: [`dataset::fingerprint`].
     set: u32,
     trained: Vec<Trained>,
     /// A full fine-tune's tensors.
@@ -105,7 +105,7 @@ impl Trainer {
         Ok(Self {
             schedule: LrSchedule::new(plan.lr_scheduler, plan.lr_warmup_steps, plan.steps),
             time_ids: examples.iter().map(ids).collect(),
-            set: set_fingerprint(examples),
+            set: dataset::fingerprint(examples),
             done: 0,
             plan,
             options,
@@ -275,22 +275,6 @@ impl Trainer {
         }
         Tensor::from_vec(weights, &[items.len(), height, width])
     }
-}
-
-/// A CRC-32 of all that is learnt from.
-fn set_fingerprint(examples: &[Example]) -> u32 {
-    let mut crc = flate2::Crc::new();
-    for e in examples {
-        let sizes = [e.original_size, e.crop_top_left].map(|pair| pair.map(|n| n as u64));
-        // Of known sizes: a picture's pixels, 16 bytes twice; then the caption, after its length.
-        crc.update(&e.rgb);
-        crc.update(bytemuck::cast_slice(sizes.as_flattened()));
-        crc.update(&(e.caption.len() as u64).to_le_bytes());
-        crc.update(e.caption.as_bytes());
-        crc.update(&[u8::from(e.mask.is_some())]);
-        crc.update(e.mask.as_deref().unwrap_or_default());
-    }
-    crc.sum()
 }
 
 /// The VAE's moments of every picture.

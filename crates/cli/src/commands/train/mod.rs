@@ -66,7 +66,6 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     };
     let output = settings.output.as_deref().or(record.output.as_deref());
     output.map_or(Ok(()), output::check_file)?;
-    super::use_threads(settings.threads)?;
     interrupt::install()?;
     let job = Job::open(record, dir, &given, quiet)?;
     job.run(settings.run_dir.as_deref())
@@ -94,7 +93,7 @@ impl Job {
         let dataset = open_set(&folder, &record.plan)?;
         let record = match &dir {
             None => record.with_set(given, &dataset.examples),
-            Some(_) if record.set == record::fingerprint(&dataset.examples) => record,
+            Some(_) if record.set == record::set(&dataset.examples) => record,
             Some(_) => {
                 let set = record.plan.input_images.display();
                 let problem = "expected the pictures and captions that the run began with, found others";
@@ -128,12 +127,14 @@ impl Job {
         output::print(&format!("{}\n", output.display()))
     }
 
-    /// What the run is expected to take, samples and checkpoints aside.
+    /// What the rest of the run is expected to take, samples and checkpoints aside.
     fn time(&self) -> Result<String, Failure> {
         let Record { plan, validate_every, .. } = &self.record;
         let times = Times::predict(&self.folder, plan, self.fit.options, self.dataset.examples.len())?;
-        let validations = 1 + plan.steps.div_ceil(*validate_every);
-        let total = Duration::from_secs_f64(times.total(plan, validations));
+        let done = self.dir.as_ref().and_then(|dir| checkpoint::newest(dir.path()));
+        let left = plan.steps - done.unwrap_or(0).min(plan.steps);
+        let validations = usize::from(done.is_none()) + left.div_ceil(*validate_every);
+        let total = Duration::from_secs_f64(times.total(plan, done.unwrap_or(0), validations));
         let (early, late) = (per_step(times.early_step), per_step(times.late_step));
         let step =
             if plan.pivot() < plan.steps { format!("{early}, after half of them {late}") } else { early };

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use calotype_sdxl::dataset::Example;
+use calotype_sdxl::Error;
+use calotype_sdxl::config::ModelFolder;
+use calotype_sdxl::dataset::{self, Example};
 use calotype_sdxl::request::{TrainInput, TrainOptions, TrainPlan, epochs};
 use clap::ArgMatches;
 use clap::parser::ValueSource;
@@ -48,10 +50,13 @@ impl Record {
     /// # Errors
     /// A field, or a setting beyond the fields, that cannot be used.
     pub fn new(given: &Map<String, Value>, settings: &Settings, quiet: bool) -> Result<Record, Failure> {
-        let request = TrainInput::from_json(given.clone())?;
+        let mut request = TrainInput::from_json(given.clone())?;
         let options = TrainOptions::from_json(settings.options.given()?)?;
-        let plan = TrainPlan::new(request.clone(), options)?;
+        let mut plan = TrainPlan::new(request.clone(), options)?;
         let model = super::super::model_folder(settings.model.as_deref(), quiet)?;
+        let native = ModelFolder::open(&model).and_then(|folder| folder.configs()).map_err(Error::from)?;
+        plan = plan.of_native_size(given, native.native_size());
+        request.resolution = plan.resolution;
         let mut prompts = settings.sample_prompt.clone();
         if prompts.is_empty() {
             prompts.push(plan.caption_prefix.trim_end_matches([' ', ',']).to_owned());
@@ -79,7 +84,7 @@ impl Record {
         if let Some(epochs) = epochs(given) {
             self.plan = self.plan.for_epochs(epochs, examples.len());
         }
-        self.set = fingerprint(examples);
+        self.set = set(examples);
         self.plan.input_images = full(&self.plan.input_images);
         self.request.input_images = self.plan.input_images.to_string_lossy().into_owned();
         self.request.seed = Some(self.plan.seed);
@@ -168,21 +173,7 @@ fn path_value(path: &Path) -> Value {
     full(path).to_string_lossy().into_owned().into()
 }
 
-/// A number for the examples, of their pixels, masks and captions. Fowler, Noll and Vo's FNV-1a.
-pub fn fingerprint(examples: &[Example]) -> String {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let mut add = |bytes: &[u8]| {
-        for byte in bytes.iter().chain(&(bytes.len() as u64).to_le_bytes()) {
-            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    };
-    for example in examples {
-        add(example.caption.as_bytes());
-        add(&example.rgb);
-        add(example.mask.as_deref().unwrap_or_default());
-        for number in example.original_size.into_iter().chain(example.crop_top_left) {
-            add(&(number as u64).to_le_bytes());
-        }
-    }
-    format!("{hash:016x}")
+/// A number for what is in the set.
+pub fn set(examples: &[Example]) -> String {
+    format!("{:08x}", dataset::fingerprint(examples))
 }
