@@ -16,7 +16,7 @@ import places
 from captions import SETTINGS, as_row, caption, draw_lot
 from paint import S, ridge
 from styles import STYLES
-from things import coloured, glyph
+from things import HELD_OUT, THINGS, coloured, glyph
 
 SIZE = 128
 PAINTERS = {"beach": places.beach, "forest": nature.forest, "snow": nature.snow, "city": places.city, "desert": nature.desert,
@@ -103,17 +103,18 @@ def sheet(images, columns=8, size=SIZE):
     return page
 
 
-def _one(seed):
-    image, sentence, content = example(seed)
+def _one(job):
+    seed, everything = job
+    image, sentence, content = example(seed, [*THINGS, *HELD_OUT, "mascot"] if everything else None, everything)
     return np.asarray(image), as_row(content, sentence)
 
 
-def write_set(folder, count, seed):
+def write_set(folder, count, seed, everything):
     folder.mkdir(parents=True, exist_ok=True)
     images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (count, SIZE, SIZE, 3))
-    seeds = ((seed, i) for i in range(count))
+    jobs = (((seed, i), everything) for i in range(count))
     with Pool(2) as pool, open(folder / "captions.jsonl", "w") as rows:
-        for i, (image, row) in enumerate(pool.imap(_one, seeds, chunksize=64)):
+        for i, (image, row) in enumerate(pool.imap(_one, jobs, chunksize=64)):
             images[i] = image
             rows.write(json.dumps(row) + "\n")
             if i % 5000 == 0:
@@ -129,9 +130,10 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     for name in ("setting", "thing", "style", "time", "colour"):
         parser.add_argument(f"--{name}")
+    parser.add_argument("--everything", action="store_true", help="held-out things and pairs too")
     args = parser.parse_args()
     if args.what == "set":
-        return write_set(args.out, args.count or 50000, args.seed)
+        return write_set(args.out, args.count or 50000, args.seed, args.everything)
     images = []
     for i in range(args.count or 64):
         rng = np.random.default_rng((args.seed, i))

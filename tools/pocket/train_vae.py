@@ -9,6 +9,8 @@ import json
 import time
 from pathlib import Path
 
+import threads  # noqa: F401, first of all
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -93,9 +95,9 @@ def main():
         l1, kl, norm = step(vae, optimizer, crops(rng, images, BATCH))
         average.update(vae)
         done += 1
-        if done % 50 == 0:
+        if done % 20 == 0:
             spent, last = spent + min(time.time() - last, 120), time.time()  # a pause does not count
-        if done % 100 == 0:
+        if done in (20, 50) or done % 100 == 0:
             quality, spread = psnr(average.model, held)
             print(json.dumps(dict(step=done, minutes=round(spent / 60, 1), l1=round(l1, 4), kl=round(kl, 1), norm=round(norm, 2),
                                   psnr=round(quality, 2), std=round(spread, 3))), flush=True)
