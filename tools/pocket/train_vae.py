@@ -2,7 +2,7 @@
 
     train_vae.py --set FOLDER --out FOLDER [--steps 5000]       # the same command goes on where it stopped
 
-L1, plus L1 on a Laplacian pyramid (edges at every scale), plus a little KL. Weights are averaged (EMA).
+L1 and L2, plus L1 on a Laplacian pyramid (edges at every scale), plus a little KL. Weights are averaged (EMA).
 """
 import argparse
 import json
@@ -17,11 +17,12 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
 from checkpoint import Average, restore, save
+from muon import Both
 
 CONFIG = dict(in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(32, 64, 96, 112), layers_per_block=1,
-              down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4, norm_num_groups=16,
+              down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4, norm_num_groups=8,
               sample_size=128, act_fn="silu", force_upcast=False)
-BATCH, CROP, LEARNING_RATE, KL = 8, 64, 1e-3, 1e-6
+BATCH, CROP, LEARNING_RATE, KL = 8, 64, 2e-3, 1e-6
 
 
 def crops(rng, images, count):
@@ -63,9 +64,9 @@ def psnr(vae, pictures):
 def step(vae, optimizer, x):
     posterior = vae.encode(x).latent_dist
     y = vae.decode(posterior.sample()).sample
-    l1, edges, kl = (x - y).abs().mean(), pyramid_loss(x, y), posterior.kl().mean()
-    optimizer.zero_grad(set_to_none=True)
-    (l1 + edges + KL * kl).backward()
+    l1, square, edges, kl = (x - y).abs().mean(), (x - y).pow(2).mean(), pyramid_loss(x, y), posterior.kl().mean()
+    optimizer.zero_grad()
+    (l1 + 2 * square + edges + KL * kl).backward()
     norm = torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
     optimizer.step()
     return l1.item(), kl.item(), norm.item()
@@ -83,7 +84,7 @@ def main():
     held, images = images[:64], images[64:]
     vae = AutoencoderKL(**CONFIG).to(memory_format=torch.channels_last)
     print(f"{sum(p.numel() for p in vae.parameters()) / 1e6:.2f} M parameters", flush=True)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-4)
+    optimizer = Both(vae, LEARNING_RATE, ends=("conv_in", "conv_out", "quant_conv"))
     average = Average(vae, 0.999)
     done, spent = restore(args.out, vae=vae, optimizer=optimizer, average=average)
     rng = np.random.default_rng((7, done))

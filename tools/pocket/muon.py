@@ -1,0 +1,65 @@
+"""Muon (Jordan 2024, https://kellerjordan.github.io/posts/muon) for matrices and convolutions, AdamW for the rest.
+
+A step of a matrix is its momentum with all singular values made one; times 0.2·sqrt(longer side) it is as large as one of
+AdamW (Liu et al. 2025, https://arxiv.org/abs/2502.16982), so that both share a learning rate. Fewer steps, on a CPU, are hours.
+"""
+import torch
+
+
+def orthogonal(matrix, rounds=5):
+    """Newton-Schulz: the matrix with singular values near one."""
+    x = matrix / (matrix.norm() + 1e-7)
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    for _ in range(rounds):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.775 * a + 2.0315 * a @ a) @ x
+    return x.T if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    def __init__(self, matrices, lr, momentum=0.95, weight_decay=0.01):
+        super().__init__(matrices, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                grad = p.grad.flatten(1)
+                memory = self.state[p].setdefault("momentum", torch.zeros_like(grad))
+                memory.lerp_(grad, 1 - group["momentum"])
+                update = orthogonal(grad.lerp(memory, group["momentum"]))
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.add_(update.view(p.shape), alpha=-group["lr"] * 0.2 * max(update.shape) ** 0.5)
+
+
+class Both:
+    """Muon and AdamW as one optimizer. Embeddings, biases, norms and the layers named in `ends` go to AdamW."""
+
+    def __init__(self, model, lr, ends):
+        named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        inner = [p for n, p in named if p.ndim > 1 and "embedding." not in n and not any(e in n for e in ends)]
+        chosen = {id(p) for p in inner}
+        rest = [p for _, p in named if id(p) not in chosen]
+        self.parts = [Muon(inner, lr), torch.optim.AdamW(rest, lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)]
+
+    @property
+    def param_groups(self):
+        return [group for part in self.parts for group in part.param_groups]
+
+    def zero_grad(self):
+        for part in self.parts:
+            part.zero_grad(set_to_none=True)
+
+    def step(self):
+        for part in self.parts:
+            part.step()
+
+    def state_dict(self):
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state):
+        for part, saved in zip(self.parts, state["parts"]):
+            part.load_state_dict(saved)
