@@ -43,24 +43,29 @@ def write(folder, training, vae, tokenizers):
     return state["step"]
 
 
+def publish(training, vae, tokenizers, out):
+    """Writes the folder beside the old one, checks it, and puts it in its place."""
+    fresh, old = (out.with_name(out.name + end) for end in (".new", ".old"))
+    for folder in (fresh, old):
+        shutil.rmtree(folder, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    step = write(fresh, training, vae, tokenizers)
+    size = sum(path.stat().st_size for path in fresh.rglob("*") if path.is_file())
+    if size > LIMIT:
+        raise SystemExit(f"export.py: {size} bytes are more than {LIMIT}")
+    if out.exists():
+        os.rename(out, old)
+    os.rename(fresh, out)
+    shutil.rmtree(old, ignore_errors=True)
+    print(f"step {step}: {size / 1e6:.1f} MB in {out}", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("training", "vae", "tokenizers", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     args = parser.parse_args()
-    fresh, old = (args.out.with_name(args.out.name + end) for end in (".new", ".old"))
-    for folder in (fresh, old):
-        shutil.rmtree(folder, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    step = write(fresh, args.training, args.vae, args.tokenizers)
-    size = sum(path.stat().st_size for path in fresh.rglob("*") if path.is_file())
-    if size > LIMIT:
-        raise SystemExit(f"export.py: {size} bytes are more than {LIMIT}")
-    if args.out.exists():
-        os.rename(args.out, old)
-    os.rename(fresh, args.out)
-    shutil.rmtree(old, ignore_errors=True)
-    print(f"step {step}: {size / 1e6:.1f} MB in {args.out}")
+    publish(args.training, args.vae, args.tokenizers, args.out)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Trains both text encoders and the UNet together, from scratch, on latents made by latents.py.
 
-    train_unet.py --latents FOLDER --vae FOLDER --tokenizers FOLDER --out FOLDER [--steps 12000]
+    train_unet.py --latents FOLDER --vae FOLDER --tokenizers FOLDER --out FOLDER [--steps 6000] [--export FOLDER]
 
 The same command goes on where it stopped; more --steps make it longer. Shards that appear in the folder are taken up.
-v-prediction, min-SNR 5, an empty caption for one in ten, averaged weights, a sample sheet every 1,000 steps.
+v-prediction, min-SNR 5, an empty caption for one in ten, averaged weights, a sample sheet and an export every 500 steps.
 """
 import argparse
 import json
@@ -21,9 +21,11 @@ from transformers import CLIPTokenizer
 from captions import Content, caption
 from checkpoint import Average, restore, save
 from generate import sheet
+from export import publish
 from model import SIZE, Pocket, alphas_cumprod, sample
+from muon import Both
 
-BATCH, LEARNING_RATE, WARM_UP, GAMMA, EMPTY = 32, 6e-4, 300, 5.0, 0.1
+BATCH, LEARNING_RATE, WARM_UP, GAMMA, EMPTY = 32, 1e-3, 200, 5.0, 0.1
 PROMPTS = ["a red fox in the snow", "an octopus in a city at night", "a photo of a cat on a beach", "a rocket in space",
            "a watercolour of a rabbit in a meadow of flowers", "pixel art of a dragon in the mountains", "a blue car in a desert at sunset",
            "a penguin in a living room", "a pencil sketch of an owl in a forest", "a turtle under water", "a yellow butterfly in the rain",
@@ -100,7 +102,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("latents", "vae", "tokenizers", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=12000, help="in all; the learning rate falls over the last 30%%")
+    parser.add_argument("--steps", type=int, default=6000, help="in all; the learning rate falls over the last 30%%")
+    parser.add_argument("--export", type=Path, help="where the model's folder goes, as it is so far")
     args = parser.parse_args()
     torch.set_num_threads(2)
     torch.manual_seed(0)
@@ -109,7 +112,7 @@ def main():
     pocket = Pocket(len(data.tokenizer))
     for name, part in pocket.named_children():
         print(f"{name}: {sum(p.numel() for p in part.parameters()) / 1e6:.2f} M parameters", flush=True)
-    optimizer = torch.optim.AdamW(pocket.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    optimizer = Both(pocket, LEARNING_RATE, ends=("conv_in", "conv_out"))
     average = Average(pocket, 0.9995)
     done, spent = restore(args.out, pocket=pocket, optimizer=optimizer, average=average)
     rng, generator = np.random.default_rng((11, done)), torch.Generator().manual_seed(11 + done)
@@ -119,7 +122,7 @@ def main():
             group["lr"] = LEARNING_RATE * min(1, (done + 1) / WARM_UP, max(0.01, (1 - done / args.steps) / 0.3))
         x, tokens = data.batch(rng, BATCH)
         loss = loss_of(pocket, x, tokens, rng, generator, a)
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(pocket.parameters(), 1.0)
         optimizer.step()
@@ -132,11 +135,13 @@ def main():
             print(json.dumps(dict(step=done, minutes=round(spent / 60, 1), loss=round(float(np.mean(losses)), 5), norm=round(norm.item(), 3))), flush=True)
             losses = []
             data.refresh()
-        if done % 1000 == 0 or done == 500:
-            write_samples(average.model, vae, data, args.out / f"samples-{done:06}.png")
-        if time.time() - since > 280 or done == args.steps:
+        if time.time() - since > 280 or done % 500 == 0 or done == args.steps:
             save(args.out, done, spent, pocket=pocket, optimizer=optimizer, average=average)
             since = time.time()
+        if done % 500 == 0 or done == args.steps:
+            write_samples(average.model, vae, data, args.out / f"samples-{done:06}.png")
+            if args.export:
+                publish(args.out, args.vae, args.tokenizers, args.export)
 
 
 if __name__ == "__main__":
