@@ -11,9 +11,14 @@ def orthogonal(matrix, rounds=5):
     x = matrix / (matrix.norm() + 1e-7)
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
-    for _ in range(rounds):
-        a = x @ x.T
-        x = 3.4445 * x + (-4.775 * a + 2.0315 * a @ a) @ x
+    a, product = x @ x.T, None
+    eye = torch.eye(len(a))
+    for i in range(rounds):  # on the small square x·xᵀ, whose polynomials commute; x itself is multiplied once
+        q = 3.4445 * eye - 4.775 * a + 2.0315 * a @ a
+        product = q if product is None else q @ product
+        if i < rounds - 1:
+            a = q @ a @ q
+    x = product @ x
     return x.T if tall else x
 
 
