@@ -1,6 +1,6 @@
 """Encodes a set's pictures once.
 
-    latents.py --vae FOLDER --set FOLDER --out FOLDER/NAME    # NAME.npy (float16, count × 4 × 16 × 16, scaled), NAME.jsonl
+    latents.py --vae FOLDER --set FOLDER --out FOLDER/NAME    # NAME.npy (float16, count × 8 × 16 × 16, scaled), NAME.jsonl
 """
 import argparse
 import os

@@ -6,7 +6,7 @@ set -eu
 tools=$(cd "$(dirname "$0")" && pwd)
 work=$1 clip=$2 out=$3
 python=${PYTHON:-python}
-vae_steps=${VAE_STEPS:-2200} unet_steps=${UNET_STEPS:-6000} decoder_steps=${DECODER_STEPS:-1500}
+vae_steps=${VAE_STEPS:-2000} unet_steps=${UNET_STEPS:-6000} decoder_steps=${DECODER_STEPS:-1500}
 
 draw() { # a set and its latents, once
     [ -e "$work/latents/$1.npy" ] && return

@@ -5,7 +5,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-SIZE, FACTOR = 128, 8
+SIZE, FACTOR, CHANNELS = 128, 8, 8  # SDXL: 1024, 8, 4
 TOKENS, LAYERS, WIDTHS, HEAD = 77, 3, (128, 160), 32  # SDXL: 77, 12 and 32, 768 and 1280, 64
 TIME_IDS = 32  # width of each of the six numbers' embedding
 
@@ -26,7 +26,7 @@ def text_config(width, vocabulary, act):
 
 def unet():
     return UNet2DConditionModel(
-        sample_size=SIZE // FACTOR, in_channels=4, out_channels=4, block_out_channels=(64, 128, 160), layers_per_block=2,
+        sample_size=SIZE // FACTOR, in_channels=CHANNELS, out_channels=CHANNELS, block_out_channels=(64, 128, 160), layers_per_block=2,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), transformer_layers_per_block=1,
         attention_head_dim=[2, 4, 5], cross_attention_dim=sum(WIDTHS), use_linear_projection=True, addition_embed_type="text_time",
@@ -60,7 +60,7 @@ def alphas_cumprod():
 
 @torch.no_grad()
 def sample(pocket, ids, noise, steps=20, guidance=5.0):
-    """DDIM with guidance, for sample sheets; ids: (B, 77) twice, the empty prompt's last. Latents, (B, 4, 16, 16)."""
+    """DDIM with guidance, for sample sheets; ids: (B, 77) twice, the empty prompt's last. Latents, (B, 8, 16, 16)."""
     a = alphas_cumprod()
     states, pooled = pocket.encode(*ids)
     n = len(noise)

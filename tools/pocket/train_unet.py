@@ -22,7 +22,7 @@ from captions import Content, caption
 from checkpoint import Average, restore, save
 from generate import sheet
 from export import publish
-from model import SIZE, Pocket, alphas_cumprod, sample
+from model import CHANNELS, SIZE, Pocket, alphas_cumprod, sample
 from muon import Both
 
 BATCH, LEARNING_RATE, WARM_UP, GAMMA, EMPTY = 32, 1e-3, 200, 5.0, 0.1
@@ -91,7 +91,7 @@ def loss_of(pocket, x, tokens, rng, generator, a):
 
 @torch.no_grad()
 def write_samples(pocket, vae, data, path):
-    noise = torch.randn(len(PROMPTS), 4, 16, 16, generator=torch.Generator().manual_seed(1))
+    noise = torch.randn(len(PROMPTS), CHANNELS, 16, 16, generator=torch.Generator().manual_seed(1))
     latents = sample(pocket, data.tokens(PROMPTS + [""]), noise)
     pixels = vae.decode(latents / vae.config.scaling_factor).sample.clamp(-1, 1)
     pixels = ((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()

@@ -21,7 +21,7 @@ from checkpoint import Average, restore, save
 from muon import Both
 from whiten import whiten
 
-CONFIG = dict(in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(32, 64, 96, 112), layers_per_block=1,
+CONFIG = dict(in_channels=3, out_channels=3, latent_channels=8, block_out_channels=(32, 64, 96, 112), layers_per_block=1,
               down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4, norm_num_groups=8,
               sample_size=128, act_fn="silu", force_upcast=False)
 BATCH, CROP, LEARNING_RATE, KL = 8, 64, 2e-3, 1e-6
