@@ -21,9 +21,9 @@ from generate import example, sheet
 from train_vae import psnr
 
 
-def predict(args, row, out):
-    """calotype's picture for a prompt."""
-    request = dict(prompt=row["caption"], width=128, height=128, seed=row["seed"], num_inference_steps=args.steps, guidance_scale=args.guidance)
+def predict(args, row, out, **more):
+    """calotype's picture for a prompt; `more` are further fields."""
+    request = dict(prompt=row["caption"], width=128, height=128, seed=row["seed"], num_inference_steps=args.steps, guidance_scale=args.guidance, **more)
     command = [args.binary, "predict", "--model", str(args.model), "--dtype", "f32", "-q", "-o", str(out)]
     for key, value in request.items():
         command += ["-i", f"{key}={value}"]

@@ -6,20 +6,20 @@ AdamW (Liu et al. 2025, https://arxiv.org/abs/2502.16982), so that both share a 
 import torch
 
 
-def orthogonal(matrix, rounds=5):
-    """Newton-Schulz: the matrix with singular values near one."""
-    x = matrix / (matrix.norm() + 1e-7)
-    tall = x.shape[0] > x.shape[1]
-    x = x.T if tall else x
-    a, product = x @ x.T, None
-    eye = torch.eye(len(a))
+def orthogonal(matrices, rounds=5):
+    """Newton-Schulz: (N, rows, columns), each with its singular values near one."""
+    x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    tall = x.shape[1] > x.shape[2]
+    x = x.mT if tall else x
+    a, product = x @ x.mT, None
+    eye = torch.eye(a.shape[1])
     for i in range(rounds):  # on the small square x·xᵀ, whose polynomials commute; x itself is multiplied once
         q = 3.4445 * eye - 4.775 * a + 2.0315 * a @ a
         product = q if product is None else q @ product
         if i < rounds - 1:
             a = q @ a @ q
     x = product @ x
-    return x.T if tall else x
+    return x.mT if tall else x
 
 
 class Muon(torch.optim.Optimizer):
@@ -29,15 +29,18 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self):
         for group in self.param_groups:
+            alike = {}  # those of one shape together: many small products are one call
             for p in group["params"]:
-                if p.grad is None:
-                    continue
-                grad = p.grad.flatten(1)
-                memory = self.state[p].setdefault("momentum", torch.zeros_like(grad))
-                memory.lerp_(grad, 1 - group["momentum"])
-                update = orthogonal(grad.lerp(memory, group["momentum"]))
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(update.view(p.shape), alpha=-group["lr"] * 0.2 * max(update.shape) ** 0.5)
+                if p.grad is not None:
+                    alike.setdefault(p.shape, []).append(p)
+            for shape, some in alike.items():
+                grads = [p.grad.flatten(1) for p in some]
+                memory = [self.state[p].setdefault("momentum", torch.zeros_like(g)) for p, g in zip(some, grads)]
+                torch._foreach_lerp_(memory, grads, 1 - group["momentum"])
+                update = orthogonal(torch.stack(grads).lerp(torch.stack(memory), group["momentum"]))
+                update *= -group["lr"] * 0.2 * max(update.shape[1:]) ** 0.5
+                torch._foreach_mul_(some, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(some, [u.view(shape) for u in update])
 
 
 class Both:
