@@ -56,11 +56,11 @@ def draw_lot(rng, things=None, keep_held_out=False):
         content.time = TIMES[rng.choice(3, p=[0.4, 0.35, 0.25] if setting == "sea" else [0.6, 0.2, 0.2])]
     if setting == "plain":
         content.background = list(PLAIN)[rng.integers(len(PLAIN))]
-    if rng.random() < 0.3:
+    if rng.random() < 0.2:
         content.style = list(STYLES)[rng.integers(len(STYLES))]
         if content.style == "pencil sketch":
             content.time = "day"
-    if rng.random() < 0.3 and content.style != "pencil sketch":
+    if rng.random() < 0.25 and content.style != "pencil sketch":
         choices = [c for c in COLOURS if c != content.background]
         content.colour = choices[rng.integers(len(choices))]
     return content

@@ -29,7 +29,7 @@ SINKS = {"sea": 0.16, "snow": 0.06, "meadow": 0.06, "forest": 0.04, "autumn": 0.
 
 
 def subject(rng, content, height, floats):
-    """The thing as it stands in the picture: coloured, lit, mirrored, turned, RGBA."""
+    """The thing as it stands in the picture: coloured, lit, turned, RGBA."""
     image = glyph(content.thing)
     if content.colour:
         image = coloured(image, content.colour)
@@ -37,11 +37,9 @@ def subject(rng, content, height, floats):
     if light:
         pixels = np.asarray(image, np.float32) * np.asarray((*light, 1))
         image = Image.fromarray(pixels.round().astype(np.uint8))
-    if rng.random() < 0.5:
-        image = image.transpose(Image.FLIP_LEFT_RIGHT)
     scale = min(height / image.height, 0.86 * S / image.width)
     image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.BICUBIC)
-    angle = rng.normal(0, 9 if floats else 3.5)
+    angle = rng.normal(0, 6 if floats else 2.5)
     image = image.rotate(angle, Image.BICUBIC, expand=True)
     return image.crop(image.getbbox())
 
@@ -67,11 +65,11 @@ def paint(rng, content):
         canvas, foot = places.plain(rng, content.background)
     else:
         canvas, foot = PAINTERS[content.setting](rng, content.time)
-    height = rng.uniform(0.5, 0.74) * S
+    height = rng.uniform(0.57, 0.73) * S
     thing = subject(rng, content, height, foot is None)
     w, h = thing.size
     room = max(S - w, 0) / 2
-    x = S / 2 + float(np.clip(rng.normal(0, 0.1) * S, -room, room))
+    x = S / 2 + float(np.clip(rng.normal(0, 0.05) * S, -room, room))
     if foot is None:
         y = S * rng.uniform(0.44, 0.54) + h / 2
         canvas.paste(thing, (round(x - w / 2), round(y - h)), thing)

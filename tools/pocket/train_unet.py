@@ -3,7 +3,7 @@
     train_unet.py --latents FOLDER --vae FOLDER --tokenizers FOLDER --out FOLDER [--steps 6000] [--export FOLDER]
 
 The same command goes on where it stopped; more --steps make it longer. Shards that appear in the folder are taken up.
-v-prediction, min-SNR 5, an empty caption for one in ten, averaged weights, a sample sheet and an export every 500 steps.
+v-prediction, an empty caption for one in ten, averaged weights, a sample sheet and an export every 500 steps.
 """
 import argparse
 import json
@@ -25,7 +25,7 @@ from export import publish
 from model import CHANNELS, SIZE, Pocket, alphas_cumprod, sample
 from muon import Both
 
-BATCH, LEARNING_RATE, WARM_UP, GAMMA, EMPTY = 32, 1e-3, 200, 5.0, 0.1
+BATCH, LEARNING_RATE, WARM_UP, GAMMA, EMPTY = 32, 1.5e-3, 200, 5.0, 0.1
 PROMPTS = ["a red fox in the snow", "an octopus in a city at night", "a photo of a cat on a beach", "a rocket in space",
            "a watercolour of a rabbit in a meadow of flowers", "pixel art of a dragon in the mountains", "a blue car in a desert at sunset",
            "a penguin in a living room", "a pencil sketch of an owl in a forest", "a turtle under water", "a yellow butterfly in the rain",
@@ -78,7 +78,8 @@ def sizes(rng, count):
 
 
 def loss_of(pocket, x, tokens, rng, generator, a):
-    """The v-prediction's error, weighted by min(SNR, 5)."""
+    """The v-prediction's error, weighted less where there is hardly any noise, as in min-SNR 5, but not where there is
+    much: that is where the words decide what is in the picture."""
     t = torch.randint(0, 1000, (len(x),), generator=generator)
     alpha = a[t].view(-1, 1, 1, 1)
     noise = torch.randn(x.shape, generator=generator)
@@ -86,7 +87,7 @@ def loss_of(pocket, x, tokens, rng, generator, a):
     target = alpha.sqrt() * noise - (1 - alpha).sqrt() * x
     v = pocket(noisy.contiguous(memory_format=torch.channels_last), t, *tokens, sizes(rng, len(x)))
     snr = a[t] / (1 - a[t])
-    weight = snr.clamp(max=GAMMA) / (snr + 1)
+    weight = (GAMMA / (snr + 1)).clamp(max=1)
     return ((v - target).pow(2).mean((1, 2, 3)) * weight).mean()
 
 
