@@ -1,0 +1,73 @@
+"""Makes calotype's pictures for prompts.json, and has the classifier say what they show.
+
+    evaluate.py --model FOLDER --binary calotype --classifier classifier.pt --out FOLDER [--steps 25] [--guidance 7.5]
+
+Also the VAE's reconstruction of 64 fresh pictures. Writes figures.json and sheet.png.
+"""
+import argparse
+import json
+import subprocess
+from pathlib import Path
+
+import threads  # noqa: F401, first of all
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from PIL import Image
+
+from classifier import LABELS, PLACES, load, prepare
+from generate import example, sheet
+from train_vae import psnr
+
+
+def predict(args, row, out, **more):
+    """calotype's picture for a prompt; `more` are further fields."""
+    request = dict(prompt=row["caption"], width=128, height=128, seed=row["seed"], num_inference_steps=args.steps, guidance_scale=args.guidance, **more)
+    command = [args.binary, "predict", "--model", str(args.model), "--dtype", "f32", "-q", "-o", str(out)]
+    for key, value in request.items():
+        command += ["-i", f"{key}={value}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return Image.open(done.stdout.strip().splitlines()[0]).convert("RGB")
+
+
+@torch.no_grad()
+def judge(net, images, rows):
+    """For each picture: what the classifier takes it for."""
+    things, settings = net(prepare(np.stack([np.asarray(image) for image in images])))
+    found = zip(things.argmax(1).tolist(), settings.argmax(1).tolist())
+    return [(LABELS[a], PLACES[b], row) for (a, b), row in zip(found, rows)]
+
+
+def shares(judged):
+    """How many things and settings of these are right."""
+    n = max(len(judged), 1)
+    return dict(pictures=len(judged), things=round(sum(t == r["thing"] for t, _, r in judged) / n, 3),
+                settings=round(sum(s == r["setting"] for _, s, r in judged) / n, 3))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("model", "classifier", "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--binary", default="calotype")
+    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--guidance", type=float, default=7.5)
+    args = parser.parse_args()
+    torch.set_num_threads(2)
+    rows = json.loads(Path(__file__).with_name("prompts.json").read_text())
+    images = [predict(args, row, args.out / "pictures") for row in rows]
+    sheet(images, 10).save(args.out / "sheet.png")
+    judged = judge(load(args.classifier), images, rows)
+    fresh = np.stack([np.asarray(example((900, i))[0]) for i in range(64)])
+    quality, _ = psnr(AutoencoderKL.from_pretrained(args.model / "vae", torch_dtype=torch.float32), fresh)
+    groups = {"all": judged, "pairs of training": [j for j in judged if not j[2]["held_out"]], "pairs held out": [j for j in judged if j[2]["held_out"]]}
+    groups |= {f"style: {s or 'none'}": [j for j in judged if j[2]["style"] == s] for s in sorted({r["style"] for r in rows})}
+    figures = {name: shares(part) for name, part in groups.items()} | {"vae_psnr": round(quality, 2), "steps": args.steps, "guidance": args.guidance}
+    figures["wrong"] = [f"{r['caption']}: {t}, {s}" for t, s, r in judged if t != r["thing"] or s != r["setting"]]
+    (args.out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+    print(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Is what `calotype demo` taught in the pictures, and are the places? By the classifier, which knows the mascot.
+
+    evaluate_demo.py --model FOLDER --binary calotype --classifier classifier.pt --out FOLDER [--each 4]
+
+Runs the demo, then asks for TOK in each setting that its pictures lack, as often as --each says, with what it learnt and
+without. Writes demo.json and a sheet of each.
+"""
+import argparse
+import json
+import subprocess
+from pathlib import Path
+
+import threads  # noqa: F401, first of all
+
+import torch
+
+from captions import SETTINGS
+from classifier import load
+from evaluate import judge, predict
+from generate import sheet
+
+
+def prompts(each):
+    """Every setting but the plain one, by its first words."""
+    places = [(name, words[0]) for name, (words, _) in SETTINGS.items() if name != "plain"]
+    return [dict(caption=f"a photo of TOK {words}", thing="mascot", setting=name, seed=1000 * i + 100)
+            for name, words in places for i in range(each)]
+
+
+def shares(judged):
+    n = len(judged)
+    return dict(pictures=n, mascot=round(sum(thing == "mascot" for thing, _, _ in judged) / n, 3),
+                settings=round(sum(setting == row["setting"] for _, setting, row in judged) / n, 3))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("model", "classifier", "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--binary", default="calotype")
+    parser.add_argument("--each", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--guidance", type=float, default=7.5)
+    args = parser.parse_args()
+    torch.set_num_threads(2)
+    args.out.mkdir(parents=True, exist_ok=True)
+    trained = args.out / "demo/run/trained_model.tar"
+    if not trained.exists():
+        subprocess.run([args.binary, "demo", "-o", str(args.out / "demo")], check=True)
+    rows, net, figures = prompts(args.each), load(args.classifier), {}
+    for name, more in (("before", {}), ("after", dict(replicate_weights=f"@{trained}", lora_scale=1))):
+        images = [predict(args, row, args.out / name, **more) for row in rows]
+        sheet(images, 4 * args.each).save(args.out / f"{name}.png")
+        figures[name] = shares(judge(net, images, rows))
+    (args.out / "demo.json").write_text(json.dumps(figures, indent=2) + "\n")
+    print(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()

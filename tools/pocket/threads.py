@@ -1,0 +1,5 @@
+"""Imported before torch: threads that wait do not spin. On a busy machine that alone makes a step several times faster."""
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("KMP_BLOCKTIME", "0")
