@@ -46,14 +46,19 @@ def shares(judged):
                 settings=round(sum(s == r["setting"] for _, s, r in judged) / n, 3))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(description):
+    """What every evaluation is told; more can be added."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("model", "classifier", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--binary", default="calotype")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--guidance", type=float, default=7.5)
-    args = parser.parse_args()
+    return parser
+
+
+def main():
+    args = arguments(__doc__).parse_args()
     torch.set_num_threads(2)
     rows = json.loads(Path(__file__).with_name("prompts.json").read_text())
     images = [predict(args, row, args.out / "pictures") for row in rows]

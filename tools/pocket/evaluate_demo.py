@@ -5,10 +5,8 @@
 Runs the demo, then asks for TOK in each setting that its pictures lack, as often as --each says, with what it learnt and
 without. Writes demo.json and a sheet of each.
 """
-import argparse
 import json
 import subprocess
-from pathlib import Path
 
 import threads  # noqa: F401, first of all
 
@@ -16,7 +14,7 @@ import torch
 
 from captions import SETTINGS
 from classifier import load
-from evaluate import judge, predict
+from evaluate import arguments, judge, predict, shares
 from generate import sheet
 
 
@@ -27,20 +25,9 @@ def prompts(each):
             for name, words in places for i in range(each)]
 
 
-def shares(judged):
-    n = len(judged)
-    return dict(pictures=n, mascot=round(sum(thing == "mascot" for thing, _, _ in judged) / n, 3),
-                settings=round(sum(setting == row["setting"] for _, setting, row in judged) / n, 3))
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("model", "classifier", "out"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--binary", default="calotype")
+    parser = arguments(__doc__)
     parser.add_argument("--each", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--guidance", type=float, default=7.5)
     args = parser.parse_args()
     torch.set_num_threads(2)
     args.out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-//! Pages of pictures and text: the contact sheet of a set, the chart of a run, the demo's sheet.
+//! Pages of pictures and text: the contact sheet of a set, the chart of a run.
 
 mod text;
 
@@ -48,7 +48,7 @@ impl Page {
         text::draw(&mut self.picture, at, text, style);
     }
 
-    /// A line of text in `style`, with `word` in it [`MARKED`].
+    /// A line of text in `style`, of which `words` (bytes, in their order) are [`MARKED`].
     pub fn text_marking(
         &mut self,
         (mut x, y): (u32, u32),

@@ -12,6 +12,10 @@ use super::{InputError, Problem, Scheduler};
 
 /// Widths and heights are multiples of this many pixels: one latent is 8×8 pixels.
 pub const SIZE_MULTIPLE: usize = 8;
+/// The least width and height.
+const MIN_SIZE: usize = 8;
+/// The greatest.
+const MAX_SIZE: usize = 4096;
 
 /// The wire form of a prediction: every field of the published interface, in its order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -29,10 +33,10 @@ pub struct PredictInput {
     #[schemars(extend("format" = "uri"))]
     pub mask: Option<String>,
     /// Width of output image
-    #[schemars(range(min = 8, max = 4096), extend("multipleOf" = SIZE_MULTIPLE))]
+    #[schemars(range(min = MIN_SIZE, max = MAX_SIZE), extend("multipleOf" = SIZE_MULTIPLE))]
     pub width: usize,
     /// Height of output image
-    #[schemars(range(min = 8, max = 4096), extend("multipleOf" = SIZE_MULTIPLE))]
+    #[schemars(range(min = MIN_SIZE, max = MAX_SIZE), extend("multipleOf" = SIZE_MULTIPLE))]
     pub height: usize,
     /// Number of images to output.
     #[schemars(range(min = 1, max = 4))]
@@ -206,7 +210,9 @@ impl PredictPlan {
 
     /// The plan with the size that the model was trained for, `side` pixels, where `given` says no width or no height.
     pub fn of_native_size(mut self, given: &Map<String, Value>, side: Option<usize>) -> PredictPlan {
-        if let Some(side) = side.filter(|side| side % SIZE_MULTIPLE == 0 && (8..=4096).contains(side)) {
+        if let Some(side) =
+            side.filter(|side| side % SIZE_MULTIPLE == 0 && (MIN_SIZE..=MAX_SIZE).contains(side))
+        {
             for (name, length) in [("width", &mut self.width), ("height", &mut self.height)] {
                 if !given.contains_key(name) {
                     *length = side;

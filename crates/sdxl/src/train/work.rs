@@ -229,12 +229,18 @@ impl Count {
         self.on_tape |= on_tape;
     }
 
-    fn transformer_block(&mut self, batch: usize, tokens: usize, channels: usize) {
+    /// A norm, and attention among `tokens` with its projections.
+    fn self_attention(&mut self, batch: usize, tokens: usize, channels: usize) {
         let rows = batch * tokens;
         self.values(rows * channels);
         (0..3).for_each(|_| self.adapted(rows, channels, channels));
         self.attention(batch, tokens, tokens, channels);
         self.adapted(rows, channels, channels);
+    }
+
+    fn transformer_block(&mut self, batch: usize, tokens: usize, channels: usize) {
+        let rows = batch * tokens;
+        self.self_attention(batch, tokens, channels);
         self.values(rows * channels);
         self.adapted(rows, channels, channels);
         self.attention(batch, tokens, TOKENS, channels);
@@ -286,10 +292,7 @@ pub fn text(config: &ClipTextConfig, batch: usize, projection: bool, rows_train:
     count.values(rows * width);
     for layer in 0..config.num_hidden_layers {
         count.on_tape = rows_train && (projection || layer + 1 < config.num_hidden_layers);
-        count.values(rows * width);
-        (0..3).for_each(|_| count.linear(rows, width, width));
-        count.attention(batch, TOKENS, TOKENS, width);
-        count.linear(rows, width, width);
+        count.self_attention(batch, TOKENS, width);
         count.values(rows * width);
         count.linear(rows, width, inner);
         count.values(rows * inner);
@@ -332,9 +335,7 @@ impl Count {
         let pixels = side * side;
         self.resnet(1, side, [channels, channels], None);
         if config.mid_block_add_attention {
-            self.values(pixels * channels);
-            (0..4).for_each(|_| self.linear(pixels, channels, channels));
-            self.attention(1, pixels, pixels, channels);
+            self.self_attention(1, pixels, channels);
         }
         self.resnet(1, side, [channels, channels], None);
     }

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use calotype_sdxl::Error;
 use calotype_sdxl::adapters::{AdapterError, TrainedWeights};
-use calotype_sdxl::config::{Component, ModelFolder};
+use calotype_sdxl::config::{Component, ModelConfigs, ModelFolder};
 use calotype_sdxl::dataset::{self, Dataset, replace_token};
 use calotype_sdxl::request::{TrainPlan, schema};
 use calotype_sdxl::train::time::Times;
@@ -90,7 +90,9 @@ impl Job {
         quiet: bool,
     ) -> Result<Job, Failure> {
         let folder = ModelFolder::open(&record.model).map_err(Error::from)?;
-        let dataset = open_set(&folder, &record.plan)?;
+        let configs = folder.configs().map_err(Error::from)?;
+        let record = if dir.is_none() { record.with_model(given, &configs) } else { record };
+        let dataset = open_set(&folder, &configs, &record.plan)?;
         let record = match &dir {
             None => record.with_set(given, &dataset.examples),
             Some(_) if record.set == record::set(&dataset.examples) => record,
@@ -132,9 +134,10 @@ impl Job {
         let Record { plan, validate_every, .. } = &self.record;
         let times = Times::predict(&self.folder, plan, self.fit.options, self.dataset.examples.len())?;
         let done = self.dir.as_ref().and_then(|dir| checkpoint::newest(dir.path()));
-        let left = plan.steps - done.unwrap_or(0).min(plan.steps);
-        let validations = usize::from(done.is_none()) + left.div_ceil(*validate_every);
-        let total = Duration::from_secs_f64(times.total(plan, done.unwrap_or(0), validations));
+        let first = usize::from(done.is_none());
+        let done = done.unwrap_or(0);
+        let validations = first + plan.steps.saturating_sub(done).div_ceil(*validate_every);
+        let total = Duration::from_secs_f64(times.total(plan, done, validations));
         let (early, late) = (per_step(times.early_step), per_step(times.late_step));
         let step =
             if plan.pivot() < plan.steps { format!("{early}, after half of them {late}") } else { early };
@@ -188,8 +191,7 @@ fn per_step(seconds: f64) -> String {
 }
 
 /// The set, with captions counted as the model's tokenizer does.
-fn open_set(folder: &ModelFolder, plan: &TrainPlan) -> Result<Dataset, Failure> {
-    let configs = folder.configs().map_err(Error::from)?;
+fn open_set(folder: &ModelFolder, configs: &ModelConfigs, plan: &TrainPlan) -> Result<Dataset, Failure> {
     let tokenizer =
         folder.tokenizer(Component::TextEncoder2, &configs.text_encoder_2).map_err(Error::from)?;
     let (tokenizer, _) = tokenizer.with_tokens(&NEW_TOKENS.map(String::from)).map_err(Error::from)?;

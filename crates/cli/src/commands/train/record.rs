@@ -2,8 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use calotype_sdxl::Error;
-use calotype_sdxl::config::ModelFolder;
+use calotype_sdxl::config::ModelConfigs;
 use calotype_sdxl::dataset::{self, Example};
 use calotype_sdxl::request::{TrainInput, TrainOptions, TrainPlan, epochs};
 use clap::ArgMatches;
@@ -45,18 +44,16 @@ pub struct Record {
 }
 
 impl Record {
-    /// The settings of a new run. What depends on the set follows in [`Self::with_set`].
+    /// The settings of a new run. What depends on the model and the set follows in [`Self::with_model`]
+    /// and [`Self::with_set`].
     ///
     /// # Errors
     /// A field, or a setting beyond the fields, that cannot be used.
     pub fn new(given: &Map<String, Value>, settings: &Settings, quiet: bool) -> Result<Record, Failure> {
-        let mut request = TrainInput::from_json(given.clone())?;
+        let request = TrainInput::from_json(given.clone())?;
         let options = TrainOptions::from_json(settings.options.given()?)?;
-        let mut plan = TrainPlan::new(request.clone(), options)?;
+        let plan = TrainPlan::new(request.clone(), options)?;
         let model = super::super::model_folder(settings.model.as_deref(), quiet)?;
-        let native = ModelFolder::open(&model).and_then(|folder| folder.configs()).map_err(Error::from)?;
-        plan = plan.of_native_size(given, native.native_size());
-        request.resolution = plan.resolution;
         let mut prompts = settings.sample_prompt.clone();
         if prompts.is_empty() {
             prompts.push(plan.caption_prefix.trim_end_matches([' ', ',']).to_owned());
@@ -77,6 +74,13 @@ impl Record {
             request,
             plan,
         })
+    }
+
+    /// The settings once the model is open.
+    pub fn with_model(mut self, given: &Map<String, Value>, configs: &ModelConfigs) -> Record {
+        self.plan = self.plan.of_native_size(given, configs.native_size());
+        self.request.resolution = self.plan.resolution;
+        self
     }
 
     /// The settings once the set is open.
