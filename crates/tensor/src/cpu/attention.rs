@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::Buffer;
 use super::elementwise::with_element;
-use super::gemm::{SharedOut, with_micro};
+use super::gemm::{SharedOut, each_task, with_micro};
 use super::isa::{Isa, isa, simd_fn};
 use super::math::{self, Element};
 use super::micro::{self, Micro};
@@ -139,18 +139,19 @@ fn run<M: Micro, T: Element>(s: Shape, q: &Tensor, k: &Tensor, v: &Tensor, mask:
     let shared_out = SharedOut(out.as_mut_slice::<u8>().as_mut_ptr());
     let shared_lse = SharedOut(lse.as_mut_slice::<u8>().as_mut_ptr());
     let blocks = s.queries.div_ceil(QUERIES);
-    (0..s.batch * s.heads * blocks).into_par_iter().for_each(|task| {
+    each_task(s.batch * s.heads * blocks, |task| {
         let (head, q0) = (task / blocks, task % blocks * QUERIES);
         let rows = QUERIES.min(s.queries - q0);
         let mut block = QueryBlock::<M>::new(s, q0, rows);
         block.attend::<T>(q.elements(), keys.head(head), values.head(head), head, mask);
+        let mut scratch = vec![0.0; s.d];
         // SAFETY: this task alone writes these queries of this head.
         let lse = unsafe { shared_lse.slice::<f32>(head * s.queries + q0, rows) };
         for (r, lse) in lse.iter_mut().enumerate() {
             *lse = block.max[r] * s.scale() + block.sum[r].ln();
             let at = s.at(head / s.heads * s.queries + q0 + r, head % s.heads);
             // SAFETY: as above.
-            block.store_row(r, unsafe { shared_out.slice::<T>(at, s.d) });
+            block.store_row(r, &mut scratch, unsafe { shared_out.slice::<T>(at, s.d) });
         }
     });
     (out, lse)
@@ -251,11 +252,11 @@ impl<M: Micro> QueryBlock<M> {
         }
     }
 
-    fn store_row<T: Element>(&self, r: usize, out: &mut [T]) {
-        let mut row = vec![0.0; self.s.d];
-        read_tile_row::<M>(self.out.as_slice(), self.rows.div_ceil(M::MR), r, &mut row);
-        scale_row(isa(), &mut row, 1.0 / self.sum[r]);
-        convert_slice(isa(), &row, out);
+    /// Writes row `r` of the result by way of `row`, both of `d` values.
+    fn store_row<T: Element>(&self, r: usize, row: &mut [f32], out: &mut [T]) {
+        read_tile_row::<M>(self.out.as_slice(), self.rows.div_ceil(M::MR), r, row);
+        scale_row(isa(), row, 1.0 / self.sum[r]);
+        convert_slice(isa(), row, out);
     }
 }
 

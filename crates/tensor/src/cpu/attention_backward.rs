@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::Buffer;
 use super::attention::{HeadPanels, KEYS, QUERIES, Shape, head_rows, read_tile_row, tiles};
 use super::elementwise::with_element;
-use super::gemm::{SharedOut, with_micro};
+use super::gemm::{SharedOut, each_task, with_micro};
 use super::isa::{Isa, isa, simd_fn};
 use super::math::{self, Element};
 use super::micro::{self, Micro};
@@ -105,14 +105,14 @@ impl<M: Micro, T: Element> Pass<'_, M, T> {
         let mut out: Vec<Buffer> = self.sums.iter().map(|_| Buffer::uninit(bytes)).collect();
         let shared: Vec<_> = out.iter_mut().map(|b| SharedOut(b.as_mut_slice::<u8>().as_mut_ptr())).collect();
         let blocks = rows.div_ceil(QUERIES);
-        (0..s.batch * s.heads * blocks).into_par_iter().for_each(|task| {
+        each_task(s.batch * s.heads * blocks, |task| {
             let (head, r0) = (task / blocks, task % blocks * QUERIES);
             let count = QUERIES.min(rows - r0);
             let sums = self.block(head, r0, count, rows, columns);
+            let mut row = vec![0.0; s.d];
             for (sum, out) in sums.iter().zip(&shared) {
                 for r in 0..count {
                     let at = s.at(head / s.heads * rows + r0 + r, head % s.heads);
-                    let mut row = vec![0.0; s.d];
                     read_tile_row::<M>(sum.as_slice(), count.div_ceil(M::MR), r, &mut row);
                     // SAFETY: this task alone writes these rows of this head.
                     convert_slice(isa(), &row, unsafe { out.slice::<T>(at, s.d) });

@@ -16,7 +16,7 @@ const SLACK: usize = 64;
 /// What buffers in use and the pool may take together even if there were never so many in use at a time.
 const POOL_BYTES: usize = 1 << 28;
 /// Buffers below this size are left to the system allocator, which is good at them.
-const POOL_MIN: usize = 1 << 16;
+const POOL_MIN: usize = 1 << 12;
 
 /// Buffers from this size on have mappings of their own.
 const MAP_MIN: usize = 4 << 20;

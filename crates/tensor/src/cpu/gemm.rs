@@ -139,7 +139,7 @@ fn run<M: Micro>(g: &Gemm) -> Buffer {
     // Few rows: narrower blocks, so that there is work for every core.
     let per_block = (NC / M::NR).min((panels * row_blocks).div_ceil(16)).next_multiple_of(2);
     let blocks = row_blocks * panels.div_ceil(per_block);
-    (0..blocks).into_par_iter().for_each(|task| {
+    each_task(blocks, |task| {
         let first = task / row_blocks * per_block;
         let block = Block::<M> {
             g,
@@ -154,6 +154,11 @@ fn run<M: Micro>(g: &Gemm) -> Buffer {
         with_element!(g.dtype, T => block.finish::<T>(&c, bias.as_deref(), shift.as_deref(), shared));
     });
     out
+}
+
+/// Runs `count` tasks of some size. One by one: by default the last few of a thread hang together, and the others wait for it.
+pub(super) fn each_task(count: usize, task: impl Fn(usize) + Sync + Send) {
+    (0..count).into_par_iter().with_max_len(1).for_each(task);
 }
 
 /// A task's part of the output.
