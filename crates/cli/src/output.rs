@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
 
+/// How the name of a file begins that is not yet whole.
+const TEMPORARY: &str = ".calotype-";
+
 /// Writes `text` to stdout. A reader that has gone away is not an error.
 pub fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
@@ -127,7 +130,7 @@ pub fn check_file(path: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Writes the file at `path`, whole or not at all, in the place of an earlier one.
+/// Writes the file at `path`, whole or not at all even if the power fails, in the place of an earlier one.
 ///
 /// # Errors
 /// The directory or the file cannot be written.
@@ -135,9 +138,19 @@ pub fn write_file(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) 
     let written = || -> io::Result<()> {
         let mut file = temporary(parent(path))?;
         write(file.as_file_mut())?;
+        file.as_file().sync_all()?;
         file.persist(path).map(drop).map_err(|e| e.error)
     };
     written().map_err(|e| Failure::Failed(format!("{}: {}", path.display(), said(&e))))
+}
+
+/// Removes what programs that were killed have left of [`write_file`] in a folder, which need not be there.
+pub fn sweep(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
+            let _ = fs::remove_file(entry.path()); // it was in no one's way
+        }
+    }
 }
 
 /// The directory that a file is in.
@@ -148,7 +161,7 @@ fn parent(path: &Path) -> &Path {
 /// A new file in `folder` that is gone again unless it is given its name, with the permissions of any new file.
 fn temporary(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".calotype-");
+    builder.prefix(TEMPORARY);
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     builder.tempfile_in(folder)

@@ -389,7 +389,8 @@ fn the_prefix_follows_the_token() {
     assert!(set.contains("a photo of XYZ"), "{set}");
 }
 
-/// Protects: a training that runs away names its step and ends with code 1, and its last checkpoint stays.
+/// Protects: a training that runs away names its step and ends with code 1, and its last checkpoint is one that it can go on
+/// from: every weight in it is a number.
 #[test]
 fn a_loss_that_is_no_number() {
     let here = sandbox();
@@ -397,7 +398,14 @@ fn a_loss_that_is_no_number() {
     let ended = train(&here, &[&more[..], &["--run-dir", "run", "-q"]].concat());
     assert_eq!((ended.code, ended.stderr.lines().count()), (Some(1), 1), "{}", ended.stderr);
     assert!(ended.stderr.starts_with("error: step ") && ended.stderr.contains("is not a number"));
-    assert!(here.path("run/checkpoints").is_dir() && here.path("run/loss.png").is_file());
+    assert!(here.path("run/loss.png").is_file());
+    let checkpoints = fs::read_dir(here.path("run/checkpoints")).expect("checkpoints");
+    let newest = checkpoints.map(|entry| entry.expect("an entry").path()).max().expect("a checkpoint");
+    let state = fs::read(newest.join("state.safetensors")).expect("there");
+    let header = u64::from_le_bytes(state[..8].try_into().expect("8 bytes")) as usize;
+    let mut values =
+        state[8 + header..].chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    assert!(values.all(f32::is_finite), "{}", newest.display());
     assert!(!here.path("run/trained_model.tar").exists());
 }
 
@@ -427,4 +435,33 @@ fn too_little_memory() {
     let says = String::from_utf8(output.stderr).expect("text");
     assert_eq!(output.status.code(), Some(1), "{says}");
     assert!(says.contains("--recompute on") || says.contains("resolution"), "{says}");
+}
+
+/// Protects: embeddings can be trained alone, and exported for diffusers as a file of their own; what changes nothing then is
+/// said, by name.
+#[test]
+fn embeddings_alone() {
+    let here = sandbox();
+    let ended = train(&here, &["--textual-inversion-only", "--max-train-steps", "1", "--run-dir", "run"]);
+    done(&ended);
+    assert!(ended.stderr.contains("lora_rank: changes nothing in this kind of training"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("ti_lr: "), "{}", ended.stderr);
+    let export = ["export", "run/trained_model.tar", "--format", "diffusers", "-o", "TOK.safetensors"];
+    let ended = here.run(&export);
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "TOK.safetensors\n"), "{}", ended.stderr);
+    let file = fs::read(here.path("TOK.safetensors")).expect("there");
+    assert!(file.windows(6).any(|bytes| bytes == b"clip_g"));
+}
+
+/// Protects: what a killed program has left unfinished in a run's folder is gone once the run goes on.
+#[test]
+fn leftovers_are_swept_up() {
+    let here = sandbox();
+    done(&train(&here, &["--max-train-steps", "1", "--run-dir", "run", "-q"]));
+    for name in ["run/.calotype-x1", "run/samples/.calotype-x2", "run/samples/mine.png"] {
+        here.write(name, "half");
+    }
+    done(&here.run(&["train", "--resume", "run", "-q"]));
+    assert!(!here.path("run/.calotype-x1").exists() && !here.path("run/samples/.calotype-x2").exists());
+    assert!(here.path("run/samples/mine.png").exists() && here.path("run/trained_model.tar").exists());
 }

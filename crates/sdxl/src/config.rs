@@ -167,6 +167,21 @@ impl ModelFolder {
         Weights::open(&self.path.join(component.name()), component.layout(), variant, store)
     }
 
+    /// A number for what the model is: of its configs, and of samples of its weights.
+    ///
+    /// # Errors
+    /// A file is missing or not what it should be.
+    pub fn fingerprint(&self) -> Result<u32, crate::Error> {
+        let mut crc = flate2::Crc::new();
+        crc.update(Json::read(&self.scheduler_config_path())?.value.to_string().as_bytes());
+        let first = self.has_text_encoder.then_some(Component::TextEncoder);
+        for component in first.into_iter().chain([Component::TextEncoder2, Component::UNet, Component::Vae]) {
+            crc.update(self.json(component)?.value.to_string().as_bytes());
+            crc.update(&self.weights(component, None, None)?.fingerprint().to_le_bytes());
+        }
+        Ok(crc.sum())
+    }
+
     /// Loads the tokenizer of a text encoder with that encoder's limits.
     pub fn tokenizer(
         &self,

@@ -50,7 +50,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A training that went wrong: nothing of this step was kept.
-    #[error("step {step}: the loss or its gradient is not a number (try a lower learning rate)")]
+    #[error("step {step}: the loss, its gradient or a weight is not a number (try a lower learning rate)")]
     Diverged {
         /// Counted from 1.
         step: usize,

@@ -75,6 +75,10 @@ impl WeightsError {
     }
 }
 
+/// Of a file, to know it again.
+const SAMPLES: usize = 64;
+const SAMPLE_BYTES: usize = 4096;
+
 /// A component's tensors below one key prefix. Cheap to clone; clones share what has been taken.
 #[derive(Clone)]
 pub struct Weights {
@@ -150,6 +154,20 @@ impl Weights {
     /// Every tensor's key and shape.
     pub fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
         self.below().map(|(name, entry)| (name.as_str(), entry.shape.as_slice()))
+    }
+
+    /// A number for what the files are, without reading them whole: of their lengths, and of samples of their bytes.
+    pub fn fingerprint(&self) -> u32 {
+        let mut crc = flate2::Crc::new();
+        for file in &self.all.files {
+            crc.update(&file.map.len().to_le_bytes());
+            let last = file.map.len().saturating_sub(SAMPLE_BYTES);
+            for sample in 0..SAMPLES {
+                let start = last * sample / (SAMPLES - 1);
+                crc.update(&file.map[start..file.map.len().min(start + SAMPLE_BYTES)]);
+            }
+        }
+        crc.sum()
     }
 
     /// How many bytes the tensors of these keys take in memory, stored as they will be packed.

@@ -288,6 +288,7 @@ fn what_does_not_fit_is_refused() {
     refused("state.json", &edited(|s| s["steps_done"] = json!(-5)), "state.json: invalid value");
     refused("state.json", &edited(|s| s["dtype"] = json!("bf16")), "dtype: expected f32, found bf16");
     refused("state.json", &edited(|s| s["examples"] = json!(1)), "the examples: expected the CRC-32");
+    refused("state.json", &edited(|s| s["model"] = json!(1)), "the model: expected the CRC-32");
     refused("state.json", &edited(|s| s["plan"] = json!(1)), "expected {");
     refused(
         "state.json",
@@ -441,4 +442,29 @@ fn a_killed_run_goes_on() {
         assert!(bytes(&resumed) == bytes(&undisturbed), "step {found}");
     }
     assert!(undisturbed.steps_done() > 0);
+}
+
+/// Protects: a checkpoint's model is known again wherever it lies, and one whose weights or scheduler are others is another.
+#[test]
+fn a_model_is_known_again() {
+    let settings = settings("lora_ti");
+    let [one, two] = [0, 1].map(|_| model(&settings));
+    let of = |folder: &Path| ModelFolder::open(folder).expect("it opens").fingerprint().expect("a number");
+    let whole = of(one.path());
+    assert_eq!(whole, of(two.path()));
+    let change = |file: &str, from: &str, to: &str| {
+        let path = two.path().join(file);
+        let before = fs::read(&path).expect("there");
+        let at = before.windows(from.len()).rposition(|bytes| bytes == from.as_bytes()).expect(from);
+        let after = [&before[..at], to.as_bytes(), &before[at + from.len()..]].concat();
+        fs::write(&path, after).expect("written");
+        assert_ne!(of(two.path()), whole, "{file}");
+        fs::write(&path, before).expect("written");
+    };
+    change("scheduler/scheduler_config.json", "0.00085", "0.00086");
+    let weights = two.path().join("unet/diffusion_pytorch_model.safetensors");
+    let mut bytes = fs::read(&weights).expect("there");
+    *bytes.last_mut().expect("weights") ^= 1;
+    fs::write(&weights, bytes).expect("written");
+    assert_ne!(of(two.path()), whole);
 }

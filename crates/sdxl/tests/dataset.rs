@@ -373,22 +373,23 @@ fn a_wrong_csv_is_refused() {
     );
     assert_eq!(with(b""), "caption.csv: expected a column image_file or file_name, found ");
     assert_eq!(
-        with(b"image_file,caption\na.png,TOK\nb.png,TOK\n"),
-        "caption.csv: line 3: no picture b.png in the set"
+        with(b"image_file,caption\na.png,TOK\nb.png,TOK\nc/d.png,TOK\n"),
+        "caption.csv: no such picture in the set: b.png (line 3), c/d.png (line 4)"
     );
     assert_eq!(
         with(b"image_file,caption\na.png,TOK, smiling\n"),
         "caption.csv: line 2: expected 2 fields, found 3 (a comma in a caption needs quotes around it)"
     );
-    assert_eq!(with(b"image_file,caption\n"), "caption.csv: no row for a.png");
+    assert_eq!(with(b"image_file,caption\n"), "caption.csv: no caption for a.png");
+    assert_eq!(with(b"image_file,caption\na.png, \n"), "caption.csv: no caption for a.png");
     assert_eq!(with(b"caption\xff"), "caption.csv: expected UTF-8, found another encoding at byte 7");
     let two = [("a.png", picture(20, 20, 1)), ("caption.csv", vec![]), ("captions2.csv", vec![])];
     assert_eq!(error(&two), "caption.csv: expected one CSV of captions, found captions2.csv as well");
     let mut many: Vec<(String, Vec<u8>)> = (0..6).map(|i| (format!("{i}.png"), picture(20, 20, i))).collect();
-    many.push(("caption.csv".into(), b"image_file,caption\n1.png,TOK\n".to_vec()));
+    many.push(("caption.csv".into(), b"image_file,caption\n1.png,TOK\n4.png,\n".to_vec()));
     let many: Vec<(&str, Vec<u8>)> =
         many.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
-    assert_eq!(error(&many), "caption.csv: no row for 0.png, 2.png, 3.png and 2 more");
+    assert_eq!(error(&many), "caption.csv: no caption for 0.png, 2.png, 3.png, 4.png, 5.png");
 }
 
 /// Protects: a text beside a picture is its caption; pictures without one get the prefix, and the user is told.

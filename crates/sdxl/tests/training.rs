@@ -4,13 +4,17 @@ mod temp;
 mod train_common;
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fs;
+use std::process::Command;
 
 use calotype_sdxl::adapters::TrainedWeights;
+use calotype_sdxl::config::ModelFolder;
+use calotype_sdxl::request::TrainPlan;
 use calotype_sdxl::train::{StepReport, Trainer, TrainerOptions};
-use calotype_tensor::Tensor;
+use calotype_tensor::{DType, Tensor};
 use serde_json::Value;
-use train_common::{F32, golden, run, tensors, trainer};
+use train_common::{F32, examples, golden, model, plan, run, settings, tensors, trainer};
 
 /// A golden file's: shape and values.
 type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
@@ -168,4 +172,61 @@ fn validation_changes_nothing() {
         reports.push(asked.step().expect("a step"));
     }
     assert!(expected == (reports, asked.trained_weights(), asked.validation_loss()));
+}
+
+const BF16: TrainerOptions = TrainerOptions { dtype: DType::BF16, ..F32 };
+
+/// In bf16 a LoRA's losses are those of f32 but for the rounding.
+#[test]
+fn lora_in_bf16() {
+    let losses =
+        |options| run(&mut trainer("lora_ti", options)).iter().map(|r| r.loss as f32).collect::<Vec<_>>();
+    let error = difference(&losses(BF16), &losses(F32));
+    assert!(error < 0.02, "losses differ by {error}");
+}
+
+/// A full fine-tune moves in bf16 at the default learning rate, although bf16 itself has no numbers so near each other: each
+/// tensor by a step of f32's length, and all of them in its direction.
+#[test]
+fn full_in_bf16_moves() {
+    let settings = settings("full_adafactor");
+    let model = model(&settings);
+    let folder = ModelFolder::open(model.path()).expect("it opens");
+    let moved = |options| {
+        let plan = TrainPlan { lr: 1e-6, lr_warmup_steps: 0, ..plan(&settings) };
+        let mut trainer = Trainer::new(&folder, plan, &examples(), options).expect("a trainer");
+        let unet = |trainer: &Trainer| {
+            trainer.trained_weights().unet.into_iter().map(|(key, t)| (key, t.to_tensor()))
+        };
+        let start: Vec<(String, Tensor)> = unet(&trainer).collect();
+        trainer.step().expect("a step");
+        let steps = unet(&trainer).zip(start).map(|((key, after), (_, before))| {
+            let step = after.f32s().iter().zip(before.f32s()).map(|(a, b)| f64::from(*a) - f64::from(*b));
+            (key, step.collect::<Vec<f64>>())
+        });
+        steps.collect::<Vec<_>>()
+    };
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let (mut both, mut squares) = (0.0, [0.0; 2]);
+    for ((key, found), (_, expected)) in moved(BF16).iter().zip(&moved(F32)) {
+        let [length, of_f32] = [found, expected].map(|step| dot(step, step).sqrt());
+        assert!((0.8..1.25).contains(&(length / of_f32)), "{key}: {length}, in f32 {of_f32}");
+        both += dot(found, expected);
+        squares = [squares[0] + length * length, squares[1] + of_f32 * of_f32];
+    }
+    let cosine = both / (squares[0] * squares[1]).sqrt();
+    assert!(cosine > 0.8, "another direction: {cosine}");
+}
+
+/// The same where bf16 numbers are multiplied in pairs.
+#[test]
+fn bf16_in_pairs() {
+    for test in ["lora_in_bf16", "full_in_bf16_moves"] {
+        let again = Command::new(env::current_exe().expect("this program"))
+            .args([test, "--exact"])
+            .env("CALOTYPE_ISA", "emulated")
+            .output();
+        let again = again.expect("it runs");
+        assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stdout));
+    }
 }

@@ -30,7 +30,7 @@ struct Settings {
 enum Format {
     /// One file with the embeddings in it, as kohya's trainer writes and the web UIs read
     Kohya,
-    /// As diffusers' save_lora_weights writes; the embeddings beside it, in FILE_emb.safetensors
+    /// As diffusers' save_lora_weights writes; the embeddings beside it, in FILE_emb.safetensors, or alone in FILE
     Diffusers,
 }
 
@@ -50,6 +50,9 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     };
     match settings.format {
         Format::Kohya => write(&settings.output, &trained.to_kohya().map_err(in_layout)?),
+        Format::Diffusers if trained.is_embeddings_only() => {
+            trained.embeddings_file().map_or(Ok(()), |file| write(&settings.output, &file))
+        }
         Format::Diffusers => {
             write(&settings.output, &trained.to_diffusers().map_err(in_layout)?)?;
             trained.embeddings_file().map_or(Ok(()), |file| write(&beside(&settings.output), &file))

@@ -64,6 +64,12 @@ impl TrainedWeights {
     pub fn new_tokens(&self) -> usize {
         self.embeddings.as_ref().map_or(0, |[first, _]| first.dim(0))
     }
+
+    /// Whether there are embeddings and nothing else.
+    pub fn is_embeddings_only(&self) -> bool {
+        let no_lora = self.lora.is_empty() && self.text_lora.iter().all(BTreeMap::is_empty);
+        self.embeddings.is_some() && no_lora && self.unet.is_empty()
+    }
 }
 
 impl PartialEq for TrainedWeights {

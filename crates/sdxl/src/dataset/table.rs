@@ -18,20 +18,24 @@ struct Row {
     caption: String,
 }
 
-/// The caption of each of `pictures` (paths), by the table. An empty caption stays empty.
+/// The caption of each of `pictures` (paths), by the table.
 ///
 /// # Errors
-/// The table is no CSV of two such columns, names a file that is no picture of the set or more than one, or one twice,
-/// or has no row for a picture.
+/// The table is no CSV of two such columns, names a file that may be more than one picture of the set, or one twice; or it
+/// names files that are no picture of the set, or has no caption for pictures: all of them are named.
 pub(super) fn captions(table: &Entry, pictures: &[&str]) -> Result<Vec<String>, DatasetError> {
     let wrong = |line: u64, problem: String| {
         Err(DatasetError::caption(&table.name, format!("line {line}: {problem}")))
     };
     let index = Index::new(&table.name, pictures);
     let mut captions: Vec<Option<(u64, String)>> = vec![None; pictures.len()];
+    let mut unknown = Vec::new();
     for Row { line, file, caption } in rows(table)? {
         let picture = match index.find(&file).as_slice() {
-            [] => return wrong(line, format!("no picture {} in the set", shorten(&file))),
+            [] => {
+                unknown.push(format!("{} (line {line})", shorten(&file)));
+                continue;
+            }
             [picture] => *picture,
             several => {
                 let names: Vec<&str> = several.iter().map(|&i| pictures[i]).collect();
@@ -43,12 +47,17 @@ pub(super) fn captions(table: &Entry, pictures: &[&str]) -> Result<Vec<String>, 
         }
         captions[picture] = Some((line, caption));
     }
-    let without: Vec<&str> =
-        pictures.iter().zip(&captions).filter(|(_, c)| c.is_none()).map(|(p, _)| *p).collect();
-    if !without.is_empty() {
-        return Err(DatasetError::caption(&table.name, format!("no row for {}", list(&without))));
+    let captions =
+        captions.into_iter().map(|caption| caption.map(|(_, caption)| caption).unwrap_or_default());
+    let captions: Vec<String> = captions.collect();
+    let without = pictures.iter().zip(&captions).filter(|(_, caption)| caption.is_empty());
+    let without: Vec<String> = without.map(|(picture, _)| shorten(picture)).collect();
+    for (what, files) in [("no such picture in the set:", unknown), ("no caption for", without)] {
+        if !files.is_empty() {
+            return Err(DatasetError::caption(&table.name, format!("{what} {}", files.join(", "))));
+        }
     }
-    Ok(captions.into_iter().flatten().map(|(_, caption)| caption).collect())
+    Ok(captions)
 }
 
 /// The pictures by the names that a table may call them.

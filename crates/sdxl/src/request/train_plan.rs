@@ -214,6 +214,15 @@ impl TrainPlan {
         self
     }
 
+    /// Fields and settings that change nothing in this kind of training.
+    pub fn without_effect(&self) -> &'static [&'static str] {
+        match self.method {
+            Method::Lora { .. } => &["unet_learning_rate"],
+            Method::Full => &["lora_lr", "lora_rank"],
+            Method::TextualInversion => &["lora_lr", "lora_rank", "unet_learning_rate", "optimizer"],
+        }
+    }
+
     /// The first step from which on the embeddings stand still: half way, where something else trains too.
     pub fn pivot(&self) -> usize {
         match self.method {

@@ -34,8 +34,12 @@ const TENSORS: &str = "state.safetensors";
 /// checkpoint of this training at this step is kept as it is.
 ///
 /// # Errors
-/// Something cannot be written, read or removed, or there is another training's checkpoint at this step.
+/// Something cannot be written, read or removed, or there is another training's checkpoint at this step; or a weight is no
+/// number any more: earlier checkpoints stay.
 pub fn save(run_dir: &Path, trainer: &Trainer, keep: usize) -> Result<PathBuf, Error> {
+    if !trainer.is_finite() {
+        return Err(Error::Diverged { step: trainer.steps_done() });
+    }
     let folder = run_dir.join(FOLDER);
     let (step, path) = (trainer.steps_done(), folder.join(name(trainer.steps_done())));
     make_folder(run_dir, &folder).map_err(at(&folder))?;
@@ -55,7 +59,7 @@ pub fn save(run_dir: &Path, trainer: &Trainer, keep: usize) -> Result<PathBuf, E
 ///
 /// # Errors
 /// The folder cannot be read; or the checkpoint is of another training, by its plan (`checkpointing_steps` may differ), its
-/// examples, its dtype, or the names and shapes of what trains. The trainer stays as it is.
+/// examples, its model, its dtype, or the names and shapes of what trains. The trainer stays as it is.
 pub fn restore(run_dir: &Path, trainer: &mut Trainer) -> Result<Option<usize>, Error> {
     let folder = run_dir.join(FOLDER);
     for (step, path) in list(&folder).map_err(at(&folder))?.into_iter().rev() {

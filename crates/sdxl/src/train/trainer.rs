@@ -60,6 +60,8 @@ pub struct Trainer {
     time_ids: Vec<[f32; 6]>,
     /// What the examples are: [`dataset::fingerprint`].
     set: u32,
+    /// What the model is: [`ModelFolder::fingerprint`].
+    model: u32,
     trained: Vec<Trained>,
     /// A full fine-tune's tensors.
     full: Option<Arc<FullTensors>>,
@@ -106,6 +108,7 @@ impl Trainer {
             schedule: LrSchedule::new(plan.lr_scheduler, plan.lr_warmup_steps, plan.steps),
             time_ids: examples.iter().map(ids).collect(),
             set: dataset::fingerprint(examples),
+            model: folder.fingerprint()?,
             done: 0,
             plan,
             options,
@@ -139,6 +142,11 @@ impl Trainer {
         self.set
     }
 
+    /// The same for the same model only: a CRC-32.
+    pub(super) fn model(&self) -> u32 {
+        self.model
+    }
+
     /// How many examples there are, the shape of their latents (h, w, C), and how many timesteps.
     pub(super) fn sizes(&self) -> (usize, [usize; 3], usize) {
         (self.latents.len(), self.latents[0].shape(), self.noise.alphas_cumprod().len())
@@ -147,6 +155,11 @@ impl Trainer {
     /// Every parameter, in a fixed order.
     pub(super) fn trained(&self) -> &[Trained] {
         &self.trained
+    }
+
+    /// Whether everything that trains is still a number.
+    pub(super) fn is_finite(&self) -> bool {
+        self.trained.iter().all(|trained| trained.parameter.values().f32s().iter().all(|x| x.is_finite()))
     }
 
     /// Goes on after `done` steps, with what `fill` makes of every parameter.

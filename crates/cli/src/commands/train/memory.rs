@@ -1,7 +1,7 @@
 //! Whether a training fits into the memory that there is, and what would make it fit.
 
 use calotype_sdxl::config::ModelFolder;
-use calotype_sdxl::request::TrainPlan;
+use calotype_sdxl::request::{Method, TrainOptions, TrainPlan};
 use calotype_sdxl::train::TrainerOptions;
 use calotype_sdxl::train::memory::{Footprint, available};
 use calotype_tensor::DType;
@@ -62,6 +62,17 @@ pub fn fit(
 /// What would take less, from the least to the greatest change.
 fn smaller(plan: &TrainPlan) -> Vec<(String, TrainPlan)> {
     let mut all = vec![(String::new(), plan.clone())];
+    if plan.method == Method::Full && !plan.steps_at_once().unwrap_or(true) {
+        // Each gradient is used up as it comes, and none waits for the others.
+        let options = TrainOptions {
+            optimizer: Some("adafactor".into()),
+            gradient_accumulation_steps: 1,
+            max_grad_norm: None,
+            ..plan.options.clone()
+        };
+        let what = "optimizer adafactor and gradient_accumulation_steps 1".into();
+        all.push((what, TrainPlan { options, ..plan.clone() }));
+    }
     let mut batch = plan.train_batch_size;
     while batch > 1 {
         batch /= 2;

@@ -107,7 +107,7 @@ impl Job {
     }
 
     /// Trains in the run's folder, which is made for a new run: nothing is written before the model is loaded.
-    fn run(self, run_dir: Option<&Path>) -> Result<(), Failure> {
+    fn run(mut self, run_dir: Option<&Path>) -> Result<(), Failure> {
         self.say(self.dataset.report().trim_end());
         self.say(&format!("{}, {}", self.fit.says, self.time()?));
         let mut trainer =
@@ -119,6 +119,7 @@ impl Job {
             Some(dir) => dir.clone(),
             None => self.begin(run_dir)?,
         };
+        self.dataset.examples = Vec::new(); // which are latents by now
         if self.dir.is_some() {
             checkpoint::restore(dir.path(), &mut trainer)?;
         }

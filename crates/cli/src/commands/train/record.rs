@@ -51,8 +51,17 @@ impl Record {
     /// A field, or a setting beyond the fields, that cannot be used.
     pub fn new(given: &Map<String, Value>, settings: &Settings, quiet: bool) -> Result<Record, Failure> {
         let request = TrainInput::from_json(given.clone())?;
-        let options = TrainOptions::from_json(settings.options.given()?)?;
+        let given_options = settings.options.given()?;
+        let options = TrainOptions::from_json(given_options.clone())?;
         let plan = TrainPlan::new(request.clone(), options)?;
+        for name in plan.without_effect() {
+            if given.contains_key(*name) || given_options.contains_key(*name) {
+                tracing::warn!("{name}: changes nothing in this kind of training");
+            }
+        }
+        if settings.sample_every.is_none() && !settings.sample_prompt.is_empty() {
+            tracing::warn!("--sample-prompt: no samples are made without --sample-every");
+        }
         let model = super::super::model_folder(settings.model.as_deref(), quiet)?;
         let mut prompts = settings.sample_prompt.clone();
         if prompts.is_empty() {

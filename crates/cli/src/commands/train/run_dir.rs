@@ -81,6 +81,8 @@ impl RunDir {
         })?;
         let record = serde_json::from_str(&text).map_err(|e| bad(format!("{SETTINGS}: {e}")))?;
         output::check_folder("--resume", path)?;
+        output::sweep(path);
+        output::sweep(&path.join("samples"));
         Ok((RunDir { path: path.into() }, record))
     }
 

@@ -25,6 +25,8 @@ pub(super) struct State {
     steps_done: usize,
     /// The CRC-32 of the examples.
     examples: u32,
+    /// The CRC-32 of the model.
+    model: u32,
     /// What it was computed in.
     dtype: String,
     plan: Value,
@@ -40,6 +42,7 @@ impl State {
             format: FORMAT,
             steps_done: trainer.steps_done(),
             examples: trainer.set(),
+            model: trainer.model(),
             dtype: trainer.options().dtype.to_string(),
             plan,
             optimizer_steps: trainer.trained().iter().map(|t| (t.name.clone(), t.state.step)).collect(),
@@ -69,9 +72,12 @@ impl State {
         if expected.dtype != self.dtype {
             differences.push(format!("dtype: expected {}, found {}", expected.dtype, shorten(&self.dtype)));
         }
-        if expected.examples != self.examples {
-            let crcs = format!("expected the CRC-32 {:08x}, found {:08x}", expected.examples, self.examples);
-            differences.push(format!("the examples: {crcs}"));
+        for (what, expected, found) in
+            [("the examples", expected.examples, self.examples), ("the model", expected.model, self.model)]
+        {
+            if expected != found {
+                differences.push(format!("{what}: expected the CRC-32 {expected:08x}, found {found:08x}"));
+            }
         }
         match differences.is_empty() {
             true => Ok(()),
