@@ -389,24 +389,39 @@ fn the_prefix_follows_the_token() {
     assert!(set.contains("a photo of XYZ"), "{set}");
 }
 
-/// Protects: a training that runs away names its step and ends with code 1, and its last checkpoint is one that it can go on
-/// from: every weight in it is a number.
+/// Protects: a training that runs away names its step and ends with code 1, and leaves no checkpoint with weights that are no
+/// numbers: neither where the next step finds out, nor where there is none.
 #[test]
 fn a_loss_that_is_no_number() {
     let here = sandbox();
-    let more = ["--lora-lr", "1e30", "--max-train-steps", "20", "--checkpointing-steps", "1"];
-    let ended = train(&here, &[&more[..], &["--run-dir", "run", "-q"]].concat());
-    assert_eq!((ended.code, ended.stderr.lines().count()), (Some(1), 1), "{}", ended.stderr);
-    assert!(ended.stderr.starts_with("error: step ") && ended.stderr.contains("is not a number"));
-    assert!(here.path("run/loss.png").is_file());
-    let checkpoints = fs::read_dir(here.path("run/checkpoints")).expect("checkpoints");
-    let newest = checkpoints.map(|entry| entry.expect("an entry").path()).max().expect("a checkpoint");
-    let state = fs::read(newest.join("state.safetensors")).expect("there");
-    let header = u64::from_le_bytes(state[..8].try_into().expect("8 bytes")) as usize;
-    let mut values =
-        state[8 + header..].chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-    assert!(values.all(f32::is_finite), "{}", newest.display());
-    assert!(!here.path("run/trained_model.tar").exists());
+    for (rate, checkpoints) in [("1e30", 1), ("1e39", 0)] {
+        let more = [
+            "--lora-lr",
+            rate,
+            "--max-train-steps",
+            "20",
+            "--checkpointing-steps",
+            "1",
+            "--run-dir",
+            rate,
+            "-q",
+        ];
+        let ended = train(&here, &more);
+        assert_eq!((ended.code, ended.stderr.lines().count()), (Some(1), 1), "{}", ended.stderr);
+        assert!(ended.stderr.starts_with("error: step ") && ended.stderr.contains("is not a number"));
+        assert!(
+            here.path(rate).join("loss.png").is_file() && !here.path(rate).join("trained_model.tar").exists()
+        );
+        let found = fs::read_dir(here.path(rate).join("checkpoints")).into_iter().flatten();
+        let found: Vec<_> = found.map(|entry| entry.expect("an entry").path()).collect();
+        assert_eq!(found.len(), checkpoints, "{rate}: {found:?}");
+        for checkpoint in found {
+            let state = fs::read(checkpoint.join("state.safetensors")).expect("there");
+            let header = u64::from_le_bytes(state[..8].try_into().expect("8 bytes")) as usize;
+            let mut values = state[8 + header..].as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
+            assert!(values.all(f32::is_finite), "{}", checkpoint.display());
+        }
+    }
 }
 
 /// Protects: what does not fit into memory is refused before the model is loaded, with what would fit.
