@@ -5,7 +5,7 @@ set -eu
 tools=$(cd "$(dirname "$0")" && pwd)
 work=$1 clip=$2 out=$3
 python=${PYTHON:-python}
-sets=${SETS:-"0 1 2 3"} vae_steps=${VAE_STEPS:-2000} unet_steps=${UNET_STEPS:-6000} decoder_steps=${DECODER_STEPS:-1500}
+sets=${SETS:-"0 1 2"} vae_steps=${VAE_STEPS:-2000} unet_steps=${UNET_STEPS:-5300}
 
 draw() { # a set of 8,000 pictures, once
     [ -e "$work/set-$1/done" ] && return
@@ -22,6 +22,3 @@ for i in $sets; do
 done
 "$python" "$tools/train_unet.py" --latents "$work/latents" --vae "$work/vae/vae" --tokenizers "$work/tokenizers" --out "$work/unet" \
     --steps "$unet_steps" --export "$out"
-# The decoder alone goes on learning: the latents, and with them the UNet, stay as they are.
-[ -e "$work/decoder/vae" ] || "$python" "$tools/train_vae.py" --set "$work/set-0" --out "$work/decoder" --decoder-of "$work/vae/vae" --steps "$decoder_steps"
-"$python" "$tools/export.py" --training "$work/unet" --vae "$work/decoder/vae" --tokenizers "$work/tokenizers" --out "$out"

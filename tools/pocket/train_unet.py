@@ -1,6 +1,6 @@
 """Trains both text encoders and the UNet together, from scratch, on latents made by latents.py.
 
-    train_unet.py --latents FOLDER --vae FOLDER --tokenizers FOLDER --out FOLDER [--steps 6000] [--export FOLDER]
+    train_unet.py --latents FOLDER --vae FOLDER --tokenizers FOLDER --out FOLDER [--steps 5300] [--export FOLDER]
 
 The same command goes on where it stopped; more --steps make it longer. Shards that appear in the folder are taken up.
 v-prediction, an empty caption for one in ten, averaged weights, a sample sheet and an export every 500 steps.
@@ -104,7 +104,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("latents", "vae", "tokenizers", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=6000, help="in all; the learning rate falls over the last 30%%")
+    parser.add_argument("--steps", type=int, default=5300, help="in all; the learning rate falls over the last 30%%")
     parser.add_argument("--export", type=Path, help="where the model's folder goes, as it is so far")
     args = parser.parse_args()
     torch.set_num_threads(2)

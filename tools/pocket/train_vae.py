@@ -1,9 +1,9 @@
 """Trains the VAE on random 64 × 64 crops (and some whole pictures) of a set made by generate.py.
 
-    train_vae.py --set FOLDER --out FOLDER [--steps 5000]       # the same command goes on where it stopped
+    train_vae.py --set FOLDER --out FOLDER [--steps 2000]       # the same command goes on where it stopped
 
 L1 and L2, plus L1 on a Laplacian pyramid (edges at every scale), plus a little KL. Weights are averaged (EMA).
-FOLDER/vae is the result. Latents stay what they are where only the decoder is trained on.
+FOLDER/vae is the result.
 """
 import argparse
 import json
@@ -64,13 +64,12 @@ def psnr(vae, pictures):
 
 
 def step(vae, optimizer, x):
-    with torch.set_grad_enabled(vae.quant_conv.weight.requires_grad):
-        posterior = vae.encode(x).latent_dist
+    posterior = vae.encode(x).latent_dist
     y = vae.decode(posterior.sample()).sample
     l1, square, edges, kl = (x - y).abs().mean(), (x - y).pow(2).mean(), pyramid_loss(x, y), posterior.kl().mean()
     optimizer.zero_grad()
     (l1 + 2 * square + edges + KL * kl).backward()
-    norm = torch.nn.utils.clip_grad_norm_([p for p in vae.parameters() if p.requires_grad], 1.0)
+    norm = torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
     optimizer.step()
     return l1.item(), kl.item(), norm.item()
 
@@ -79,18 +78,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--decoder-of", type=Path, help="a finished VAE, of which only the decoder is trained on")
-    parser.add_argument("--steps", type=int, default=5000, help="in all; the learning rate falls over the last 40%%")
+    parser.add_argument("--steps", type=int, default=2000, help="in all; the learning rate falls over the last 40%%")
     args = parser.parse_args()
     torch.set_num_threads(2)
     torch.manual_seed(0)
     images = np.load(args.set / "images.npy", mmap_mode="r")
     held, images = images[:64], images[64:]
-    vae = AutoencoderKL.from_pretrained(args.decoder_of) if args.decoder_of else AutoencoderKL(**CONFIG)
-    if args.decoder_of:
-        vae.encoder.requires_grad_(False)
-        vae.quant_conv.requires_grad_(False)
-    vae = vae.to(memory_format=torch.channels_last)
+    vae = AutoencoderKL(**CONFIG).to(memory_format=torch.channels_last)
     print(f"{sum(p.numel() for p in vae.parameters()) / 1e6:.2f} M parameters", flush=True)
     optimizer = Both(vae, LEARNING_RATE, ends=("conv_in", "conv_out", "quant_conv"))
     average = Average(vae, 0.999)
@@ -114,8 +108,7 @@ def main():
             save(args.out, done, spent, vae=vae, optimizer=optimizer, average=average)
             since = time.time()
     final = average.model
-    if not args.decoder_of:
-        whiten(final, to_tensor(images[:1024]))
+    whiten(final, to_tensor(images[:1024]))
     print(f"reconstruction: {psnr(final, held)[0]:.2f} dB", flush=True)
     final.save_pretrained(args.out / "vae")
 
