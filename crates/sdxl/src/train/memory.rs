@@ -51,16 +51,23 @@ pub struct Footprint {
     pub activations: f64,
     /// At most, while the set is encoded.
     pub loading: f64,
+    /// At most, while samples are made with a model of their own.
+    pub samples: f64,
     /// The program itself, and what else is not counted.
     pub base: f64,
 }
 
 impl Footprint {
-    /// Reads the model's configs and the headers of its weights.
+    /// Reads the model's configs and the headers of its weights. `samples`: whether pictures are made on the way.
     ///
     /// # Errors
     /// One of them is not what it should be.
-    pub fn predict(folder: &ModelFolder, plan: &TrainPlan, options: TrainerOptions) -> Result<Self, Error> {
+    pub fn predict(
+        folder: &ModelFolder,
+        plan: &TrainPlan,
+        options: TrainerOptions,
+        samples: bool,
+    ) -> Result<Self, Error> {
         let configs = folder.configs()?;
         let store = (options.dtype == DType::BF16).then_some(DType::BF16);
         let unet = folder.weights(Component::UNet, None, store)?;
@@ -72,20 +79,23 @@ impl Footprint {
             }
         }
         let vae = folder.weights(Component::Vae, None, None)?.packed_bytes(|_| true);
+        let loading = vae as f64 + encoding(&configs, plan.resolution);
+        let second = unet.packed_bytes(|_| true) as f64;
         let latent = plan.resolution / configs.vae.scale().max(1);
         let values = activations(&configs.unet, latent, options.recompute) * plan.train_batch_size as f64;
         Ok(Self {
             weights: weights as f64,
             trained: trained(&unet, plan)?,
             activations: values * options.dtype.size() as f64,
-            loading: vae as f64 + encoding(&configs, plan.resolution),
+            loading,
+            samples: if samples { second + loading } else { 0.0 },
             base: constants::BASE,
         })
     }
 
     /// The most that is taken at any time, in bytes.
     pub fn peak(&self) -> f64 {
-        self.base + self.loading.max(self.weights + self.trained + self.activations)
+        self.base + self.loading.max(self.weights + self.trained + self.activations.max(self.samples))
     }
 }
 

@@ -6,6 +6,7 @@ use calotype_sdxl::train::TrainerOptions;
 use calotype_sdxl::train::memory::{Footprint, available};
 use calotype_tensor::DType;
 
+use super::record::Record;
 use super::settings::Recompute;
 use crate::failure::Failure;
 
@@ -22,12 +23,11 @@ pub struct Fit {
 /// The model's files are not what they should be, or there is too little memory.
 pub fn fit(
     folder: &ModelFolder,
-    plan: &TrainPlan,
-    dtype: DType,
-    recompute: Recompute,
+    Record { plan, dtype, recompute, sample_every, .. }: &Record,
 ) -> Result<Fit, Failure> {
+    let (dtype, samples) = (DType::from(*dtype), sample_every.is_some());
     let peak = |plan: &TrainPlan, recompute: bool| -> Result<f64, Failure> {
-        Ok(Footprint::predict(folder, plan, TrainerOptions { dtype, recompute })?.peak())
+        Ok(Footprint::predict(folder, plan, TrainerOptions { dtype, recompute }, samples)?.peak())
     };
     let room = available();
     let fits = |bytes: f64| room.is_none_or(|room| bytes <= room);

@@ -102,7 +102,7 @@ impl Job {
                 return Err(Failure::BadInput(format!("input_images: {set}: {problem}")));
             }
         };
-        let fit = memory::fit(&folder, &record.plan, record.dtype.into(), record.recompute)?;
+        let fit = memory::fit(&folder, &record)?;
         Ok(Job { folder, record, dataset, fit, dir, quiet })
     }
 
