@@ -139,10 +139,13 @@ fn run<M: Micro>(g: &Gemm) -> Buffer {
     // Few rows: narrower blocks, so that there is work for every core.
     let per_block = (NC / M::NR).min((panels * row_blocks).div_ceil(16)).next_multiple_of(2);
     let blocks = row_blocks * panels.div_ceil(per_block);
+    let spaced = g.a.spaced::<M>(panels.div_ceil(per_block));
+    let a = spaced.as_ref().map_or(g.a, Rows::Matrix);
     each_task(blocks, |task| {
         let first = task / row_blocks * per_block;
         let block = Block::<M> {
             g,
+            a,
             m0: task % row_blocks * MC,
             rows: MC.min(g.m - task % row_blocks * MC),
             first_panel: first,
@@ -164,6 +167,7 @@ pub(super) fn each_task(count: usize, task: impl Fn(usize) + Sync + Send) {
 /// A task's part of the output.
 struct Block<'a, M> {
     g: &'a Gemm<'a>,
+    a: Rows<'a>,
     m0: usize,
     rows: usize,
     first_panel: usize,
@@ -190,7 +194,7 @@ impl<M: Micro> Block<'_, M> {
         let (g, tiles) = (self.g, self.tiles());
         let mut c = Buffer::uninit(self.panels * tiles * M::MR * M::NR * 4);
         let c_tiles = c.as_mut_slice::<f32>();
-        let mut rows = g.a.gather::<M>(self.m0, self.rows);
+        let mut rows = self.a.gather::<M>(self.m0, self.rows);
         let mut scratch = Buffer::uninit(KC * M::NR * size_of::<M::E>());
         let mut first = true;
         for tap in 0..g.taps {

@@ -1,5 +1,7 @@
 //! The left operand of a product: where the rows of A come from.
 
+use rayon::prelude::*;
+
 use super::Buffer;
 use super::elementwise::with_element;
 use super::gemm::{KC, zero_row};
@@ -87,12 +89,27 @@ impl<'a> Rows<'a> {
         self.tensor().dtype()
     }
 
+    /// Rows whole pages apart fall into the same few lines of the cache, and push each other out.
+    fn is_aliased<M: Micro>(&self) -> bool {
+        (self.tensor().last_dim() * size_of::<M::E>()).is_multiple_of(4096)
+    }
+
+    /// The rows a little further apart, where each of `readers` would otherwise have to copy them. `None`: they are well as
+    /// they are.
+    pub(super) fn spaced<M: Micro>(&self, readers: usize) -> Option<Tensor> {
+        match self {
+            Rows::Matrix(x) if readers > 1 && x.dtype() == M::E::DTYPE && self.is_aliased::<M>() => {
+                Some(with_element!(x.dtype(), T => space::<T>(x)))
+            }
+            _ => None,
+        }
+    }
+
     /// Prepares to read `count` rows from `m0` on.
     pub(super) fn gather<M: Micro>(&self, m0: usize, count: usize) -> Gathered<'a, M> {
         let padded = count.next_multiple_of(M::MR);
         let odd = !self.tensor().last_dim().is_multiple_of(M::PAIR);
-        // Rows whole pages apart fall into the same few lines of the cache, and push each other out.
-        let aliased = count > M::MR && (self.tensor().last_dim() * size_of::<M::E>()).is_multiple_of(4096);
+        let aliased = count > M::MR && self.is_aliased::<M>();
         let copies = self.dtype() != M::E::DTYPE || odd || aliased || matches!(self, Rows::Transposed(_));
         let scratch = Buffer::uninit(if copies { padded * KC * size_of::<M::E>() } else { 0 });
         let positions = match self {
@@ -168,10 +185,46 @@ impl<M: Micro> Gathered<'_, M> {
     }
 }
 
+/// The rows of x, each with a cache line of anything behind it.
+fn space<T: Element>(x: &Tensor) -> Tensor {
+    let (width, apart) = (x.last_dim(), x.last_dim() + 64 / size_of::<T>());
+    let rows = x.numel() / width;
+    let mut out = Buffer::uninit(rows * apart * size_of::<T>());
+    let spaced = out.as_mut_slice::<T>().par_chunks_mut(apart);
+    spaced.zip(x.elements::<T>().par_chunks(width)).for_each(|(to, from)| to[..width].copy_from_slice(from));
+    Tensor::new(out, &[rows, apart], x.dtype())
+}
+
 simd_fn! {
     pub(super) fn convert_slice<X: Element, Y: Element>(x: &[X], y: &mut [Y]) {
         for (y, x) in y.iter_mut().zip(x) {
             *y = Y::from_f32(x.to_f32());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::{self, Activation};
+    use crate::{Tensor, Weight};
+
+    /// Protects: rows that lie whole pages apart, and are moved, are still the same rows.
+    #[test]
+    fn spaced_rows_are_the_same_rows() {
+        let (rows, depth, width) = (13, 1024, 96);
+        let values = |n: usize| (0..n).map(|i| (i * 37 % 101) as f32 / 64.0 - 0.75).collect::<Vec<f32>>();
+        let (x, w) = (values(rows * depth), values(width * depth));
+        let product = ops::linear(
+            &Tensor::from_vec(x.clone(), &[rows, depth]),
+            &Weight::from_tensor(&Tensor::from_vec(w.clone(), &[width, depth])),
+            None,
+            Activation::None,
+            None,
+        );
+        for (i, found) in product.to_vec().iter().enumerate() {
+            let pairs = x[i / width * depth..].iter().zip(&w[i % width * depth..][..depth]);
+            let expected: f32 = pairs.map(|(x, w)| x * w).sum();
+            assert!((found - expected).abs() < 1e-2, "{i}: {found}, expected {expected}");
         }
     }
 }

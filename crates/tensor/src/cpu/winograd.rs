@@ -163,11 +163,20 @@ fn image_frequencies<T: Element>(
             transform_window(isa(), x, &pixels, c, lanes, &mut window);
             for (frequency, out) in window.iter().zip(&shared) {
                 // SAFETY: this task alone writes this tile's row.
-                unsafe { out.slice::<f32>(i * channels + c, lanes) }.copy_from_slice(&frequency[..lanes]);
+                copy_lanes(unsafe { out.slice::<f32>(i * channels + c, lanes) }, &frequency[..lanes]);
             }
         }
     });
     out.into_iter().map(|buffer| Tensor::new(buffer, &[count, channels], DType::F32)).collect()
+}
+
+/// Copies up to [`LANES`] values; as many, which is nearly always, without a call.
+#[inline(always)]
+fn copy_lanes(to: &mut [f32], from: &[f32]) {
+    match to.len() {
+        LANES => to[..LANES].copy_from_slice(&from[..LANES]),
+        _ => to.copy_from_slice(from),
+    }
 }
 
 simd_fn! {
@@ -260,7 +269,7 @@ simd_fn! {
     fn inverse_tile(products: &[Buffer], at: usize, lanes: usize, added: &Lane, pixels: &mut [Lane; 16]) {
         let mut m = [[0.0; LANES]; 36];
         for (lane, product) in m.iter_mut().zip(products) {
-            lane[..lanes].copy_from_slice(&product.as_slice::<f32>()[at..at + lanes]);
+            copy_lanes(&mut lane[..lanes], &product.as_slice::<f32>()[at..at + lanes]);
         }
         let mut rows = [[0.0; LANES]; 24]; // 6 × 4
         for row in 0..6 {
