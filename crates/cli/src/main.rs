@@ -13,6 +13,7 @@ mod interrupt;
 mod log;
 mod output;
 mod picture;
+mod pocket;
 mod progress;
 
 use std::process::ExitCode;

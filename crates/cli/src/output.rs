@@ -153,6 +153,35 @@ pub fn sweep(folder: &Path) {
     }
 }
 
+/// Writes `bytes` to the file at `path`, as [`write_file`] does.
+///
+/// # Errors
+/// As [`write_file`].
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    write_file(path, |file| file.write_all(bytes))
+}
+
+/// Makes a folder called `name` in `parent`, or the first of `name-2`, `name-3` … that is not there.
+///
+/// # Errors
+/// It cannot be made.
+pub fn new_folder(parent: &Path, name: &str) -> Result<PathBuf, Failure> {
+    if parent != Path::new("") {
+        fs::create_dir_all(parent).map_err(|e| Failure::io(parent, &e))?;
+    }
+    let names = std::iter::once(name.to_owned()).chain((2..).map(|n: u32| format!("{name}-{n}")));
+    for name in names {
+        let path = parent.join(name);
+        // Not `exists`: of two that begin at once, each has its own.
+        match fs::create_dir(&path) {
+            Ok(()) => return Ok(path),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(Failure::io(&path, &e)),
+        }
+    }
+    Err(Failure::Failed(format!("{}: no name is free", parent.display())))
+}
+
 /// The directory that a file is in.
 fn parent(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))

@@ -103,15 +103,16 @@ fn no_model() {
     let here = Sandbox::new();
     here.write("file", "");
     here.write("folder/unet/config.json", "{}");
-    here.assert_refused(&["predict"], "--model");
     here.assert_refused(&["predict", "--model", "file"], "--model file: expected a folder, found a file");
     here.assert_refused(&["predict", "--model", "./some/where"], "--model ./some/where: expected a folder");
     here.assert_refused(&["predict", "--model", "folder", "-o", "out"], "model_index.json");
 }
 
-/// Protects: commands that are planned say so, whatever follows them.
+/// Protects: who forgot to name the model is told which one it was, as trained weights are often for another.
 #[test]
-fn planned_commands() {
+fn weights_without_their_model() {
     let here = Sandbox::new();
-    here.assert_refused(&["demo", "-i", "prompt=x", "--fast"], "demo: not available yet");
+    here.write("weights.tar", "none");
+    let said = "(the model is pocket: --model names another)";
+    here.assert_refused(&["predict", "-i", "replicate_weights=@weights.tar"], said);
 }

@@ -282,8 +282,8 @@ fn what_does_not_fit_is_refused() {
         json.to_string().into_bytes()
     };
     refused("state.json", b"[", "state.json: not valid JSON");
-    refused("state.json", b"[]", "format: expected 1, found null");
-    refused("state.json", &edited(|s| s["format"] = json!(2)), "format: expected 1, found 2");
+    refused("state.json", b"[]", "format: expected 2, found null");
+    refused("state.json", &edited(|s| s["format"] = json!(1)), "format: expected 2, found 1");
     refused("state.json", &edited(|s| s["steps_done"] = json!(5)), "steps_done: expected 1");
     refused("state.json", &edited(|s| s["steps_done"] = json!(-5)), "state.json: invalid value");
     refused("state.json", &edited(|s| s["dtype"] = json!("bf16")), "dtype: expected f32, found bf16");

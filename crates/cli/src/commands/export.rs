@@ -7,6 +7,7 @@ use calotype_sdxl::adapters::{AdapterError, Modules, SafetensorsFile, TrainedWei
 use calotype_sdxl::config::ModelFolder;
 use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 
+use crate::args::Verbosity;
 use crate::failure::Failure;
 use crate::output;
 
@@ -21,8 +22,9 @@ struct Settings {
     /// The file to write; an earlier one of this name is replaced
     #[arg(short, long, value_name = "FILE.safetensors")]
     output: PathBuf,
-    /// Folder of the checkpoint that it was trained on: to check shapes, and needed for LoRA with kohya's names
-    #[arg(long, value_name = "DIR")]
+    /// The checkpoint that it was trained on, a folder or its name on a hub: to check shapes, and needed for LoRA with
+    /// kohya's names
+    #[arg(long, value_name = "DIR|NAME")]
     model: Option<PathBuf>,
 }
 
@@ -42,8 +44,9 @@ pub fn options(command: Command) -> Command {
 /// Reads, converts, writes, and prints the paths.
 pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let settings = Settings::from_arg_matches(matches).map_err(|e| crate::args::in_one_line(&e))?;
+    let quiet = Verbosity::of(matches) == Verbosity::Quiet;
     output::check_file(&settings.output)?;
-    let modules = settings.model.as_deref().map(modules).transpose()?;
+    let modules = settings.model.as_deref().map(|model| modules(model, quiet)).transpose()?;
     let trained = TrainedWeights::read(&settings.trained, modules.as_ref()).map_err(refused)?;
     let in_layout = |e: AdapterError| {
         refused(AdapterError::File { path: settings.trained.clone(), problem: e.to_string() })
@@ -64,10 +67,11 @@ fn refused(e: AdapterError) -> Failure {
     calotype_sdxl::Error::from(e).into()
 }
 
-/// The layers of the model in a folder.
-fn modules(folder: &Path) -> Result<Modules, Failure> {
+/// The layers of a model.
+fn modules(model: &Path, quiet: bool) -> Result<Modules, Failure> {
+    let folder = super::model_folder(Some(model), quiet)?;
     let read = || -> Result<Modules, calotype_sdxl::Error> {
-        let folder = ModelFolder::open(folder)?;
+        let folder = ModelFolder::open(&folder)?;
         Ok(Modules::of(&folder, &folder.configs()?)?)
     };
     Ok(read()?)

@@ -2,11 +2,11 @@
 
 mod bench;
 mod bench_train;
+mod demo;
 mod export;
 mod predict;
 mod schema;
 mod train;
-mod unavailable;
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use clap::{ArgMatches, Command};
 
 use self::predict::DtypeName;
 use crate::failure::Failure;
-use crate::hub;
+use crate::{hub, pocket};
 
 /// Bytes of a thread's stack: what a program's first thread has.
 const MAIN_STACK: usize = 8 << 20;
@@ -28,8 +28,8 @@ const COMMANDS: &[Row] = &[
     ("train", train::options, train::run),
     ("export", export::options, export::run),
     ("schema", schema::options, schema::run),
+    ("demo", demo::options, demo::run),
     ("bench", bench::options, bench::run),
-    ("demo", unavailable::options, |_| unavailable::refuse("demo")),
 ];
 
 /// The command line of every command.
@@ -60,24 +60,22 @@ fn among_threads(
     rayon::scope(|_| command())
 }
 
-/// The folder that `--model` names, or that has the model of this name on a hub.
+/// The folder that `--model` names, or that has the model of this name on a hub; without `--model` that of the pocket
+/// model, of which [`pocket::NOTICE`] is to be said.
 fn model_folder(model: Option<&Path>, quiet: bool) -> Result<PathBuf, Failure> {
-    let Some(folder) = model else {
-        return Err(Failure::BadInput("--model: required (or set CALOTYPE_MODEL)".into()));
-    };
+    let folder = model.unwrap_or(Path::new(pocket::NAME));
+    // A folder of this name is `./pocket`.
+    if folder.as_os_str() == pocket::NAME {
+        return pocket::folder();
+    }
     if folder.is_dir() {
         return Ok(folder.to_path_buf());
     }
-    if let Some(name) = hub_name(folder) {
+    if let Some(name) = folder.to_str().filter(|name| !folder.exists() && hub::is_name(name)) {
         return hub::folder(name, quiet);
     }
     let what = if folder.exists() { "a file" } else { "nothing there" };
     Err(Failure::BadInput(format!("--model {}: expected a folder, found {what}", folder.display())))
-}
-
-/// The name on a hub that a model's is, if it is no path.
-fn hub_name(model: &Path) -> Option<&str> {
-    model.to_str().filter(|name| !model.exists() && hub::is_name(name))
 }
 
 /// What networks compute in: what was asked for, or what this CPU is made for.

@@ -15,12 +15,12 @@ use crate::infotext::{self, Maker};
 use crate::output::{self, OutputDir};
 use crate::progress::Progress;
 
-use crate::{fields, interrupt, picture};
+use crate::{fields, interrupt, picture, pocket};
 
 /// What is not part of the request.
 #[derive(Debug, Args)]
 struct Settings {
-    /// Folder of an SDXL checkpoint in diffusers' layout, or its name on a hub
+    /// Folder of an SDXL checkpoint in diffusers' layout, or its name on a hub [default: pocket, which is built in]
     #[arg(long, value_name = "DIR|NAME", env = "CALOTYPE_MODEL", hide_env_values = true)]
     model: Option<PathBuf>,
     /// Where to compute
@@ -90,7 +90,16 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
 
     let pipeline = Pipeline::open(&folder, settings.options())?;
     let plan = plan.of_native_size(&given, pipeline.native_size());
-    let images = sample(&pipeline, &plan, Progress::start(seeds(&plan), quiet))?;
+    let unasked = settings.model.is_none();
+    let notice = if unasked { format!("{}\n", pocket::NOTICE) } else { String::new() };
+    let images = sample(&pipeline, &plan, Progress::start(notice + &seeds(&plan), quiet));
+    let images = images.map_err(|failure| match failure {
+        // Weights for another model, more often than not.
+        Failure::BadInput(what) if unasked => {
+            Failure::BadInput(format!("{what} (the model is pocket: --model names another)"))
+        }
+        failure => failure,
+    })?;
     images.iter().try_for_each(|image| save(image, &plan, &maker, &output))
 }
 

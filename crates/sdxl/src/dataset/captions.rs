@@ -17,8 +17,8 @@ pub(super) struct Sources {
     pub texts: BTreeMap<String, Entry>,
 }
 
-/// The caption of each of `pictures` (paths): of the table if there is one, else of the text beside the picture. Where
-/// there is none, `prefix`.
+/// The caption of each of `pictures` (paths): of the table if there is one, which must have them all; else of the text beside
+/// the picture, and where there is none, `prefix`.
 pub(super) fn assign(
     sources: &Sources,
     pictures: &[&str],

@@ -106,8 +106,13 @@ impl DatasetError {
 
 /// `a.png, b.png, c.png and 4 more`, in one line whatever the names hold.
 pub(super) fn list(names: &[&str]) -> String {
-    let first: Vec<String> = names.iter().take(NAMED).map(|n| shorten(n)).collect();
-    match names.len().saturating_sub(NAMED) {
+    list_most(names, NAMED)
+}
+
+/// The same with the first `most` names.
+pub(super) fn list_most(names: &[&str], most: usize) -> String {
+    let first: Vec<String> = names.iter().take(most).map(|n| shorten(n)).collect();
+    match names.len().saturating_sub(most) {
         0 => first.join(", "),
         more => format!("{} and {more} more", first.join(", ")),
     }

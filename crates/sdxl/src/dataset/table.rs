@@ -3,13 +3,16 @@
 use std::collections::HashMap;
 
 use super::archive::Entry;
-use super::error::list;
+use super::error::{list, list_most};
 use super::kind::base;
 use super::{DatasetError, captions::one_line, captions::utf8};
 use crate::config::shorten;
 
 const FILE_COLUMNS: [&str; 2] = ["image_file", "file_name"];
 const CAPTION_COLUMNS: [&str; 2] = ["caption", "text"];
+
+/// How many files a message names: all that someone would mend by hand.
+const NAMED: usize = 50;
 
 /// A row: a picture's caption.
 struct Row {
@@ -33,7 +36,7 @@ pub(super) fn captions(table: &Entry, pictures: &[&str]) -> Result<Vec<String>, 
     for Row { line, file, caption } in rows(table)? {
         let picture = match index.find(&file).as_slice() {
             [] => {
-                unknown.push(format!("{} (line {line})", shorten(&file)));
+                unknown.push(format!("{file} (line {line})"));
                 continue;
             }
             [picture] => *picture,
@@ -51,10 +54,11 @@ pub(super) fn captions(table: &Entry, pictures: &[&str]) -> Result<Vec<String>, 
         captions.into_iter().map(|caption| caption.map(|(_, caption)| caption).unwrap_or_default());
     let captions: Vec<String> = captions.collect();
     let without = pictures.iter().zip(&captions).filter(|(_, caption)| caption.is_empty());
-    let without: Vec<String> = without.map(|(picture, _)| shorten(picture)).collect();
+    let without: Vec<&str> = without.map(|(picture, _)| *picture).collect();
+    let unknown: Vec<&str> = unknown.iter().map(String::as_str).collect();
     for (what, files) in [("no such picture in the set:", unknown), ("no caption for", without)] {
         if !files.is_empty() {
-            return Err(DatasetError::caption(&table.name, format!("{what} {}", files.join(", "))));
+            return Err(DatasetError::caption(&table.name, format!("{what} {}", list_most(&files, NAMED))));
         }
     }
     Ok(captions)

@@ -253,6 +253,9 @@ impl TrainPlan {
     /// There is none of the name that was given.
     pub fn optimizer(&self) -> Result<&'static dyn Optimizer, InputError> {
         match (&self.options.optimizer, self.method) {
+            (Some(name), Method::TextualInversion) => {
+                optim::find(name).map(|_| &optim::AdamW as &dyn Optimizer)
+            }
             (Some(name), _) => optim::find(name),
             (None, Method::Full) => Ok(&optim::Adafactor),
             (None, _) => Ok(&optim::AdamW),

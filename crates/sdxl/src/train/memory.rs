@@ -1,7 +1,7 @@
 //! How much memory a training takes at most, before it takes it.
 //!
 //! ```text
-//! peak = max(loading, training)
+//! peak = max(loading, training), or with samples: training with theirs instead of what the tape keeps, if that is more
 //! loading  = VAE + its activations on one picture
 //! training = UNet + text encoders + what trains (value, gradient, optimizer)
 //!          + what the tape keeps + the largest block's insides, forward and back
@@ -58,16 +58,11 @@ pub struct Footprint {
 }
 
 impl Footprint {
-    /// Reads the model's configs and the headers of its weights. `samples`: whether pictures are made on the way.
+    /// Reads the model's configs and the headers of its weights.
     ///
     /// # Errors
     /// One of them is not what it should be.
-    pub fn predict(
-        folder: &ModelFolder,
-        plan: &TrainPlan,
-        options: TrainerOptions,
-        samples: bool,
-    ) -> Result<Self, Error> {
+    pub fn predict(folder: &ModelFolder, plan: &TrainPlan, options: TrainerOptions) -> Result<Self, Error> {
         let configs = folder.configs()?;
         let store = (options.dtype == DType::BF16).then_some(DType::BF16);
         let unet = folder.weights(Component::UNet, None, store)?;
@@ -80,7 +75,14 @@ impl Footprint {
         }
         let vae = folder.weights(Component::Vae, None, None)?.packed_bytes(|_| true);
         let loading = vae as f64 + encoding(&configs, plan.resolution);
-        let second = unet.packed_bytes(|_| true) as f64;
+        // What was learnt is merged into the second UNet in f32, where it is not to be bf16.
+        let merged = |key: &str| store.is_none() && trains(key, plan.method);
+        let values: usize = unet
+            .shapes()
+            .filter(|(key, _)| merged(key))
+            .map(|(_, shape)| shape.iter().product::<usize>())
+            .sum();
+        let second = unet.packed_bytes(|key| !merged(key)) as f64 + 4.0 * values as f64;
         let latent = plan.resolution / configs.vae.scale().max(1);
         let values = activations(&configs.unet, latent, options.recompute) * plan.train_batch_size as f64;
         Ok(Self {
@@ -88,14 +90,19 @@ impl Footprint {
             trained: trained(&unet, plan)?,
             activations: values * options.dtype.size() as f64,
             loading,
-            samples: if samples { second + loading } else { 0.0 },
+            samples: second + loading,
             base: constants::BASE,
         })
     }
 
-    /// The most that is taken at any time, in bytes.
+    /// The most that is taken at any time, in bytes, where no samples are made.
     pub fn peak(&self) -> f64 {
-        self.base + self.loading.max(self.weights + self.trained + self.activations.max(self.samples))
+        self.base + self.loading.max(self.weights + self.trained + self.activations)
+    }
+
+    /// The same where they are.
+    pub fn peak_with_samples(&self) -> f64 {
+        self.peak().max(self.base + self.weights + self.trained + self.samples)
     }
 }
 
@@ -170,14 +177,22 @@ pub(super) fn trained_values(folder: &ModelFolder, plan: &TrainPlan) -> Result<f
     Ok(shapes.map(|shape| shape.iter().product::<usize>() as f64).sum())
 }
 
+/// Whether something trains because of a UNet's tensor.
+fn trains(key: &str, method: Method) -> bool {
+    let lora = [".to_q.weight", ".to_k.weight", ".to_v.weight", ".to_out.0.weight"];
+    match method {
+        Method::Full => FullTensors::takes(key),
+        Method::Lora { .. } => lora.iter().any(|suffix| key.ends_with(suffix)),
+        Method::TextualInversion => false,
+    }
+}
+
 /// The shapes of what trains because of a UNet's tensor.
 fn trained_shapes(key: &str, shape: &[usize], method: Method) -> Vec<Vec<usize>> {
-    let lora = [".to_q.weight", ".to_k.weight", ".to_v.weight", ".to_out.0.weight"];
     match (method, shape) {
-        (Method::Full, _) if FullTensors::takes(key) => vec![shape.to_vec()],
-        (Method::Lora { rank }, &[out, inp]) if lora.iter().any(|suffix| key.ends_with(suffix)) => {
-            vec![vec![rank, inp], vec![out, rank]]
-        }
+        _ if !trains(key, method) => Vec::new(),
+        (Method::Full, _) => vec![shape.to_vec()],
+        (Method::Lora { rank }, &[out, inp]) => vec![vec![rank, inp], vec![out, rank]],
         _ => Vec::new(),
     }
 }

@@ -139,7 +139,7 @@ fn run<M: Micro>(g: &Gemm) -> Buffer {
     // Few rows: narrower blocks, so that there is work for every core.
     let per_block = (NC / M::NR).min((panels * row_blocks).div_ceil(16)).next_multiple_of(2);
     let blocks = row_blocks * panels.div_ceil(per_block);
-    let spaced = g.a.spaced::<M>(panels.div_ceil(per_block));
+    let spaced = g.a.spaced::<M>(g.m, panels.div_ceil(per_block));
     let a = spaced.as_ref().map_or(g.a, Rows::Matrix);
     each_task(blocks, |task| {
         let first = task / row_blocks * per_block;

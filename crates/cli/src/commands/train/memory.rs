@@ -13,6 +13,8 @@ use crate::failure::Failure;
 /// How the run computes, and what to say about its memory.
 pub struct Fit {
     pub options: TrainerOptions,
+    /// Whether samples are made: they were asked for, and there is room for them.
+    pub samples: bool,
     /// `about 12.3 GB of memory at most`
     pub says: String,
 }
@@ -25,10 +27,11 @@ pub fn fit(
     folder: &ModelFolder,
     Record { plan, dtype, recompute, sample_every, .. }: &Record,
 ) -> Result<Fit, Failure> {
-    let (dtype, samples) = (DType::from(*dtype), sample_every.is_some());
-    let peak = |plan: &TrainPlan, recompute: bool| -> Result<f64, Failure> {
-        Ok(Footprint::predict(folder, plan, TrainerOptions { dtype, recompute }, samples)?.peak())
+    let dtype = DType::from(*dtype);
+    let footprint = |plan: &TrainPlan, recompute: bool| -> Result<Footprint, Failure> {
+        Ok(Footprint::predict(folder, plan, TrainerOptions { dtype, recompute })?)
     };
+    let peak = |plan: &TrainPlan, recompute: bool| Ok::<f64, Failure>(footprint(plan, recompute)?.peak());
     let room = available();
     let fits = |bytes: f64| room.is_none_or(|room| bytes <= room);
     let on = match recompute {
@@ -36,11 +39,18 @@ pub fn fit(
         Recompute::Off => false,
         Recompute::Auto => !fits(peak(plan, false)?),
     };
-    let needed = peak(plan, on)?;
+    let needed = footprint(plan, on)?;
+    let (needed, with_samples) = (needed.peak(), needed.peak_with_samples());
+    let samples = sample_every.is_some() && fits(with_samples);
     if fits(needed) {
+        if sample_every.is_some() && !samples {
+            let room = room.map(size).unwrap_or_default();
+            tracing::warn!("--sample-every: expected about {}, found {room}: no samples", size(with_samples));
+        }
+        let needed = if samples { with_samples } else { needed };
         let again = if on { ", computing activations again to save memory" } else { "" };
         let says = format!("about {} of memory at most{again}", size(needed));
-        return Ok(Fit { options: TrainerOptions { dtype, recompute: on }, says });
+        return Ok(Fit { options: TrainerOptions { dtype, recompute: on }, samples, says });
     }
     let mut advice = "no smaller setting would fit".to_string();
     for (what, plan) in smaller(plan) {
@@ -70,7 +80,7 @@ fn smaller(plan: &TrainPlan) -> Vec<(String, TrainPlan)> {
             max_grad_norm: None,
             ..plan.options.clone()
         };
-        let what = "optimizer adafactor and gradient_accumulation_steps 1".into();
+        let what = "optimizer adafactor, gradient_accumulation_steps 1 and no max_grad_norm".into();
         all.push((what, TrainPlan { options, ..plan.clone() }));
     }
     let mut batch = plan.train_batch_size;

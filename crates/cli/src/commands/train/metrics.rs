@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use calotype_sdxl::train::StepReport;
@@ -16,9 +16,7 @@ use crate::output;
 pub struct Metrics {
     path: PathBuf,
     file: File,
-    /// (step, loss)
-    training: Vec<(f64, f64)>,
-    validation: Vec<(f64, f64)>,
+    losses: Losses,
 }
 
 impl Metrics {
@@ -28,29 +26,13 @@ impl Metrics {
     /// # Errors
     /// It cannot be read or written.
     pub fn open(path: PathBuf, done: usize) -> Result<Metrics, Failure> {
-        let text = match fs::read(&path) {
-            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            Err(e) if e.kind() == ErrorKind::NotFound => String::new(),
-            Err(e) => return Err(Failure::io(&path, &e)),
-        };
-        let (mut training, mut validation) = (Vec::new(), Vec::new());
-        let mut kept = String::new();
-        for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
-            let Ok(value) = serde_json::from_str::<Value>(line) else { break };
-            let Some(step) = value["step"].as_u64().filter(|&step| step <= done as u64) else { break };
-            let add = |to: &mut Vec<(f64, f64)>, name: &str| {
-                to.extend(value[name].as_f64().map(|loss| (step as f64, loss)));
-            };
-            add(&mut training, "loss");
-            add(&mut validation, "validation_loss");
-            kept.push_str(line);
-        }
-        if kept != text {
-            output::write_file(&path, |file| file.write_all(kept.as_bytes()))?;
+        let Read { losses, kept, cut } = read(&path, done)?;
+        if cut {
+            output::write_bytes(&path, kept.as_bytes())?;
         }
         let file = OpenOptions::new().create(true).append(true).open(&path);
         let file = file.map_err(|e| Failure::io(&path, &e))?;
-        Ok(Metrics { path, file, training, validation })
+        Ok(Metrics { path, file, losses })
     }
 
     /// Adds a step's line.
@@ -60,7 +42,7 @@ impl Metrics {
     pub fn step(&mut self, report: &StepReport, took: Duration) -> Result<(), Failure> {
         let step = report.step + 1;
         let StepReport { loss, grad_norm, lr, ti_lr, .. } = *report;
-        self.training.push((step as f64, loss));
+        self.losses.training.push((step as f64, loss));
         let seconds = (took.as_secs_f64() * 1e3).round() / 1e3;
         self.line(&json!({
             "step": step, "loss": loss, "grad_norm": grad_norm, "lr": lr, "ti_lr": ti_lr, "seconds": seconds
@@ -72,24 +54,58 @@ impl Metrics {
     /// # Errors
     /// It cannot be written.
     pub fn validation(&mut self, step: usize, loss: f64) -> Result<(), Failure> {
-        self.validation.push((step as f64, loss));
+        self.losses.validation.push((step as f64, loss));
         self.line(&json!({ "step": step, "validation_loss": loss }))
     }
 
     /// Whether there has been a validation.
     pub fn has_validation(&self) -> bool {
-        !self.validation.is_empty()
+        !self.losses.validation.is_empty()
     }
 
     /// What there is to draw.
     pub fn losses(&self, title: String, steps: usize) -> Losses {
-        Losses { title, training: self.training.clone(), validation: self.validation.clone(), steps }
+        Losses { title, steps, ..self.losses.clone() }
     }
 
     fn line(&mut self, value: &Value) -> Result<(), Failure> {
         // In one piece, so that whoever follows the file reads whole lines.
         self.file.write_all(format!("{value}\n").as_bytes()).map_err(|e| Failure::io(&self.path, &e))
     }
+}
+
+/// What the file of a run has of its first steps.
+pub struct Read {
+    pub losses: Losses,
+    /// Their lines.
+    kept: String,
+    /// Whether there is more in the file.
+    cut: bool,
+}
+
+/// Reads the file at `path`, if there is one, up to step `done`, or to where it is damaged.
+///
+/// # Errors
+/// It cannot be read.
+pub fn read(path: &Path, done: usize) -> Result<Read, Failure> {
+    let text = match fs::read(path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(e) if e.kind() == ErrorKind::NotFound => String::new(),
+        Err(e) => return Err(Failure::io(path, &e)),
+    };
+    let (mut losses, mut kept) = (Losses::default(), String::new());
+    for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+        let Ok(value) = serde_json::from_str::<Value>(line) else { break };
+        let Some(step) = value["step"].as_u64().filter(|&step| step <= done as u64) else { break };
+        let add = |to: &mut Vec<(f64, f64)>, name: &str| {
+            to.extend(value[name].as_f64().map(|loss| (step as f64, loss)));
+        };
+        add(&mut losses.training, "loss");
+        add(&mut losses.validation, "validation_loss");
+        kept.push_str(line);
+    }
+    let cut = kept != text;
+    Ok(Read { losses, kept, cut })
 }
 
 #[cfg(test)]
@@ -116,7 +132,7 @@ mod tests {
             fs::write(&path, text).expect("written");
             let metrics = Metrics::open(path.clone(), done).expect("opened");
             assert_eq!(fs::read_to_string(&path).expect("there"), kept);
-            assert_eq!(metrics.validation.len(), kept.matches("validation").count());
+            assert_eq!(metrics.losses.validation.len(), kept.matches("validation").count());
         }
         let report = StepReport { step: 0, loss: 0.5, grad_norm: 1.0, lr: 1e-4, ti_lr: 0.0 };
         let mut metrics = Metrics::open(path.clone(), 0).expect("opened");

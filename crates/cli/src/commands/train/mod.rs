@@ -25,6 +25,7 @@ use calotype_sdxl::adapters::{AdapterError, TrainedWeights};
 use calotype_sdxl::config::{Component, ModelConfigs, ModelFolder};
 use calotype_sdxl::dataset::{self, Dataset, replace_token};
 use calotype_sdxl::request::{TrainPlan, schema};
+use calotype_sdxl::train::chart::Losses;
 use calotype_sdxl::train::time::Times;
 use calotype_sdxl::train::{NEW_TOKENS, Trainer, checkpoint};
 use clap::{ArgMatches, Args, Command, FromArgMatches};
@@ -40,7 +41,10 @@ use self::settings::Settings;
 use crate::args::Verbosity;
 use crate::failure::Failure;
 use crate::progress::Progress;
-use crate::{fields, interrupt, output};
+use crate::{fields, interrupt, output, pocket};
+
+/// The file of a run's losses, in its folder.
+const METRICS: &str = "metrics.jsonl";
 
 /// The command's options, and a flag for every field of the request.
 pub fn options(command: Command) -> Command {
@@ -56,7 +60,10 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let given = fields::given(&schema::train(), matches)?;
     let (record, dir) = match &settings.resume {
         Some(path) => {
-            let (dir, record) = RunDir::open(path)?;
+            let (dir, mut record) = RunDir::open(path)?;
+            if pocket::is(&record.model) {
+                record.model = pocket::folder()?; // the cache may be another now, or empty
+            }
             (record.resumed(&given, &settings, matches)?, Some(dir))
         }
         None => {
@@ -67,8 +74,16 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let output = settings.output.as_deref().or(record.output.as_deref());
     output.map_or(Ok(()), output::check_file)?;
     interrupt::install()?;
+    let notice = (settings.model.is_none() && dir.is_none()).then_some(pocket::NOTICE);
     let job = Job::open(record, dir, &given, quiet)?;
+    notice.inspect(|notice| job.say(notice));
     job.run(settings.run_dir.as_deref())
+}
+
+/// The losses of the first `steps` steps of the run in `dir`.
+pub fn losses(dir: &Path, steps: usize) -> Result<Losses, Failure> {
+    let losses = metrics::read(&dir.join(METRICS), steps)?.losses;
+    Ok(Losses { title: "Loss".into(), steps, ..losses })
 }
 
 /// A training whose set is open and whose settings are complete.
@@ -122,6 +137,7 @@ impl Job {
         self.dataset.examples = Vec::new(); // which are latents by now
         if self.dir.is_some() {
             checkpoint::restore(dir.path(), &mut trainer)?;
+            dir.sweep();
         }
         self.train(&mut trainer, &dir)?;
         let output = self.record.output.clone();
@@ -161,11 +177,12 @@ impl Job {
             self.say(&format!("{path}: all {steps} steps are done"));
             return Ok(());
         }
-        let metrics = Metrics::open(dir.path().join("metrics.jsonl"), done)?;
+        let metrics = Metrics::open(dir.path().join(METRICS), done)?;
         let from = if done > 0 { format!(" from step {}", done + 1) } else { String::new() };
         let seed = self.record.plan.seed;
         let title = format!("{path}: {steps} steps{from}, seed {seed}, {}", self.fit.options.dtype);
-        let mut session = Session { trainer, record: &self.record, dir, metrics };
+        let samples = self.fit.samples;
+        let mut session = Session { trainer, record: &self.record, dir, metrics, samples };
         if let Some(loss) = session.first_validation()? {
             self.say(&format!("validation loss {loss:.4} before the first step"));
         }

@@ -13,7 +13,6 @@ use serde_json::{Map, Value};
 use super::settings::{Recompute, Settings};
 use crate::commands::predict::DtypeName;
 use crate::failure::Failure;
-use crate::hub;
 
 /// Denoising steps of the pictures made on the way.
 const SAMPLE_STEPS: usize = 25;
@@ -154,9 +153,8 @@ impl Record {
         if matches.value_source("model") == Some(ValueSource::CommandLine)
             && let Some(model) = &settings.model
         {
-            let folder = super::super::hub_name(model).map(|name| hub::folder(name, true)).transpose()?;
-            let folder = folder.as_deref().unwrap_or(model);
-            pairs.push(("--model".into(), path_value(&self.model), path_value(folder)));
+            let folder = super::super::model_folder(Some(model), true)?;
+            pairs.push(("--model".into(), path_value(&self.model), path_value(&folder)));
         }
         let mut option = |name: &str, run: Value, given: Option<Value>| {
             pairs.extend(given.map(|given| (name.to_owned(), run, given)));

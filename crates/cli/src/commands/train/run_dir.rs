@@ -10,7 +10,7 @@
 //! ```
 
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::record::Record;
@@ -51,20 +51,7 @@ impl RunDir {
             fs::create_dir_all(path).map_err(|e| Failure::io(path, &e))?;
             return Ok(RunDir { path: path.into() });
         }
-        let runs = Path::new("runs");
-        fs::create_dir_all(runs).map_err(|e| Failure::io(runs, &e))?;
-        let name = set_name(set);
-        let names = std::iter::once(name.clone()).chain((2..).map(|n: u32| format!("{name}-{n}")));
-        for name in names {
-            let path = runs.join(name);
-            // Not `exists`: of two runs that begin at once, each has its own.
-            match fs::create_dir(&path) {
-                Ok(()) => return Ok(RunDir { path }),
-                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(Failure::io(&path, &e)),
-            }
-        }
-        Err(Failure::Failed("runs: no name is free".into()))
+        Ok(RunDir { path: output::new_folder(Path::new("runs"), &set_name(set))? })
     }
 
     /// The folder of a run that is there, and its settings.
@@ -81,9 +68,13 @@ impl RunDir {
         })?;
         let record = serde_json::from_str(&text).map_err(|e| bad(format!("{SETTINGS}: {e}")))?;
         output::check_folder("--resume", path)?;
-        output::sweep(path);
-        output::sweep(&path.join("samples"));
         Ok((RunDir { path: path.into() }, record))
+    }
+
+    /// Removes what a run that was killed has left unfinished.
+    pub fn sweep(&self) {
+        output::sweep(&self.path);
+        output::sweep(&self.path.join("samples"));
     }
 
     pub fn path(&self) -> &Path {
@@ -95,7 +86,7 @@ impl RunDir {
     /// # Errors
     /// It cannot be written.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Failure> {
-        output::write_file(&self.path.join(name), |file| file.write_all(bytes))
+        output::write_bytes(&self.path.join(name), bytes)
     }
 
     /// Writes the settings.

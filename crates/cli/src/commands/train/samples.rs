@@ -1,6 +1,7 @@
 //! Pictures made on the way, with what was learnt so far.
 
 use std::fs;
+use std::io::{BufWriter, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -24,8 +25,11 @@ pub fn make(trained: &TrainedWeights, record: &Record, dir: &Path, step: usize) 
     let failed = |e: std::io::Error| Failure::Failed(format!("{}: {e}", folder.display()));
     fs::create_dir_all(&folder).map_err(failed)?;
     let file = tempfile::Builder::new().prefix(".calotype-").suffix(".tar").tempfile_in(&folder);
-    let file = file.map_err(failed)?;
-    super::write_tar(trained, file.path())?;
+    let mut file = file.map_err(failed)?;
+    let tar = trained.to_tar().map_err(|e| Failure::Failed(e.to_string()))?;
+    let mut to = BufWriter::new(file.as_file_mut());
+    tar.write(&mut to).and_then(|()| to.flush()).map_err(failed)?;
+    drop(to);
     let images = match pictures(record, file.path()) {
         Ok(images) => images,
         Err(Error::Interrupted) => return Ok(()),

@@ -21,6 +21,7 @@ pub struct Session<'a> {
     pub record: &'a Record,
     pub dir: &'a RunDir,
     pub metrics: Metrics,
+    pub samples: bool,
 }
 
 impl Session<'_> {
@@ -61,7 +62,7 @@ impl Session<'_> {
         if due(self.record.validate_every) {
             self.validate()?;
         }
-        if self.record.sample_every.is_some_and(due) {
+        if self.samples && self.record.sample_every.is_some_and(due) {
             samples::make(&self.trainer.trained_weights(), self.record, self.dir.path(), done)?;
         }
         let interrupted = interrupt::asked() && done < steps;

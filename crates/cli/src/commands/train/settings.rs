@@ -12,7 +12,7 @@ use crate::commands::predict::DtypeName;
 /// What is not part of the request.
 #[derive(Debug, Args)]
 pub struct Settings {
-    /// Folder of an SDXL checkpoint in diffusers' layout, or its name on a hub
+    /// Folder of an SDXL checkpoint in diffusers' layout, or its name on a hub [default: pocket, which is built in]
     #[arg(long, value_name = "DIR|NAME", env = "CALOTYPE_MODEL", hide_env_values = true)]
     pub model: Option<PathBuf>,
     /// Number format of the networks; what trains is f32 [default: bf16 where the CPU has instructions for it, else f32]

@@ -12,7 +12,7 @@ use crate::config::shorten;
 use crate::train::Trainer;
 
 /// Counts on when checkpoints are no longer read as before.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 /// What may differ: it changes nothing that is learnt.
 const FREE: &str = "checkpointing_steps";
 

@@ -1,0 +1,169 @@
+//! The mascot, a small camera that walks, on plain backgrounds: what the demo teaches. The pocket model has never seen it.
+//!
+//! `mascot.json` is what it is made of; `tools/pocket/mascot.py` draws it from the same file.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+
+/// Side of the pictures, in pixels.
+pub const SIDE: usize = 128;
+/// Each pixel is the mean of as many points, across and down.
+const POINTS: usize = 4;
+
+type Colour = [f32; 3];
+
+/// Shapes from the back to the front; units are hundredths of the mascot's size, from its top left corner.
+#[derive(Debug, Deserialize)]
+struct Mascot {
+    colours: HashMap<String, Colour>,
+    shapes: Vec<Part>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Part {
+    #[serde(flatten)]
+    shape: Shape,
+    colour: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Shape {
+    /// x, y, radius
+    Disc(f32, f32, f32),
+    /// left, top, right, bottom, radius of the corners
+    Box(f32, f32, f32, f32, f32),
+    Polygon(Vec<(f32, f32)>),
+}
+
+/// One picture: how it is called in its caption, and how the mascot stands in it.
+pub struct Scene {
+    pub background: &'static str,
+    colour: Colour,
+    /// The mascot's size and its middle, in shares of the picture's side.
+    size: f32,
+    middle: f32,
+    /// Degrees, clockwise.
+    turned: f32,
+    mirrored: bool,
+}
+
+/// The pictures of the set. Backgrounds are those that the pocket model knows by these words.
+pub const SCENES: [Scene; 6] = [
+    scene("blue", [84.0, 150.0, 226.0], (0.64, 0.50), -3.0, false),
+    scene("green", [104.0, 186.0, 110.0], (0.72, 0.47), 4.0, true),
+    scene("pink", [248.0, 164.0, 194.0], (0.56, 0.55), 2.0, false),
+    scene("grey", [168.0, 172.0, 180.0], (0.68, 0.52), -5.0, true),
+    scene("yellow", [250.0, 218.0, 92.0], (0.60, 0.45), 0.0, false),
+    scene("purple", [150.0, 104.0, 206.0], (0.70, 0.53), 3.0, true),
+];
+
+const fn scene(
+    background: &'static str,
+    colour: Colour,
+    (size, middle): (f32, f32),
+    turned: f32,
+    mirrored: bool,
+) -> Scene {
+    Scene { background, colour, size, middle, turned, mirrored }
+}
+
+impl Scene {
+    pub fn caption(&self) -> String {
+        format!("a photo of TOK on a plain {} background", self.background)
+    }
+
+    /// Rows of RGB pixels, [`SIDE`] × [`SIDE`].
+    pub fn draw(&self) -> Vec<u8> {
+        let mascot: Mascot = serde_json::from_str(include_str!("mascot.json")).expect("the shapes are right");
+        let mut rgb = Vec::with_capacity(SIDE * SIDE * 3);
+        for (row, column) in (0..SIDE).flat_map(|row| (0..SIDE).map(move |column| (row, column))) {
+            let mut sum = [0.0; 3];
+            for (i, j) in (0..POINTS).flat_map(|i| (0..POINTS).map(move |j| (i, j))) {
+                let at = |pixel: usize, point: usize| {
+                    (pixel as f32 + (point as f32 + 0.5) / POINTS as f32) / SIDE as f32
+                };
+                let colour = self.colour_at(&mascot, at(column, j), at(row, i));
+                sum = [0, 1, 2].map(|c| sum[c] + colour[c]);
+            }
+            rgb.extend(sum.map(|c| (c / (POINTS * POINTS) as f32).round() as u8));
+        }
+        rgb
+    }
+
+    /// The colour of a point, in shares of the picture's side.
+    fn colour_at(&self, mascot: &Mascot, x: f32, y: f32) -> Colour {
+        let (sin, cos) = self.turned.to_radians().sin_cos();
+        // The mascot's feet are at 97 of its units, and stand a little above the picture's lower edge.
+        let (right, down) = (x - self.middle, y - (0.88 - 0.47 * self.size));
+        let (right, down) = (cos * right + sin * down, cos * down - sin * right);
+        let right = if self.mirrored { -right } else { right };
+        let (u, v) = (50.0 + 100.0 * right / self.size, 50.0 + 100.0 * down / self.size);
+        match mascot.shapes.iter().rev().find(|part| part.shape.holds(u, v)) {
+            Some(part) => mascot.colours[&part.colour],
+            None => self.background_at(x, y),
+        }
+    }
+
+    /// A backdrop, lighter behind the mascot, darker on the floor, with a soft shadow.
+    fn background_at(&self, x: f32, y: f32) -> Colour {
+        let mix = |a: Colour, b: f32, share: f32| a.map(|c| c + (b - c) * share);
+        let glow = 0.8 * (1.0 - (x - 0.5).hypot(y - 0.42) / 0.8).max(0.0).powi(2);
+        let floor = ((y - 0.8) * 1.2).clamp(0.0, 1.0);
+        let across = (x - self.middle) / (0.46 * self.size);
+        let shadow = 0.5 * (1.6 - 1.6 * across.hypot((y - 0.88) / (0.085 * self.size))).clamp(0.0, 1.0);
+        let colour = mix(self.colour, 0.0, 0.1 * y);
+        let colour = mix(mix(colour, 255.0, 0.45 * glow), 0.0, 0.5 * floor);
+        mix(colour, 12.0, shadow)
+    }
+}
+
+impl Shape {
+    fn holds(&self, x: f32, y: f32) -> bool {
+        match self {
+            &Shape::Disc(cx, cy, radius) => (x - cx).hypot(y - cy) <= radius,
+            &Shape::Box(left, top, right, bottom, radius) => {
+                // How far beyond the box without its rounded rim.
+                let beyond = |v: f32, low: f32, high: f32| (low + radius - v).max(v - high + radius).max(0.0);
+                beyond(x, left, right).hypot(beyond(y, top, bottom)) <= radius
+            }
+            Shape::Polygon(points) => {
+                let next = points.iter().cycle().skip(1);
+                let crossed = |((ax, ay), (bx, by)): &(&(f32, f32), &(f32, f32))| {
+                    (*ay > y) != (*by > y) && x < ax + (y - ay) / (by - ay) * (bx - ax)
+                };
+                points.iter().zip(next).filter(crossed).count() % 2 == 1
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Protects: every picture shows the mascot whole, its lens in the middle, on its own background.
+    #[test]
+    fn the_mascot_stands_in_every_picture() {
+        let pixel = |rgb: &[u8], x: f32, y: f32| {
+            let at = ((y * SIDE as f32) as usize * SIDE + (x * SIDE as f32) as usize) * 3;
+            [rgb[at], rgb[at + 1], rgb[at + 2]]
+        };
+        let mut corners = Vec::new();
+        for scene in &SCENES {
+            let rgb = scene.draw();
+            assert_eq!(rgb.len(), SIDE * SIDE * 3);
+            // The middle of the lens: 50, 54 of its units.
+            let lens = pixel(&rgb, scene.middle, 0.88 - 0.43 * scene.size);
+            assert_eq!(lens, [120, 218, 226], "{}", scene.background);
+            corners.push(pixel(&rgb, 0.01, 0.01));
+            // Nothing of it is cut off.
+            let half = 0.5 * scene.size;
+            assert!(scene.middle - half > 0.0 && scene.middle + half < 1.0 && 0.88 - scene.size > 0.0);
+        }
+        corners.sort_unstable();
+        corners.dedup();
+        assert_eq!(corners.len(), SCENES.len());
+    }
+}

@@ -1,0 +1,224 @@
+//! `calotype demo`: teaches the pocket model something that it has never seen, and shows it before and after.
+//!
+//! ```text
+//! mascot.rs, mascot.json   what is taught: pictures of it
+//! sheet.rs                 all of it on one page
+//! ```
+
+mod mascot;
+mod sheet;
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use calotype_sdxl::pipeline::{Image, Options, Pipeline, Rng};
+use calotype_sdxl::request::{PredictInput, PredictPlan, schema};
+use calotype_tensor::DType;
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+use serde_json::Map;
+
+use self::mascot::SCENES;
+use self::sheet::Sheet;
+use crate::args::{self, Verbosity};
+use crate::failure::Failure;
+use crate::progress::Progress;
+use crate::{interrupt, output, picture, pocket};
+
+/// What is asked for before and after; none of these places is in the set.
+const PROMPTS: [&str; 6] = [
+    "a photo of TOK on a beach",
+    "TOK in the snow at night",
+    "TOK in a forest",
+    "TOK on the moon",
+    "TOK under water",
+    "TOK in a city at sunset",
+];
+/// Seed of the first picture; the next has the next.
+const SEED: u64 = 1;
+const INFERENCE_STEPS: usize = 25;
+/// Less than usual: what six pictures have taught is strong enough, and the places shall stay.
+const GUIDANCE: f64 = 5.0;
+const LORA_SCALE: f64 = 0.8;
+/// Steps of the training.
+const STEPS: u32 = 300;
+/// What it is told besides, as anyone would on the command line. In f32, which is as fast for so small a model, so that the
+/// sheet does not depend on the CPU.
+const TRAINING: [(&str, &str); 8] = [
+    ("model", pocket::NAME),
+    ("dtype", "f32"),
+    ("seed", "1"),
+    ("train-batch-size", "4"),
+    ("lora-lr", "1e-3"),
+    ("ti-lr", "3e-3"),
+    ("lr-warmup-steps", "10"),
+    ("validate-every", "50"),
+];
+
+#[derive(Debug, Args)]
+struct Settings {
+    /// Folder for the pictures, the training and the sheet [default: calotype-demo, with -2, -3 … where it is there]
+    #[arg(short, long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Threads to compute with; the sheet is the same for any number [default: all processors]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+    /// Training steps, to try less
+    #[arg(long, value_name = "N", hide = true, value_parser = clap::value_parser!(u32).range(1..))]
+    steps: Option<u32>,
+}
+
+pub fn options(command: Command) -> Command {
+    Settings::augment_args(command)
+        .about("Teach the built-in model something new, and show it before and after")
+}
+
+/// Draws the set, makes pictures, trains, makes them again, and prints the paths of the trained weights and of the sheet.
+pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
+    let settings = Settings::from_arg_matches(matches).map_err(|e| args::in_one_line(&e))?;
+    let start = Instant::now();
+    let quiet = Verbosity::of(matches) == Verbosity::Quiet;
+    interrupt::install()?;
+    let model = pocket::folder()?;
+    let dir = match &settings.output {
+        Some(dir) => given_folder(dir)?,
+        None => output::new_folder(Path::new(""), "calotype-demo")?,
+    };
+    let say = |line: &str| {
+        if !quiet {
+            output::note(line)
+        }
+    };
+    let demo = Demo { model, dir, steps: settings.steps.unwrap_or(STEPS), quiet };
+
+    say("TOK is a small camera that walks. The model has never seen it.");
+    say(&format!("1. its pictures: {}", demo.set().display()));
+    demo.draw_set()?;
+    say("2. the prompts before training");
+    let before = demo.predict(&[])?;
+    let training = demo.training();
+    say(&format!("3. training: {}", typed(&training)));
+    demo.train(&training)?;
+    say("4. the same prompts after training");
+    let trained = demo.run().join("trained_model.tar");
+    let after = demo.predict(std::slice::from_ref(&trained))?;
+    let losses = super::train::losses(&demo.run(), demo.steps as usize)?;
+    let sheet =
+        Sheet { scenes: &SCENES, prompts: &PROMPTS, before: &before, after: &after, losses }.page().png();
+    let path = demo.dir.join("demo.png");
+    output::write_bytes(&path, &sheet)?;
+    say(&format!("done in {} s; open the sheet, and ask for more:", start.elapsed().as_secs()));
+    let trained = schema::join(&[trained]);
+    let (guidance, scale) = (GUIDANCE.to_string(), LORA_SCALE.to_string());
+    let model = ["predict", "--model", pocket::NAME, "--prompt", "TOK in the mountains"];
+    let settings = ["--guidance-scale", &guidance, "--lora-scale", &scale, "--replicate-weights", &trained];
+    say(&typed(&[&model[..], &settings[..]].concat()));
+    output::print(&format!("{}\n", path.display()))
+}
+
+/// The folder that was asked for, which is made if it is not there.
+fn given_folder(dir: &Path) -> Result<PathBuf, Failure> {
+    let bad = |problem: &str| Err(Failure::BadInput(format!("-o {}: {problem}", dir.display())));
+    if dir.to_str().is_none() {
+        return bad("expected a name in Unicode");
+    }
+    if let Some(name) = ["set", "run", "demo.png"].iter().find(|name| dir.join(name).exists()) {
+        return bad(&format!("{name} is there already: take another folder"));
+    }
+    output::check_folder("-o", dir)?;
+    Ok(dir.into())
+}
+
+/// A command line as it can be typed.
+fn typed(args: &[impl AsRef<str>]) -> String {
+    let quoted = args.iter().map(|arg| match arg.as_ref() {
+        arg if arg.contains(char::is_whitespace) => format!("\"{arg}\""),
+        arg => arg.to_owned(),
+    });
+    std::iter::once("calotype".to_owned()).chain(quoted).collect::<Vec<_>>().join(" ")
+}
+
+struct Demo {
+    model: PathBuf,
+    dir: PathBuf,
+    steps: u32,
+    quiet: bool,
+}
+
+impl Demo {
+    fn set(&self) -> PathBuf {
+        self.dir.join("set")
+    }
+
+    fn run(&self) -> PathBuf {
+        self.dir.join("run")
+    }
+
+    /// `set/`: the pictures, and `captions.csv`.
+    fn draw_set(&self) -> Result<(), Failure> {
+        let set = self.set();
+        fs::create_dir_all(&set).map_err(|e| Failure::io(&set, &e))?;
+        let mut captions = String::from("image_file,caption\n");
+        for scene in &SCENES {
+            let name = format!("{}.png", scene.background);
+            let (rgb, size) = (scene.draw(), (mascot::SIDE, mascot::SIDE));
+            output::write_file(&set.join(&name), |file| picture::write_png(file, size, &rgb, &[]))?;
+            captions.push_str(&format!("{name},{}\n", scene.caption()));
+        }
+        output::write_bytes(&set.join("captions.csv"), captions.as_bytes())
+    }
+
+    /// A picture for each prompt.
+    fn predict(&self, trained: &[PathBuf]) -> Result<Vec<Image>, Failure> {
+        let options = Options { dtype: DType::F32, rng: Rng::Cpu };
+        let pipeline = Pipeline::open(&self.model, options)?;
+        let mut progress = Progress::start(format!("{} pictures", PROMPTS.len()), self.quiet);
+        let mut pictures = Vec::new();
+        let made = PROMPTS.iter().enumerate().try_for_each(|(i, prompt)| {
+            let plan = plan(&pipeline, prompt, SEED + i as u64, trained);
+            pictures.extend(pipeline.predict(&plan, &mut |step| {
+                if step.step > 0 {
+                    progress.step(i * step.steps + step.step, PROMPTS.len() * step.steps);
+                }
+                if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?);
+            Ok::<(), Failure>(())
+        });
+        progress.finish();
+        made.map(|()| pictures)
+    }
+
+    /// The training's command line.
+    fn training(&self) -> Vec<String> {
+        let set = format!("input_images=@{}", self.set().display());
+        let (steps, run) = (self.steps.to_string(), self.run().display().to_string());
+        let settings = TRAINING.into_iter().chain([("max-train-steps", &*steps), ("run-dir", &run)]);
+        let settings = settings.flat_map(|(name, value)| [format!("--{name}"), value.to_owned()]);
+        ["train".into(), "-i".into(), set].into_iter().chain(settings).collect()
+    }
+
+    fn train(&self, line: &[String]) -> Result<(), Failure> {
+        let line = std::iter::once("calotype").chain(line.iter().map(String::as_str));
+        let line = line.chain(self.quiet.then_some("-q"));
+        let matches = args::program().try_get_matches_from(line).map_err(|e| args::in_one_line(&e))?;
+        match matches.subcommand() {
+            Some((name, matches)) => super::run(name, matches),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A picture of the model's own size.
+fn plan(pipeline: &Pipeline, prompt: &str, seed: u64, trained: &[PathBuf]) -> PredictPlan {
+    let input = PredictInput {
+        prompt: prompt.into(),
+        seed: Some(seed),
+        num_inference_steps: INFERENCE_STEPS,
+        guidance_scale: GUIDANCE,
+        lora_scale: LORA_SCALE,
+        ..PredictInput::default()
+    };
+    let plan = PredictPlan { replicate_weights: trained.to_vec(), ..PredictPlan::new(input) };
+    plan.of_native_size(&Map::new(), pipeline.native_size())
+}

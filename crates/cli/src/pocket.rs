@@ -1,0 +1,128 @@
+//! The model that the binary carries, for those who have no other: a small SDXL, trained by `tools/pocket`.
+//!
+//! Its files are unpacked into the user's cache, once: networks read their weights from files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::failure::Failure;
+use crate::output;
+
+/// What `--model` calls it.
+pub const NAME: &str = "pocket";
+/// What to say to someone who gave no model.
+pub const NOTICE: &str = "model: pocket, a toy of 128 × 128 pixels that comes with calotype \
+     (real SDXL: --model stabilityai/stable-diffusion-xl-base-1.0)";
+/// The sum of its files (as the test computes it): another model has a folder of its own.
+const REVISION: &str = "d4d1ec2e";
+
+macro_rules! files {
+    ($($name:literal)*) => {
+        &[$(($name, include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/pocket/", $name)))),*]
+    };
+}
+
+/// Path and contents of each file that a model's folder needs.
+const FILES: &[(&str, &[u8])] = files! {
+    "model_index.json"
+    "scheduler/scheduler_config.json"
+    "text_encoder/config.json"
+    "text_encoder/model.safetensors"
+    "text_encoder_2/config.json"
+    "text_encoder_2/model.safetensors"
+    "tokenizer/merges.txt"
+    "tokenizer/special_tokens_map.json"
+    "tokenizer/tokenizer_config.json"
+    "tokenizer/vocab.json"
+    "tokenizer_2/merges.txt"
+    "tokenizer_2/special_tokens_map.json"
+    "tokenizer_2/tokenizer_config.json"
+    "tokenizer_2/vocab.json"
+    "unet/config.json"
+    "unet/diffusion_pytorch_model.safetensors"
+    "vae/config.json"
+    "vae/diffusion_pytorch_model.safetensors"
+};
+
+/// Where it lies in a cache.
+fn place() -> PathBuf {
+    ["calotype", REVISION, NAME].iter().collect()
+}
+
+/// Whether a folder is where some user's cache has this model.
+pub fn is(folder: &Path) -> bool {
+    folder.ends_with(place())
+}
+
+/// The model's folder, unpacked into the user's cache if it is not there yet; a file that differs is replaced.
+///
+/// # Errors
+/// It cannot be written.
+pub fn folder() -> Result<PathBuf, Failure> {
+    let bad = |problem: &str| {
+        Failure::Failed(format!(
+            "model pocket: {problem}: set XDG_CACHE_HOME to a folder that can be written to"
+        ))
+    };
+    let folder = dirs::cache_dir().ok_or_else(|| bad("no cache folder"))?.join(place());
+    let unpacked = FILES.iter().try_for_each(|(name, contents)| unpack(&folder.join(name), contents));
+    match unpacked {
+        Ok(()) => Ok(folder),
+        Err(Failure::Failed(problem)) => Err(bad(&problem)),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Makes sure that a file has these contents. It is whole at any moment, whoever reads or writes it meanwhile.
+fn unpack(path: &Path, contents: &[u8]) -> Result<(), Failure> {
+    if fs::read(path).is_ok_and(|found| found == contents) {
+        return Ok(());
+    }
+    let folder = path.parent().unwrap_or(path);
+    fs::create_dir_all(folder).map_err(|e| Failure::io(folder, &e))?;
+    output::write_bytes(path, contents)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Protects: the binary carries every file of the folder but its card, so that the two are one model; another model
+    /// has another folder.
+    #[test]
+    fn the_whole_folder_is_carried() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/pocket");
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let inner: Vec<PathBuf> = match path.is_dir() {
+                true => fs::read_dir(&path).expect("a folder").map(|e| e.expect("an entry").path()).collect(),
+                false => vec![path],
+            };
+            found.extend(
+                inner
+                    .iter()
+                    .map(|p| p.strip_prefix(&folder).expect("inside").to_string_lossy().replace('\\', "/")),
+            );
+        }
+        found.retain(|name| name != "README.md");
+        found.sort();
+        assert_eq!(found, FILES.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+        let all = FILES.iter().flat_map(|(_, contents)| *contents).copied().collect::<Vec<u8>>();
+        assert!(all.len() <= 40_000_000, "{} bytes", all.len());
+        let mut sum = flate2::Crc::new();
+        sum.update(&all);
+        assert_eq!(REVISION, format!("{:08x}", sum.sum()), "the model is another: so is REVISION");
+    }
+
+    /// Protects: what was damaged in the cache is mended.
+    #[test]
+    fn a_file_that_differs_is_replaced() {
+        let here = tempfile::tempdir().expect("a directory");
+        let path = here.path().join("a/b.json");
+        unpack(&path, b"{}").expect("written");
+        fs::write(&path, "{").expect("damaged");
+        unpack(&path, b"{}").expect("written");
+        assert_eq!(fs::read(&path).expect("there"), b"{}");
+    }
+}
