@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::failure::Failure;
 
 /// How the name of a file begins that is not yet whole.
-const TEMPORARY: &str = ".calotype-";
+pub const TEMPORARY: &str = ".calotype-";
 
 /// Writes `text` to stdout. A reader that has gone away is not an error.
 pub fn print(text: &str) -> Result<(), Failure> {

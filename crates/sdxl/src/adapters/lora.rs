@@ -23,12 +23,17 @@ impl LoraLayers {
         Self { rank, layers: Mutex::default() }
     }
 
-    /// Zero matrices for the linear layer (out, inp) at `path`, if it is one of an attention's projections.
-    pub(crate) fn beside(&self, path: String, out: usize, inp: usize) -> Option<Lora> {
+    /// Whether matrices train beside the layer at this path: beside an attention's projections.
+    pub fn takes(path: &str) -> bool {
         let trained = |projection: &str| {
             ["attn1", "attn2"].iter().any(|attention| path.ends_with(&format!(".{attention}.{projection}")))
         };
-        if !PROJECTIONS.into_iter().any(trained) {
+        PROJECTIONS.into_iter().any(trained)
+    }
+
+    /// Zero matrices for the linear layer (out, inp) at `path`, if it is one of an attention's projections.
+    pub(crate) fn beside(&self, path: String, out: usize, inp: usize) -> Option<Lora> {
+        if !Self::takes(&path) {
             return None;
         }
         let zeros = |rows, columns| Parameter::<Tensor>::new(Tensor::zeros(&[rows, columns], DType::F32));

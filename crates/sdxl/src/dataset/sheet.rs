@@ -6,15 +6,12 @@ use image::{GrayImage, Rgb, RgbImage};
 use super::report::{counted, size};
 use super::{Dataset, Example, find_token};
 use crate::config::shorten;
-use crate::page::{BODY, DETAIL, MARKED, NAME, Page, RULE, TITLE, characters, cut, wrap};
+use crate::page::{BODY, DETAIL, LINE, MARGIN, MARKED, NAME, Page, RULE, TITLE, characters, cut, wrap};
 
 const THUMBNAIL: u32 = 192;
-const MARGIN: u32 = 32;
 const GAP: u32 = 24;
 /// Between a caption and what stands above it.
 const SMALL_GAP: u32 = 4;
-/// From one line of text to the next.
-const LINE: u32 = 15;
 const CAPTION_LINES: usize = 5;
 /// A sheet of one picture still has room for its header and warnings.
 const COLUMNS: std::ops::RangeInclusive<usize> = 3..=6;
@@ -68,7 +65,7 @@ impl Dataset {
         let more = if hidden == 0 { String::new() } else { format!(", the first {shown} shown") };
         let summary = format!("{}{more}", self.summary());
         sheet.text((MARGIN, MARGIN + 2 * LINE), &cut(&summary, width), DETAIL);
-        sheet.rule(MARGIN + 3 * LINE + GAP / 4, MARGIN);
+        sheet.rule(MARGIN + 3 * LINE + GAP / 4);
     }
 
     fn draw_cell(&self, sheet: &mut Page, (x, y): (u32, u32), cell: &Cell) {
@@ -113,7 +110,7 @@ fn characters_across(width: u32) -> usize {
 
 fn draw_warnings(sheet: &mut Page, y: u32, lines: &[String]) {
     let Some((heading, lines)) = lines.split_first() else { return };
-    sheet.rule(y, MARGIN);
+    sheet.rule(y);
     let y = y + GAP / 2;
     sheet.text((MARGIN, y), heading, MARKED);
     for (i, line) in lines.iter().enumerate() {

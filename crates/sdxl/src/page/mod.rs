@@ -1,4 +1,4 @@
-//! Pages of pictures and text: the contact sheet of a set, the chart of a run.
+//! Pages of pictures and text: the contact sheet of a set, the chart of a run, the demo's sheet.
 
 mod text;
 
@@ -14,6 +14,11 @@ pub(crate) const RULE: [u8; 3] = [222, 216, 204];
 pub(crate) const INK: [u8; 3] = [44, 38, 33];
 pub(crate) const FADED: [u8; 3] = [133, 123, 111];
 pub(crate) const ACCENT: [u8; 3] = [176, 64, 28];
+
+/// What is left free at a sheet's edges, in pixels.
+pub const MARGIN: u32 = 32;
+/// From one line of text to the next.
+pub const LINE: u32 = 15;
 
 /// A page's heading.
 pub const TITLE: Style = Style { colour: INK, bold: true, scale: 2 };
@@ -69,9 +74,9 @@ impl Page {
         piece(&text[done..], style);
     }
 
-    /// A thin line across the page, `margin` pixels from its sides.
-    pub fn rule(&mut self, y: u32, margin: u32) {
-        for x in margin..self.picture.width().saturating_sub(margin) {
+    /// A thin line across the page, from margin to margin.
+    pub fn rule(&mut self, y: u32) {
+        for x in MARGIN..self.picture.width().saturating_sub(MARGIN) {
             if let Some(pixel) = self.picture.get_pixel_mut_checked(x, y) {
                 *pixel = Rgb(RULE);
             }

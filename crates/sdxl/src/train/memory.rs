@@ -14,7 +14,7 @@ use calotype_tensor::DType;
 use super::TrainerOptions;
 use super::stages::{Stage, side, stages};
 use crate::Error;
-use crate::adapters::FullTensors;
+use crate::adapters::{FullTensors, LoraLayers};
 use crate::config::{Component, ModelConfigs, ModelFolder, UNetConfig};
 use crate::request::{Method, TrainPlan};
 use crate::weights::Weights;
@@ -179,10 +179,9 @@ pub(super) fn trained_values(folder: &ModelFolder, plan: &TrainPlan) -> Result<f
 
 /// Whether something trains because of a UNet's tensor.
 fn trains(key: &str, method: Method) -> bool {
-    let lora = [".to_q.weight", ".to_k.weight", ".to_v.weight", ".to_out.0.weight"];
     match method {
         Method::Full => FullTensors::takes(key),
-        Method::Lora { .. } => lora.iter().any(|suffix| key.ends_with(suffix)),
+        Method::Lora { .. } => key.strip_suffix(".weight").is_some_and(LoraLayers::takes),
         Method::TextualInversion => false,
     }
 }

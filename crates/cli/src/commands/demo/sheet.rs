@@ -1,17 +1,15 @@
 //! The demo on one page: what was shown, the prompts before and after, the losses.
 
 use calotype_sdxl::dataset::find_token;
-use calotype_sdxl::page::{BODY, DETAIL, NAME, Page, TITLE, characters, wrap};
+use calotype_sdxl::page::{BODY, DETAIL, LINE, MARGIN, NAME, Page, TITLE, characters, wrap};
 use calotype_sdxl::pipeline::Image;
 use calotype_sdxl::train::chart::Losses;
 
 use super::mascot::{SIDE, Scene};
 
-const MARGIN: u32 = 32;
 const GAP: u32 = 16;
 /// Side of a picture on the page: one and a half of its own.
 const PICTURE: u32 = 192;
-const LINE: u32 = 15;
 const CAPTION_LINES: u32 = 2;
 const CHART: u32 = 330;
 /// From one row of pictures to the next.
@@ -39,7 +37,7 @@ impl Sheet<'_> {
             self.scenes.len()
         );
         page.text((MARGIN, MARGIN + 2 * LINE), &what, DETAIL);
-        page.rule(MARGIN + 3 * LINE + 4, MARGIN);
+        page.rule(MARGIN + 3 * LINE + 4);
 
         let captions: Vec<String> = self.scenes.iter().map(Scene::caption).collect();
         let drawn: Vec<Vec<u8>> = self.scenes.iter().map(Scene::draw).collect();

@@ -24,7 +24,7 @@ pub fn make(trained: &TrainedWeights, record: &Record, dir: &Path, step: usize) 
     let folder = dir.join("samples");
     let failed = |e: std::io::Error| Failure::Failed(format!("{}: {e}", folder.display()));
     fs::create_dir_all(&folder).map_err(failed)?;
-    let file = tempfile::Builder::new().prefix(".calotype-").suffix(".tar").tempfile_in(&folder);
+    let file = tempfile::Builder::new().prefix(output::TEMPORARY).suffix(".tar").tempfile_in(&folder);
     let mut file = file.map_err(failed)?;
     let tar = trained.to_tar().map_err(|e| Failure::Failed(e.to_string()))?;
     let mut to = BufWriter::new(file.as_file_mut());
