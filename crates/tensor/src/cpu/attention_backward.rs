@@ -1,18 +1,28 @@
-//! Attention's gradients. The weights are computed anew from the saved denominators, block by block, in
-//! two passes: queries as rows give dq; keys as rows give dk and dv. The second pass computes the scores
-//! once more, and in return every gradient is summed by one task in one order.
+//! Attention's gradients. The weights are computed anew from the saved denominators, a block of keys against a
+//! block of queries at a time (Dao et al., "FlashAttention-2", 2023): a task goes through a group of one head's keys,
+//! whose dk and dv it sums alone, and keeps its share of the head's dq. Shares are added in the order of the groups,
+//! so that every sum has one order whatever the number of threads.
 
 use rayon::prelude::*;
 
 use super::Buffer;
-use super::attention::{HeadPanels, KEYS, QUERIES, Shape, head_rows, read_tile_row, tiles};
+use super::attention::{HeadPanels, Shape, head_rows, read_tile_row, tiles};
 use super::elementwise::with_element;
 use super::gemm::{SharedOut, each_task, with_micro};
 use super::isa::{Isa, isa, simd_fn};
 use super::math::{self, Element};
 use super::micro::{self, Micro};
 use super::operand::convert_slice;
+use super::transpose::transpose;
 use crate::{DType, Tensor};
+
+/// Keys of a block, and queries of a block: multiples of every kernel's MR, and queries of every NR.
+const KEYS: usize = 48;
+const QUERIES: usize = 192;
+/// So many tasks are enough to keep every core busy: no more groups of keys than that takes.
+const TASKS: usize = 64;
+/// A group takes memory for a share of dq.
+const MAX_GROUPS: usize = 4;
 
 /// What attention keeps for the way back.
 pub(crate) struct Saved {
@@ -31,43 +41,7 @@ pub(crate) struct Saved {
 /// dq, dk and dv.
 pub(crate) fn backward(saved: &Saved, dy: &Tensor) -> [Tensor; 3] {
     let bf16 = dy.dtype() == DType::BF16;
-    with_micro!(bf16, M => with_element!(dy.dtype(), T => run::<M, T>(saved, dy)))
-}
-
-fn run<M: Micro, T: Element>(saved: &Saved, dy: &Tensor) -> [Tensor; 3] {
-    let s = saved.shape;
-    let (q, k, v, dy) = (saved.q.elements::<T>(), saved.k.elements(), saved.v.elements(), dy.elements::<T>());
-    let delta = delta::<T>(&s, saved.y.elements(), dy);
-    let by_query = Pass::<M, T> {
-        saved,
-        rows: [q, dy],
-        columns: [HeadPanels::of_rows::<M, T>(&s, k, s.keys), HeadPanels::of_rows::<M, T>(&s, v, s.keys)],
-        sums: vec![HeadPanels::of_features::<M, T>(&s, k, s.keys)],
-        delta: &delta,
-        by_key: false,
-        _kernel: std::marker::PhantomData,
-    };
-    let dq = by_query.run(s.queries, s.keys).remove(0);
-    let by_key = Pass::<M, T> {
-        saved,
-        rows: [k, v],
-        columns: [
-            HeadPanels::of_rows::<M, T>(&s, q, s.queries),
-            HeadPanels::of_rows::<M, T>(&s, dy, s.queries),
-        ],
-        sums: vec![
-            HeadPanels::of_features::<M, T>(&s, q, s.queries),
-            HeadPanels::of_features::<M, T>(&s, dy, s.queries),
-        ],
-        delta: &delta,
-        by_key: true,
-        _kernel: std::marker::PhantomData,
-    };
-    let mut gradients = by_key.run(s.keys, s.queries);
-    let dv = gradients.remove(1);
-    let dk = gradients.remove(0);
-    let tensor = |data, like: &Tensor| Tensor::new(data, like.shape(), like.dtype());
-    [tensor(dq, &saved.q), tensor(dk, &saved.k), tensor(dv, &saved.v)]
+    with_micro!(bf16, M => with_element!(dy.dtype(), T => Pass::<M, T>::new(saved, dy).run()))
 }
 
 /// Σ y · dy of each head of each query, (batch · heads, queries).
@@ -83,121 +57,199 @@ fn delta<T: Element>(s: &Shape, y: &[T], dy: &[T]) -> Vec<f32> {
     delta
 }
 
-/// One pass over the scores.
+/// The whole way back of one attention.
 struct Pass<'a, M, T> {
     saved: &'a Saved,
-    /// (batch, rows, heads · d): with `columns`, give the scores and the gradients of the weights.
-    rows: [&'a [T]; 2],
-    columns: [HeadPanels; 2],
-    /// What the gradients of the scores are multiplied with and, if there is a second, the weights.
-    sums: Vec<HeadPanels>,
-    delta: &'a [f32],
-    /// Whether keys are the rows and queries the columns.
-    by_key: bool,
+    /// (batch, keys, heads · d): k gives the scores with `queries[0]`, v the gradients of the weights with `queries[1]`.
+    keys: [&'a [T]; 2],
+    /// q and dy, as columns.
+    queries: [HeadPanels; 2],
+    /// q, which gives dk with the gradients of the scores, and dy, which gives dv with the weights.
+    features: [HeadPanels; 2],
+    /// k, which gives dq with the gradients of the scores.
+    key_features: HeadPanels,
+    /// Σ y · dy, (batch · heads, queries).
+    delta: Vec<f32>,
+    /// Keys of a group.
+    group: usize,
     _kernel: std::marker::PhantomData<M>,
 }
 
-impl<M: Micro, T: Element> Pass<'_, M, T> {
-    /// One gradient (batch, rows, heads · d) for each of `sums`.
-    fn run(&self, rows: usize, columns: usize) -> Vec<Buffer> {
+impl<'a, M: Micro, T: Element> Pass<'a, M, T> {
+    fn new(saved: &'a Saved, dy: &Tensor) -> Self {
+        let s = &saved.shape;
+        let (q, k, dy) = (saved.q.elements::<T>(), saved.k.elements::<T>(), dy.elements::<T>());
+        let groups = (TASKS / (s.batch * s.heads).max(1)).clamp(1, MAX_GROUPS);
+        Self {
+            saved,
+            keys: [k, saved.v.elements()],
+            queries: [q, dy].map(|x| HeadPanels::of_rows::<M, T>(s, x, s.queries)),
+            features: [q, dy].map(|x| HeadPanels::of_features::<M, T>(s, x, s.queries)),
+            key_features: HeadPanels::of_features::<M, T>(s, k, s.keys),
+            delta: delta::<T>(s, saved.y.elements(), dy),
+            group: s.keys.div_ceil(groups).next_multiple_of(KEYS),
+            _kernel: std::marker::PhantomData,
+        }
+    }
+
+    fn run(&self) -> [Tensor; 3] {
         let s = self.saved.shape;
-        let bytes = s.batch * rows * s.heads * s.d * size_of::<T>();
-        let mut out: Vec<Buffer> = self.sums.iter().map(|_| Buffer::uninit(bytes)).collect();
-        let shared: Vec<_> = out.iter_mut().map(|b| SharedOut(b.as_mut_slice::<u8>().as_mut_ptr())).collect();
-        let blocks = rows.div_ceil(QUERIES);
-        each_task(s.batch * s.heads * blocks, |task| {
-            let (head, r0) = (task / blocks, task % blocks * QUERIES);
-            let count = QUERIES.min(rows - r0);
-            let sums = self.block(head, r0, count, rows, columns);
+        let heads = s.batch * s.heads;
+        let groups = s.keys.div_ceil(self.group);
+        let bytes = s.batch * s.keys * s.heads * s.d * size_of::<T>();
+        let (mut dk, mut dv) = (Buffer::uninit(bytes), Buffer::uninit(bytes));
+        let [shared_dk, shared_dv] =
+            [&mut dk, &mut dv].map(|b| SharedOut(b.as_mut_slice::<u8>().as_mut_ptr()));
+        let mut shares = Buffer::uninit(groups * heads * self.share() * 4);
+        let shared = SharedOut(shares.as_mut_slice::<u8>().as_mut_ptr());
+        each_task(heads * groups, |task| {
+            let (head, k0) = (task / groups, task % groups * self.group);
+            // SAFETY: this task's share, and below its keys of its head.
+            let dq = unsafe { shared.slice::<f32>(task * self.share(), self.share()) };
             let mut row = vec![0.0; s.d];
-            for (sum, out) in sums.iter().zip(&shared) {
-                for r in 0..count {
-                    let at = s.at(head / s.heads * rows + r0 + r, head % s.heads);
-                    read_tile_row::<M>(sum.as_slice(), count.div_ceil(M::MR), r, &mut row);
-                    // SAFETY: this task alone writes these rows of this head.
-                    convert_slice(isa(), &row, unsafe { out.slice::<T>(at, s.d) });
+            let end = s.keys.min(k0 + self.group);
+            for first in (k0..end).step_by(KEYS) {
+                let count = KEYS.min(end - first);
+                let sums = self.block(head, first, count, dq, first == k0);
+                for (sum, out) in sums.iter().zip([shared_dk, shared_dv]) {
+                    for r in 0..count {
+                        let at = s.at(head / s.heads * s.keys + first + r, head % s.heads);
+                        read_tile_row::<M>(sum.as_slice(), count.div_ceil(M::MR), r, &mut row);
+                        // SAFETY: as above.
+                        convert_slice(isa(), &row, unsafe { out.slice::<T>(at, s.d) });
+                    }
                 }
             }
         });
-        out
+        let dq = self.sum_shares(shares.as_slice(), groups);
+        let tensor = |data, like: &Tensor| Tensor::new(data, like.shape(), like.dtype());
+        [tensor(dq, &self.saved.q), tensor(dk, &self.saved.k), tensor(dv, &self.saved.v)]
     }
 
-    /// The sums of `count` rows from `r0` on, as tiles.
-    fn block(&self, head: usize, r0: usize, count: usize, rows: usize, columns: usize) -> Vec<Buffer> {
+    /// Columns of a head's gradients as tiles.
+    fn padded_d(&self) -> usize {
+        self.saved.shape.d.next_multiple_of(M::NR)
+    }
+
+    /// Values of a share of dq: for each block of queries, tiles.
+    fn share(&self) -> usize {
+        self.saved.shape.queries.next_multiple_of(M::MR) * self.padded_d()
+    }
+
+    /// dq (batch, queries, heads · d), of shares (batch · heads, groups, queries as tiles).
+    fn sum_shares(&self, shares: &[f32], groups: usize) -> Buffer {
+        let s = self.saved.shape;
+        let mut dq = Buffer::uninit(s.batch * s.queries * s.heads * s.d * size_of::<T>());
+        let rows = dq.as_mut_slice::<T>().par_chunks_mut(s.heads * s.d).enumerate().with_min_len(16);
+        rows.for_each(|(row, out)| {
+            let (image, query) = (row / s.queries, row % s.queries);
+            let (first, r) = (query / QUERIES * QUERIES, query % QUERIES);
+            let tiles = QUERIES.min(s.queries - first).div_ceil(M::MR);
+            let (mut sum, mut share) = (vec![0.0; s.d], vec![0.0; s.d]);
+            for (head, out) in out.chunks_exact_mut(s.d).enumerate() {
+                let of_head = &shares[(image * s.heads + head) * groups * self.share()..];
+                for group in 0..groups {
+                    let block = &of_head[group * self.share() + first * self.padded_d()..];
+                    read_tile_row::<M>(block, tiles, r, if group == 0 { &mut sum } else { &mut share });
+                    if group > 0 {
+                        sum.iter_mut().zip(&share).for_each(|(sum, x)| *sum += x);
+                    }
+                }
+                convert_slice(isa(), &sum, out);
+            }
+        });
+        dq
+    }
+
+    /// dk and dv of `count` keys from `k0` on, as tiles, summed over all queries; to `dq`, what they add to it.
+    fn block(&self, head: usize, k0: usize, count: usize, dq: &mut [f32], first: bool) -> [Buffer; 2] {
         let s = self.saved.shape;
         let (padded, d) = (count.next_multiple_of(M::MR), s.d.next_multiple_of(M::PAIR));
-        let first = head / s.heads * rows + r0;
+        let at = head / s.heads * s.keys + k0;
         let mut scratch = [0, 1].map(|_| Buffer::uninit(padded * d * size_of::<M::E>()));
-        let [scratch_a, scratch_b] = &mut scratch;
-        let range = first..first + count;
-        let a = head_rows::<M, T>(&s, self.rows[0], range.clone(), head % s.heads, scratch_a.as_mut_slice());
-        let b = head_rows::<M, T>(&s, self.rows[1], range, head % s.heads, scratch_b.as_mut_slice());
-        let mut products = [0, 1].map(|_| Buffer::uninit(padded * KEYS * 4));
-        let mut weights = [0, 1].map(|_| Buffer::uninit(padded * KEYS * size_of::<M::E>()));
-        let sum_bytes = s.d.div_ceil(M::NR) * M::NR * padded * 4;
-        let mut sums: Vec<_> = self.sums.iter().map(|_| Buffer::uninit(sum_bytes)).collect();
-        for c0 in (0..columns).step_by(KEYS) {
-            let len = KEYS.min(columns - c0);
-            for ((rows, columns), product) in [&a, &b].into_iter().zip(&self.columns).zip(&mut products) {
-                let panels = &columns.head::<M::E>(head)[c0 * d..];
+        let [mut k_rows, mut v_rows] = [vec![], vec![]];
+        for ((x, scratch), rows) in self.keys.iter().zip(&mut scratch).zip([&mut k_rows, &mut v_rows]) {
+            *rows = head_rows::<M, T>(&s, x, at..at + count, head % s.heads, scratch.as_mut_slice());
+        }
+        let mut products = [0, 1].map(|_| Buffer::uninit(padded * QUERIES * 4));
+        let mut weights = [0, 1].map(|_| Buffer::uninit(padded * QUERIES * size_of::<M::E>()));
+        let mut turned = Buffer::uninit(QUERIES * KEYS * size_of::<M::E>());
+        let mut sums = [0, 1].map(|_| Buffer::uninit(self.padded_d() * padded * 4));
+        for q0 in (0..s.queries).step_by(QUERIES) {
+            let len = QUERIES.min(s.queries - q0);
+            for ((rows, columns), product) in
+                [&k_rows, &v_rows].into_iter().zip(&self.queries).zip(&mut products)
+            {
+                let panels = &columns.head::<M::E>(head)[q0 * d..];
                 tiles::<M>(s.d, rows, panels, len.div_ceil(M::NR), product.as_mut_slice(), true);
             }
-            for r in 0..count {
-                self.weigh(head, r0 + r, r, padded * M::NR, c0, len, &mut products, &mut weights);
+            self.weigh(head, [k0, count], [q0, len], &mut products, &mut weights);
+            for ((features, weights), sum) in self.features.iter().zip(&weights).zip(&mut sums) {
+                let rows = row_pointers::<M>(weights.as_slice(), QUERIES, count);
+                self.add(len, &rows, features.head(head), [q0, s.queries], sum.as_mut_slice(), q0 == 0);
             }
-            let per_panel = columns.next_multiple_of(M::PAIR) * M::NR;
-            for ((values, weights), sum) in self.sums.iter().zip(&weights).zip(&mut sums) {
-                let weights = weights.as_slice::<M::E>();
-                let rows: Vec<_> = (0..padded).map(|r| weights[r.min(count - 1) * KEYS..].as_ptr()).collect();
-                let outs = sum.as_mut_slice::<f32>().chunks_exact_mut(padded * M::NR);
-                for (panel, out) in values.head::<M::E>(head).chunks_exact(per_panel).zip(outs) {
-                    tiles::<M>(len, &rows, &panel[c0 * M::NR..], 1, out, c0 == 0);
-                }
+            let turned = turned.as_mut_slice::<M::E>();
+            transpose(weights[0].as_slice::<M::E>(), QUERIES, [count, len], turned, KEYS);
+            if count % M::PAIR != 0 {
+                turned.chunks_exact_mut(KEYS).for_each(|row| row[count] = M::E::from_f32(0.0));
             }
+            let rows = row_pointers::<M>(turned, KEYS, len);
+            let dq = &mut dq[q0 * self.padded_d()..][..rows.len() * self.padded_d()];
+            self.add(count, &rows, self.key_features.head(head), [k0, s.keys], dq, first);
         }
         sums
     }
 
-    /// From a row of scores and of gradients of weights: the gradients of the scores, and the weights.
-    #[allow(clippy::too_many_arguments)]
+    /// sums = rows B, or +=: `depth` rows of B from `start` of `all` on, in panels of features.
+    fn add(
+        &self,
+        depth: usize,
+        rows: &[*const M::E],
+        features: &[M::E],
+        [start, all]: [usize; 2],
+        sums: &mut [f32],
+        first: bool,
+    ) {
+        let per_panel = all.next_multiple_of(M::PAIR) * M::NR;
+        let sums = sums.chunks_exact_mut(rows.len() * M::NR);
+        for (panel, sum) in features.chunks_exact(per_panel).zip(sums) {
+            tiles::<M>(depth, rows, &panel[start * M::NR..], 1, sum, first);
+        }
+    }
+
+    /// From scores and gradients of weights: the gradients of the scores and the weights, QUERIES to a row.
     fn weigh(
         &self,
         head: usize,
-        row: usize,
-        r: usize,
-        stride: usize,
-        c0: usize,
-        len: usize,
+        [k0, count]: [usize; 2],
+        [q0, len]: [usize; 2],
         products: &mut [Buffer; 2],
         weights: &mut [Buffer; 2],
     ) {
         let s = self.saved.shape;
-        let [scores, grads] = products;
-        let scores = &mut scores.as_mut_slice::<f32>()[r * M::NR..];
-        self.mask(scores, stride, row, c0, len);
-        // Of each column's query, or of this row's.
-        let (lse, delta) = (&self.saved.lse.f32s()[head * s.queries..], &self.delta[head * s.queries..]);
+        let stride = count.next_multiple_of(M::MR) * M::NR;
         let whole = len.next_multiple_of(M::NR);
-        let (mut lse_row, mut delta_row) = ([0.0f32; KEYS], [0.0f32; KEYS]);
-        if self.by_key {
-            lse_row[..len].copy_from_slice(&lse[c0..c0 + len]);
-            delta_row[..len].copy_from_slice(&delta[c0..c0 + len]);
-        } else {
-            lse_row[..whole].fill(lse[row]);
-            delta_row[..whole].fill(delta[row]);
-        }
+        let (mut lse, mut delta) = ([0.0f32; QUERIES], [0.0f32; QUERIES]);
+        let at = head * s.queries + q0;
+        lse[..len].copy_from_slice(&self.saved.lse.f32s()[at..at + len]);
+        delta[..len].copy_from_slice(&self.delta[at..at + len]);
+        let [scores, grads] = products;
         let [ds, p] = weights;
-        let ds = &mut ds.as_mut_slice::<M::E>()[r * KEYS..][..whole];
-        let p = &mut p.as_mut_slice::<M::E>()[r * KEYS..][..whole];
-        let grads = &grads.as_slice::<f32>()[r * M::NR..];
-        softmax_gradient(isa(), scores, grads, stride, M::NR, &lse_row, &delta_row, s.scale(), ds, p);
-        if len < whole {
-            (ds[len], p[len]) = (M::E::from_f32(0.0), M::E::from_f32(0.0)); // the other half of an odd pair
+        for r in 0..count {
+            let scores = &mut scores.as_mut_slice::<f32>()[r * M::NR..];
+            self.mask(scores, stride, k0 + r, q0, len);
+            let grads = &grads.as_slice::<f32>()[r * M::NR..];
+            let ds = &mut ds.as_mut_slice::<M::E>()[r * QUERIES..][..whole];
+            let p = &mut p.as_mut_slice::<M::E>()[r * QUERIES..][..whole];
+            softmax_gradient(isa(), scores, grads, stride, M::NR, &lse, &delta, s.scale(), ds, p);
+            if len < whole {
+                (ds[len], p[len]) = (M::E::from_f32(0.0), M::E::from_f32(0.0)); // the other half of an odd pair
+            }
         }
     }
 
-    /// Adds the mask to a tile row of unscaled scores.
-    fn mask(&self, scores: &mut [f32], stride: usize, row: usize, c0: usize, len: usize) {
+    /// Adds the mask to a tile row of unscaled scores, one key's.
+    fn mask(&self, scores: &mut [f32], stride: usize, key: usize, q0: usize, len: usize) {
         let Shape { keys, .. } = self.saved.shape;
         if !self.saved.causal && self.saved.bias.is_none() {
             return;
@@ -205,7 +257,7 @@ impl<M: Micro, T: Element> Pass<'_, M, T> {
         let scale = self.saved.shape.scale();
         for i in 0..len {
             let score = &mut scores[i / M::NR * stride + i % M::NR];
-            let (query, key) = if self.by_key { (c0 + i, row) } else { (row, c0 + i) };
+            let query = q0 + i;
             if self.saved.causal && key > query {
                 *score = f32::MIN;
             }
@@ -216,9 +268,14 @@ impl<M: Micro, T: Element> Pass<'_, M, T> {
     }
 }
 
+/// Pointers to the first `count` rows of x, and to the last one again until there are whole tiles.
+fn row_pointers<M: Micro>(x: &[M::E], stride: usize, count: usize) -> Vec<*const M::E> {
+    (0..count.next_multiple_of(M::MR)).map(|r| x[r.min(count - 1) * stride..].as_ptr()).collect()
+}
+
 simd_fn! {
-    /// p = e^(scale · score − lse), ds = p (dp − delta) scale. Scores and their gradients lie in tiles: `nr` together,
-    /// then `stride` on.
+    /// p = e^(scale · score − lse), ds = p (dp − delta) scale. Scores and their gradients lie in tiles: `nr` together
+    /// (a multiple of 16), then `stride` on.
     fn softmax_gradient[FMA]<E: Element>(
         scores: &[f32],
         grads: &[f32],
@@ -234,10 +291,15 @@ simd_fn! {
         let saved = lse.chunks_exact(nr).zip(delta.chunks_exact(nr));
         let out = ds.chunks_exact_mut(nr).zip(p.chunks_exact_mut(nr));
         for (((scores, grads), (lse, delta)), (ds, p)) in products.zip(saved).zip(out) {
-            for i in 0..nr {
-                let weight = math::exp2::<FMA>((scores[i] * scale - lse[i]) * std::f32::consts::LOG2_E);
-                p[i] = E::from_f32(weight);
-                ds[i] = E::from_f32(weight * (grads[i] - delta[i]) * scale);
+            let products = scores[..nr].as_chunks::<16>().0.iter().zip(grads[..nr].as_chunks::<16>().0);
+            let saved = lse.as_chunks::<16>().0.iter().zip(delta.as_chunks::<16>().0);
+            let out = ds.as_chunks_mut::<16>().0.iter_mut().zip(p.as_chunks_mut::<16>().0);
+            for (((scores, grads), (lse, delta)), (ds, p)) in products.zip(saved).zip(out) {
+                for i in 0..16 {
+                    let weight = math::exp2::<FMA>((scores[i] * scale - lse[i]) * std::f32::consts::LOG2_E);
+                    p[i] = E::from_f32(weight);
+                    ds[i] = E::from_f32(weight * (grads[i] - delta[i]) * scale);
+                }
             }
         }
     }
