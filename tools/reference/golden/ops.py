@@ -162,6 +162,8 @@ def attention():
     masked = torch.zeros(9, 21).masked_fill(torch.rand(9, 21, generator=f.g) < 0.4, float("-inf"))
     masked[:, 3] = 0.0  # no row is fully masked
     add("d8_bias_inf", 2, 8, 9, 21, batch=2, bias=masked)
+    add("d8_blocks", 2, 8, 401, 203)  # more than one block and one group of each on the way back
+    add("d8_causal_blocks", 1, 8, 251, 251, causal=True)
     f.write()
 
 
