@@ -18,8 +18,8 @@ use super::panels::Panels;
 use crate::ops::Activation;
 use crate::{DType, Tensor};
 
-/// Rows of a block: a multiple of every kernel's MR.
-pub(super) const MC: usize = 192;
+/// Rows of a block at most: a multiple of every kernel's MR. SDXL's row counts are multiples of 256.
+pub(super) const MC: usize = 264;
 /// Columns of a block.
 const NC: usize = 128;
 /// Depth of a chunk: a panel of it is 20 KiB, and SDXL's widths are multiples of it.
@@ -136,8 +136,9 @@ fn run<M: Micro>(g: &Gemm) -> Buffer {
     let shift = g.epilogue.shift.map(Tensor::to_vec);
     let panels = g.n.div_ceil(M::NR);
     let row_blocks = g.m.div_ceil(MC);
+    let block_rows = g.m.div_ceil(row_blocks.max(1)).next_multiple_of(M::MR);
     // Few rows: narrower blocks, so that there is work for every core.
-    let per_block = (NC / M::NR).min((panels * row_blocks).div_ceil(16)).next_multiple_of(2);
+    let per_block = (NC / M::NR).min((panels * row_blocks).div_ceil(32)).next_multiple_of(2);
     let blocks = row_blocks * panels.div_ceil(per_block);
     let spaced = g.a.spaced::<M>(g.m, panels.div_ceil(per_block));
     let a = spaced.as_ref().map_or(g.a, Rows::Matrix);
@@ -146,8 +147,8 @@ fn run<M: Micro>(g: &Gemm) -> Buffer {
         let block = Block::<M> {
             g,
             a,
-            m0: task % row_blocks * MC,
-            rows: MC.min(g.m - task % row_blocks * MC),
+            m0: task % row_blocks * block_rows,
+            rows: block_rows.min(g.m - task % row_blocks * block_rows),
             first_panel: first,
             panels: per_block.min(panels - first),
             width,
