@@ -1,5 +1,6 @@
 """Compares pictures of trained weights: `calotype predict` with a trained_model.tar (or any layout it reads) against
-diffusers with what `calotype export` makes of it, in both layouts, f32. Prints PSNR in dB a layout.
+diffusers with what `calotype export` makes of it, in both layouts, f32. The layout of diffusers is loaded twice: by
+`load_lora_weights`, and by peft alone. Prints PSNR in dB for each way.
 
 Exit code 1 if a picture is under --least dB, or calotype fails. diffusers 0.42 is wrong about two things in kohya's layout,
 which are therefore not compared there: LoRA of text encoders (with transformers 5), and alphas that differ by layer."""
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
+from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 from PIL import Image
 
 from make_tiny import REPO
@@ -54,8 +56,18 @@ def load_unet_or_lora(pipe, state, scale):
         pipe.unet.load_state_dict(state, strict=False)
 
 
+def load_by_peft(unet, state, scale):
+    """LoRA of the UNet by peft's own loader, which knows nothing of diffusers' file."""
+    state = {k.removeprefix("unet."): v for k, v in state.items() if k.startswith("unet.")}
+    rank = next(len(v) for k, v in state.items() if k.endswith(".lora_A.weight"))
+    modules = sorted({k.rsplit(".lora_", 1)[0] for k in state})
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank * scale, target_modules=modules), unet, "x")
+    loaded = set_peft_model_state_dict(unet, state, "x")
+    assert not loaded.unexpected_keys, f"not LoRA of this UNet: {loaded.unexpected_keys[:3]}"
+
+
 def with_export(pipe, form, files, scale):
-    """Gives diffusers the files of an export, by its own loaders."""
+    """Gives diffusers the files of an export, by its own loaders or peft's."""
     state = safetensors.torch.load_file(files[0])
     if form == "kohya":
         bundles = sorted({k.rsplit(".", 1)[0] for k in state if k.startswith("bundle_emb.")})
@@ -67,7 +79,10 @@ def with_export(pipe, form, files, scale):
     elif len(files) > 1:
         rows = safetensors.torch.load_file(files[1])
         add_tokens(pipe, [rows["clip_l"], rows["clip_g"]])
-    load_unet_or_lora(pipe, state, scale)
+    if form == "peft":
+        load_by_peft(pipe.unet, state, scale)
+    else:
+        load_unet_or_lora(pipe, state, scale)
 
 
 def is_full(path):
@@ -89,7 +104,8 @@ def main():
     p.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of diffusers")
     a = p.parse_args()
     torch.set_num_threads(a.threads)
-    formats = ["diffusers"] if tarfile.is_tarfile(a.trained) and is_full(a.trained) else ["diffusers", "kohya"]
+    full = tarfile.is_tarfile(a.trained) and is_full(a.trained)
+    ways = {"diffusers": "diffusers"} if full else {"diffusers": "diffusers", "peft": "diffusers", "kohya": "kohya"}
     request = dict(width=a.size, height=a.size, num_inference_steps=a.steps)
     worst = float("inf")
     with tempfile.TemporaryDirectory() as scratch:
@@ -99,16 +115,16 @@ def main():
         ours, prompt = Image.open(picture), a.prompt
         for word, value in token_map(a.trained).items():
             prompt = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", value, prompt)
-        for form in formats:
-            out = Path(scratch) / f"{form}.safetensors"
+        for way, form in ways.items():
+            out = Path(scratch) / f"{way}.safetensors"
             files = calotype(a.binary, "export", a.trained, "--model", a.model, "--format", form, "-o", out)
             pipe = load_diffusers(a.model)
-            with_export(pipe, form, files, a.lora_scale)
+            with_export(pipe, way, files, a.lora_scale)
             theirs = pipe(prompt=prompt, negative_prompt="", guidance_scale=7.5, **request,
                           generator=torch.Generator("cpu").manual_seed(a.seed)).images[0]
             score, off = psnr(theirs, ours)
             worst = min(worst, score)
-            print(f"{form:10} {score:6.1f} dB  off by at most {off}{'' if score >= a.least else '  TOO LOW'}", flush=True)
+            print(f"{way:10} {score:6.1f} dB  off by at most {off}{'' if score >= a.least else '  TOO LOW'}", flush=True)
     sys.exit(int(worst < a.least))
 
 

@@ -1,7 +1,7 @@
 //! What goes out: files into the output directory, text onto stdout.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
@@ -134,10 +134,13 @@ pub fn check_file(path: &Path) -> Result<(), Failure> {
 ///
 /// # Errors
 /// The directory or the file cannot be written.
-pub fn write_file(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), Failure> {
+pub fn write_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
     let written = || -> io::Result<()> {
         let mut file = temporary(parent(path))?;
-        write(file.as_file_mut())?;
+        let mut buffered = BufWriter::new(file.as_file_mut());
+        write(&mut buffered)?;
+        buffered.flush()?;
+        drop(buffered);
         file.as_file().sync_all()?;
         file.persist(path).map(drop).map_err(|e| e.error)
     };

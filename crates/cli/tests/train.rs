@@ -39,7 +39,10 @@ fn png(width: u32, height: u32, rgb: &[u8]) -> Vec<u8> {
 /// The settings of a short training, with `more` behind them.
 fn args(more: &[&str]) -> Vec<String> {
     let model = tiny_model();
-    let mut args = vec!["train", "--model", model.to_str().expect("text"), "--dtype", "f32"];
+    let mut args = vec!["train", "--dtype", "f32"];
+    if !more.contains(&"--model") {
+        args.extend(["--model", model.to_str().expect("text")]);
+    }
     args.extend(["--resolution", "64", "--train-batch-size", "2", "--lora-rank", "4", "--seed", "3"]);
     args.extend(["-i", "input_images=@set"]);
     args.extend(more);
@@ -287,11 +290,12 @@ fn an_interrupted_run_goes_on() {
     assert!(fs::read(here.path("elsewhere.tar")).expect("a tar") == whole.0);
 }
 
-/// Protects: a run goes on with its own settings and its own set only.
+/// Protects: a run goes on with its own settings, its own set and its own model only, and in one process.
 #[test]
 fn what_a_run_cannot_be_resumed_with() {
     let here = sandbox();
-    done(&train(&here, &["--max-train-steps", "1", "--run-dir", "run", "-q"]));
+    common::copy_folder(&tiny_model(), &here.path("model"));
+    done(&train(&here, &["--model", "model", "--max-train-steps", "1", "--run-dir", "run", "-q"]));
     let resume = ["train", "--resume", "run"];
     let refused = |more: &[&str], says: &str| here.assert_refused(&[&resume[..], more].concat(), says);
     refused(&["--lora-rank", "8"], "lora_rank: expected 4, found 8");
@@ -308,6 +312,17 @@ fn what_a_run_cannot_be_resumed_with() {
     // The same settings are no others.
     let same = ["-i", "input_images=@set", "--lora-rank", "4", "--max-grad-norm", "1", "-q"];
     done(&here.run(&[&resume[..], &same].concat()));
+    let lock = fs::File::open(here.path("run/.lock")).expect("a lock");
+    lock.lock().expect("locked");
+    refused(&[], "--resume run: another process is training in this folder");
+    drop(lock);
+    let unet = here.path("model/unet/diffusion_pytorch_model.safetensors");
+    let mut bytes = fs::read(&unet).expect("weights");
+    *bytes.last_mut().expect("some") ^= 1;
+    let weights = fs::read(&unet).expect("weights");
+    fs::write(&unet, bytes).expect("written");
+    refused(&["-q"], "model: expected the weights and configs that the run began with, found others");
+    fs::write(&unet, weights).expect("written");
     here.write("set/0.txt", "a drawing of TOK");
     refused(&["-q"], "input_images: ");
     here.write("run/settings.json", "{}");

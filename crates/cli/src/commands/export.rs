@@ -1,6 +1,5 @@
 //! `calotype export`: trained weights in the layouts of other programs.
 
-use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 use calotype_sdxl::adapters::{AdapterError, Modules, SafetensorsFile, TrainedWeights};
@@ -85,10 +84,6 @@ fn beside(path: &Path) -> PathBuf {
 }
 
 fn write(path: &Path, file: &SafetensorsFile) -> Result<(), Failure> {
-    output::write_file(path, |to| {
-        let mut to = BufWriter::new(to);
-        file.write(&mut to)?;
-        to.into_inner().map(drop).map_err(std::io::IntoInnerError::into_error)
-    })?;
+    output::write_file(path, |to| file.write(to))?;
     output::print(&format!("{}\n", path.display()))
 }

@@ -190,7 +190,7 @@ impl<'a, M: Micro, T: Element> Pass<'a, M, T> {
             }
             let turned = turned.as_mut_slice::<M::E>();
             transpose(weights[0].as_slice::<M::E>(), QUERIES, [count, len], turned, KEYS);
-            if count % M::PAIR != 0 {
+            if !count.is_multiple_of(M::PAIR) {
                 turned.chunks_exact_mut(KEYS).for_each(|row| row[count] = M::E::from_f32(0.0));
             }
             let rows = row_pointers::<M>(turned, KEYS, len);

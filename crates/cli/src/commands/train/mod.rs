@@ -16,7 +16,6 @@ mod samples;
 mod session;
 mod settings;
 
-use std::io::{BufWriter, IntoInnerError};
 use std::path::Path;
 use std::time::Duration;
 
@@ -106,15 +105,18 @@ impl Job {
     ) -> Result<Job, Failure> {
         let folder = ModelFolder::open(&record.model).map_err(Error::from)?;
         let configs = folder.configs().map_err(Error::from)?;
-        let record = if dir.is_none() { record.with_model(given, &configs) } else { record };
+        let weights = record::weights(&folder)?;
+        let record = match &dir {
+            None => record.with_model(given, &configs, weights),
+            Some(_) if record.weights == weights => record,
+            Some(_) => return Err(others("--model", &record.model, "weights and configs")),
+        };
         let dataset = open_set(&folder, &configs, &record.plan)?;
         let record = match &dir {
             None => record.with_set(given, &dataset.examples),
             Some(_) if record.set == record::set(&dataset.examples) => record,
             Some(_) => {
-                let set = record.plan.input_images.display();
-                let problem = "expected the pictures and captions that the run began with, found others";
-                return Err(Failure::BadInput(format!("input_images: {set}: {problem}")));
+                return Err(others("input_images", &record.plan.input_images, "pictures and captions"));
             }
         };
         let fit = memory::fit(&folder, &record)?;
@@ -202,6 +204,12 @@ impl Job {
     }
 }
 
+/// What a run cannot go on with, because it began with something else.
+fn others(name: &str, path: &Path, what: &str) -> Failure {
+    let problem = format!("expected the {what} that the run began with, found others");
+    Failure::BadInput(format!("{name}: {}: {problem}", path.display()))
+}
+
 /// `2.5 s a step`
 fn per_step(seconds: f64) -> String {
     let digits = if seconds < 1.0 { 3 } else { 1 };
@@ -230,9 +238,5 @@ fn open_set(folder: &ModelFolder, configs: &ModelConfigs, plan: &TrainPlan) -> R
 /// Writes a `trained_model.tar`, whole or not at all.
 fn write_tar(trained: &TrainedWeights, path: &Path) -> Result<(), Failure> {
     let tar = trained.to_tar().map_err(|e: AdapterError| Failure::Failed(e.to_string()))?;
-    output::write_file(path, |file| {
-        let mut to = BufWriter::new(file);
-        tar.write(&mut to)?;
-        to.into_inner().map(drop).map_err(IntoInnerError::into_error)
-    })
+    output::write_file(path, |to| tar.write(to))
 }

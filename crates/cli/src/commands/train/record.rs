@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use calotype_sdxl::config::ModelConfigs;
+use calotype_sdxl::config::{ModelConfigs, ModelFolder};
 use calotype_sdxl::dataset::{self, Example};
 use calotype_sdxl::request::{TrainInput, TrainOptions, TrainPlan, epochs};
 use clap::ArgMatches;
@@ -34,7 +34,8 @@ pub struct Record {
     pub sample_steps: usize,
     pub validate_every: usize,
     pub keep_checkpoints: usize,
-    /// A number for what is in the set: a run cannot go on with another.
+    /// A number for what the model's files are, and one for what is in the set: a run cannot go on with others.
+    pub weights: String,
     pub set: String,
     /// The request, with its seed: what makes the same run again.
     pub request: TrainInput,
@@ -78,6 +79,7 @@ impl Record {
             sample_steps: SAMPLE_STEPS,
             validate_every: count(settings.validate_every).unwrap_or(plan.checkpointing_steps),
             keep_checkpoints: count(settings.keep_checkpoints).unwrap_or(2),
+            weights: String::new(),
             set: String::new(),
             request,
             plan,
@@ -85,7 +87,13 @@ impl Record {
     }
 
     /// The settings once the model is open.
-    pub fn with_model(mut self, given: &Map<String, Value>, configs: &ModelConfigs) -> Record {
+    pub fn with_model(
+        mut self,
+        given: &Map<String, Value>,
+        configs: &ModelConfigs,
+        weights: String,
+    ) -> Record {
+        self.weights = weights;
         self.plan = self.plan.of_native_size(given, configs.native_size());
         self.request.resolution = self.plan.resolution;
         self
@@ -182,6 +190,14 @@ fn full(path: &Path) -> PathBuf {
 
 fn path_value(path: &Path) -> Value {
     full(path).to_string_lossy().into_owned().into()
+}
+
+/// A number for what the model's files are.
+///
+/// # Errors
+/// One of them is missing or not what it should be.
+pub fn weights(folder: &ModelFolder) -> Result<String, Failure> {
+    Ok(format!("{:08x}", folder.fingerprint()?))
 }
 
 /// A number for what is in the set.

@@ -8,16 +8,20 @@
 //! checkpoints/             where it can go on from
 //! trained_model.tar        the result
 //! ```
+//!
+//! One process at a time trains in it: it holds a lock on `.lock`, which the system lifts when it ends, however it ends.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::record::Record;
 use crate::failure::Failure;
 use crate::output;
 
 const SETTINGS: &str = "settings.json";
+const LOCK: &str = ".lock";
 /// Any of these says that a folder holds a run.
 const MARKS: [&str; 3] = [SETTINGS, "metrics.jsonl", "checkpoints"];
 
@@ -25,6 +29,8 @@ const MARKS: [&str; 3] = [SETTINGS, "metrics.jsonl", "checkpoints"];
 #[derive(Debug, Clone)]
 pub struct RunDir {
     path: PathBuf,
+    /// Locked until it is closed.
+    _lock: Arc<File>,
 }
 
 impl RunDir {
@@ -45,19 +51,33 @@ impl RunDir {
     /// Makes the folder of a new run: `asked`, or one called after the set.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// It cannot be made, or another process has begun a run in it in the meantime.
     pub fn make(asked: Option<&Path>, set: &Path) -> Result<RunDir, Failure> {
-        if let Some(path) = asked {
-            fs::create_dir_all(path).map_err(|e| Failure::io(path, &e))?;
-            return Ok(RunDir { path: path.into() });
+        let Some(path) = asked else {
+            return Self::lock("--run-dir", &output::new_folder(Path::new("runs"), &set_name(set))?);
+        };
+        fs::create_dir_all(path).map_err(|e| Failure::io(path, &e))?;
+        let dir = Self::lock("--run-dir", path)?;
+        Self::check(asked)?;
+        Ok(dir)
+    }
+
+    fn lock(option: &str, path: &Path) -> Result<RunDir, Failure> {
+        let file = path.join(LOCK);
+        let lock =
+            File::options().create(true).append(true).open(&file).map_err(|e| Failure::io(&file, &e))?;
+        // Some network file systems have no locks: there, it is up to the user.
+        if let Err(TryLockError::WouldBlock) = lock.try_lock() {
+            let problem = "another process is training in this folder";
+            return Err(Failure::BadInput(format!("{option} {}: {problem}", path.display())));
         }
-        Ok(RunDir { path: output::new_folder(Path::new("runs"), &set_name(set))? })
+        Ok(RunDir { path: path.into(), _lock: Arc::new(lock) })
     }
 
     /// The folder of a run that is there, and its settings.
     ///
     /// # Errors
-    /// There are no settings in it, or they cannot be read.
+    /// There are no settings in it, they cannot be read, or another process is training in it.
     pub fn open(path: &Path) -> Result<(RunDir, Record), Failure> {
         let bad = |what: String| Failure::BadInput(format!("--resume {}: {what}", path.display()));
         let text = fs::read_to_string(path.join(SETTINGS)).map_err(|e| match e.kind() {
@@ -68,7 +88,7 @@ impl RunDir {
         })?;
         let record = serde_json::from_str(&text).map_err(|e| bad(format!("{SETTINGS}: {e}")))?;
         output::check_folder("--resume", path)?;
-        Ok((RunDir { path: path.into() }, record))
+        Ok((Self::lock("--resume", path)?, record))
     }
 
     /// Removes what a run that was killed has left unfinished.
