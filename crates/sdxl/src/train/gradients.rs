@@ -15,8 +15,9 @@ pub(super) struct Gradients {
     sums: Vec<Option<Vec<f32>>>,
     /// Whether all but the embeddings take their step at once: then there is one gradient of theirs at a time.
     at_once: bool,
-    /// Of the gradients that were used up.
-    squared_norm: f64,
+    /// Of the gradients that were used up: each in its own place, since the order in which they come depends on what is
+    /// computed again, and their sum must not.
+    squared_norms: Vec<f64>,
 }
 
 impl Gradients {
@@ -28,7 +29,7 @@ impl Gradients {
             of_leaf: trained.iter().enumerate().filter_map(leaf).collect(),
             sums: trained.iter().map(|t| summed(t).then(|| vec![0.0; t.count()])).collect(),
             at_once,
-            squared_norm: 0.0,
+            squared_norms: vec![0.0; trained.len()],
         }
     }
 
@@ -38,8 +39,8 @@ impl Gradients {
         if let Some(sum) = &mut self.sums[i] {
             sum.iter_mut().zip(gradient.f32s()).for_each(|(sum, g)| *sum += g);
         } else if self.at_once && !trained[i].rows {
-            self.squared_norm += optim::squared_norm(gradient.f32s());
-            if self.squared_norm.is_finite() {
+            self.squared_norms[i] = optim::squared_norm(gradient.f32s());
+            if self.squared_norms.iter().all(|square| square.is_finite()) {
                 trained[i].update(gradient.f32s_mut(), 1.0, lr);
             }
         }
@@ -48,7 +49,8 @@ impl Gradients {
     /// Of all gradients together.
     pub(super) fn norm(&self) -> f64 {
         let summed: f64 = self.sums.iter().flatten().map(|sum| optim::squared_norm(sum)).sum();
-        (self.squared_norm + summed).sqrt()
+        let used_up: f64 = self.squared_norms.iter().sum();
+        (used_up + summed).sqrt()
     }
 
     /// What was added up, in the order of what trains.
