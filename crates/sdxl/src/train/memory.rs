@@ -202,10 +202,21 @@ pub fn available() -> Option<f64> {
     if let Some(bytes) = std::env::var("CALOTYPE_MEMORY").ok().and_then(|bytes| bytes.parse().ok()) {
         return Some(bytes);
     }
-    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let system = line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok()? * 1024.0;
+    let system = entry("/proc/meminfo", "MemAvailable:")?;
     Some(control_groups().into_iter().fold(system, f64::min).max(0.0))
+}
+
+/// The bytes that this process has taken at most so far, files' pages in its memory included; none where that is not known
+/// (outside of Linux).
+pub fn taken() -> Option<f64> {
+    entry("/proc/self/status", "VmHWM:")
+}
+
+/// The bytes of a line `name 123 kB`.
+fn entry(file: &str, name: &str) -> Option<f64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok()? * 1024.0)
 }
 
 /// What the limit of each control group above this process leaves. Cached files give way, and do not count.

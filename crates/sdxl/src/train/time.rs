@@ -20,9 +20,9 @@ const COSTS: [(Kind, f64); work::KINDS] = [
     (Kind::Winograd, 0.55),
     (Kind::WeightGradient, 1.5),
     (Kind::Attention, 1.3),
-    (Kind::AttentionBack, 2.0),
+    (Kind::AttentionBack, 1.2),
     (Kind::Values, 150.0),
-    (Kind::Weights, 100.0),
+    (Kind::Weights, 65.0),
     (Kind::Ops, 3.5e6),
 ];
 /// The same of a weight's first use, when it is packed, and of a step of an optimizer, for each value.

@@ -98,6 +98,6 @@ fn smaller(plan: &TrainPlan) -> Vec<(String, TrainPlan)> {
 }
 
 /// In units that people read.
-fn size(bytes: f64) -> String {
-    format!("{:.1} GB", bytes / 1e9)
+pub fn size(bytes: f64) -> String {
+    if bytes < 1e9 { format!("{:.0} MB", bytes / 1e6) } else { format!("{:.1} GB", bytes / 1e9) }
 }

@@ -17,7 +17,7 @@ mod session;
 mod settings;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use calotype_sdxl::Error;
 use calotype_sdxl::adapters::{AdapterError, TrainedWeights};
@@ -25,6 +25,7 @@ use calotype_sdxl::config::{Component, ModelConfigs, ModelFolder};
 use calotype_sdxl::dataset::{self, Dataset, replace_token};
 use calotype_sdxl::request::{TrainPlan, schema};
 use calotype_sdxl::train::chart::Losses;
+use calotype_sdxl::train::memory::taken;
 use calotype_sdxl::train::time::Times;
 use calotype_sdxl::train::{NEW_TOKENS, Trainer, checkpoint};
 use clap::{ArgMatches, Args, Command, FromArgMatches};
@@ -125,6 +126,7 @@ impl Job {
 
     /// Trains in the run's folder, which is made for a new run: nothing is written before the model is loaded.
     fn run(mut self, run_dir: Option<&Path>) -> Result<(), Failure> {
+        let start = Instant::now();
         self.say(self.dataset.report().trim_end());
         self.say(&format!("{}, {}", self.fit.says, self.time()?));
         let mut trainer =
@@ -145,6 +147,7 @@ impl Job {
         let output = self.record.output.clone();
         let output = output.unwrap_or_else(|| dir.path().join("trained_model.tar"));
         write_tar(&trainer.trained_weights(), &output)?;
+        self.say(&took(start.elapsed()));
         output::print(&format!("{}\n", output.display()))
     }
 
@@ -208,6 +211,12 @@ impl Job {
 fn others(name: &str, path: &Path, what: &str) -> Failure {
     let problem = format!("expected the {what} that the run began with, found others");
     Failure::BadInput(format!("{name}: {}: {problem}", path.display()))
+}
+
+/// `took 9 minutes and 10.9 GB of memory at most`, to compare with what was said before.
+fn took(time: Duration) -> String {
+    let memory = taken().map(|bytes| format!(" and {} of memory at most", memory::size(bytes)));
+    format!("took {}{}", HumanDuration(time), memory.unwrap_or_default())
 }
 
 /// `2.5 s a step`
