@@ -145,6 +145,28 @@ fn demos_do_not_meet() {
     assert_eq!(ended.stdout, "calotype-demo-2/run/trained_model.tar\ncalotype-demo-2/demo.png\n");
 }
 
+/// What stands before a unit of memory on the first line that has it.
+#[cfg(target_os = "linux")]
+fn megabytes(said: &str, start: &str) -> f64 {
+    let line = said.lines().find(|line| line.starts_with(start) && line.contains(" of memory at most"));
+    let before = line.and_then(|line| line.split_once(" MB of memory at most")).expect("megabytes").0;
+    before.rsplit(' ').next().and_then(|number| number.parse().ok()).expect("a number")
+}
+
+/// Protects: a training takes about the memory that it says before it begins.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_memory_that_was_said() {
+    let here = Sandbox::new();
+    here.run(&["predict", "--num-inference-steps", "1", "-o", "set", "-q"]);
+    for more in [&["--train-batch-size", "4"][..], &["--is-lora", "false", "--train-batch-size", "1"]] {
+        let ended =
+            here.run(&[&["train", "-i", "input_images=@set", "--max-train-steps", "2"], more].concat());
+        let (said, took) = (megabytes(&ended.stderr, "about "), megabytes(&ended.stderr, "took "));
+        assert!((0.7..1.4).contains(&(said / took)), "{more:?}: {said} MB said, {took} MB taken");
+    }
+}
+
 /// Protects: a training on the pocket model has its size, and goes on from a checkpoint also when the cache was emptied and has
 /// another path, with the bytes of one that was not cut off.
 #[cfg(unix)]

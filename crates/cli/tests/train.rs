@@ -98,6 +98,7 @@ fn a_run_from_pictures_to_a_picture() {
     assert!(ended.stderr.starts_with("4 pictures, each as 64 × 64, 1 with a mask\n"), "{}", ended.stderr);
     assert!(ended.stderr.contains(" of memory at most, about ") && ended.stderr.contains(" s a step"));
     assert!(ended.stderr.contains(" before the first step\n"), "{}", ended.stderr);
+    assert!(ended.stderr.lines().any(|line| line.starts_with("took ")), "{}", ended.stderr);
     assert!(ended.stderr.contains("100%|██████████| 6/6 ["), "{}", ended.stderr);
 
     let read = |name: &str| fs::read_to_string(here.path("runs/set").join(name)).expect("a file");

@@ -13,9 +13,10 @@ use calotype_tensor::DType;
 
 use super::TrainerOptions;
 use super::stages::{Stage, side, stages};
+use super::work::TOKENS;
 use crate::Error;
 use crate::adapters::{FullTensors, LoraLayers};
-use crate::config::{Component, ModelConfigs, ModelFolder, UNetConfig};
+use crate::config::{ClipTextConfig, Component, ModelConfigs, ModelFolder, UNetConfig};
 use crate::request::{Method, TrainPlan};
 use crate::weights::Weights;
 
@@ -27,6 +28,8 @@ mod constants {
     pub const TRANSFORMER: f64 = 3.0;
     /// The same of a ResNet, beside its input.
     pub const RESNET: f64 = 3.0;
+    /// The same of a text encoder's layer, a channel and token, beside the MLP's inside.
+    pub const TEXT_LAYER: f64 = 6.0;
     /// Values a channel and pixel that are alive at once on the way back, beside what is kept.
     pub const BACKWARD: f64 = 12.0;
     /// The same for the VAE's widest level, in f32, on the way forward.
@@ -37,7 +40,7 @@ mod constants {
     /// all of them together, and what the pool of freed memory keeps of them.
     pub const GRADIENT_AT_ONCE: f64 = 36.0;
     /// The program, the pool of freed memory, and what is not counted.
-    pub const BASE: f64 = 1.5e8;
+    pub const BASE: f64 = 8e7;
 }
 
 /// What a training needs, in bytes.
@@ -84,7 +87,8 @@ impl Footprint {
             .sum();
         let second = unet.packed_bytes(|key| !merged(key)) as f64 + 4.0 * values as f64;
         let latent = plan.resolution / configs.vae.scale().max(1);
-        let values = activations(&configs.unet, latent, options.recompute) * plan.train_batch_size as f64;
+        let values = activations(&configs.unet, latent, options.recompute) + text(&configs);
+        let values = values * plan.train_batch_size as f64;
         Ok(Self {
             weights: weights as f64,
             trained: trained(&unet, plan)?,
@@ -120,6 +124,14 @@ fn activations(config: &UNetConfig, latent: usize, recompute: bool) -> f64 {
         }
     }
     count.kept + count.largest
+}
+
+/// Values that both text encoders keep of one caption while the new tokens' embeddings train.
+fn text(configs: &ModelConfigs) -> f64 {
+    let encoders = configs.text_encoder.iter().chain([&configs.text_encoder_2]);
+    let layer =
+        |e: &ClipTextConfig| constants::TEXT_LAYER * e.hidden_size as f64 + e.intermediate_size as f64;
+    encoders.map(|e| (TOKENS * e.num_hidden_layers) as f64 * layer(e)).sum()
 }
 
 /// What blocks keep, in values.

@@ -6,7 +6,7 @@ use super::stages::{Stage, side, stages};
 use crate::config::{ClipTextConfig, UNetConfig, VaeConfig};
 
 /// Tokens of a prompt.
-const TOKENS: usize = 77;
+pub(super) const TOKENS: usize = 77;
 /// Latents' pixels a side, and channels, from which on the engine multiplies less in a 3 × 3 convolution (Winograd).
 const WINOGRAD: (usize, usize) = (29, 32);
 
