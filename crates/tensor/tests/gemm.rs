@@ -103,6 +103,23 @@ fn large_conv_is_the_convolution() {
     check_conv([1, 101, 102, 33, 35]);
 }
 
+/// Protects Winograd's algorithm on weights as files have them: a convolution and its gradient are, to the bit, those of the same
+/// weights in f32, for sizes that do not fill panels.
+#[test]
+fn large_conv_of_stored_weights() {
+    let [b, h, w, i, o] = [2, 14, 13, 70, 37];
+    let k = Tensor::from_slice(&noise(o * i * 9, 2), &[o, i, 3, 3]).to_dtype(DType::BF16);
+    let x = Tensor::from_slice(&noise(b * h * w * i, 1), &[b, h, w, i]).var();
+    let results = [DType::F32, DType::BF16, DType::F16].map(|store| {
+        let bytes: Vec<u8> = k.to_vec().iter().flat_map(|x| x.to_le_bytes()).collect();
+        let weight = Weight::conv(&bytes, DType::F32, [o, i, 3, 3], store);
+        let y = ops::conv2d(&x, &weight, None, Conv { stride: 1, padding: Padding::Same }, None, None);
+        (y.to_vec(), y.backward().take(&x).expect("x has a gradient").to_vec())
+    });
+    assert!(results[0] == results[1], "bf16");
+    assert!(results[0] == results[2], "f16");
+}
+
 fn check_conv([b, h, w, i, o]: [usize; 5]) {
     let (x, k) = (noise(b * h * w * i, 1), noise(o * i * 9, 2));
     let (bias, shift) = (noise(o, 5), noise(b * o, 6));

@@ -8,7 +8,7 @@ use crate::config::{ClipTextConfig, UNetConfig, VaeConfig};
 /// Tokens of a prompt.
 pub(super) const TOKENS: usize = 77;
 /// Latents' pixels a side, and channels, from which on the engine multiplies less in a 3 × 3 convolution (Winograd).
-const WINOGRAD: (usize, usize) = (29, 32);
+const WINOGRAD: (usize, usize) = (13, 32);
 
 /// A product as narrow as a LoRA's takes as long as one of so many times its work.
 const NARROW: f64 = 7.0;

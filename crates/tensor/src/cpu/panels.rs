@@ -7,12 +7,12 @@ use super::Buffer;
 use super::elementwise::with_element;
 use super::gemm::KC;
 use super::isa::{isa, simd_fn};
-use super::math::Element;
+use super::math::{Element, mul_add};
 use super::micro::Micro;
 use super::operand::{Chunk, Window, convert_slice};
 use super::pack::Packed;
 use super::transpose::{transpose, transpose_pairs};
-use super::winograd::kernel_factors;
+use super::winograd::{Terms, kernel_terms};
 use crate::weight::Rows;
 use crate::{DType, Tensor};
 
@@ -61,13 +61,13 @@ impl Panels<'_> {
                 debug_assert_eq!(M::PAIR, 1, "frequencies are f32");
                 let scratch: &mut [f32] = bytemuck::cast_slice_mut(scratch);
                 let len = chunk.len.next_multiple_of(w.pair) * w.nr;
-                transform_kernels(w, p, chunk.k0, kernel_factors(*frequency), &mut scratch[..len]);
+                transform_kernels(w, p, chunk.k0, kernel_terms(*frequency), &mut scratch[..len]);
             }
             Panels::WinogradTransposed(w, frequency) => {
-                let mut factors = kernel_factors(*frequency);
-                factors.reverse();
                 blocks::<M>(w, p, chunk, scratch, |q, first, block| {
-                    transform_kernels(w, q, first, factors, bytemuck::cast_slice_mut(block));
+                    let turned =
+                        kernel_terms(*frequency).map(|terms| terms.map(|(tap, factor)| (8 - tap, factor)));
+                    transform_kernels(w, q, first, turned, bytemuck::cast_slice_mut(block));
                 });
             }
             Panels::Rows(w) => stream::<M>(w, p, chunk, scratch),
@@ -207,28 +207,35 @@ fn unpack_rows<E: Element>(w: &Packed, p: usize, row: usize, out: &mut [E]) {
     }
 }
 
-/// The sum of a panel's 3 × 3 kernel positions, each times its factor, for the channels from `k0` on.
-fn transform_kernels(w: &Packed, p: usize, k0: usize, factors: [f32; 9], out: &mut [f32]) {
+/// One frequency of a panel's 3 × 3 kernels, for the channels from `k0` on: the sum of their positions, each times its factor.
+fn transform_kernels(w: &Packed, p: usize, k0: usize, terms: impl Iterator<Item = Terms>, out: &mut [f32]) {
     out.fill(0.0);
-    let mut tap_rows = Buffer::uninit(if w.store == DType::F32 { 0 } else { out.len() * 4 });
-    for (tap, factor) in factors.into_iter().enumerate() {
-        if factor == 0.0 {
-            continue;
-        }
-        let row = w.row(tap, k0);
-        if w.store == DType::F32 {
-            add_scaled(isa(), &w.panel::<f32>(p, row)[..out.len()], factor, out);
-        } else {
-            unpack_rows(w, p, row, tap_rows.as_mut_slice::<f32>());
-            add_scaled(isa(), tap_rows.as_slice(), factor, out);
+    let len = out.len();
+    for terms in terms {
+        let (rows, factors) = (terms.map(|(tap, _)| w.row(tap, k0)), terms.map(|(_, factor)| factor));
+        match w.store {
+            DType::F32 => add_three(isa(), rows.map(|row| &w.panel::<f32>(p, row)[..len]), factors, out),
+            DType::BF16 if w.pair == 1 => {
+                add_three(isa(), rows.map(|row| &w.panel::<bf16>(p, row)[..len]), factors, out);
+            }
+            _ => {
+                let mut staged = Buffer::uninit(3 * len * 4);
+                let staged = staged.as_mut_slice::<f32>();
+                rows.iter().zip(staged.chunks_mut(len)).for_each(|(row, out)| unpack_rows(w, p, *row, out));
+                add_three(isa(), [0, 1, 2].map(|i| &staged[i * len..][..len]), factors, out);
+            }
         }
     }
 }
 
 simd_fn! {
-    fn add_scaled(x: &[f32], factor: f32, y: &mut [f32]) {
-        for (y, x) in y.iter_mut().zip(x) {
-            *y += factor * x;
+    /// y += Σ factor · x
+    fn add_three[FMA]<T: Element>(x: [&[T]; 3], factors: [f32; 3], y: &mut [f32]) {
+        let [a, b, c] = x;
+        for (((y, a), b), c) in y.iter_mut().zip(a).zip(b).zip(c) {
+            let sum = mul_add::<FMA>(factors[0], a.to_f32(), *y);
+            let sum = mul_add::<FMA>(factors[1], b.to_f32(), sum);
+            *y = mul_add::<FMA>(factors[2], c.to_f32(), sum);
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::{DType, Tensor};
 /// Frequencies of a tile.
 pub(super) const FREQUENCIES: usize = 36;
 /// Tiles of an image below which transforming the kernels costs more than is saved.
-const MIN_TILES: usize = 64;
+const MIN_TILES: usize = 16;
 /// Channels below which the transforms cost more than is saved.
 const MIN_CHANNELS: usize = 32;
 /// Tiles that are worked on at once: few enough for their frequencies to stay near.
@@ -40,9 +40,19 @@ const G: [[f32; 3]; 6] = [
     [0.0, 0.0, 1.0],
 ];
 
-/// What each of the 9 kernel positions contributes to a frequency: (G g Gᵀ) at (f / 6, f % 6).
-pub(super) fn kernel_factors(frequency: usize) -> [f32; 9] {
-    std::array::from_fn(|tap| G[frequency / 6][tap / 3] * G[frequency % 6][tap % 3])
+/// Three of the 9 kernel positions, and what each contributes to a frequency.
+pub(super) type Terms = [(usize, f32); 3];
+
+/// What the kernel positions contribute to a frequency: (G g Gᵀ) at (f / 6, f % 6), without triples that contribute nothing.
+pub(super) fn kernel_terms(frequency: usize) -> impl Iterator<Item = Terms> {
+    let (rows, columns) = (G[frequency / 6], G[frequency % 6]);
+    let along_rows = columns.iter().all(|factor| *factor != 0.0);
+    let term = move |i: usize, j: usize| {
+        let (y, x) = if along_rows { (i, j) } else { (j, i) };
+        (y * 3 + x, rows[y] * columns[x])
+    };
+    let triples = (0..3).map(move |i| std::array::from_fn(|j| term(i, j)));
+    triples.filter(|terms: &Terms| terms.iter().any(|(_, factor)| *factor != 0.0))
 }
 
 /// Which way a convolution goes.
