@@ -2,13 +2,13 @@
 
 use std::ops::{Add, AddAssign, Mul, Sub};
 
+use calotype_tensor::cpu::uses_winograd;
+
 use super::stages::{Stage, side, stages};
 use crate::config::{ClipTextConfig, UNetConfig, VaeConfig};
 
 /// Tokens of a prompt.
 pub(super) const TOKENS: usize = 77;
-/// Latents' pixels a side, and channels, from which on the engine multiplies less in a 3 × 3 convolution (Winograd).
-const WINOGRAD: (usize, usize) = (13, 32);
 
 /// A product as narrow as a LoRA's takes as long as one of so many times its work.
 const NARROW: f64 = 7.0;
@@ -156,8 +156,7 @@ impl Count {
 
     /// A convolution that gives `out_side`² pixels of each of `batch` images.
     fn conv(&mut self, batch: usize, out_side: usize, [inp, out]: [usize; 2], kernel: usize, stride: usize) {
-        let (min_side, min_channels) = WINOGRAD;
-        let winograd = kernel == 3 && stride == 1 && out_side >= min_side && inp.min(out) >= min_channels;
+        let winograd = kernel == 3 && stride == 1 && uses_winograd([out_side; 2], [inp, out]);
         let kind = if winograd { Kind::Winograd } else { Kind::Product };
         let pixels = (batch * out_side * out_side) as f64;
         self.product(kind, pixels, (kernel * kernel * inp) as f64, out as f64);

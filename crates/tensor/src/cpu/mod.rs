@@ -23,3 +23,4 @@ pub(crate) mod winograd;
 pub use buffer::{Buffer, trim_pool};
 pub use isa::{Isa, isa};
 pub use mmap::Mmap;
+pub use winograd::uses_winograd;

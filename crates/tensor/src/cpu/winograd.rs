@@ -19,7 +19,7 @@ use crate::{DType, Tensor};
 
 /// Frequencies of a tile.
 pub(super) const FREQUENCIES: usize = 36;
-/// Tiles of an image below which transforming the kernels costs more than is saved.
+/// Tiles of an image from which on more is saved than transforming the kernels costs; fewer were not timed.
 const MIN_TILES: usize = 16;
 /// Channels below which the transforms cost more than is saved.
 const MIN_CHANNELS: usize = 32;
@@ -74,11 +74,17 @@ impl Direction {
     }
 }
 
-/// Whether a 3 × 3 convolution of stride 1 over images of this height and width is faster this way.
+/// Whether a 3 × 3 convolution of stride 1 over images of this height and width, from and to so many channels, is computed
+/// by Winograd's algorithm, unless the CPU multiplies bf16 numbers and they are such.
+pub fn uses_winograd([height, width]: [usize; 2], [inp, out]: [usize; 2]) -> bool {
+    let grid = Grid { height, width };
+    grid.per_image() >= MIN_TILES && inp.min(out) >= MIN_CHANNELS
+}
+
+/// Whether this convolution is faster this way.
 pub(crate) fn pays(x: &Tensor, w: &Packed) -> bool {
     let native_bf16 = isa().has_bf16() && x.dtype() == DType::BF16 && w.store == DType::BF16;
-    let tiles = x.dim(1).div_ceil(4) * x.dim(2).div_ceil(4);
-    w.taps == 9 && !native_bf16 && tiles >= MIN_TILES && w.inp >= MIN_CHANNELS && w.out >= MIN_CHANNELS
+    w.taps == 9 && !native_bf16 && uses_winograd([x.dim(1), x.dim(2)], [w.inp, w.out])
 }
 
 /// x (B, H, W, I) → (B, H, W, O), or back: stride 1, padding 1.
