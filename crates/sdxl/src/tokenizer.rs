@@ -20,8 +20,8 @@ use vocab::Vocabulary;
 const WORDS: &str =
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 const WORD_END: &str = "</w>";
-/// CLIP's own length, for a folder that does not say.
-const DEFAULT_LENGTH: usize = 77;
+/// What CLIP reads of a prompt, with the tokens of start and end.
+pub const CLIP_TOKENS: usize = 77;
 
 /// What is wrong with a tokenizer folder, or with a prompt for its encoder.
 #[derive(Debug, thiserror::Error)]
@@ -148,7 +148,7 @@ impl Tokenizer {
 
     /// How many ids every prompt becomes (77).
     pub fn length(&self) -> usize {
-        self.length.unwrap_or(DEFAULT_LENGTH)
+        self.length.unwrap_or(CLIP_TOKENS) // for a folder that does not say
     }
 
     /// Encodes a prompt. One that is too long is cut at its end, with a warning, as diffusers does.

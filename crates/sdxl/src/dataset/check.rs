@@ -4,9 +4,7 @@ use super::error::list;
 use super::{DatasetError, Example, contains_token};
 use crate::config::shorten;
 use crate::request::InputError;
-
-/// What CLIP reads of a caption, with the tokens of start and end.
-const CLIP_TOKENS: usize = 77;
+use crate::tokenizer::CLIP_TOKENS;
 
 /// An error unless the prefix has the token: pictures without a caption would teach it nothing.
 pub(crate) fn prefix(prefix: &str, token: &str) -> Result<(), InputError> {

@@ -7,17 +7,17 @@
 //!          + what the tape keeps + the largest block's insides, forward and back
 //! ```
 //!
-//! What the tape keeps is counted per pixel of each level and per channel; the constants say how many values.
+//! What the tape keeps is counted per pixel of each level (or token) and per channel; the constants say how many values.
 
 use calotype_tensor::DType;
 
 use super::TrainerOptions;
 use super::stages::{Stage, side, stages};
-use super::work::TOKENS;
 use crate::Error;
 use crate::adapters::{FullTensors, LoraLayers};
 use crate::config::{ClipTextConfig, Component, ModelConfigs, ModelFolder, UNetConfig};
 use crate::request::{Method, TrainPlan};
+use crate::tokenizer::CLIP_TOKENS;
 use crate::weights::Weights;
 
 /// What the model's constants are: each is measured, and all stand here.
@@ -131,7 +131,7 @@ fn text(configs: &ModelConfigs) -> f64 {
     let encoders = configs.text_encoder.iter().chain([&configs.text_encoder_2]);
     let layer =
         |e: &ClipTextConfig| constants::TEXT_LAYER * e.hidden_size as f64 + e.intermediate_size as f64;
-    encoders.map(|e| (TOKENS * e.num_hidden_layers) as f64 * layer(e)).sum()
+    encoders.map(|e| (CLIP_TOKENS * e.num_hidden_layers) as f64 * layer(e)).sum()
 }
 
 /// What blocks keep, in values.

@@ -6,9 +6,7 @@ use calotype_tensor::cpu::uses_winograd;
 
 use super::stages::{Stage, side, stages};
 use crate::config::{ClipTextConfig, UNetConfig, VaeConfig};
-
-/// Tokens of a prompt.
-pub(super) const TOKENS: usize = 77;
+use crate::tokenizer::CLIP_TOKENS;
 
 /// A product as narrow as a LoRA's takes as long as one of so many times its work.
 const NARROW: f64 = 7.0;
@@ -214,7 +212,7 @@ impl Count {
         self.values(rows * channels);
         self.linear(rows, channels, channels);
         for _ in 0..depth {
-            self.keys_and_values(batch * TOKENS, text, channels);
+            self.keys_and_values(batch * CLIP_TOKENS, text, channels);
             self.block(|count| count.transformer_block(batch, tokens, channels));
         }
         self.linear(rows, channels, channels);
@@ -242,7 +240,7 @@ impl Count {
         self.self_attention(batch, tokens, channels);
         self.values(rows * channels);
         self.adapted(rows, channels, channels);
-        self.attention(batch, tokens, TOKENS, channels);
+        self.attention(batch, tokens, CLIP_TOKENS, channels);
         self.adapted(rows, channels, channels);
         self.values(rows * channels);
         self.linear(rows, channels, 8 * channels);
@@ -287,11 +285,11 @@ pub fn unet(config: &UNetConfig, batch: usize, latent: usize, trains: Trains) ->
 /// A text encoder on `batch` captions; where it has a `projection`, its last layer counts on the way back too.
 pub fn text(config: &ClipTextConfig, batch: usize, projection: bool, rows_train: bool) -> Count {
     let mut count = Count::new(Trains { rows: rows_train, ..Trains::default() });
-    let (width, inner, rows) = (config.hidden_size, config.intermediate_size, batch * TOKENS);
+    let (width, inner, rows) = (config.hidden_size, config.intermediate_size, batch * CLIP_TOKENS);
     count.values(rows * width);
     for layer in 0..config.num_hidden_layers {
         count.on_tape = rows_train && (projection || layer + 1 < config.num_hidden_layers);
-        count.self_attention(batch, TOKENS, width);
+        count.self_attention(batch, CLIP_TOKENS, width);
         count.values(rows * width);
         count.linear(rows, width, inner);
         count.values(rows * inner);
