@@ -145,7 +145,7 @@ fn demos_do_not_meet() {
     assert_eq!(ended.stdout, "calotype-demo-2/run/trained_model.tar\ncalotype-demo-2/demo.png\n");
 }
 
-/// What stands before a unit of memory on the first line that has it.
+/// The megabytes of memory on the line of `said` that begins with `start`.
 #[cfg(target_os = "linux")]
 fn megabytes(said: &str, start: &str) -> f64 {
     let line = said.lines().find(|line| line.starts_with(start) && line.contains(" of memory at most"));
