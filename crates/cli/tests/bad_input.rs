@@ -103,7 +103,10 @@ fn no_model() {
     let here = Sandbox::new();
     here.write("file", "");
     here.write("folder/unet/config.json", "{}");
-    here.assert_refused(&["predict", "--model", "file"], "--model file: expected a folder, found a file");
+    here.assert_refused(
+        &["predict", "--model", "file"],
+        "--model file: expected a folder in diffusers' layout, found an empty file",
+    );
     here.assert_refused(&["predict", "--model", "./some/where"], "--model ./some/where: expected a folder");
     here.assert_refused(&["predict", "--model", "folder", "-o", "out"], "model_index.json");
 }

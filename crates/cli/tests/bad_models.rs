@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::io::Write;
 
 use common::{Sandbox, copy_folder, tiny_model};
 
@@ -87,4 +88,66 @@ fn foreign_tensors() {
     for file in WEIGHTS {
         assert_breaks(file, |bytes| Some(with_header(&bytes, |h| h.replacen(".bias\":", ".bios\":", 1))));
     }
+}
+
+/// What people have in place of a file, and what is to be said of it.
+const SOMETHING_ELSE: [(&[u8], &str); 5] = [
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5135149760\n", "a Git LFS pointer"),
+    (b"<!DOCTYPE html><html><head><title>Sign in</title></head></html>", "a web page (HTML)"),
+    (b"PK\x03\x04\x00\x00\x00\x00\x00\x00archive/data.pkl", "zip"),
+    (b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03", "compressed (gzip)"),
+    (b"", "empty"),
+];
+
+/// Protects: a file that is something else is called by its name, among a model's weights and among its configs.
+#[test]
+fn files_that_are_something_else() {
+    for (bytes, says) in SOMETHING_ELSE {
+        for file in ["unet/diffusion_pytorch_model.safetensors", "vae/config.json", "tokenizer/vocab.json"] {
+            let here = Sandbox::new();
+            copy_folder(&tiny_model(), &here.path("model"));
+            fs::write(here.path("model").join(file), bytes).expect("written");
+            here.assert_refused(&["predict", "--model", "model", "-o", "out"], &format!("{file}: "));
+            here.assert_refused(&["predict", "--model", "model", "-o", "out"], says);
+        }
+    }
+}
+
+/// Protects: the same of trained weights; a header that has gigabytes is not read (the file has none of them on disk).
+#[test]
+fn trained_weights_that_are_something_else() {
+    let here = Sandbox::new();
+    let model = tiny_model();
+    let args =
+        ["predict", "--model", model.to_str().expect("text"), "--replicate-weights", "lora.safetensors"];
+    for (bytes, says) in SOMETHING_ELSE {
+        here.write("lora.safetensors", bytes);
+        here.assert_refused(&args, says);
+    }
+    fs::remove_file(here.path("lora.safetensors")).expect("there");
+    let file = fs::File::create(here.path("lora.safetensors")).expect("made");
+    (&file).write_all(&(3u64 << 30).to_le_bytes()).expect("written");
+    file.set_len(4 << 30).expect("sparse");
+    let ended = here.run(&args);
+    let says = "expected a header of at most 100000000 bytes, found 3221225472";
+    assert!(ended.code == Some(2) && ended.stderr.contains(says), "{}", ended.stderr);
+}
+
+/// Protects: a checkpoint in one file is called that, with the way to a folder.
+#[test]
+fn a_checkpoint_in_one_file() {
+    let here = Sandbox::new();
+    here.write("sdxl.safetensors", b"\x02\0\0\0\0\0\0\0{}");
+    here.assert_refused(
+        &["predict", "--model", "sdxl.safetensors"],
+        "from_single_file(\"sdxl.safetensors\")",
+    );
+    here.assert_refused(&["predict", "--model", "./sdxl.safetensors"], "a single-file checkpoint");
+    here.write("sdxl.ckpt", b"PK\x03\x04");
+    here.assert_refused(&["predict", "--model", "sdxl.ckpt"], "pickled weights");
+    here.write("text", b"hello");
+    here.assert_refused(
+        &["predict", "--model", "text"],
+        "expected a folder in diffusers' layout, found a file",
+    );
 }

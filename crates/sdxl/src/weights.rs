@@ -1,6 +1,7 @@
 //! Safetensors to modules, by checkpoint key: memory-mapped, checked against the shapes that a config implies, and
 //! converted straight from the mapped bytes.
 
+mod file_kind;
 mod files;
 mod layout;
 
@@ -17,6 +18,7 @@ use safetensors::tensor::Dtype;
 
 use crate::adapters::{FullTensors, LoraLayers, Patch};
 use crate::nn::{Lora, Parameter};
+pub use file_kind::wrong_kind;
 pub(crate) use files::Header;
 use files::{Located, MappedFile};
 pub use layout::Layout;

@@ -334,6 +334,7 @@ fn a_lying_header_is_refused() {
         ("a length beyond the file", 1000u64.to_le_bytes().to_vec()),
         ("the greatest length", u64::MAX.to_le_bytes().to_vec()),
         ("a length that overflows", (u64::MAX - 7).to_le_bytes().to_vec()),
+        ("a length beyond what headers have", [&200_000_000u64.to_le_bytes()[..], b"{}"].concat()),
         ("no JSON", with_header("not json", &[])),
         ("no object", with_header("[]", &[])),
         ("no UTF-8", [&2u64.to_le_bytes()[..], &[0xff, 0xfe]].concat()),

@@ -8,8 +8,11 @@ mod predict;
 mod schema;
 mod train;
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use calotype_sdxl::weights::wrong_kind;
 use clap::{ArgMatches, Command};
 
 use self::predict::DtypeName;
@@ -71,11 +74,37 @@ fn model_folder(model: Option<&Path>, quiet: bool) -> Result<PathBuf, Failure> {
     if folder.is_dir() {
         return Ok(folder.to_path_buf());
     }
-    if let Some(name) = folder.to_str().filter(|name| !folder.exists() && hub::is_name(name)) {
-        return hub::folder(name, quiet);
+    let bad = |what: &str| Failure::BadInput(format!("--model {}: {what}", folder.display()));
+    if folder.exists() {
+        return Err(bad(&no_folder(folder)));
     }
-    let what = if folder.exists() { "a file" } else { "nothing there" };
-    Err(Failure::BadInput(format!("--model {}: expected a folder, found {what}", folder.display())))
+    match folder.to_str().filter(|text| hub::is_name(text)) {
+        Some(name) => hub::folder(name, quiet),
+        None => Err(bad("expected a folder, or OWNER/NAME of a model on the hub, found nothing there")),
+    }
+}
+
+/// What a file is that was given as a model's folder, and how to come to a folder.
+fn no_folder(file: &Path) -> String {
+    let mut start = Vec::new();
+    let opened = file.is_file().then(|| File::open(file).ok()).flatten(); // a pipe would be waited for
+    let _ = opened.map(|file| file.take(512).read_to_end(&mut start));
+    let ending = file.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+    let expected = "expected a folder in diffusers' layout";
+    let convert = format!(
+        "in Python, diffusers' StableDiffusionXLPipeline.from_single_file({:?}).save_pretrained(\"FOLDER\") makes it one",
+        file.display().to_string()
+    );
+    match (ending.as_str(), wrong_kind(&start)) {
+        ("ckpt" | "pt" | "pth" | "bin", Some(kind)) if kind.contains("pickled") => {
+            format!("{expected}, found pickled weights: {convert}")
+        }
+        (_, Some(kind)) => format!("{expected}, found {kind}"),
+        ("safetensors", None) => {
+            format!("{expected}, found a single-file checkpoint, which is not supported yet: {convert}")
+        }
+        _ => format!("{expected}, found a file"),
+    }
 }
 
 /// What networks compute in: what was asked for, or what this CPU is made for.

@@ -8,6 +8,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::weights::wrong_kind;
+
 /// Configs are a few kB; the limit keeps a wrong file from filling the memory.
 const MAX_CONFIG_BYTES: u64 = 4 << 20;
 /// Far above any real model, and small enough that no product of sizes overflows.
@@ -61,6 +63,11 @@ pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String, ConfigError> 
     read.map_err(|e| fail(e.to_string()))?;
     if bytes.len() as u64 > limit {
         return Err(fail(format!("expected at most {limit} bytes, found more")));
+    }
+    // A table without a line is one; JSON without a byte is none.
+    let may_be_empty = path.extension().is_none_or(|extension| extension != "json");
+    if let Some(kind) = wrong_kind(&bytes).filter(|_| !bytes.is_empty() || !may_be_empty) {
+        return Err(fail(format!("expected text, found {kind}")));
     }
     String::from_utf8(bytes).map_err(|e| fail(format!("expected UTF-8: {}", e.utf8_error())))
 }

@@ -8,12 +8,14 @@ use calotype_tensor::cpu::Mmap;
 use safetensors::tensor::{Dtype, SafeTensors, TensorInfo};
 use serde::Deserialize;
 
-use super::WeightsError;
+use super::{WeightsError, wrong_kind};
 use crate::config::{read_text, shorten};
 
 /// A shard index lists every tensor's name; SDXL's UNet has 1,680.
 const MAX_INDEX_BYTES: u64 = 64 << 20;
 const MAX_SHARDS: usize = 1024;
+/// As the format's own library has it. SDXL's UNet has a header of 200 kB.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 /// One mapped safetensors file.
 #[derive(Debug)]
@@ -143,6 +145,9 @@ impl Header {
     /// Reads the header of a whole file.
     pub(crate) fn read(file: &[u8]) -> Result<Self, String> {
         let bad = |what: String| format!("not a safetensors file: {}", shorten(&what));
+        if let Some(kind) = wrong_kind(file) {
+            return Err(bad(kind.into()));
+        }
         check_extent(file).map_err(bad)?;
         let (header, metadata) = SafeTensors::read_metadata(file).map_err(|e| bad(e.to_string()))?;
         let data = header + 8;
@@ -166,15 +171,22 @@ struct Extent {
     data_offsets: [u64; 2],
 }
 
-/// Checks that every tensor ends inside of the file, before the sizes are added up: the parser's sums can overflow on
-/// a header that lies. What is no header at all is left for the parser to describe.
+/// Checks that the header is inside of the file, of a size that a header has, and that every tensor ends inside of
+/// the file, before the sizes are added up: the parser's sums can overflow on a header that lies. What is no JSON is
+/// left for the parser to describe.
 fn check_extent(file: &[u8]) -> Result<(), String> {
-    let Some(length) = file.first_chunk::<8>().map(|n| u64::from_le_bytes(*n)) else { return Ok(()) };
-    let header = usize::try_from(length).ok().and_then(|n| file.get(8..)?.get(..n));
-    let Some(Ok(entries)) = header.map(serde_json::from_slice::<HashMap<String, Extent>>) else {
-        return Ok(());
+    let Some(length) = file.first_chunk::<8>().map(|n| u64::from_le_bytes(*n)) else {
+        return Err(format!("expected a header, found {} bytes (truncated?)", file.len()));
     };
-    let data = file.len() as u64 - 8 - length;
+    if length > MAX_HEADER_BYTES {
+        return Err(format!("expected a header of at most {MAX_HEADER_BYTES} bytes, found {length}"));
+    }
+    let after = file.len() as u64 - 8;
+    let Some(data) = after.checked_sub(length) else {
+        return Err(format!("its header says that it has {length} bytes, found {after} (truncated?)"));
+    };
+    let header = &file[8..8 + length as usize];
+    let Ok(entries) = serde_json::from_slice::<HashMap<String, Extent>>(header) else { return Ok(()) };
     match entries.iter().filter(|(_, e)| e.data_offsets[1] > data).min_by_key(|(key, _)| *key) {
         Some((key, extent)) => Err(format!(
             "{key} ends at byte {} of the data, found {data} (truncated?)",
