@@ -5,7 +5,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use tracing::Level;
 
 use crate::failure::Failure;
-use crate::{commands, fields};
+use crate::{commands, environment, fields};
 
 /// The whole command line.
 pub fn program() -> Command {
@@ -19,6 +19,7 @@ pub fn program() -> Command {
         .arg(quiet.global(true).action(ArgAction::SetTrue).conflicts_with("verbose"))
         .arg(verbose.global(true).action(ArgAction::Count))
         .infer_long_args(false)
+        .after_help(environment::help())
 }
 
 /// How much is said on stderr.

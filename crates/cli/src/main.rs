@@ -5,6 +5,7 @@
 
 mod args;
 mod commands;
+mod environment;
 mod failure;
 mod fields;
 mod hub;
@@ -37,6 +38,7 @@ fn run() -> Result<(), Failure> {
         // Help and version.
         Err(e) => return output::print(&e.to_string()),
     };
+    environment::check(std::env::vars_os().map(|(name, _)| name))?;
     log::start(args::Verbosity::of(&matches).level());
     match matches.subcommand() {
         Some((name, matches)) => commands::run(name, matches),

@@ -119,3 +119,31 @@ fn weights_without_their_model() {
     let said = "(the model is pocket: --model names another)";
     here.assert_refused(&["predict", "-i", "replicate_weights=@weights.tar"], said);
 }
+
+/// Protects: environment variables that are misspelt, or say what they cannot mean, are not passed over in silence.
+#[test]
+fn environment_variables() {
+    let here = Sandbox::new();
+    for (name, value, says) in [
+        (
+            "CALOTYPE_ISA",
+            "avx-512",
+            "CALOTYPE_ISA: expected one of this CPU's instruction sets (emulated, portable",
+        ),
+        (
+            "CALOTYPE_MEMORY",
+            "16GB",
+            "CALOTYPE_MEMORY: expected a number of bytes, such as 16000000000, found \"16GB\"",
+        ),
+        (
+            "CALOTYPE_MEMROY",
+            "1",
+            "CALOTYPE_MEMROY: unknown environment variable, did you mean CALOTYPE_MEMORY?",
+        ),
+        ("CALOTYPE_ZZ", "1", "CALOTYPE_ZZ: unknown environment variable"),
+    ] {
+        for command in [&["predict"][..], &["train"], &["schema", "predict"]] {
+            here.assert_refused_with(command, &[(name, value)], says);
+        }
+    }
+}

@@ -24,6 +24,10 @@ fn help_and_version() {
         assert!(train.contains(flag), "{flag}");
     }
     assert!(!train.contains("--use-face-detection-instead"));
+    let help = here.run(&["--help"]).stdout;
+    for variable in ["CALOTYPE_MODEL", "CALOTYPE_MEMORY", "CALOTYPE_ISA"] {
+        assert!(help.contains(variable), "{variable}");
+    }
     let version = here.run(&["--version"]);
     assert_eq!(version.stdout, format!("calotype {}\n", env!("CARGO_PKG_VERSION")));
 }

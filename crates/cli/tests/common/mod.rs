@@ -22,6 +22,18 @@ pub struct Ended {
     pub stderr: String,
 }
 
+impl Ended {
+    /// Runs `command` to its end.
+    pub fn of(command: &mut Command) -> Ended {
+        let output = command.output().expect("the binary runs");
+        Ended {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).expect("text"),
+            stderr: String::from_utf8(output.stderr).expect("text"),
+        }
+    }
+}
+
 impl Sandbox {
     pub fn new() -> Sandbox {
         Sandbox { dir: tempfile::tempdir().expect("a directory") }
@@ -59,18 +71,18 @@ impl Sandbox {
     }
 
     pub fn run(&self, args: &[&str]) -> Ended {
-        let output = self.command(args).output().expect("the binary runs");
-        Ended {
-            code: output.status.code(),
-            stdout: String::from_utf8(output.stdout).expect("text"),
-            stderr: String::from_utf8(output.stderr).expect("text"),
-        }
+        Ended::of(&mut self.command(args))
     }
 
     /// Bad input: exit code 2, one line on stderr that says `says`, nothing on stdout, nothing written.
     pub fn assert_refused(&self, args: &[&str], says: &str) {
+        self.assert_refused_with(args, &[], says);
+    }
+
+    /// The same with environment variables.
+    pub fn assert_refused_with(&self, args: &[&str], variables: &[(&str, &str)], says: &str) {
         let before = files(self.dir.path());
-        let ended = self.run(args);
+        let ended = Ended::of(self.command(args).envs(variables.iter().copied()));
         let all = format!("{args:?}: code {:?}, stderr {:?}", ended.code, ended.stderr);
         assert_eq!(ended.code, Some(2), "{all}");
         assert_eq!(ended.stderr.lines().count(), 1, "{all}");

@@ -113,13 +113,17 @@ impl Schema {
     /// No field has this name; the error suggests the nearest.
     pub fn field(&self, name: &str) -> Result<&Field, InputError> {
         self.fields.iter().find(|f| f.name == name).ok_or_else(|| {
-            let nearest = (self.fields.iter())
-                .map(|f| (strsim::jaro_winkler(name, &f.name), &f.name))
-                .filter(|(likeness, _)| *likeness > 0.7)
-                .max_by(|a, b| a.0.total_cmp(&b.0));
-            InputError::new(name, Problem::Unknown { nearest: nearest.map(|(_, n)| n.clone()) })
+            let nearest = nearest(name, self.fields.iter().map(|f| f.name.as_str())).map(String::from);
+            InputError::new(name, Problem::Unknown { nearest })
         })
     }
+}
+
+/// The one of `known` that `name` is most like, where one is like it: what a misspelt name may have meant.
+pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let likeness = known.map(|known| (strsim::jaro_winkler(name, known), known));
+    let alike = likeness.filter(|(likeness, _)| *likeness > 0.7);
+    alike.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
 }
 
 /// A field's schema in the published form: in its key order, with a title and its place, without what only Rust

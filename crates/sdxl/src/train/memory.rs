@@ -9,6 +9,8 @@
 //!
 //! What the tape keeps is counted per pixel of each level (or token) and per channel; the constants say how many values.
 
+use std::ffi::OsStr;
+
 use calotype_tensor::DType;
 
 use super::TrainerOptions;
@@ -208,14 +210,34 @@ fn trained_shapes(key: &str, shape: &[usize], method: Method) -> Vec<Vec<usize>>
     }
 }
 
-/// The bytes that can still be taken: the least of what the system and its control groups leave; none where that is
-/// not known (outside of Linux). The environment variable `CALOTYPE_MEMORY` says otherwise, in bytes.
-pub fn available() -> Option<f64> {
-    if let Some(bytes) = std::env::var("CALOTYPE_MEMORY").ok().and_then(|bytes| bytes.parse().ok()) {
-        return Some(bytes);
+/// The environment variable that says how many bytes a training may take.
+const VARIABLE: &str = "CALOTYPE_MEMORY";
+
+/// The bytes that `CALOTYPE_MEMORY` says; none where the variable is not set, or empty.
+///
+/// # Errors
+/// The variable is no whole number of bytes. The text is one line that names the variable.
+pub fn stated() -> Result<Option<f64>, String> {
+    std::env::var_os(VARIABLE).filter(|bytes| !bytes.is_empty()).map(|bytes| bytes_of(&bytes)).transpose()
+}
+
+fn bytes_of(text: &OsStr) -> Result<f64, String> {
+    let bytes = text.to_str().and_then(|text| text.parse::<u64>().ok());
+    let wrong = || format!("{VARIABLE}: expected a number of bytes, such as 16000000000, found {text:?}");
+    bytes.map(|bytes| bytes as f64).ok_or_else(wrong)
+}
+
+/// The bytes that can still be taken: what `CALOTYPE_MEMORY` says, else the least of what the system and its control
+/// groups leave; none where that is not known (outside of Linux).
+///
+/// # Errors
+/// Those of [`stated`].
+pub fn available() -> Result<Option<f64>, String> {
+    if let Some(bytes) = stated()? {
+        return Ok(Some(bytes));
     }
-    let system = entry("/proc/meminfo", "MemAvailable:")?;
-    Some(control_groups().into_iter().fold(system, f64::min).max(0.0))
+    let left = |system| control_groups().into_iter().fold(system, f64::min).max(0.0);
+    Ok(entry("/proc/meminfo", "MemAvailable:").map(left))
 }
 
 /// The bytes that this process has taken at most so far, files' pages in its memory included; none where that is not known
@@ -254,4 +276,20 @@ fn group(folder: &std::path::Path, [limit, used]: [&str; 2], cached: &str) -> Op
     let lines = stat.lines().filter_map(|line| line.split_once(' '));
     let cached = lines.into_iter().find(|(name, _)| *name == cached).and_then(|(_, n)| n.parse().ok());
     Some(number(limit)? - number(used)? + cached.unwrap_or(0.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Protects: a limit that is no number of bytes is an error that names the variable.
+    #[test]
+    fn a_limit_is_a_number_of_bytes() {
+        assert_eq!(bytes_of(OsStr::new("16000000000")), Ok(16e9));
+        for wrong in ["16GB", "-1", "1e9", "nan", " 1"] {
+            let said = bytes_of(OsStr::new(wrong)).expect_err("no number of bytes");
+            assert!(said.starts_with("CALOTYPE_MEMORY: expected a number of bytes"), "{said}");
+            assert!(said.ends_with(&format!("found {wrong:?}")), "{said}");
+        }
+    }
 }

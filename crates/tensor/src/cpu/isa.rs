@@ -1,5 +1,7 @@
 //! Which instructions this CPU has, and functions compiled once for each set.
 
+use std::ffi::OsString;
+use std::fmt;
 use std::sync::OnceLock;
 
 /// An instruction set that kernels are compiled for.
@@ -70,16 +72,52 @@ impl Isa {
     }
 }
 
-/// The best instruction set of this CPU, or the one that the environment variable
-/// `CALOTYPE_ISA` names (`portable`, `avx2`, …), if the CPU has it.
+/// The environment variable that names the instruction set to use.
+const VARIABLE: &str = "CALOTYPE_ISA";
+
+/// `CALOTYPE_ISA` names an instruction set that this CPU does not have, or none at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownIsa {
+    found: String,
+}
+
+impl fmt::Display for UnknownIsa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
+        let names = names.join(", ");
+        write!(f, "{VARIABLE}: expected one of this CPU's instruction sets ({names}), found {:?}", self.found)
+    }
+}
+
+impl std::error::Error for UnknownIsa {}
+
+/// The best instruction set of this CPU, or the one that `CALOTYPE_ISA` names (`portable`, `avx2`, …). An empty variable
+/// is the same as none.
+///
+/// # Errors
+/// `CALOTYPE_ISA` names no instruction set of this CPU.
+pub fn try_isa() -> Result<Isa, UnknownIsa> {
+    static CHOSEN: OnceLock<Result<Isa, UnknownIsa>> = OnceLock::new();
+    CHOSEN.get_or_init(|| choose(std::env::var_os(VARIABLE))).clone()
+}
+
+/// The instruction set of [`try_isa`].
+///
+/// # Panics
+/// `CALOTYPE_ISA` names no instruction set of this CPU.
 pub fn isa() -> Isa {
-    static BEST: OnceLock<Isa> = OnceLock::new();
-    *BEST.get_or_init(|| {
-        let available = Isa::available();
-        let asked = std::env::var("CALOTYPE_ISA").ok();
-        let named = available.iter().find(|isa| Some(isa.name()) == asked.as_deref());
-        *named.or(available.last()).unwrap_or(&Isa::Portable)
-    })
+    try_isa().unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn choose(asked: Option<OsString>) -> Result<Isa, UnknownIsa> {
+    let available = Isa::available();
+    match asked.filter(|name| !name.is_empty()) {
+        None => Ok(*available.last().unwrap_or(&Isa::Portable)),
+        Some(asked) => {
+            let named = available.into_iter().find(|isa| asked == isa.name());
+            named.ok_or_else(|| UnknownIsa { found: asked.to_string_lossy().into_owned() })
+        }
+    }
 }
 
 /// Declares a function whose body is compiled once for each instruction set; the
@@ -123,3 +161,25 @@ macro_rules! simd_fn {
     };
 }
 pub(crate) use simd_fn;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Protects: a misspelt `CALOTYPE_ISA` is an error that names the sets of this CPU; an empty one is the same as none.
+    #[test]
+    fn only_sets_of_this_cpu_are_chosen() {
+        let best = Isa::available().pop().expect("each CPU has one");
+        assert_eq!(choose(None), Ok(best));
+        assert_eq!(choose(Some("".into())), Ok(best));
+        assert_eq!(choose(Some("portable".into())), Ok(Isa::Portable));
+        for wrong in ["avx-512", "AVX2", "portable "] {
+            let said = choose(Some(wrong.into())).expect_err("no such set").to_string();
+            assert!(
+                said.starts_with("CALOTYPE_ISA: expected one of") && said.contains("emulated, portable"),
+                "{said}"
+            );
+            assert!(said.ends_with(&format!("found {wrong:?}")), "{said}");
+        }
+    }
+}

@@ -21,6 +21,6 @@ mod transpose;
 pub(crate) mod winograd;
 
 pub use buffer::{Buffer, trim_pool};
-pub use isa::{Isa, isa};
+pub use isa::{Isa, UnknownIsa, isa, try_isa};
 pub use mmap::Mmap;
 pub use winograd::uses_winograd;

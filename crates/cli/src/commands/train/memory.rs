@@ -32,7 +32,7 @@ pub fn fit(
         Ok(Footprint::predict(folder, plan, TrainerOptions { dtype, recompute })?)
     };
     let peak = |plan: &TrainPlan, recompute: bool| Ok::<f64, Failure>(footprint(plan, recompute)?.peak());
-    let room = available();
+    let room = available().map_err(Failure::BadInput)?;
     let fits = |bytes: f64| room.is_none_or(|room| bytes <= room);
     let on = match recompute {
         Recompute::On => true,
