@@ -128,7 +128,13 @@ impl Weight {
     /// The weight in panels, packed now if it was not yet.
     pub(crate) fn packed(&self) -> &Packed {
         let Layout { packed, rows, store, .. } = &*self.layout;
-        packed.get_or_init(|| rows.as_ref().expect("what is not packed yet has its rows").pack(*store))
+        if let Some(packed) = packed.get() {
+            return packed;
+        }
+        // Not inside of the cell: packing is a parallel loop, in which this thread may take up another request's work, which
+        // may want this very weight. Where two threads pack it, the first one's panels are kept.
+        let new = rows.as_ref().expect("what is not packed yet has its rows").pack(*store);
+        packed.get_or_init(|| new)
     }
 
     /// B = Wᵀ of a product.

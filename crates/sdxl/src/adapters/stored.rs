@@ -76,7 +76,11 @@ impl Stored {
         match &self.data {
             Data::Mapped(region) => region,
             Data::Held(tensor) => tensor_bytes(tensor),
-            Data::Training(tensor, values) => tensor_bytes(values.get_or_init(|| tensor.parameter.values())),
+            Data::Training(tensor, values) => {
+                // Copying is a parallel loop, so it is not done inside of the cell (see `Weight::packed`).
+                let copied = values.get().is_none().then(|| tensor.parameter.values());
+                tensor_bytes(values.get_or_init(|| copied.unwrap_or_else(|| tensor.parameter.values())))
+            }
         }
     }
 
