@@ -1,7 +1,8 @@
 //! A request's fields on the command line: `--field-name value`, `-i field_name=value` and `-i field_name=@file`, all
 //! derived from the request's schema.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use calotype_sdxl::request::schema::{self, Field, Kind, Schema};
@@ -12,6 +13,8 @@ use serde_json::{Map, Value};
 use crate::failure::Failure;
 
 const PAIRS: &str = "input";
+/// Bytes of a text's file: twice those of a text, as UTF-16 may take.
+const MAX_FILE: u64 = 2 * schema::MAX_TEXT as u64 + 2;
 
 /// `command` with `-i` and a flag for every field of `schema`. The fields that cannot be used yet stand only in the
 /// long help.
@@ -69,8 +72,8 @@ pub fn given(schema: &Schema, matches: &ArgMatches) -> Result<Map<String, Value>
         // Several files may also be given one by one.
         Some(earlier) if field.is_files() => {
             let both = [&earlier, &given[&field.name]].map(|files| files.as_str().unwrap_or_default());
-            let both = Value::String(both.join(","));
-            given.insert(field.name.clone(), both);
+            let both = schema::join(&both.map(schema::split).concat());
+            given.insert(field.name.clone(), Value::String(both));
             Ok(())
         }
         Some(_) => Err(InputError::new(&field.name, Problem::Twice)),
@@ -87,6 +90,10 @@ pub fn given(schema: &Schema, matches: &ArgMatches) -> Result<Map<String, Value>
         for text in matches.get_many::<String>(&id(field)).into_iter().flatten() {
             set(field, flag_value(field, text)?)?;
         }
+    }
+    // How other programs ask for a random seed, which is what no seed gives.
+    if given.get("seed").and_then(Value::as_i64) == Some(-1) {
+        given.remove("seed");
     }
     Ok(given)
 }
@@ -108,10 +115,34 @@ fn pair_value(field: &Field, text: &str) -> Result<Value, InputError> {
     match text.strip_prefix('@') {
         Some(path) if field.is_file() => file(field, path),
         Some(path) => {
-            let contents = fs::read_to_string(path).map_err(|e| unusable(field, path, &e))?;
+            let contents = text_file(path).map_err(|e| unusable(field, path, &e))?;
             field.parse(contents.strip_suffix('\n').map_or(&*contents, |c| c.strip_suffix('\r').unwrap_or(c)))
         }
         None => field.parse(text),
+    }
+}
+
+/// A file's text, as editors save it: UTF-8 with or without a byte order mark, or UTF-16 with one. The mark is no part of it.
+fn text_file(path: &str) -> io::Result<String> {
+    let wrong = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(wrong(format!("expected a text of at most {MAX_FILE} bytes, found more")));
+    }
+    let utf16 = |pairs: &[u8], unit: fn([u8; 2]) -> u16| {
+        let units: Vec<u16> =
+            pairs.chunks(2).map(|pair| unit([pair[0], *pair.get(1).unwrap_or(&0)])).collect();
+        String::from_utf16(&units).map_err(|_| wrong("expected text, found no UTF-16".into()))
+    };
+    match &bytes[..] {
+        [0xff, 0xfe, rest @ ..] => utf16(rest, u16::from_le_bytes),
+        [0xfe, 0xff, rest @ ..] => utf16(rest, u16::from_be_bytes),
+        _ => {
+            let text =
+                String::from_utf8(bytes).map_err(|e| wrong(format!("expected UTF-8: {}", e.utf8_error())))?;
+            Ok(text.strip_prefix('\u{feff}').map(String::from).unwrap_or(text))
+        }
     }
 }
 
@@ -149,7 +180,7 @@ fn file(field: &Field, path: &str) -> Result<Value, InputError> {
     }
 }
 
-fn unusable(field: &Field, path: &str, e: &std::io::Error) -> InputError {
+fn unusable(field: &Field, path: &str, e: &io::Error) -> InputError {
     let path = if path.is_empty() { "@" } else { path };
     InputError::new(&field.name, Problem::File { path: path.into(), reason: e.to_string() })
 }

@@ -12,6 +12,8 @@ pub struct Maker {
     pub dtype: calotype_tensor::DType,
     /// `cpu` or `cuda`.
     pub rng: &'static str,
+    /// `encode` or `zeros`.
+    pub empty_negative: &'static str,
 }
 
 /// The text that AUTOMATIC1111's web UI writes and that the other UIs read: prompt, negative prompt, and one line of
@@ -64,8 +66,12 @@ fn quoted(value: &str) -> String {
 pub fn json(plan: &PredictPlan, seed: u64, maker: &Maker) -> String {
     let input = PredictPlan { seed, num_outputs: 1, ..plan.clone() };
     let version = env!("CARGO_PKG_VERSION");
-    json!({ "version": version, "model": maker.model, "dtype": maker.dtype.to_string(), "rng": maker.rng, "input": input })
-        .to_string()
+    let dtype = maker.dtype.to_string();
+    json!({
+        "version": version, "model": maker.model, "dtype": dtype, "rng": maker.rng,
+        "empty_negative": maker.empty_negative, "input": input
+    })
+    .to_string()
 }
 
 #[cfg(test)]
@@ -80,7 +86,12 @@ mod tests {
     }
 
     fn maker() -> Maker {
-        Maker { model: "sdxl, mine".into(), dtype: calotype_tensor::DType::BF16, rng: "cpu" }
+        Maker {
+            model: "sdxl, mine".into(),
+            dtype: calotype_tensor::DType::BF16,
+            rng: "cpu",
+            empty_negative: "encode",
+        }
     }
 
     /// Protects: the layout that web UIs parse.

@@ -19,8 +19,8 @@ fn fields() {
         ("num_inference_steps", "501", format!("{steps} 501")),
         ("num_inference_steps", "many", format!("{steps} \"many\"")),
         ("num_outputs", "5", "num_outputs: expected an integer from 1 to 4, found 5".into()),
-        ("guidance_scale", "0.9", "guidance_scale: expected a number from 1 to 50, found 0.9".into()),
-        ("seed", "-1", "seed: expected an integer, at least 0, found -1".into()),
+        ("guidance_scale", "-1", "guidance_scale: expected a number from 0 to 50, found -1".into()),
+        ("seed", "-2", "seed: expected an integer, at least 0, found -2".into()),
         ("scheduler", "EULER", scheduler.into()),
         ("apply_watermark", "perhaps", "apply_watermark: expected true or false, found \"perhaps\"".into()),
         ("apply_watermark", "true", "apply_watermark: ".into()),
@@ -67,6 +67,16 @@ fn unreadable_fields() {
     here.assert_refused(&["predict", "-i", "prompt=@nothing.txt"], "prompt: nothing.txt: ");
     here.assert_refused(&["predict", "-i", "prompt=@latin1.txt"], "prompt: latin1.txt: ");
     here.assert_refused(&["predict", "-i", "prompt=@"], "prompt: @: ");
+    here.write("odd.txt", b"\xff\xfea\x00\x00\xd8");
+    here.assert_refused(
+        &["predict", "-i", "prompt=@odd.txt"],
+        "prompt: odd.txt: expected text, found no UTF-16",
+    );
+    here.write("long.txt", vec![b'a'; 3 << 20]);
+    here.assert_refused(
+        &["predict", "-i", "prompt=@long.txt"],
+        "prompt: long.txt: expected a text of at most",
+    );
     here.assert_refused(&["predict", "-i", "image=@nothing.png"], "image: nothing.png: ");
 }
 

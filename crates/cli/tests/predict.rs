@@ -108,6 +108,58 @@ fn a_batch_counts_seeds() {
     }
 }
 
+/// Protects habits of other programs: a text's file as Windows' editors save it, a seed of -1 that is a random one, a guidance
+/// of 0 that is none.
+#[test]
+fn habits_of_other_programs() {
+    let here = Sandbox::new();
+    let run = |more: &[&str]| {
+        pictures(&here, &predict(&here, &[&["--dtype", "f32", "--seed", "3"], more].concat()))
+    };
+    let utf16: Vec<u8> = "\u{feff}a dog\r\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    here.write("utf8.txt", "\u{feff}a dog\r\n");
+    here.write("utf16.txt", utf16);
+    let plain = run(&["-i", "negative_prompt=a dog"]);
+    for file in ["utf8.txt", "utf16.txt"] {
+        assert_eq!(plain, run(&["-i", &format!("negative_prompt=@{file}")]), "{file}");
+    }
+    assert_eq!(run(&["--guidance-scale", "1"]), run(&["--guidance-scale", "0"]));
+    let random = predict(&here, &["-i", "seed=-1"]);
+    assert_eq!(random.code, Some(0), "{}", random.stderr);
+    assert!(
+        random.stderr.lines().any(|line| line.starts_with("seed ") && line != "seed -1"),
+        "{}",
+        random.stderr
+    );
+}
+
+/// Protects: what is made of an empty negative prompt is chosen by a flag; where nobody chose, and diffusers would make another
+/// picture, that is said in a line. The pictures say which.
+#[test]
+fn an_empty_negative_prompt() {
+    let here = Sandbox::new();
+    let run = |more: &[&str]| predict(&here, &[&["--dtype", "f32", "--seed", "3"], more].concat());
+    let says = |ended: &Ended| ended.stderr.contains("--empty-negative zeros");
+    let (unchosen, encoded, zeros) =
+        (run(&[]), run(&["--empty-negative", "encode"]), run(&["--empty-negative", "zeros"]));
+    assert_eq!([says(&unchosen), says(&encoded), says(&zeros)], [true, false, false], "{}", unchosen.stderr);
+    assert!(!says(&run(&["--guidance-scale", "1"])) && !says(&run(&["-i", "negative_prompt=a dog"])));
+    let [unchosen, encoded, zeros] = [&unchosen, &encoded, &zeros].map(|ended| pictures(&here, ended));
+    assert_eq!(unchosen, encoded);
+    assert_ne!(unchosen, zeros);
+    let (_, text) = decoded(&zeros[0]);
+    assert!(text("calotype").contains(r#""empty_negative":"zeros""#));
+}
+
+/// Protects: who writes weights into a prompt, as for other programs, is told once that they are text.
+#[test]
+fn weights_in_a_prompt_are_text() {
+    let here = Sandbox::new();
+    let warned = predict(&here, &["-i", "negative_prompt=a (red:1.4) fox [x]"]);
+    assert_eq!(warned.stderr.matches("warning: ").count(), 1, "{}", warned.stderr);
+    assert!(warned.stderr.contains("(red:1.4)"), "{}", warned.stderr);
+}
+
 /// Protects: Ctrl-C ends a run at its next step with code 130 and writes nothing.
 #[cfg(unix)]
 #[test]

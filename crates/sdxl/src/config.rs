@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 pub use check::ConfigError;
 pub(crate) use check::{Json, located, read_text, shorten};
 pub use clip_text::{ClipTextConfig, HiddenAct};
-pub use unet::{UNetBlock, UNetConfig};
+pub use unet::{UNetBlock, UNetConfig, UNetMidBlock};
 pub use vae::VaeConfig;
 
 use calotype_tensor::DType;
 
+use crate::samplers::{ScheduleError, SchedulerConfig, class};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use crate::weights::{Layout, Weights, WeightsError};
 
@@ -65,7 +66,9 @@ pub struct ModelFolder {
     path: PathBuf,
     /// Whether there is a first text encoder (SDXL base: yes; the refiner: no).
     pub has_text_encoder: bool,
-    /// The pipeline's switch to replace an empty negative prompt by zeros, where none is given at all.
+    /// The class of diffusers' that the index names for the scheduler, where it names one.
+    pub scheduler_class: Option<String>,
+    /// The pipeline's switch: in diffusers, zeros take the place of the negative prompt's embeddings where none is given.
     pub force_zeros_for_empty_prompt: bool,
     /// Whether the UNet takes an aesthetic score among its time ids (the refiner's does).
     pub requires_aesthetics_score: bool,
@@ -126,6 +129,7 @@ impl ModelFolder {
         Ok(Self {
             path: path.to_path_buf(),
             has_text_encoder,
+            scheduler_class: json.value["scheduler"][1].as_str().map(String::from),
             force_zeros_for_empty_prompt: flag(&json, "force_zeros_for_empty_prompt", true)?,
             requires_aesthetics_score: flag(&json, "requires_aesthetics_score", false)?,
         })
@@ -136,8 +140,18 @@ impl ModelFolder {
         &self.path
     }
 
-    /// The sampler's settings, which `samplers` reads.
-    pub fn scheduler_config_path(&self) -> PathBuf {
+    /// Reads the samplers' settings.
+    ///
+    /// # Errors
+    /// There are none, they are not what they should be, or the folder's scheduler has noise levels that no sampler here has.
+    pub fn scheduler(&self) -> Result<SchedulerConfig, ScheduleError> {
+        if let Some(name) = &self.scheduler_class {
+            class::check(&self.path.join("model_index.json"), "scheduler", name)?;
+        }
+        SchedulerConfig::load(&self.scheduler_config_path())
+    }
+
+    fn scheduler_config_path(&self) -> PathBuf {
         self.path.join("scheduler").join("scheduler_config.json")
     }
 
@@ -190,6 +204,22 @@ impl ModelFolder {
     ) -> Result<Tokenizer, TokenizerError> {
         let dir = self.path.join(encoder.tokenizer());
         Tokenizer::load(&dir)?.for_encoder(config.vocab_size, config.max_position_embeddings)
+    }
+
+    /// Loads the tokenizers of the text encoders that there are, the first encoder's first.
+    ///
+    /// # Errors
+    /// A tokenizer's files are not what they should be, or both are not of one length: the encoders' outputs stand side by
+    /// side, token by token.
+    pub fn tokenizers(&self, configs: &ModelConfigs) -> Result<Vec<Tokenizer>, TokenizerError> {
+        let second = self.tokenizer(Component::TextEncoder2, &configs.text_encoder_2)?;
+        let Some(config) = &configs.text_encoder else { return Ok(vec![second]) };
+        let first = self.tokenizer(Component::TextEncoder, config)?;
+        if first.length() != second.length() {
+            let (expected, found) = (first.length(), second.length());
+            return Err(second.wrong_length(format!("expected {expected}, as tokenizer has, found {found}")));
+        }
+        Ok(vec![first, second])
     }
 
     fn json(&self, component: Component) -> Result<Json, ConfigError> {

@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use calotype_tensor::rng::{TorchCpu, TorchCuda};
 use calotype_tensor::{DType, Tensor, cpu, ops};
@@ -13,8 +13,8 @@ use crate::adapters::{Adapters, Fingerprint, Modules};
 use crate::config::{Component, ModelConfigs, ModelFolder};
 use crate::layout::channels_last;
 use crate::models::{Context, UNet, Vae};
-use crate::prompt::{PromptEmbeds, PromptEncoder};
-use crate::request::PredictPlan;
+use crate::prompt::{self, PromptEmbeds, PromptEncoder};
+use crate::request::{PredictPlan, check_size};
 use crate::samplers::{self, Hooks, Sampler, Schedule, SchedulerConfig};
 
 /// Latents of a tile's side when a picture is decoded in tiles: up to 1024 × 1024 pixels are decoded at once.
@@ -29,6 +29,16 @@ pub enum Rng {
     Cuda,
 }
 
+/// What takes the place of an empty negative prompt, where there is guidance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EmptyNegative {
+    /// The empty text, encoded like any other: as the published system does.
+    #[default]
+    Encode,
+    /// Zeros: as diffusers does where no negative prompt is given and the model's `force_zeros_for_empty_prompt` is true.
+    Zeros,
+}
+
 /// How a pipeline computes.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -36,6 +46,8 @@ pub struct Options {
     pub dtype: DType,
     /// The generator that seeds are for.
     pub rng: Rng,
+    /// What is made of an empty negative prompt.
+    pub empty_negative: EmptyNegative,
 }
 
 /// Progress of a prediction.
@@ -64,6 +76,8 @@ pub struct Image {
 
 /// An SDXL checkpoint folder, ready to predict from. VAE and denoiser are loaded at first use, and kept: the denoiser with
 /// the trained weights of the last request, until one comes with others, or none.
+///
+/// Several threads may predict from one pipeline at once, those of a rayon pool as well.
 pub struct Pipeline {
     folder: ModelFolder,
     configs: ModelConfigs,
@@ -88,7 +102,7 @@ impl Pipeline {
     pub fn open(path: &Path, options: Options) -> Result<Pipeline, Error> {
         let folder = ModelFolder::open(path)?;
         let configs = folder.configs()?;
-        let scheduler = SchedulerConfig::load(&folder.scheduler_config_path())?;
+        let scheduler = folder.scheduler()?;
         let prompts = PromptEncoder::open(&folder, &configs, options.dtype)?;
         let (unet, vae) = (Mutex::new(None), OnceLock::new());
         Ok(Pipeline { folder, configs, scheduler, prompts, options, unet, vae })
@@ -99,11 +113,20 @@ impl Pipeline {
         self.configs.native_size()
     }
 
+    /// Whether diffusers would give zeros for the plan's negative prompt, which is empty, in place of the encoded text.
+    pub fn diffusers_gives_zeros(&self, plan: &PredictPlan) -> bool {
+        self.folder.force_zeros_for_empty_prompt && guided(plan) && plan.negative_prompt.is_empty()
+    }
+
     /// Makes the plan's pictures. Each depends on the plan and its own seed alone.
     ///
     /// # Errors
-    /// The plan does not fit the model's schedule, a checkpoint file is not what it should be, or `on_step` breaks.
+    /// The plan does not fit the model's sizes or its schedule, a checkpoint file is not what it should be, or `on_step` breaks.
     pub fn predict(&self, plan: &PredictPlan, on_step: &mut OnStep) -> Result<Vec<Image>, Error> {
+        let scale = self.configs.vae.scale();
+        check_size("width", plan.width, scale)?;
+        check_size("height", plan.height, scale)?;
+        prompt::warn_about_syntax([&plan.prompt, &plan.negative_prompt]);
         let sampler = Sampler::find(plan.scheduler.name())?;
         let schedule = Schedule::new(sampler, &self.scheduler, plan.steps)?;
         let mut progress = Progress { done: 0, steps: plan.num_outputs * schedule.steps(), on_step };
@@ -135,14 +158,14 @@ impl Pipeline {
         Ok(images)
     }
 
-    /// The prompt's embeddings, after the negative prompt's where there is guidance. An empty negative prompt is
-    /// encoded like any other.
+    /// The prompt's embeddings, after the negative prompt's where there is guidance.
     fn encode_prompts(&self, plan: &PredictPlan, adapters: &Adapters) -> Result<PromptEmbeds, Error> {
+        let zeros = self.options.empty_negative == EmptyNegative::Zeros && plan.negative_prompt.is_empty();
         let prompts = [plan.negative_prompt.as_str(), plan.prompt.as_str()];
-        let prompts = &prompts[if guided(plan) { 0 } else { 1 }..];
+        let prompts = &prompts[if guided(plan) && !zeros { 0 } else { 1 }..];
         let embeds = self.prompts.encode(&self.folder, adapters, prompts)?;
         cpu::trim_pool();
-        Ok(embeds)
+        Ok(if guided(plan) && zeros { embeds.after_zeros() } else { embeds })
     }
 
     /// What each of the batch's pictures is conditioned on: texts and sizes.
@@ -241,21 +264,40 @@ impl Pipeline {
     fn unet(&self, adapters: &Adapters, fingerprint: Fingerprint) -> Result<Arc<UNet>, Error> {
         let patch = adapters.patch(Component::UNet);
         let wanted = (!patch.is_empty()).then_some(fingerprint);
-        let mut kept = self.unet.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(merged) = &*kept {
-            let same = match (&merged.weights, &wanted) {
-                (Some(loaded), Some(wanted)) => loaded.still(wanted),
-                (loaded, wanted) => loaded.is_none() && wanted.is_none(),
-            };
-            if same {
-                return Ok(merged.unet.clone());
-            }
+        if let Some(unet) = self.kept_unet(&wanted) {
+            return Ok(unet);
         }
-        *kept = None; // first, so that there are never two
+        // Without the lock: loading has parallel loops, in which this thread may take up another request, which would wait
+        // for a lock that its own thread holds.
         let weights = self.folder.weights(Component::UNet, None, self.store())?.patched(patch);
         let unet = Arc::new(UNet::load(&weights, &self.configs.unet)?);
-        *kept = Some(Merged { unet: unet.clone(), weights: wanted });
+        // Another request may have loaded the same meanwhile: its weights may be packed already.
+        if let Some(unet) = self.kept_unet(&wanted) {
+            return Ok(unet);
+        }
+        *self.unet_slot() = Some(Merged { unet: unet.clone(), weights: wanted });
         Ok(unet)
+    }
+
+    /// The denoiser that is kept, where it has exactly these trained weights. One with others is let go, so that there are not
+    /// two in memory while the next is loaded.
+    fn kept_unet(&self, wanted: &Option<Fingerprint>) -> Option<Arc<UNet>> {
+        let mut kept = self.unet_slot();
+        let merged = kept.as_ref()?;
+        let same = match (&merged.weights, wanted) {
+            (Some(loaded), Some(wanted)) => loaded.still(wanted),
+            (loaded, wanted) => loaded.is_none() && wanted.is_none(),
+        };
+        if same {
+            return Some(merged.unet.clone());
+        }
+        *kept = None;
+        None
+    }
+
+    /// To be held for a moment only, and across no parallel loop.
+    fn unet_slot(&self) -> MutexGuard<'_, Option<Merged>> {
+        self.unet.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn load_vae(&self) -> Result<Vae, Error> {

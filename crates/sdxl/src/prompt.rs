@@ -1,5 +1,7 @@
 //! Prompts to the embeddings that condition the denoiser.
 
+mod syntax;
+
 use calotype_tensor::{DType, Tensor, ops};
 
 use crate::Error;
@@ -9,12 +11,25 @@ use crate::models::{ClipTextModel, ClipTextOutput};
 use crate::nn::Parameter;
 use crate::tokenizer::Tokenizer;
 
+pub(crate) use syntax::warn_about_syntax;
+
 /// What the text encoders make of B prompts.
 pub struct PromptEmbeds {
     /// (B, 77, C): the encoders' penultimate hidden states, side by side.
     pub hidden: Tensor,
     /// (B, P): the second encoder's projection of the whole text.
     pub pooled: Tensor,
+}
+
+impl PromptEmbeds {
+    /// The same, with zeros for one more prompt before them.
+    pub(crate) fn after_zeros(&self) -> Self {
+        let after = |x: &Tensor| {
+            let one = [&[1], &x.shape()[1..]].concat();
+            ops::cat_batch(&[&Tensor::zeros(&one, x.dtype()), x])
+        };
+        Self { hidden: after(&self.hidden), pooled: after(&self.pooled) }
+    }
 }
 
 /// The tokenizers and where to find the encoders. These are as large as half the denoiser and work a second, so they
@@ -39,11 +54,12 @@ impl PromptEncoder {
     pub fn open(folder: &ModelFolder, configs: &ModelConfigs, dtype: DType) -> Result<Self, Error> {
         let first = configs.text_encoder.as_ref().map(|config| (Component::TextEncoder, config));
         let all = first.into_iter().chain([(Component::TextEncoder2, &configs.text_encoder_2)]);
-        let encoders = all.map(|(component, config)| {
-            let tokenizer = folder.tokenizer(component, config)?;
-            Ok(Encoder { component, config: config.clone(), tokenizer })
-        });
-        Ok(Self { encoders: encoders.collect::<Result<_, Error>>()?, dtype })
+        let encoder = |((component, config), tokenizer): ((Component, &ClipTextConfig), Tokenizer)| Encoder {
+            component,
+            config: config.clone(),
+            tokenizer,
+        };
+        Ok(Self { encoders: all.zip(folder.tokenizers(configs)?).map(encoder).collect(), dtype })
     }
 
     /// Encodes B prompts, with the request's trained weights: new tokens, and what is changed in the encoders. What

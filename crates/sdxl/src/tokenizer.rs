@@ -4,6 +4,7 @@
 mod specials;
 mod vocab;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use tokenizers::decoders::byte_level::ByteLevel;
@@ -22,6 +23,9 @@ const WORDS: &str =
 const WORD_END: &str = "</w>";
 /// What CLIP reads of a prompt, with the tokens of start and end.
 pub const CLIP_TOKENS: usize = 77;
+
+/// Bytes of a text that are looked at: more than the tokens of any encoder take.
+const MAX_TEXT: usize = 256 << 10;
 
 /// What is wrong with a tokenizer folder, or with a prompt for its encoder.
 #[derive(Debug, thiserror::Error)]
@@ -113,13 +117,17 @@ impl Tokenizer {
     pub fn for_encoder(mut self, vocab_size: usize, positions: usize) -> Result<Self, TokenizerError> {
         let length = *self.length.get_or_insert(positions);
         if length > positions {
-            let problem = format!(
-                "model_max_length: expected at most {positions} (the text encoder's max_position_embeddings), found {length}"
-            );
-            return Err(TokenizerError::file(&self.path.join(specials::CONFIG), problem));
+            return Err(self.wrong_length(format!(
+                "expected at most {positions} (the text encoder's max_position_embeddings), found {length}"
+            )));
         }
         self.vocab_size = vocab_size;
         Ok(self)
+    }
+
+    /// The error of a length that does not fit, as `problem` says.
+    pub(crate) fn wrong_length(&self, problem: String) -> TokenizerError {
+        TokenizerError::file(&self.path.join(specials::CONFIG), format!("model_max_length: {problem}"))
     }
 
     /// The tokenizer with more tokens, as transformers' `add_tokens` adds them, and their ids: behind the vocabulary,
@@ -156,8 +164,7 @@ impl Tokenizer {
     /// # Errors
     /// When the vocabulary has no token for a part of the prompt, or the text encoder none for an id.
     pub fn encode(&self, prompt: &str) -> Result<Encoding, TokenizerError> {
-        let encoded =
-            self.inner.encode_fast(prompt, false).map_err(|e| TokenizerError::file(&self.path, e))?;
+        let encoded = self.encode_whole(prompt)?;
         let room = self.length() - 2;
         let (kept, cut) = encoded.get_ids().split_at(room.min(encoded.get_ids().len()));
         let mut ids = Vec::with_capacity(self.length());
@@ -171,19 +178,25 @@ impl Tokenizer {
         let truncated = if cut.is_empty() { None } else { Some(self.text(cut)?) };
         if let Some(text) = &truncated {
             let (folder, limit) = (self.path.display(), self.length());
+            let text = shorten(text);
             tracing::warn!(%folder, limit, "the prompt is too long; this end of it is ignored: {text}");
         }
         Ok(Encoding { ids, truncated })
     }
 
-    /// How many tokens a prompt has, with those of start and end, also where that is too many.
+    /// How many tokens a prompt has, with those of start and end, also where that is too many. Of a text beyond
+    /// [`MAX_TEXT`] bytes the beginning counts.
     ///
     /// # Errors
     /// When the vocabulary has no token for a part of the prompt.
     pub fn count(&self, prompt: &str) -> Result<usize, TokenizerError> {
-        let encoded =
-            self.inner.encode_fast(prompt, false).map_err(|e| TokenizerError::file(&self.path, e))?;
-        Ok(encoded.get_ids().len() + 2)
+        Ok(self.encode_whole(prompt)?.get_ids().len() + 2)
+    }
+
+    /// All tokens of the text that counts.
+    fn encode_whole(&self, prompt: &str) -> Result<tokenizers::Encoding, TokenizerError> {
+        let prompt = beginning(prompt);
+        self.inner.encode_fast(&*prompt, false).map_err(|e| TokenizerError::file(&self.path, e))
     }
 
     /// Tokens as readable text, which may differ from the prompt in case and spaces.
@@ -191,6 +204,24 @@ impl Tokenizer {
         let text = self.inner.decode(ids, false).map_err(|e| TokenizerError::file(&self.path, e))?;
         Ok(text.replace(WORD_END, " ").trim().to_owned())
     }
+}
+
+/// The first [`MAX_TEXT`] bytes of a text, runs of spaces counted as one: what comes after can be no token that an encoder takes.
+fn beginning(text: &str) -> Cow<'_, str> {
+    if text.len() <= MAX_TEXT {
+        return Cow::Borrowed(text);
+    }
+    let mut kept = String::new();
+    for word in text.split_whitespace() {
+        let room = MAX_TEXT - kept.len();
+        let end = (0..=word.len().min(room)).rev().find(|&end| word.is_char_boundary(end)).unwrap_or(0);
+        kept.push_str(&word[..end]);
+        if kept.len() >= MAX_TEXT || end < word.len() {
+            break;
+        }
+        kept.push(' ');
+    }
+    Cow::Owned(kept)
 }
 
 /// The steps around the BPE, as `CLIPTokenizer` builds them.
@@ -207,4 +238,22 @@ fn clip(bpe: BPE, specials: Vec<tokenizers::AddedToken>) -> tokenizers::Result<t
         .with_decoder(Some(ByteLevel::default()));
     tokenizer.add_tokens(specials)?;
     Ok(tokenizer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Protects: of a text without end only the beginning is looked at, whatever it is made of, and none of a reasonable one is
+    /// left out.
+    #[test]
+    fn only_the_beginning_of_a_long_text_counts() {
+        assert_eq!(beginning(" a  cat "), " a  cat ");
+        let spaces = format!("a{}cat", " ".repeat(2 * MAX_TEXT));
+        assert_eq!(beginning(&spaces).split_whitespace().collect::<Vec<_>>(), ["a", "cat"]);
+        for text in ["猫".repeat(MAX_TEXT), "a b ".repeat(MAX_TEXT)] {
+            let kept = beginning(&text);
+            assert!((MAX_TEXT - 3..=MAX_TEXT).contains(&kept.len()) && text.starts_with(&*kept));
+        }
+    }
 }

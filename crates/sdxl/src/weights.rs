@@ -264,12 +264,13 @@ impl Weights {
     /// # Errors
     /// Names the first of the tensors that were never taken.
     pub fn finish(&self) -> Result<(), WeightsError> {
-        let ignored = self.all.layout.ignored();
-        let left: Vec<_> = self
-            .below()
-            .filter(|(name, entry)| !entry.taken.load(Ordering::Relaxed) && !ignored.contains(&name.as_str()))
-            .map(|(_, entry)| entry)
-            .collect();
+        let left = self.below().filter(|(_, entry)| !entry.taken.load(Ordering::Relaxed));
+        let (ignored, left): (Vec<_>, Vec<_>) = left.partition(|(name, _)| self.all.layout.ignores(name));
+        let left: Vec<&Entry> = left.into_iter().map(|(_, entry)| entry).collect();
+        if let Some((name, _)) = ignored.first() {
+            let (file, count) = (self.all.name.display(), ignored.len());
+            tracing::info!("{file}: {name}: not used ({count} such tensors in all)");
+        }
         let Some(first) = left.first() else { return Ok(()) };
         let keys: Vec<&str> = left.iter().take(3).map(|entry| entry.key.as_str()).collect();
         Err(WeightsError::Surplus {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use calotype_sdxl::adapters::{AdapterError, LoraPair, Modules, SafetensorsFile, TrainedWeights};
 use calotype_sdxl::config::ModelFolder;
-use calotype_sdxl::pipeline::{Image, Options, Pipeline, Rng};
+use calotype_sdxl::pipeline::{EmptyNegative, Image, Options, Pipeline, Rng};
 use calotype_sdxl::request::{PredictInput, PredictPlan};
 use calotype_tensor::{DType, Tensor};
 use safetensors::SafeTensors;
@@ -32,7 +32,11 @@ fn read(path: &Path) -> TrainedWeights {
 }
 
 fn open(dtype: DType) -> Pipeline {
-    Pipeline::open(&golden().join("pipeline"), Options { dtype, rng: Rng::Cpu }).expect("the tiny model")
+    Pipeline::open(
+        &golden().join("pipeline"),
+        Options { dtype, rng: Rng::Cpu, empty_negative: EmptyNegative::Encode },
+    )
+    .expect("the tiny model")
 }
 
 fn plan(request: Map<String, Value>) -> PredictPlan {

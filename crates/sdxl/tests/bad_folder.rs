@@ -5,8 +5,9 @@ mod temp;
 
 use std::path::Path;
 
-use calotype_sdxl::config::{Component, HiddenAct, ModelFolder, UNetBlock};
+use calotype_sdxl::config::{Component, HiddenAct, ModelFolder, UNetBlock, UNetMidBlock};
 use calotype_sdxl::error::Error;
+use calotype_sdxl::samplers::SchedulerConfig;
 use serde_json::{Value, json};
 use temp::{Temp, copy, golden};
 
@@ -161,10 +162,10 @@ fn a_wrong_config_value_is_named() {
         (
             unet,
             "mid_block_type",
-            json!("UNetMidBlock2D"),
-            "\"UNetMidBlock2DCrossAttn\" (nothing else is supported), found \"UNetMidBlock2D\"",
+            json!("UNetMidBlock2DSimpleCrossAttn"),
+            "expected \"UNetMidBlock2DCrossAttn\", \"UNetMidBlock2D\" or null (nothing else is supported), found",
         ),
-        (unet, "mid_block_type", json!(null), "found null"),
+        (text, "max_position_embeddings", json!(2), "expected at least 3 (start, a token, end), found 2"),
         (unet, "layers_per_block", json!([1, 2, 3]), "expected 2 entries, found 3"),
         (unet, "layers_per_block", json!(0), "expected 1 to 128, found 0"),
         (unet, "layers_per_block", json!({"a": 1}), "a whole number, or a list of them"),
@@ -360,6 +361,73 @@ fn nested_transformer_depths_are_spread() {
     assert_eq!(unet.down_transformer_layers, [vec![1], vec![2, 3]]);
     assert_eq!(unet.mid_transformer_layers, 2);
     assert_eq!(unet.up_transformer_layers, [vec![4, 5, 6], vec![7, 7]]);
+}
+
+/// Protects: a middle block without attention, or none, makes no demands on the attention's heads and depths.
+#[test]
+fn middle_blocks() {
+    for (value, expected) in [
+        (json!("UNetMidBlock2DCrossAttn"), UNetMidBlock::CrossAttn),
+        (json!("UNetMidBlock2D"), UNetMidBlock::Plain),
+        (json!(null), UNetMidBlock::None),
+    ] {
+        let dir = tiny();
+        edit(&dir, "unet/config.json", |config| config["mid_block_type"] = value);
+        let unet = ModelFolder::open(dir.path()).unwrap().configs().unwrap().unet;
+        assert_eq!(unet.mid_block_type, expected);
+    }
+}
+
+/// Protects: both tokenizers give as many tokens, as the encoders' outputs stand side by side; the error names the field and
+/// both lengths.
+#[test]
+fn tokenizers_of_two_lengths_are_refused() {
+    let dir = tiny();
+    let tokenizers = |dir: &Temp| {
+        let folder = ModelFolder::open(dir.path()).unwrap();
+        folder
+            .tokenizers(&folder.configs().unwrap())
+            .map(|all| all.iter().map(|t| t.length()).collect::<Vec<_>>())
+    };
+    let length = tokenizers(&dir).unwrap()[0];
+    edit(&dir, "tokenizer_2/tokenizer_config.json", |config| config["model_max_length"] = json!(length - 1));
+    let error = tokenizers(&dir).unwrap_err().to_string();
+    let expected = format!("model_max_length: expected {length}, as tokenizer has, found {}", length - 1);
+    assert!(error.contains("tokenizer_2") && error.ends_with(&expected), "{error}");
+    edit(&dir, "tokenizer/tokenizer_config.json", |config| config["model_max_length"] = json!(length - 1));
+    assert_eq!(tokenizers(&dir).unwrap(), [length - 1, length - 1]);
+}
+
+/// Protects: a model whose scheduler has other noise levels than betas give is refused by that scheduler's name, wherever it
+/// stands; a class that has betas is read, whichever it is.
+#[test]
+fn schedulers_without_betas_are_refused() {
+    let scheduler = |file: &str, field: &str, value: Value| {
+        let dir = tiny();
+        edit(&dir, file, |config| config[field] = value);
+        ModelFolder::open(dir.path()).unwrap().scheduler().map(drop).map_err(|e| e.to_string())
+    };
+    let config = "scheduler/scheduler_config.json";
+    for (class, what) in [
+        ("EDMDPMSolverMultistepScheduler", "EDM's noise levels"),
+        ("EDMEulerScheduler", "EDM's noise levels"),
+        ("FlowMatchEulerDiscreteScheduler", "flow matching"),
+        ("CMStochasticIterativeScheduler", "a consistency model"),
+        ("MyScheduler", "not one that is known here"),
+    ] {
+        let error = scheduler(config, "_class_name", json!(class)).unwrap_err();
+        assert!(error.contains("scheduler_config.json: _class_name: ") && error.contains(class), "{error}");
+        assert!(error.contains(what), "{error}");
+        let error = scheduler("model_index.json", "scheduler", json!(["diffusers", class])).unwrap_err();
+        assert!(error.contains("model_index.json: scheduler: ") && error.contains(class), "{error}");
+    }
+    for class in ["DDIMScheduler", "UniPCMultistepScheduler", "LCMScheduler", "FlaxPNDMScheduler"] {
+        assert_eq!(scheduler(config, "_class_name", json!(class)), Ok(()));
+    }
+    let without_name = Temp::new();
+    let path = without_name.write("scheduler_config.json", "{\"sigma_data\": 0.5}");
+    let error = SchedulerConfig::load(&path).unwrap_err().to_string();
+    assert!(error.contains("found none, and sigma_data (EDM's noise levels"), "{error}");
 }
 
 /// Fields that are left out have the libraries' own defaults.

@@ -1,11 +1,13 @@
 //! Whole pictures against those that diffusers makes from the same folder.
 
+mod temp;
+
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use calotype_sdxl::Error;
-use calotype_sdxl::pipeline::{Image, Options, Pipeline, Rng, Step};
+use calotype_sdxl::pipeline::{EmptyNegative, Image, Options, Pipeline, Rng, Step};
 use calotype_sdxl::request::{PredictInput, PredictPlan};
 use calotype_tensor::DType;
 use safetensors::SafeTensors;
@@ -16,7 +18,8 @@ fn golden(name: &str) -> PathBuf {
 }
 
 fn open(dtype: DType, rng: Rng) -> Pipeline {
-    Pipeline::open(&golden("pipeline"), Options { dtype, rng }).expect("the golden folder opens")
+    Pipeline::open(&golden("pipeline"), Options { dtype, rng, empty_negative: EmptyNegative::Encode })
+        .expect("the golden folder opens")
 }
 
 fn plan(request: Map<String, Value>) -> PredictPlan {
@@ -123,4 +126,53 @@ fn stops_within_a_step() {
     assert!(matches!(result, Err(Error::Interrupted)));
     told.dedup();
     assert_eq!(told, [0, 1, 2, 3]);
+}
+
+/// Protects: a side that is no whole number of the model's latents is refused by name before anything is loaded, with what would
+/// do: a VAE of five levels makes 16 pixels of a latent, one of three 4.
+#[test]
+fn sides_are_whole_latents() {
+    let folder = |levels: usize| {
+        let dir = temp::copy(&golden("pipeline"));
+        let path = dir.path().join("vae/config.json");
+        let mut config: Value =
+            serde_json::from_str(&std::fs::read_to_string(&path).expect("a config")).expect("JSON");
+        config["block_out_channels"] = vec![8; levels].into();
+        config["down_block_types"] = vec!["DownEncoderBlock2D"; levels].into();
+        config["up_block_types"] = vec!["UpDecoderBlock2D"; levels].into();
+        dir.write("vae/config.json", config.to_string());
+        dir
+    };
+    let refusal = |levels: usize, width: usize, height: usize| {
+        let dir = folder(levels);
+        let options = Options { dtype: DType::F32, rng: Rng::Cpu, empty_negative: EmptyNegative::Encode };
+        let pipeline = Pipeline::open(dir.path(), options).expect("opens");
+        let plan = PredictPlan { width, height, ..small_plan(1, 0) };
+        pipeline
+            .predict(&plan, &mut |_| ControlFlow::Continue(()))
+            .map(drop)
+            .expect_err("no weights")
+            .to_string()
+    };
+    assert!(refusal(5, 1000, 64).starts_with("width: expected a multiple of 16 ("));
+    assert!(refusal(5, 1000, 64).ends_with(", found 1000"));
+    assert!(refusal(5, 64, 8).starts_with("height: expected a multiple of 16 ("));
+    assert!(refusal(16, 1024, 64).starts_with("width: expected a multiple of 32768 ("));
+    assert!(refusal(4, 0, 64).starts_with("width: expected a multiple of 8 ("));
+    // Good sides come as far as the weights, which are of four levels.
+    assert!(refusal(5, 992, 64).contains("safetensors: "));
+    assert!(refusal(3, 1000, 8).contains("safetensors: "));
+}
+
+/// Protects: a guidance below 1, which the command line takes, is none, and the picture says so.
+#[test]
+fn guidance_below_1_is_none() {
+    let plan = |scale: f64| {
+        let given = serde_json::json!({"prompt": "a photo", "guidance_scale": scale, "seed": 1});
+        PredictPlan::new(
+            PredictInput::from_command_line(given.as_object().expect("an object").clone()).expect("valid"),
+        )
+    };
+    assert_eq!(plan(0.0), plan(1.0));
+    assert_eq!(plan(0.5), plan(1.0));
 }

@@ -257,6 +257,32 @@ fn clip_keys_with_and_without_prefix() {
     }
 }
 
+/// Protects: what tools leave of a whole CLIP model is no surplus; a tensor that a network should have had still is.
+#[test]
+fn leftovers_of_a_clip_model_are_passed_over() {
+    for prefix in ["text_model.", ""] {
+        let keys = [
+            format!("{prefix}final_layer_norm.weight"),
+            format!("{prefix}embeddings.position_ids"),
+            "text_projection.weight".into(),
+            "logit_scale".into(),
+            "visual_projection.weight".into(),
+            "vision_model.post_layernorm.weight".into(),
+        ];
+        let tensors = |more: &'static str| -> Vec<u8> {
+            let keys = keys.iter().map(String::as_str).chain((!more.is_empty()).then_some(more));
+            file(Dtype::F32, &keys.map(|key| (key, &[4][..])).collect::<Vec<_>>())
+        };
+        let dir = Temp::new();
+        for (more, ok) in [("", true), ("encoder.layers.99.mlp.fc1.weight", false)] {
+            dir.write("model.safetensors", tensors(more));
+            let weights = open(dir.path(), Layout::ClipText).unwrap();
+            weights.sub("text_model").sub("final_layer_norm").tensor("weight", &[4]).unwrap();
+            assert_eq!(weights.finish().is_ok(), ok, "{prefix:?} {more:?}");
+        }
+    }
+}
+
 /// An old VAE's attention: other names, and 1×1 convolutions. Beside today's names they are a surplus.
 #[test]
 fn old_vae_attention_is_read() {

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use calotype_sdxl::pipeline::{Image, Options, Pipeline, Rng};
+use calotype_sdxl::pipeline::{EmptyNegative, Image, Options, Pipeline, Rng};
 use calotype_sdxl::request::{PredictInput, PredictPlan, command_line};
 use calotype_tensor::DType;
 use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
@@ -32,6 +32,9 @@ struct Settings {
     /// Which of torch's random generators a seed is for
     #[arg(long, value_enum, default_value = "cpu")]
     rng: RngName,
+    /// What becomes of an empty negative prompt: its encoding, or zeros, as diffusers has it for most models [default: encode]
+    #[arg(long, value_enum, value_name = "WHAT")]
+    empty_negative: Option<EmptyName>,
     /// Threads to compute with; the pictures are the same for any number [default: all processors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
@@ -69,6 +72,16 @@ enum RngName {
     Cuda,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum EmptyName {
+    Encode,
+    Zeros,
+}
+
+/// Said where diffusers' pipeline makes another picture of the same request, and nobody has chosen.
+const EMPTY_NEGATIVE: &str =
+    "no negative prompt: the empty one is encoded, where diffusers gives zeros (--empty-negative zeros)";
+
 /// The command's options, and a flag for every field of the request.
 pub fn options(command: Command) -> Command {
     // The about last: the settings' own documentation would take its place.
@@ -91,8 +104,14 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let pipeline = Pipeline::open(&folder, settings.options())?;
     let plan = plan.of_native_size(&given, pipeline.native_size());
     let unasked = settings.model.is_none();
-    let notice = if unasked { format!("{}\n", pocket::NOTICE) } else { String::new() };
-    let images = sample(&pipeline, &plan, Progress::start(notice + &seeds(&plan), quiet));
+    let unchosen = settings.empty_negative.is_none() && pipeline.diffusers_gives_zeros(&plan);
+    let lines = [
+        unasked.then(|| pocket::NOTICE.to_string()),
+        Some(seeds(&plan)),
+        unchosen.then(|| EMPTY_NEGATIVE.to_string()),
+    ];
+    let lines: Vec<String> = lines.into_iter().flatten().collect();
+    let images = sample(&pipeline, &plan, Progress::start(lines.join("\n"), quiet));
     let images = images.map_err(|failure| match failure {
         // Weights for another model, more often than not.
         Failure::BadInput(what) if unasked => {
@@ -143,6 +162,10 @@ impl Settings {
                 RngName::Cpu => Rng::Cpu,
                 RngName::Cuda => Rng::Cuda,
             },
+            empty_negative: match self.empty_negative {
+                Some(EmptyName::Zeros) => EmptyNegative::Zeros,
+                Some(EmptyName::Encode) | None => EmptyNegative::Encode,
+            },
         }
     }
 
@@ -158,6 +181,10 @@ impl Settings {
             rng: match self.rng {
                 RngName::Cpu => "cpu",
                 RngName::Cuda => "cuda",
+            },
+            empty_negative: match self.empty_negative {
+                Some(EmptyName::Zeros) => "zeros",
+                Some(EmptyName::Encode) | None => "encode",
             },
         }
     }

@@ -103,6 +103,11 @@ impl ClipTextConfig {
         ] {
             json.size(field, value, max)?;
         }
+        // Two of them are the start and the end.
+        if raw.max_position_embeddings < 3 {
+            let expected = "at least 3 (start, a token, end)";
+            return Err(json.fail("max_position_embeddings", expected, raw.max_position_embeddings));
+        }
         json.heads("num_attention_heads", raw.num_attention_heads, raw.hidden_size)?;
         Ok(Self {
             vocab_size: raw.vocab_size,

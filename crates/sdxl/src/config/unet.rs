@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::check::{ConfigError, Json, MAX_BLOCKS, MAX_CHANNELS, MAX_LAYERS, PerBlock};
 
@@ -25,7 +26,9 @@ pub struct UNetConfig {
     pub layers_per_block: Vec<usize>,
     /// Transformer blocks after each ResNet of each down block (meaningless in a block without attention).
     pub down_transformer_layers: Vec<Vec<usize>>,
-    /// Transformer blocks of the middle block.
+    /// Which kind the middle block is.
+    pub mid_block_type: UNetMidBlock,
+    /// Transformer blocks of the middle block (meaningless in one without attention).
     pub mid_transformer_layers: usize,
     /// Transformer blocks after each ResNet of each up block, in the up path's order.
     pub up_transformer_layers: Vec<Vec<usize>>,
@@ -59,6 +62,17 @@ pub enum UNetBlock {
     Plain,
     /// `CrossAttnDownBlock2D`, `CrossAttnUpBlock2D`: a transformer after each ResNet.
     CrossAttn,
+}
+
+/// The kinds of a UNet's middle block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UNetMidBlock {
+    /// `UNetMidBlock2DCrossAttn`: ResNet, transformer, ResNet.
+    CrossAttn,
+    /// `UNetMidBlock2D`: one ResNet (SSD-1B).
+    Plain,
+    /// `null`: there is none (KOALA-700M).
+    None,
 }
 
 /// The file's fields, with diffusers' defaults.
@@ -133,7 +147,6 @@ const FIXED: &[(&str, &str)] = &[
     ("encoder_hid_dim_type", "null"),
     ("mid_block_only_cross_attention", "false"),
     ("mid_block_scale_factor", "1"),
-    ("mid_block_type", "\"UNetMidBlock2DCrossAttn\""),
     ("num_attention_heads", "null"),
     ("num_class_embeds", "null"),
     ("only_cross_attention", "false"),
@@ -170,6 +183,13 @@ impl UNetConfig {
             raw.transformer_layers_per_block,
             raw.reverse_transformer_layers_per_block,
         )?;
+        let mid_block_type = mid_block_type(json)?;
+        let mid = match (mid_block_type, transformers.mid) {
+            (UNetMidBlock::CrossAttn, None) => {
+                return Err(json.fail(DEPTHS, "at least one entry for the last block", "none"));
+            }
+            (_, depth) => depth.unwrap_or(0),
+        };
         let first = raw.block_out_channels[0];
         let config = Self {
             in_channels: raw.in_channels,
@@ -179,7 +199,8 @@ impl UNetConfig {
             up_block_types: block_types(json, "up_block_types", &raw.up_block_types, "Up", blocks)?,
             layers_per_block: layers,
             down_transformer_layers: transformers.down,
-            mid_transformer_layers: transformers.mid,
+            mid_block_type,
+            mid_transformer_layers: mid,
             up_transformer_layers: transformers.up,
             num_attention_heads: raw.attention_head_dim.expand(json, "attention_head_dim", blocks)?,
             cross_attention_dim: json.uniform("cross_attention_dim", raw.cross_attention_dim)?,
@@ -229,7 +250,7 @@ impl UNetConfig {
         for (i, (&heads, &channels)) in
             self.num_attention_heads.iter().zip(&self.block_out_channels).enumerate()
         {
-            let attends = i == last
+            let attends = i == last && self.mid_block_type == UNetMidBlock::CrossAttn
                 || self.down_block_types[i] == UNetBlock::CrossAttn
                 || self.up_block_types[last - i] == UNetBlock::CrossAttn;
             if attends {
@@ -240,10 +261,13 @@ impl UNetConfig {
     }
 }
 
+const DEPTHS: &str = "transformer_layers_per_block";
+
 /// Transformer depths, spread over ResNets.
 struct Transformers {
     down: Vec<Vec<usize>>,
-    mid: usize,
+    /// Of the middle block, where the last block has an entry.
+    mid: Option<usize>,
     up: Vec<Vec<usize>>,
 }
 
@@ -254,7 +278,7 @@ impl Transformers {
         depths: PerBlock<PerBlock<usize>>,
         reversed: Option<PerBlock<PerBlock<usize>>>,
     ) -> Result<Self, ConfigError> {
-        const DOWN: &str = "transformer_layers_per_block";
+        const DOWN: &str = DEPTHS;
         const UP: &str = "reverse_transformer_layers_per_block";
         let depths = depths.expand(json, DOWN, layers.len())?;
         let nested = depths.iter().any(|d| matches!(d, PerBlock::Each(_)));
@@ -281,8 +305,24 @@ impl Transformers {
         Ok(Self {
             up: spread(up_field, up, &mut layers.iter().rev().map(|n| n + 1))?,
             down: spread(DOWN, depths, &mut layers.iter().copied())?,
-            mid: mid.ok_or_else(|| json.fail(DOWN, "at least one entry for the last block", "none"))?,
+            mid,
         })
+    }
+}
+
+/// Absent, it is diffusers' default; `null` is a value of its own.
+fn mid_block_type(json: &Json) -> Result<UNetMidBlock, ConfigError> {
+    const FIELD: &str = "mid_block_type";
+    match json.value.get(FIELD) {
+        None => Ok(UNetMidBlock::CrossAttn),
+        Some(Value::Null) => Ok(UNetMidBlock::None),
+        Some(Value::String(name)) if name == "UNetMidBlock2DCrossAttn" => Ok(UNetMidBlock::CrossAttn),
+        Some(Value::String(name)) if name == "UNetMidBlock2D" => Ok(UNetMidBlock::Plain),
+        Some(other) => {
+            let expected =
+                "\"UNetMidBlock2DCrossAttn\", \"UNetMidBlock2D\" or null (nothing else is supported)";
+            Err(json.fail(FIELD, expected, other))
+        }
     }
 }
 

@@ -5,7 +5,7 @@ const SHOWN: usize = 80;
 
 /// A field of a request that cannot be accepted. Always the caller's to mend.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {problem}")]
+#[error("{}: {problem}", clean(field))]
 pub struct InputError {
     /// The field's wire name, as it was given.
     pub field: String,
@@ -40,13 +40,23 @@ pub enum Problem {
     #[error("{0}")]
     Unavailable(&'static str),
     /// A file that the field names cannot be used.
-    #[error("{path}: {reason}")]
+    #[error("{}: {reason}", clean(path))]
     File {
         /// The file, as it was named.
         path: String,
         /// Why not.
         reason: String,
     },
+}
+
+/// The beginning of a name that a request gave, on one line: a terminal obeys control characters.
+fn clean(name: &str) -> String {
+    let mut clean: String =
+        name.chars().map(|c| if c.is_control() { ' ' } else { c }).take(4 * SHOWN).collect();
+    if clean.len() < name.len() {
+        clean.push('…');
+    }
+    clean
 }
 
 impl InputError {

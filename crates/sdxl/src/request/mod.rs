@@ -15,7 +15,7 @@ mod train;
 mod train_plan;
 
 pub use error::{InputError, Problem};
-pub use predict::{PredictInput, PredictPlan, Refine, SIZE_MULTIPLE, command_line};
+pub use predict::{PredictInput, PredictPlan, Refine, SIZE_MULTIPLE, check_size, command_line};
 pub use scheduler::Scheduler;
 pub use train::{FileType, LrScheduler, TrainInput};
 pub use train_plan::{Method, TrainOptions, TrainPlan, epochs};

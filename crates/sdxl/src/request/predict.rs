@@ -135,7 +135,7 @@ impl PredictInput {
         PredictInput::from_fields(&schema::predict(), given)
     }
 
-    /// [`Self::from_json`] for the command line, where `lora_scale` may be any number: [`command_line`] is its schema.
+    /// [`Self::from_json`] for the command line, which takes more: [`command_line`] is its schema.
     ///
     /// # Errors
     /// As [`Self::from_json`].
@@ -154,9 +154,23 @@ impl PredictInput {
     }
 }
 
-/// The schema of a prediction on the command line: LoRA can also be overdone, or turned round.
+/// The schema of a prediction on the command line: LoRA can also be overdone, or turned round; and a guidance below 1 is none,
+/// as diffusers has it, where the published interface begins at 1.
 pub fn command_line() -> Schema {
-    schema::predict().without_limits("lora_scale")
+    schema::predict().without_limits("lora_scale").with_minimum("guidance_scale", 0)
+}
+
+/// Whether a side of a picture is one that the model can make: a whole number of latents, of `scale` pixels each.
+///
+/// # Errors
+/// It is not: names `field`, the side in pixels.
+pub fn check_size(field: &str, pixels: usize, scale: usize) -> Result<(), InputError> {
+    if pixels > 0 && pixels.is_multiple_of(scale) {
+        return Ok(());
+    }
+    let expected =
+        format!("a multiple of {scale} (the model's VAE makes {scale} pixels a side of one latent)");
+    Err(InputError::value(field, expected, pixels.to_string()))
 }
 
 /// A checked prediction: what the pipeline works from. Serialises under the wire names, so that the result is a
@@ -165,11 +179,11 @@ pub fn command_line() -> Schema {
 pub struct PredictPlan {
     /// What the picture should show.
     pub prompt: String,
-    /// What it should not show; the empty text is encoded as such, not zeroed.
+    /// What it should not show. Of an empty one the pipeline's options say what becomes.
     pub negative_prompt: String,
-    /// Width in pixels, a multiple of 8.
+    /// Width in pixels, a multiple of 8; and of what the model's VAE makes of one latent, which the pipeline checks.
     pub width: usize,
-    /// Height in pixels, a multiple of 8.
+    /// Height in pixels, likewise.
     pub height: usize,
     /// How many pictures, 1 to 4.
     pub num_outputs: usize,
@@ -201,7 +215,7 @@ impl PredictPlan {
             num_outputs: input.num_outputs,
             scheduler: input.scheduler,
             steps: input.num_inference_steps,
-            guidance_scale: input.guidance_scale,
+            guidance_scale: input.guidance_scale.max(1.0),
             lora_scale: input.lora_scale,
             replicate_weights: input.replicate_weights.as_deref().map(schema::split).unwrap_or_default(),
             seed: input.seed.unwrap_or_else(random_seed),

@@ -12,6 +12,9 @@ use serde_json::{Map, Value, json};
 
 use super::{InputError, PredictInput, Problem, TrainInput};
 
+/// Bytes of a text: far more than a prompt that is read to its end, and less than takes time.
+pub const MAX_TEXT: usize = 1 << 20;
+
 /// The schema of [`PredictInput`].
 pub fn predict() -> Schema {
     Schema::of::<PredictInput>()
@@ -92,6 +95,15 @@ impl Schema {
     pub fn without_limits(mut self, name: &str) -> Schema {
         for field in self.fields.iter_mut().filter(|field| field.name == name) {
             field.spec.retain(|key, _| key != "minimum" && key != "maximum");
+            self.root["properties"][name] = Value::Object(field.spec.clone());
+        }
+        self
+    }
+
+    /// The schema with another least value of a field.
+    pub fn with_minimum(mut self, name: &str, minimum: i64) -> Schema {
+        for field in self.fields.iter_mut().filter(|field| field.name == name) {
+            field.spec.insert("minimum".into(), minimum.into());
             self.root["properties"][name] = Value::Object(field.spec.clone());
         }
         self
@@ -293,6 +305,9 @@ pub fn check(schema: &Schema, given: Map<String, Value>) -> Result<Map<String, V
         if !field.accepts(&value) {
             return Err(InputError::value(&name, field.expects(), value.to_string()));
         }
+        if let Some(bytes) = value.as_str().map(str::len).filter(|bytes| *bytes > MAX_TEXT) {
+            return Err(InputError::value(&name, format!("at most {MAX_TEXT} bytes"), bytes.to_string()));
+        }
         checked.insert(name, value);
     }
     match schema.fields.iter().find(|f| f.required && !checked.contains_key(&f.name)) {
@@ -308,23 +323,52 @@ pub(super) fn deserialize<T: DeserializeOwned>(checked: Map<String, Value>) -> R
         .map_err(|e| InputError::value("input", format!("a valid request ({e})"), shown))
 }
 
-/// The files that the value of a field with several names. A comma in a name is written `\,`.
+/// The files that the value of a field with several names, with commas between them. A comma in a name is written `\,`.
+/// Backslashes stand for themselves, except before a comma, where two stand for one. Spaces around a name do not count.
 pub fn split(text: &str) -> Vec<PathBuf> {
-    let mut names = vec![String::new()];
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        match (c, names.last_mut()) {
-            ('\\', Some(name)) if chars.next_if_eq(&',').is_some() => name.push(','),
-            (',', _) => names.push(String::new()),
-            (c, Some(name)) => name.push(c),
-            (_, None) => {}
+    let (mut names, mut backslashes) = (vec![String::new()], 0_usize);
+    for c in text.chars() {
+        let name = names.last_mut().expect("there is one");
+        match c {
+            '\\' => {
+                name.push(c);
+                backslashes += 1;
+                continue;
+            }
+            // Of the backslashes before it, half remain, and an odd one makes it a part of the name.
+            ',' => {
+                name.truncate(name.len() - backslashes.div_ceil(2));
+                if backslashes % 2 == 1 { name.push(c) } else { names.push(String::new()) }
+            }
+            _ => name.push(c),
         }
+        backslashes = 0;
     }
     names.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).map(PathBuf::from).collect()
 }
 
-/// The value that names these files: [`split`] the other way round.
+/// The value that names these files: [`split`] the other way round, for names without spaces around them.
 pub fn join<P: AsRef<Path>>(files: &[P]) -> String {
-    let escaped = files.iter().map(|file| file.as_ref().to_string_lossy().replace(',', "\\,"));
-    escaped.collect::<Vec<_>>().join(",")
+    let mut text = String::new();
+    for (i, file) in files.iter().enumerate() {
+        let name = file.as_ref().to_string_lossy();
+        for (j, part) in name.split(',').enumerate() {
+            if j > 0 {
+                double_backslashes(&mut text);
+                text.push_str("\\,");
+            }
+            text.push_str(part);
+        }
+        if i + 1 < files.len() {
+            double_backslashes(&mut text);
+            text.push(',');
+        }
+    }
+    text
+}
+
+/// Doubles the backslashes at the end.
+fn double_backslashes(text: &mut String) {
+    let count = text.len() - text.trim_end_matches('\\').len();
+    text.extend(std::iter::repeat_n('\\', count));
 }

@@ -323,7 +323,48 @@ fn files_are_separated_by_commas() {
     assert_eq!(files("a.tar"), [Path::new("a.tar")]);
     assert_eq!(files("a.tar, b/c.tar,"), [Path::new("a.tar"), Path::new("b/c.tar")]);
     assert_eq!(files(r"a\,b.tar,C:\c"), [Path::new("a,b.tar"), Path::new(r"C:\c")]);
+    assert_eq!(files(r"C:\a\\,b\c\"), [Path::new(r"C:\a\"), Path::new(r"b\c\")]);
     assert!(files("").is_empty() && plan(json!({})).replicate_weights.is_empty());
     let first = plan(json!({ "replicate_weights": r"a\,b.tar,c", "seed": 1 }));
     assert_eq!(plan(serde_json::to_value(&first).expect("JSON")), first);
+}
+
+/// Protects: any names come back from the value that names them, whatever backslashes and commas they have.
+#[test]
+fn names_of_files_come_back() {
+    let letters = ["a", r"\", ",", r"\\", " b"];
+    let mut names = vec!["x".to_string()];
+    for first in letters {
+        for second in letters {
+            for third in letters {
+                names.push(format!("{first}{second}{third}").trim().to_string());
+            }
+        }
+    }
+    for pair in names.windows(2) {
+        let (a, b) = (&pair[0], &pair[1]);
+        for files in [vec![a], vec![a, b], vec![b, a, b]] {
+            let found = schema::split(&schema::join(&files));
+            assert_eq!(found, files.iter().map(std::path::PathBuf::from).collect::<Vec<_>>());
+        }
+    }
+}
+
+/// Protects: a text of any length is not carried on: beyond a limit it is refused by name.
+#[test]
+fn long_texts_are_refused() {
+    let text = |bytes: usize| object(json!({ "prompt": "a".repeat(bytes) }));
+    assert!(PredictInput::from_json(text(schema::MAX_TEXT)).is_ok());
+    let error = PredictInput::from_json(text(schema::MAX_TEXT + 1)).expect_err("too long").to_string();
+    assert_eq!(error, "prompt: expected at most 1048576 bytes, found 1048577");
+}
+
+/// Protects: a terminal that shows a refusal is told nothing by it: names of fields are quoted without control characters, and
+/// not at length.
+#[test]
+fn names_are_quoted_cleanly() {
+    let name = format!("wi\u{1b}[2J\ndth{}", "x".repeat(5000));
+    let line = refusal(json!({ name: 1 }));
+    assert!(line.starts_with("wi [2J dthx") && line.ends_with(": unknown field"), "{line}");
+    assert!(line.len() < 400 && !line.contains(char::is_control), "{line}");
 }

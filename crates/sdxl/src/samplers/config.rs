@@ -3,11 +3,16 @@
 //! A file that one class wrote configures any other: a class takes the keys that its constructor has, fills the missing
 //! ones with its own defaults and ignores the rest. So a class is a list of keys with defaults ([`Presets`]).
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::ScheduleError;
+use super::{ScheduleError, class};
+
+/// These files are small; the limit keeps a wrong one from filling the memory.
+const MAX_BYTES: u64 = 4 << 20;
 
 /// The values of a `scheduler_config.json`, not yet given a meaning: that depends on the sampler.
 #[derive(Debug, Clone)]
@@ -20,26 +25,36 @@ impl SchedulerConfig {
     /// Reads the file at `path`.
     ///
     /// # Errors
-    /// If it cannot be read or holds no JSON object. Its fields are checked when a schedule is made.
+    /// If it cannot be read, holds no JSON object, or is of a class whose noise levels the samplers do not have. Its other
+    /// fields are checked when a schedule is made.
     pub fn load(path: &Path) -> Result<SchedulerConfig, ScheduleError> {
         let file = path.display().to_string();
-        match std::fs::read_to_string(path) {
-            Ok(text) => Self::parse(&file, &text),
-            Err(error) => Err(ScheduleError::File { file, reason: error.to_string() }),
+        let bad = |reason: String| ScheduleError::File { file: file.clone(), reason };
+        let mut text = String::new();
+        let opened = File::open(path).and_then(|from| from.take(MAX_BYTES + 1).read_to_string(&mut text));
+        opened.map_err(|error| bad(error.to_string()))?;
+        if text.len() as u64 > MAX_BYTES {
+            return Err(bad(format!("expected at most {MAX_BYTES} bytes, found more")));
         }
+        Self::parse(&file, &text)
     }
 
     /// Reads `text`; errors call it `file`.
     ///
     /// # Errors
-    /// If it holds no JSON object.
+    /// If it holds no JSON object, or is of a class whose noise levels the samplers do not have.
     pub fn parse(file: &str, text: &str) -> Result<SchedulerConfig, ScheduleError> {
         let bad = |reason: String| ScheduleError::File { file: file.to_string(), reason };
-        match serde_json::from_str(&without_python_constants(text)) {
-            Ok(Value::Object(values)) => Ok(SchedulerConfig { file: file.to_string(), values }),
-            Ok(other) => Err(bad(format!("expected a JSON object, found {}", brief(&other)))),
-            Err(error) => Err(bad(format!("not JSON: {error}"))),
+        let values = match serde_json::from_str(&without_python_constants(text)) {
+            Ok(Value::Object(values)) => values,
+            Ok(other) => return Err(bad(format!("expected a JSON object, found {}", brief(&other)))),
+            Err(error) => return Err(bad(format!("not JSON: {error}"))),
+        };
+        match values.get("_class_name").and_then(Value::as_str) {
+            Some(name) => class::check(Path::new(file), "_class_name", name)?,
+            None => class::check_fields(Path::new(file), |field| values.contains_key(field))?,
         }
+        Ok(SchedulerConfig { file: file.to_string(), values })
     }
 }
 
@@ -90,6 +105,25 @@ impl Preset {
     }
 }
 
+/// Fields that change the pictures of the classes that have them, and the value that changes nothing. The published files
+/// have many others, which only one class knows (`skip_prk_steps`, `set_alpha_to_one`).
+const CHANGING: Presets = &[
+    ("clip_sample", Preset::Flag(false)),
+    ("final_sigmas_type", Preset::Text("zero")),
+    ("interpolation_type", Preset::Text("linear")),
+    ("lambda_min_clipped", Preset::Null),
+    ("rescale_betas_zero_snr", Preset::Flag(false)),
+    ("shift", Preset::Float(1.0)),
+    ("snr_shift_scale", Preset::Float(1.0)),
+    ("thresholding", Preset::Flag(false)),
+    ("timestep_type", Preset::Text("discrete")),
+    ("use_beta_sigmas", Preset::Flag(false)),
+    ("use_exponential_sigmas", Preset::Flag(false)),
+    ("use_flow_sigmas", Preset::Flag(false)),
+    ("use_karras_sigmas", Preset::Flag(false)),
+    ("use_lu_lambdas", Preset::Flag(false)),
+];
+
 /// A configuration seen by one scheduler class.
 pub(super) struct Fields<'a> {
     pub(super) config: &'a SchedulerConfig,
@@ -107,6 +141,25 @@ impl Fields<'_> {
         };
         let default = find(self.class)?;
         Some(find(self.forced).or_else(|| self.config.values.get(key).cloned()).unwrap_or(default))
+    }
+
+    /// The fields of the file that would change the pictures of another class and that this one does not know, with their
+    /// values: diffusers leaves them out as well.
+    pub(super) fn unheeded(&self) -> impl Iterator<Item = (&'static str, &Value)> {
+        let known = |key: &str| self.class.iter().any(|(name, _)| *name == key);
+        CHANGING.iter().filter(move |(key, _)| !known(key)).filter_map(|(key, neutral)| {
+            let value = self.config.values.get(*key).filter(|value| !value.is_null())?;
+            let equal = match (value.as_f64(), neutral.value().as_f64()) {
+                (Some(a), Some(b)) => a == b,
+                _ => *value == neutral.value(),
+            };
+            (!equal).then_some((*key, value))
+        })
+    }
+
+    /// The file's name.
+    pub(super) fn file(&self) -> &str {
+        &self.config.file
     }
 
     /// A bool; as in Python, null is false. False where the class has no such argument.
@@ -203,7 +256,7 @@ impl Fields<'_> {
 }
 
 /// A value for an error's text: lists and objects can be long.
-fn brief(value: &Value) -> String {
+pub(super) fn brief(value: &Value) -> String {
     match value {
         Value::Array(items) => format!("a list of {}", items.len()),
         Value::Object(_) => "an object".to_string(),
@@ -227,6 +280,19 @@ mod tests {
                 "a": null, "b\"": null, "Infinity\\": "-Infinity \" NaN", "c": [null]
             })
         );
+    }
+
+    /// Protects: a setting that changes the pictures of some classes, and that the asked-for sampler's class lacks, is known to be
+    /// left out; the published files' settings of other classes, and those that ask for nothing, are not complained about.
+    #[test]
+    fn settings_that_are_not_used() {
+        let text = r#"{"use_karras_sigmas": true, "rescale_betas_zero_snr": false, "clip_sample": null, "shift": 1,
+            "thresholding": true, "skip_prk_steps": true, "set_alpha_to_one": false, "timestep_type": "continuous"}"#;
+        let config = &SchedulerConfig::parse("f", text).expect("readable");
+        let class = &[("thresholding", Preset::Flag(false))];
+        let fields = Fields { config, class, forced: &[] };
+        let unheeded: Vec<&str> = fields.unheeded().map(|(key, _)| key).collect();
+        assert_eq!(unheeded, ["timestep_type", "use_karras_sigmas"]);
     }
 
     /// Protects the reader of the file: what is no JSON object is an error that names it.

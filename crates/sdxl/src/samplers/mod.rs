@@ -3,6 +3,7 @@
 //! A sampler is a row of [`Sampler::ALL`]: its wire name, the diffusers class whose configuration it reads (with that class's
 //! defaults), how it cuts training timesteps into steps, and one function. To add one, write its file and add its row.
 
+pub(crate) mod class;
 mod config;
 mod ddim;
 mod dpm_solver;

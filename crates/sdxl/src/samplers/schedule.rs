@@ -1,6 +1,6 @@
 //! The noise levels that a sampler visits: training timesteps, thinned out to the steps asked for.
 
-use super::config::{Fields, SchedulerConfig};
+use super::config::{Fields, SchedulerConfig, brief};
 use super::settings::{Settings, Spacing};
 use super::{Sampler, ScheduleError};
 
@@ -37,6 +37,10 @@ impl Schedule {
             return Err(ScheduleError::Steps { expected, found: steps });
         }
         let settings = Settings::read(&fields, train, steps)?;
+        for (key, value) in fields.unheeded() {
+            let (file, name) = (fields.file(), sampler.name);
+            tracing::warn!("{file}: {key}: {} is not used, as {name} has no such setting", brief(value));
+        }
         let grid = (sampler.grid)(&settings, &fields, steps)?;
         let max = grid.sigmas.iter().copied().fold(0.0, f64::max);
         let init_noise_sigma = match settings.spacing {

@@ -1,6 +1,6 @@
 //! A UNet from front to back as its config describes it, for what is counted before it is loaded.
 
-use crate::config::{UNetBlock, UNetConfig};
+use crate::config::{UNetBlock, UNetConfig, UNetMidBlock};
 
 /// A part of a UNet. Level 0 works on all latents, each further one on half as many a side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,12 @@ pub(super) fn stages(config: &UNetConfig) -> Vec<Stage> {
         }
     }
     let resnet = Stage::Resnet { level: last, input, output: input };
-    stages.extend([resnet, Stage::Transformer { level: last, depth: config.mid_transformer_layers }, resnet]);
+    let transformer = Stage::Transformer { level: last, depth: config.mid_transformer_layers };
+    match config.mid_block_type {
+        UNetMidBlock::CrossAttn => stages.extend([resnet, transformer, resnet]),
+        UNetMidBlock::Plain => stages.push(resnet),
+        UNetMidBlock::None => {}
+    }
     for (i, level) in (0..=last).rev().enumerate() {
         let output = channels[level];
         for layer in 0..=config.layers_per_block[level] {

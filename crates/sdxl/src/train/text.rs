@@ -62,8 +62,9 @@ impl Text {
         };
         let parts = [(Component::TextEncoder, first), (Component::TextEncoder2, &configs.text_encoder_2)];
         let mut encoders = Vec::new();
-        for (i, (component, config)) in parts.into_iter().enumerate() {
-            let tokenizer = folder.tokenizer(component, config)?;
+        for (i, ((component, config), tokenizer)) in
+            parts.into_iter().zip(folder.tokenizers(configs)?).enumerate()
+        {
             let mut encoder = Encoder::load(folder, component, config, &tokenizer, &captions, dtype)?;
             encoder.init(seed, i as u64);
             encoders.push(encoder);

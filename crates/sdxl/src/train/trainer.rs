@@ -18,8 +18,7 @@ use crate::dataset::{self, Example};
 use crate::lr_schedule::LrSchedule;
 use crate::models::{UNet, Vae};
 use crate::optim;
-use crate::request::{Method, TrainPlan};
-use crate::samplers::SchedulerConfig;
+use crate::request::{Method, TrainPlan, check_size};
 use crate::weights::Training;
 
 /// How a training computes.
@@ -81,7 +80,8 @@ impl Trainer {
         options: TrainerOptions,
     ) -> Result<Self, Error> {
         let configs = folder.configs()?;
-        let scheduler = SchedulerConfig::load(&folder.scheduler_config_path())?;
+        check_size("resolution", plan.resolution, configs.vae.scale())?;
+        let scheduler = folder.scheduler()?;
         let noise = DdpmNoise::new(&scheduler)?;
         let latents = encode_pictures(folder, &configs, examples, plan.resolution)?;
         let captions: Vec<&str> = examples.iter().map(|e| e.caption.as_str()).collect();

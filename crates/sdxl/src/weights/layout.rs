@@ -22,12 +22,22 @@ impl Layout {
         }
     }
 
-    /// Keys that a network has no place for and that harm nobody.
-    pub(super) fn ignored(self) -> &'static [&'static str] {
+    /// Whether a key (today's name) is of a tensor that a network has no place for, is often there all the same, and harms
+    /// nobody.
+    pub(super) fn ignores(self, key: &str) -> bool {
+        let key = key.strip_prefix("text_model.").unwrap_or(key);
         match self {
-            // A constant 0..77, which older transformers saved.
-            Self::ClipText => &["text_model.embeddings.position_ids"],
-            Self::UNet | Self::Vae => &[],
+            // A constant 0..77, which older transformers saved; a whole CLIP model's other half and scale; the projection,
+            // which only the second encoder uses. Tools that cut up one-file checkpoints leave them.
+            Self::ClipText => {
+                matches!(key, "embeddings.position_ids" | "logit_scale")
+                    || ["text_projection", "vision_model.", "visual_projection."]
+                        .iter()
+                        .any(|beginning| key.starts_with(beginning))
+            }
+            // What only the training of a VAE has.
+            Self::Vae => key.starts_with("loss."),
+            Self::UNet => false,
         }
     }
 

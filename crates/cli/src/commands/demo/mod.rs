@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use calotype_sdxl::pipeline::{Image, Options, Pipeline, Rng};
+use calotype_sdxl::pipeline::{EmptyNegative, Image, Options, Pipeline, Rng};
 use calotype_sdxl::request::{PredictInput, PredictPlan, schema};
 use calotype_tensor::DType;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
@@ -171,7 +171,7 @@ impl Demo {
 
     /// A picture for each prompt.
     fn predict(&self, trained: &[PathBuf]) -> Result<Vec<Image>, Failure> {
-        let options = Options { dtype: DType::F32, rng: Rng::Cpu };
+        let options = Options { dtype: DType::F32, rng: Rng::Cpu, empty_negative: EmptyNegative::Encode };
         let pipeline = Pipeline::open(&self.model, options)?;
         let mut progress = Progress::start(format!("{} pictures", PROMPTS.len()), self.quiet);
         let mut pictures = Vec::new();

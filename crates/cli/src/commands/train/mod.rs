@@ -23,7 +23,7 @@ use calotype_sdxl::Error;
 use calotype_sdxl::adapters::{AdapterError, TrainedWeights};
 use calotype_sdxl::config::{Component, ModelConfigs, ModelFolder};
 use calotype_sdxl::dataset::{self, Dataset, replace_token};
-use calotype_sdxl::request::{TrainPlan, schema};
+use calotype_sdxl::request::{TrainPlan, check_size, schema};
 use calotype_sdxl::train::chart::Losses;
 use calotype_sdxl::train::memory::taken;
 use calotype_sdxl::train::time::Times;
@@ -225,8 +225,9 @@ fn per_step(seconds: f64) -> String {
     format!("{seconds:.digits$} s a step")
 }
 
-/// The set, with captions counted as the model's tokenizer does.
+/// The set, with captions counted as the model's tokenizer does. Its pictures must be of a size that the model can encode.
 fn open_set(folder: &ModelFolder, configs: &ModelConfigs, plan: &TrainPlan) -> Result<Dataset, Failure> {
+    check_size("resolution", plan.resolution, configs.vae.scale())?;
     let tokenizer =
         folder.tokenizer(Component::TextEncoder2, &configs.text_encoder_2).map_err(Error::from)?;
     let (tokenizer, _) = tokenizer.with_tokens(&NEW_TOKENS.map(String::from)).map_err(Error::from)?;

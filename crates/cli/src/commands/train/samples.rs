@@ -7,7 +7,7 @@ use std::path::Path;
 
 use calotype_sdxl::Error;
 use calotype_sdxl::adapters::TrainedWeights;
-use calotype_sdxl::pipeline::{Image, Options, Pipeline, Rng};
+use calotype_sdxl::pipeline::{EmptyNegative, Image, Options, Pipeline, Rng};
 use calotype_sdxl::request::{PredictInput, PredictPlan};
 
 use super::record::Record;
@@ -47,7 +47,8 @@ pub fn make(trained: &TrainedWeights, record: &Record, dir: &Path, step: usize) 
 }
 
 fn pictures(record: &Record, trained: &Path) -> Result<Vec<Image>, Error> {
-    let options = Options { dtype: record.dtype.into(), rng: Rng::Cpu };
+    let options =
+        Options { dtype: record.dtype.into(), rng: Rng::Cpu, empty_negative: EmptyNegative::Encode };
     let pipeline = Pipeline::open(&record.model, options)?;
     let mut images = Vec::new();
     for (i, prompt) in record.sample_prompts.iter().enumerate() {

@@ -4,7 +4,7 @@ use calotype_tensor::Tensor;
 use calotype_tensor::ops::{self, Padding};
 
 use super::{BlockContext, resnet_config};
-use crate::config::{UNetBlock, UNetConfig};
+use crate::config::{UNetBlock, UNetConfig, UNetMidBlock};
 use crate::nn::{Downsample2D, ResnetBlock2D, Transformer2DConfig, Transformer2DModel, Upsample2D};
 use crate::weights::{Weights, WeightsError};
 
@@ -19,12 +19,12 @@ pub struct DownBlock {
     pub downsampler: Option<Downsample2D>,
 }
 
-/// `UNetMidBlock2DCrossAttn`: ResNet, transformer, ResNet.
+/// `UNetMidBlock2DCrossAttn`: ResNet, transformer, ResNet; `UNetMidBlock2D`: one ResNet; or nothing at all.
 #[derive(Clone)]
 pub struct MidBlock {
-    /// Two.
+    /// Two, one or none.
     pub resnets: Vec<ResnetBlock2D>,
-    /// One.
+    /// One between two ResNets.
     pub attentions: Vec<Transformer2DModel>,
 }
 
@@ -116,17 +116,27 @@ impl MidBlock {
             let weights = weights.sub(format!("resnets.{i}"));
             ResnetBlock2D::load(&weights, channels, channels, resnet_config(config))
         };
+        let (resnets, depths) = match config.mid_block_type {
+            UNetMidBlock::CrossAttn => (2, &[config.mid_transformer_layers][..]),
+            UNetMidBlock::Plain => (1, &[][..]),
+            UNetMidBlock::None => (0, &[][..]),
+        };
         Ok(Self {
-            resnets: vec![resnet(0)?, resnet(1)?],
-            attentions: load_attentions(weights, config, level, &[config.mid_transformer_layers])?,
+            resnets: (0..resnets).map(resnet).collect::<Result<_, _>>()?,
+            attentions: load_attentions(weights, config, level, depths)?,
         })
     }
 
     /// x (B, H, W, C), `emb` (B, E) after SiLU → (B, H, W, C).
     pub fn forward(&self, x: &Tensor, emb: &Tensor, text: &BlockContext) -> Tensor {
-        let x = self.resnets[0].forward(x, Some(emb));
-        let x = self.attentions[0].forward(&x, &text[0]);
-        self.resnets[1].forward(&x, Some(emb))
+        let mut x = x.clone();
+        for (i, resnet) in self.resnets.iter().enumerate() {
+            x = resnet.forward(&x, Some(emb));
+            if let Some(attention) = self.attentions.get(i) {
+                x = attention.forward(&x, &text[i]);
+            }
+        }
+        x
     }
 }
 

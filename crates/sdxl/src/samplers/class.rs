@@ -1,0 +1,76 @@
+//! diffusers' scheduler classes: whose configurations the samplers here can start from.
+
+use std::path::Path;
+
+use super::ScheduleError;
+use super::config::brief;
+
+/// The classes whose noise levels come from betas. Each one's configuration serves every sampler.
+const WITH_BETAS: &[&str] = &[
+    "DDIMInverseScheduler",
+    "DDIMParallelScheduler",
+    "DDIMScheduler",
+    "DDPMParallelScheduler",
+    "DDPMScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepInverseScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSDEScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LCMScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+    "SASolverScheduler",
+    "TCDScheduler",
+    "UniPCMultistepScheduler",
+];
+
+const EDM: &str = "EDM's noise levels, which are not supported";
+const FLOW: &str = "flow matching, which is not supported";
+
+/// What other classes sample, by the beginning of their names.
+const OTHERS: &[(&str, &str)] = &[
+    ("EDM", EDM),
+    ("CosineDPM", EDM),
+    ("FlowMatch", FLOW),
+    ("CM", "a consistency model, which is not supported"),
+    ("CogVideoX", "a video model's noise levels, which are not supported"),
+];
+
+/// Fields that only the other classes have: in a file that names no class, these tell.
+const FIELDS: &[(&str, &str)] = &[("sigma_data", EDM), ("base_shift", FLOW), ("use_dynamic_shifting", FLOW)];
+
+/// Refuses the class `name`, which `field` of `file` has, unless its noise levels come from betas.
+pub(crate) fn check(file: &Path, field: &str, name: &str) -> Result<(), ScheduleError> {
+    // Those of JAX have the same configurations.
+    if WITH_BETAS.contains(&name.strip_prefix("Flax").unwrap_or(name)) {
+        return Ok(());
+    }
+    let other = OTHERS.iter().find(|(beginning, _)| name.starts_with(beginning));
+    let what = other.map_or("not one that is known here", |(_, what)| what);
+    Err(refused(file, field, format!("{} ({what})", brief(&name.into()))))
+}
+
+/// Refuses a file that names no class and has a field of a class without betas.
+pub(super) fn check_fields(file: &Path, has: impl Fn(&str) -> bool) -> Result<(), ScheduleError> {
+    match FIELDS.iter().find(|(field, _)| has(field)) {
+        Some((field, what)) => Err(refused(file, "_class_name", format!("none, and {field} ({what})"))),
+        None => Ok(()),
+    }
+}
+
+fn refused(file: &Path, field: &str, found: String) -> ScheduleError {
+    let expected =
+        "a scheduler whose noise levels come from betas (EulerDiscreteScheduler, DDIMScheduler and the like)";
+    ScheduleError::Field {
+        file: file.display().to_string(),
+        field: field.to_string(),
+        expected: expected.to_string(),
+        found,
+    }
+}

@@ -1,0 +1,64 @@
+//! Many predictions at once, from one pipeline, on the threads of one pool: as a service runs them.
+
+mod temp;
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use calotype_sdxl::pipeline::{EmptyNegative, Options, Pipeline, Rng};
+use calotype_sdxl::request::{PredictInput, PredictPlan};
+use calotype_tensor::DType;
+use serde_json::json;
+use temp::golden;
+
+/// Far more than the work takes on a busy machine: only a deadlock lasts so long.
+const LIMIT: Duration = Duration::from_secs(240);
+
+fn open() -> Pipeline {
+    let options = Options { dtype: DType::F32, rng: Rng::Cpu, empty_negative: EmptyNegative::Encode };
+    Pipeline::open(&golden().join("pipeline"), options).expect("the tiny model")
+}
+
+/// A small request with these trained weights.
+fn plan(weights: &[PathBuf]) -> PredictPlan {
+    let request = json!({"prompt": "a TOK", "width": 32, "height": 32, "num_inference_steps": 1, "seed": 5});
+    let request = request.as_object().expect("an object").clone();
+    let plan = PredictPlan::new(PredictInput::from_json(request).expect("a valid request"));
+    PredictPlan { replicate_weights: weights.to_vec(), ..plan }
+}
+
+fn predict(pipeline: &Pipeline, plan: &PredictPlan) -> Vec<u8> {
+    pipeline.predict(plan, &mut |_| ControlFlow::Continue(())).expect("a picture").remove(0).rgb
+}
+
+/// Runs `count` predictions at once on a fresh pipeline and in a pool of their own, the plans in turn, and gives each picture's
+/// plan and bytes. The test fails where they do not end.
+fn at_once(plans: &[PredictPlan], count: usize) -> Vec<(usize, Vec<u8>)> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).stack_size(64 << 20).build().expect("a pool");
+    let (pipeline, (done, results)) = (Arc::new(open()), mpsc::channel());
+    for i in (0..count).map(|i| i % plans.len()) {
+        let (pipeline, plan, done) = (pipeline.clone(), plans[i].clone(), done.clone());
+        // A thread that waits in a parallel loop may take up such a task, in the middle of another.
+        pool.spawn(move || drop(done.send((i, predict(&pipeline, &plan)))));
+    }
+    let next = |_| results.recv_timeout(LIMIT).expect("no picture within the time limit: a deadlock");
+    (0..count).map(next).collect()
+}
+
+/// Protects a service: predictions at once in one pool end, and each gives the picture that its plan gives alone. They load and
+/// pack the same weights at the same time, and other weights in between.
+#[test]
+fn predictions_at_once() {
+    let lora = golden().join("adapters");
+    let plans = [plan(&[]), plan(&[lora.join("kohya.safetensors")]), plan(&[lora.join("trained_model.tar")])];
+    let alone: Vec<Vec<u8>> = plans.iter().map(|plan| predict(&open(), plan)).collect();
+    for kinds in [&plans[..1], &plans] {
+        for _ in 0..4 {
+            for (i, found) in at_once(kinds, 12) {
+                assert_eq!(found, alone[i], "plan {i}");
+            }
+        }
+    }
+}
