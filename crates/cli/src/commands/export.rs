@@ -44,8 +44,10 @@ pub fn options(command: Command) -> Command {
 pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let settings = Settings::from_arg_matches(matches).map_err(|e| crate::args::in_one_line(&e))?;
     let quiet = Verbosity::of(matches) == Verbosity::Quiet;
-    output::check_file(&settings.output)?;
-    let modules = settings.model.as_deref().map(|model| modules(model, quiet)).transpose()?;
+    settings.check_output(&[])?; // before a model is fetched
+    let model = settings.model.as_deref().map(|model| super::model_folder(Some(model), quiet)).transpose()?;
+    settings.check_output(model.as_deref().map(|model| ("--model", model)).as_slice())?;
+    let modules = model.as_deref().map(modules).transpose()?;
     let trained = TrainedWeights::read(&settings.trained, modules.as_ref()).map_err(refused)?;
     let in_layout = |e: AdapterError| {
         refused(AdapterError::File { path: settings.trained.clone(), problem: e.to_string() })
@@ -62,15 +64,26 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     }
 }
 
+impl Settings {
+    /// Makes sure that what is written can be, and is nothing that is read.
+    fn check_output(&self, more: &[(&str, &Path)]) -> Result<(), Failure> {
+        let inputs = [&[("TRAINED", self.trained.as_path())], more].concat();
+        output::check_file(&self.output, &inputs)?;
+        match self.format {
+            Format::Kohya => Ok(()),
+            Format::Diffusers => output::check_file(&beside(&self.output), &inputs),
+        }
+    }
+}
+
 fn refused(e: AdapterError) -> Failure {
     calotype_sdxl::Error::from(e).into()
 }
 
 /// The layers of a model.
-fn modules(model: &Path, quiet: bool) -> Result<Modules, Failure> {
-    let folder = super::model_folder(Some(model), quiet)?;
+fn modules(folder: &Path) -> Result<Modules, Failure> {
     let read = || -> Result<Modules, calotype_sdxl::Error> {
-        let folder = ModelFolder::open(&folder)?;
+        let folder = ModelFolder::open(folder)?;
         Ok(Modules::of(&folder, &folder.configs()?)?)
     };
     Ok(read()?)
@@ -84,6 +97,6 @@ fn beside(path: &Path) -> PathBuf {
 }
 
 fn write(path: &Path, file: &SafetensorsFile) -> Result<(), Failure> {
-    output::write_file(path, |to| file.write(to))?;
-    output::print(&format!("{}\n", path.display()))
+    output::write_output(path, |to| file.write(to))?;
+    output::print_path(path)
 }
