@@ -1,5 +1,8 @@
 //! How a picture says what it was made from, for the readers that people have.
 
+use std::path::{Path, PathBuf};
+
+use calotype_sdxl::adapters;
 use calotype_sdxl::request::{PredictPlan, Scheduler};
 use serde_json::{Value, json};
 
@@ -21,9 +24,10 @@ pub struct Maker {
 pub fn automatic1111(plan: &PredictPlan, seed: u64, maker: &Maker) -> String {
     let mut text = plan.prompt.clone();
     for file in &plan.replicate_weights {
-        // Its way to ask for a LoRA: by the file's name, in the prompt.
-        let name = file.file_stem().unwrap_or_default().to_string_lossy();
-        text += &format!(" <lora:{name}:{}>", plan.lora_scale);
+        // Its way to ask for a LoRA: by the file's name, in the prompt; which may have asked so already.
+        if !adapters::has_tag(&plan.prompt, file) && !adapters::has_tag(&plan.negative_prompt, file) {
+            text += &format!(" <lora:{}:{}>", adapters::name(file), plan.lora_scale);
+        }
     }
     if !plan.negative_prompt.is_empty() {
         text += &format!("\nNegative prompt: {}", plan.negative_prompt);
@@ -62,9 +66,11 @@ fn quoted(value: &str) -> String {
     if value.contains([',', ':', '\n', '"']) { Value::from(value).to_string() } else { value.into() }
 }
 
-/// Everything as JSON. `input` is a request for this very picture, alone.
+/// Everything as JSON. `input` is a request for this very picture, alone, with the files of trained weights by their
+/// names: where a file lies is nobody's concern who gets the picture.
 pub fn json(plan: &PredictPlan, seed: u64, maker: &Maker) -> String {
-    let input = PredictPlan { seed, num_outputs: 1, ..plan.clone() };
+    let names = plan.replicate_weights.iter().map(|file| file_name(file)).collect();
+    let input = PredictPlan { seed, num_outputs: 1, replicate_weights: names, ..plan.clone() };
     let version = env!("CARGO_PKG_VERSION");
     let dtype = maker.dtype.to_string();
     json!({
@@ -72,6 +78,15 @@ pub fn json(plan: &PredictPlan, seed: u64, maker: &Maker) -> String {
         "empty_negative": maker.empty_negative, "input": input
     })
     .to_string()
+}
+
+/// A path's last part.
+fn file_name(path: &Path) -> PathBuf {
+    match path.file_name() {
+        Some(name) => name.into(),
+        // A folder may be given as `.` or `..`.
+        None => path.canonicalize().ok().and_then(|path| Some(path.file_name()?.into())).unwrap_or_default(),
+    }
 }
 
 #[cfg(test)]
@@ -111,6 +126,10 @@ mod tests {
             json!({"prompt": "a TOK", "replicate_weights": "a/my.tar,b.safetensors", "lora_scale": 0.5});
         let trained = automatic1111(&plan(trained), 1, &maker());
         assert!(trained.starts_with("a TOK <lora:my:0.5> <lora:b:0.5>\nSteps: 50, "), "{trained}");
+        let tagged =
+            json!({"prompt": "a TOK <lora:my:1>", "replicate_weights": "a/my.tar,b.tar", "lora_scale": 0.5});
+        let tagged = automatic1111(&plan(tagged), 1, &maker());
+        assert!(tagged.starts_with("a TOK <lora:my:1> <lora:b:0.5>\nSteps: 50, "), "{tagged}");
         let bare = automatic1111(&plan(json!({"prompt": "a cat", "seed": 1})), 1, &maker());
         assert!(bare.starts_with("a cat\nSteps: 50, Sampler: Euler, "), "{bare}");
     }
@@ -123,5 +142,17 @@ mod tests {
         let again = plan(text["input"].clone());
         assert_eq!(again, PredictPlan { seed: 5, num_outputs: 1, ..batch });
         assert_eq!((&text["dtype"], &text["rng"]), (&json!("bf16"), &json!("cpu")));
+    }
+
+    /// Protects: a picture says which files it was made with, and not where they lie, which may have the user's name.
+    #[test]
+    fn no_paths_are_told() {
+        let request = json!({"prompt": "a cat", "replicate_weights": "/home/alice/secret project/me.tar,../b.safetensors"});
+        let plan = plan(request);
+        let (text, json) = (automatic1111(&plan, 1, &maker()), json(&plan, 1, &maker()));
+        for told in [&text, &json] {
+            assert!(!told.contains("secret") && !told.contains("alice") && !told.contains(".."), "{told}");
+        }
+        assert!(json.contains(r#""replicate_weights":"me.tar,b.safetensors""#), "{json}");
     }
 }

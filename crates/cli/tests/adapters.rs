@@ -56,10 +56,8 @@ fn every_layout_gives_the_same_picture() {
     assert_ne!(pixels(&here, &predict(&here, &tok)), want);
 
     let kohya = here.run(&["export", "trained_model.tar", "--format", "kohya", "-o", "kohya.safetensors"]);
-    assert_eq!(
-        (kohya.code, kohya.stdout.as_str(), kohya.stderr.as_str()),
-        (Some(0), "kohya.safetensors\n", "")
-    );
+    assert_eq!((kohya.code, kohya.stdout.as_str()), (Some(0), "kohya.safetensors\n"));
+    assert!(kohya.stderr.contains("diffusers reads no such file: --format diffusers"), "{}", kohya.stderr);
     let found = predict(&here, &[&tok[..], &["--replicate-weights", "kohya.safetensors"]].concat());
     assert_eq!(pixels(&here, &found), want, "kohya");
 
@@ -134,4 +132,41 @@ fn bad_weights() {
     here.assert_refused(&["export", "trained_model.tar", "--format", "kohya", "-o", "no/x"], "-o no/x: ");
     here.assert_refused(&["export", "trained_model.tar", "--format", "webui", "-o", "x"], "--format");
     here.assert_refused(&["export", "trained_model.tar", "-o", "x"], "--format");
+}
+
+/// Protects: what a prompt asks for and no file has, and what a file has and no prompt asks for, is said; a word in another
+/// letter case is that word.
+#[test]
+fn what_is_not_used_is_said() {
+    let here = sandbox();
+    let model = tiny_model();
+    let said = |prompt: &str| {
+        let ended = here.run(&[
+            "predict",
+            "--model",
+            model.to_str().expect("text"),
+            "--num-inference-steps",
+            "1",
+            "--width",
+            "16",
+            "--height",
+            "16",
+            "--replicate-weights",
+            "trained_model.tar",
+            "--prompt",
+            prompt,
+        ]);
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        ended.stderr
+    };
+    let stderr = said("a fox, embedding:other <lora:none:1>");
+    for part in [
+        "trained_model.tar: what it has for TOK is not used",
+        "embedding:other in the prompt: no file",
+        "<lora:none:1> in the prompt names no file",
+    ] {
+        assert!(stderr.contains(part), "{stderr}\nexpected: {part}");
+    }
+    let stderr = said("a tok <lora:trained_model:1>");
+    assert!(!stderr.contains("not used") && stderr.contains("scaled by 1"), "{stderr}");
 }

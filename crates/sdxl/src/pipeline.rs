@@ -9,7 +9,7 @@ use calotype_tensor::rng::{TorchCpu, TorchCuda};
 use calotype_tensor::{DType, Tensor, cpu, ops};
 
 use crate::Error;
-use crate::adapters::{Adapters, Fingerprint, Modules};
+use crate::adapters::{Adapters, Fingerprint, Modules, Tagged};
 use crate::config::{Component, ModelConfigs, ModelFolder};
 use crate::layout::channels_last;
 use crate::models::{Context, UNet, Vae};
@@ -132,9 +132,11 @@ impl Pipeline {
         let mut progress = Progress { done: 0, steps: plan.num_outputs * schedule.steps(), on_step };
         progress.report()?;
         // Before they are read, so that what is changed meanwhile is read again next time.
-        let fingerprint = Fingerprint::of(&plan.replicate_weights, plan.lora_scale);
-        let adapters = self.adapters(plan)?;
-        let embeds = self.encode_prompts(plan, &adapters)?;
+        let prompts = [plan.negative_prompt.as_str(), plan.prompt.as_str()];
+        let tagged = Tagged::read(&prompts, &plan.replicate_weights, plan.lora_scale);
+        let fingerprint = Fingerprint::of(&plan.replicate_weights, &tagged.scales);
+        let adapters = self.adapters(plan, &tagged)?;
+        let embeds = self.encode_prompts(plan, &tagged, &adapters)?;
         tracing::info!("prompts encoded");
         progress.report()?;
         // Before the sampling, although used after it: a broken file is found at once.
@@ -159,9 +161,14 @@ impl Pipeline {
     }
 
     /// The prompt's embeddings, after the negative prompt's where there is guidance.
-    fn encode_prompts(&self, plan: &PredictPlan, adapters: &Adapters) -> Result<PromptEmbeds, Error> {
+    fn encode_prompts(
+        &self,
+        plan: &PredictPlan,
+        tagged: &Tagged,
+        adapters: &Adapters,
+    ) -> Result<PromptEmbeds, Error> {
         let zeros = self.options.empty_negative == EmptyNegative::Zeros && plan.negative_prompt.is_empty();
-        let prompts = [plan.negative_prompt.as_str(), plan.prompt.as_str()];
+        let prompts: Vec<&str> = tagged.prompts.iter().map(String::as_str).collect();
         let prompts = &prompts[if guided(plan) && !zeros { 0 } else { 1 }..];
         let embeds = self.prompts.encode(&self.folder, adapters, prompts)?;
         cpu::trim_pool();
@@ -252,12 +259,12 @@ impl Pipeline {
     }
 
     /// The plan's trained weights, read and checked against the model.
-    fn adapters(&self, plan: &PredictPlan) -> Result<Adapters, Error> {
+    fn adapters(&self, plan: &PredictPlan, tagged: &Tagged) -> Result<Adapters, Error> {
         if plan.replicate_weights.is_empty() {
             return Ok(Adapters::default());
         }
         let modules = Modules::of(&self.folder, &self.configs)?;
-        Ok(Adapters::load(&plan.replicate_weights, plan.lora_scale, &modules, &self.configs)?)
+        Ok(Adapters::load(&plan.replicate_weights, &tagged.scales, &modules, &self.configs)?)
     }
 
     /// The denoiser with the trained weights merged in: the one that is there if it has exactly these.

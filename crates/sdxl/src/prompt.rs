@@ -73,7 +73,7 @@ impl PromptEncoder {
         adapters: &Adapters,
         prompts: &[&str],
     ) -> Result<PromptEmbeds, Error> {
-        let prompts: Vec<String> = prompts.iter().map(|prompt| adapters.prompt(prompt)).collect();
+        let prompts = adapters.prompts(prompts);
         let outputs: Vec<ClipTextOutput> = self
             .encoders
             .iter()
@@ -102,6 +102,9 @@ impl PromptEncoder {
         let mut model = ClipTextModel::load(&weights, &encoder.config, projection, self.dtype)?;
         if let Some(rows) = adapters.rows(encoder.component) {
             model.set_embeddings(&new_ids, Parameter::fixed(rows.clone()));
+            // As if each file were the only one: which of them comes first must not show in the pooled state.
+            let as_first = adapters.places().iter().map(|&place| new_ids[place]);
+            model.pool_as(new_ids.iter().copied().zip(as_first).collect());
         }
         Ok(model.forward(&ids))
     }

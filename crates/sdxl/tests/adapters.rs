@@ -224,7 +224,11 @@ fn several_add_up() {
         let plan = PredictPlan { prompt: prompt.into(), ..small(&[cog.clone(), kohya.clone()], 0.6) };
         predict(&pipeline, &plan).rgb
     };
-    assert_eq!(with("a TOK"), with("a <s0><s1><s2><s3>"));
+    let tok = with("a TOK");
+    assert!(
+        tok == with("a <s0><s1><s2><s3>") || tok == with("a <s2><s3><s0><s1>"),
+        "in an order of their own"
+    );
     assert_ne!(with("a <s0><s1>"), with("a <s2><s3>"));
 }
 
@@ -352,7 +356,7 @@ fn every_key_is_used_or_refused() {
         ),
         (vec![(&mid.0, &[2, 2])], format!(": {}: LoRA with a middle part", mid.0)),
         (vec![(&mid.1, &[2, 2])], format!(": {}: DoRA is not supported", mid.1)),
-        (vec![("clip_l", &[2, 16])], ": embeddings: expected embeddings for both text encoders".into()),
+        (vec![("clip_l", &[2, 16])], ": x: expected embeddings for both text encoders".into()),
         (
             vec![("bundle_emb.TOK.clip_l", &[2, 16]), ("bundle_emb.TOK.clip_g", &[1, 24])],
             ": TOK: expected as many tokens for both text encoders, found 2 and 1".into(),
@@ -391,12 +395,8 @@ fn strange_tars_are_refused() {
             "\"../lora.safetensors\": expected no other members than",
         ),
         ("/unet.safetensors", EntryType::Regular, b"", "\"/unet.safetensors\": expected no other members"),
-        (
-            "model/lora.safetensors",
-            EntryType::Regular,
-            b"",
-            "\"model/lora.safetensors\": expected no other members",
-        ),
+        ("model/notes.txt", EntryType::Regular, b"", "\"model/notes.txt\": expected no other members"),
+        ("model/lora.safetensors", EntryType::Regular, b"?", "/lora.safetensors: not a safetensors file"),
         ("notes.txt", EntryType::Regular, b"", "\"notes.txt\": expected no other members"),
         (
             "lora.safetensors",

@@ -12,7 +12,8 @@ use crate::output;
 
 #[derive(Debug, Args)]
 struct Settings {
-    /// What was trained: a trained_model.tar, a folder with its files, or a LoRA file in any layout
+    /// What was trained: a trained_model.tar, a folder with its files, a run or one of its checkpoints, or a LoRA file in
+    /// any layout
     #[arg(value_name = "TRAINED")]
     trained: PathBuf,
     /// The layout to write
@@ -44,16 +45,21 @@ pub fn options(command: Command) -> Command {
 pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let settings = Settings::from_arg_matches(matches).map_err(|e| crate::args::in_one_line(&e))?;
     let quiet = Verbosity::of(matches) == Verbosity::Quiet;
-    settings.check_output(&[])?; // before a model is fetched
-    let model = settings.model.as_deref().map(|model| super::model_folder(Some(model), quiet)).transpose()?;
-    settings.check_output(model.as_deref().map(|model| ("--model", model)).as_slice())?;
-    let modules = model.as_deref().map(modules).transpose()?;
+    output::check_file(&settings.output)?;
+    let modules = settings.model.as_deref().map(|model| modules(model, quiet)).transpose()?;
     let trained = TrainedWeights::read(&settings.trained, modules.as_ref()).map_err(refused)?;
     let in_layout = |e: AdapterError| {
         refused(AdapterError::File { path: settings.trained.clone(), problem: e.to_string() })
     };
     match settings.format {
-        Format::Kohya => write(&settings.output, &trained.to_kohya().map_err(in_layout)?),
+        Format::Kohya => {
+            write(&settings.output, &trained.to_kohya().map_err(in_layout)?)?;
+            if trained.new_tokens() > 0 {
+                let output = settings.output.display();
+                tracing::warn!("{output}: {FOR_WEB_UIS}");
+            }
+            Ok(())
+        }
         Format::Diffusers if trained.is_embeddings_only() => {
             trained.embeddings_file().map_or(Ok(()), |file| write(&settings.output, &file))
         }
@@ -64,26 +70,19 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     }
 }
 
-impl Settings {
-    /// Makes sure that what is written can be, and is nothing that is read.
-    fn check_output(&self, more: &[(&str, &Path)]) -> Result<(), Failure> {
-        let inputs = [&[("TRAINED", self.trained.as_path())], more].concat();
-        output::check_file(&self.output, &inputs)?;
-        match self.format {
-            Format::Kohya => Ok(()),
-            Format::Diffusers => output::check_file(&beside(&self.output), &inputs),
-        }
-    }
-}
+/// diffusers' `load_lora_weights` refuses a file with any key that has no `lora` in it.
+const FOR_WEB_UIS: &str = "the new tokens' embeddings are in it (bundle_emb), as the web UIs read them; \
+                           diffusers reads no such file: --format diffusers writes one for it";
 
 fn refused(e: AdapterError) -> Failure {
     calotype_sdxl::Error::from(e).into()
 }
 
 /// The layers of a model.
-fn modules(folder: &Path) -> Result<Modules, Failure> {
+fn modules(model: &Path, quiet: bool) -> Result<Modules, Failure> {
+    let folder = super::model_folder(Some(model), quiet)?;
     let read = || -> Result<Modules, calotype_sdxl::Error> {
-        let folder = ModelFolder::open(folder)?;
+        let folder = ModelFolder::open(&folder)?;
         Ok(Modules::of(&folder, &folder.configs()?)?)
     };
     Ok(read()?)
@@ -97,6 +96,6 @@ fn beside(path: &Path) -> PathBuf {
 }
 
 fn write(path: &Path, file: &SafetensorsFile) -> Result<(), Failure> {
-    output::write_output(path, |to| file.write(to))?;
-    output::print_path(path)
+    output::write_file(path, |to| file.write(to))?;
+    output::print(&format!("{}\n", path.display()))
 }

@@ -1,13 +1,19 @@
 //! The trained weights of one request, ready to be merged into a model.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use calotype_tensor::{Tensor, ops};
 
+use super::embeddings::both;
+use super::words::{self, Replaced, Words};
 use super::{AdapterError, Modules, Patch, TrainedWeights, tokens};
-use crate::config::{Component, ModelConfigs};
+use crate::config::{Component, ModelConfigs, shorten};
+
+/// Each is looked for in every prompt.
+const MAX_NEW_TOKENS: usize = 10_000;
 
 /// Everything that a request's trained weights change.
 #[derive(Default)]
@@ -16,26 +22,51 @@ pub struct Adapters {
     text: [Arc<Patch>; 2],
     /// Rows (tokens, width) for both text encoders.
     embeddings: Option<[Tensor; 2]>,
-    tokens: BTreeMap<String, String>,
+    /// Each row's number in its own file.
+    places: Vec<usize>,
+    words: Words,
+    /// What each file has for prompts.
+    files: Vec<FileWords>,
 }
 
+/// The words of a file, and its new tokens.
+struct FileWords {
+    path: PathBuf,
+    words: Vec<String>,
+    rows: Range<usize>,
+}
+
+/// What a word stands for in one file, with a number for its embeddings.
+type Share = (u32, String);
+
 impl Adapters {
-    /// Reads the files in their order and adds them up: all LoRA times `scale`. Where several have new tokens, the later
-    /// ones' are numbered on from the earlier ones', and a word that several have stands for all of theirs.
+    /// Reads the files in their order and adds them up: each one's LoRA times its scale. Where several have new tokens, the later
+    /// ones' are numbered on from the earlier ones'. A word that several have stands for all of theirs, in an order that is not
+    /// that of the files.
     ///
     /// # Errors
     /// A file cannot be read or does not fit the model, or two replace the same tensor.
     pub fn load(
         files: &[PathBuf],
-        scale: f64,
+        scales: &[f64],
         modules: &Modules,
         configs: &ModelConfigs,
     ) -> Result<Self, AdapterError> {
         let (mut unet, mut text) = (Patch::default(), [Patch::default(), Patch::default()]);
-        let mut all = Self::default();
-        for path in files {
-            let found = TrainedWeights::read(path, Some(modules))?;
-            all.add_tokens(path, &found, configs)?;
+        let (mut all, mut shares) = (Self::default(), BTreeMap::new());
+        let mut lone = TrainedWeights::default();
+        for (path, &scale) in files.iter().zip(scales) {
+            let mut found = TrainedWeights::read_part(path, Some(modules))?;
+            for (word, pair) in std::mem::take(&mut found.lone_embeddings) {
+                let known = lone.lone_embeddings.entry(word.clone()).or_default();
+                for (known, new) in known.iter_mut().zip(pair) {
+                    if known.is_some() && new.is_some() {
+                        return Err(AdapterError::key(path, &word, "an earlier file has this embedding too"));
+                    }
+                    *known = new.or(known.take());
+                }
+            }
+            all.add_tokens(path, &found, configs, &mut shares)?;
             for (key, tensor) in found.unet {
                 if let Some(key) = unet.replace(key, tensor) {
                     return Err(AdapterError::key(path, &key, "an earlier file's full fine-tune has it too"));
@@ -50,7 +81,18 @@ impl Adapters {
                 lora.into_iter().for_each(|(path, pair)| patch.add(&path, pair, scale));
             }
         }
-        Ok(Self { unet: Arc::new(unet), text: text.map(Arc::new), ..all })
+        if let Some((word, pair)) = lone.lone_embeddings.first_key_value() {
+            let path = files.last().cloned().unwrap_or_default();
+            both(&path, word, pair.clone())?;
+            lone.join_embeddings(&path)?;
+            all.add_tokens(&path, &lone, configs, &mut shares)?;
+        }
+        let sorted = |(word, mut shares): (String, Vec<Share>)| {
+            shares.sort();
+            (word, shares.into_iter().map(|(_, value)| value).collect())
+        };
+        let words = Words::new(&shares.into_iter().map(sorted).collect());
+        Ok(Self { unet: Arc::new(unet), text: text.map(Arc::new), words, ..all })
     }
 
     /// Checks a file's embeddings against the text encoders and puts them behind those that are there.
@@ -59,12 +101,16 @@ impl Adapters {
         path: &Path,
         found: &TrainedWeights,
         configs: &ModelConfigs,
+        shares: &mut BTreeMap<String, Vec<Share>>,
     ) -> Result<(), AdapterError> {
-        let before = self.new_tokens();
+        let (before, count) = (self.new_tokens(), found.new_tokens());
+        let number = number(found);
         for (word, value) in &found.tokens {
-            let value = tokens::shifted(value, found.new_tokens(), before);
-            self.tokens.entry(word.clone()).or_default().push_str(&value);
+            let value = tokens::shifted(value, count, before);
+            shares.entry(word.clone()).or_default().push((number, value));
         }
+        let words = found.tokens.keys().cloned().collect();
+        self.files.push(FileWords { path: path.into(), words, rows: before..before + count });
         let Some(embeddings) = &found.embeddings else { return Ok(()) };
         let Some(first) = &configs.text_encoder else {
             return Err(AdapterError::file(
@@ -72,6 +118,11 @@ impl Adapters {
                 "embeddings of new tokens: the model has no first text encoder",
             ));
         };
+        if before + count > MAX_NEW_TOKENS {
+            let problem =
+                format!("expected at most {MAX_NEW_TOKENS} new tokens in all, found {}", before + count);
+            return Err(AdapterError::file(path, problem));
+        }
         let names = ["the first text encoder", "the second text encoder"];
         let widths = [first.hidden_size, configs.text_encoder_2.hidden_size];
         for ((tensor, width), name) in embeddings.iter().zip(widths).zip(names) {
@@ -81,6 +132,7 @@ impl Adapters {
                 return Err(AdapterError::file(path, problem));
             }
         }
+        self.places.extend(0..count);
         self.embeddings = Some(match self.embeddings.take() {
             None => embeddings.clone(),
             Some([a, b]) => [ops::cat_batch(&[&a, &embeddings[0]]), ops::cat_batch(&[&b, &embeddings[1]])],
@@ -113,8 +165,41 @@ impl Adapters {
         Some(if component == Component::TextEncoder { first } else { second })
     }
 
-    /// A prompt with the trained words as the new tokens that they stand for.
-    pub(crate) fn prompt(&self, prompt: &str) -> String {
-        tokens::replaced(prompt, &self.tokens)
+    /// Each new token's number in its own file, in the order of the rows.
+    pub(crate) fn places(&self) -> &[usize] {
+        &self.places
     }
+
+    /// Prompts with the trained words as the new tokens that they stand for. Says which files' words are in none of them.
+    pub(crate) fn prompts(&self, prompts: &[&str]) -> Vec<String> {
+        let replaced: Vec<Replaced> = prompts.iter().map(|prompt| self.words.replace(prompt)).collect();
+        for name in replaced.iter().flat_map(|replaced| words::uncalled(&replaced.prompt)) {
+            tracing::warn!("embedding:{name} in the prompt: no file of replicate_weights has it");
+        }
+        for file in &self.files {
+            let used = |word: &String| replaced.iter().any(|r| r.used.contains(word.trim()));
+            let written = |token: &String| replaced.iter().any(|r| r.prompt.contains(token.as_str()));
+            let mut names = file.words.clone();
+            if names.is_empty() {
+                names = tokens::names(file.rows.clone());
+            }
+            if !names.is_empty()
+                && !file.words.iter().any(used)
+                && !tokens::names(file.rows.clone()).iter().any(written)
+            {
+                let (path, names) = (file.path.display(), shorten(&names.join(", ")));
+                tracing::warn!("{path}: what it has for {names} is not used: no prompt has this word");
+            }
+        }
+        replaced.into_iter().map(|replaced| replaced.prompt).collect()
+    }
+}
+
+/// A number for a file's embeddings, so that their order does not depend on that of the files.
+fn number(found: &TrainedWeights) -> u32 {
+    let mut crc = flate2::Crc::new();
+    for table in found.embeddings.iter().flatten() {
+        crc.update(bytemuck::cast_slice(table.f32s()));
+    }
+    crc.sum()
 }

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use calotype_tensor::Tensor;
 
-use super::AdapterError;
 use super::source::Member;
 use super::values::{floats, shape_problem, sorted};
+use super::{AdapterError, Modules};
+use crate::config::Component;
 use crate::weights::Header;
 
 /// What the encoders' embeddings are called, in the layouts that have no `bundle_emb.NAME.` before it.
@@ -31,6 +32,37 @@ pub(super) fn rows(tensor: &Tensor) -> Option<Tensor> {
     }
 }
 
+/// The widths of SDXL's text encoders, where no model says them.
+const WIDTHS: [usize; 2] = [768, 1280];
+
+/// The word, the encoder and the rows of a file that is one text encoder's embedding, as diffusers' script writes it: one
+/// tensor, whose key is the word.
+pub(super) fn lone(
+    member: &Member,
+    header: &Header,
+    modules: Option<&Modules>,
+) -> Result<Option<(String, usize, Tensor)>, AdapterError> {
+    let [(key, info, range)] = &header.tensors[..] else { return Ok(None) };
+    let components = [Component::TextEncoder, Component::TextEncoder2];
+    let width = |i: usize| modules.map_or(Some(WIDTHS[i]), |modules| modules.width(components[i]));
+    let fits: Vec<usize> =
+        (0..2).filter(|&i| width(i).is_some() && info.shape.last().copied() == width(i)).collect();
+    if embedding(key).is_some() || key == "emb_params" || key.contains(".weight") || info.shape.len() > 2 {
+        return Ok(None);
+    }
+    let encoder = match fits[..] {
+        [one] => one,
+        // Encoders of one width: by the name of the file.
+        [first, second] => {
+            let stem = member.path.file_stem().unwrap_or_default().to_string_lossy();
+            if stem.ends_with("_2") { second } else { first }
+        }
+        _ => return Ok(None),
+    };
+    let tensor = floats(&member.path, key, info, member.bytes.get(range.clone()).unwrap_or_default())?;
+    Ok(rows(&tensor).map(|rows| (key.clone(), encoder, rows)))
+}
+
 /// Both encoders' rows of one embedding, as many in each.
 pub(super) fn both(path: &Path, name: &str, pair: [Option<Tensor>; 2]) -> Result<[Tensor; 2], AdapterError> {
     let name = if name.is_empty() { "embeddings" } else { name };
@@ -47,7 +79,7 @@ pub(super) fn both(path: &Path, name: &str, pair: [Option<Tensor>; 2]) -> Result
         _ => Err(AdapterError::key(
             path,
             name,
-            "expected embeddings for both text encoders, found one encoder's",
+            "expected embeddings for both text encoders, found one encoder's; where they are in a file each, give both files",
         )),
     }
 }

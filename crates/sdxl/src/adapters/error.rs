@@ -38,4 +38,14 @@ impl AdapterError {
     pub(super) fn key(path: &Path, key: &str, problem: impl std::fmt::Display) -> Self {
         Self::Key { path: path.to_path_buf(), key: shorten(key), problem: problem.to_string() }
     }
+
+    /// The same, with a note at its end.
+    pub(super) fn noted(self, note: &str) -> Self {
+        let with = |problem: String| format!("{problem} ({note})");
+        match self {
+            Self::File { path, problem } => Self::File { path, problem: with(problem) },
+            Self::Key { path, key, problem } => Self::Key { path, key, problem: with(problem) },
+            Self::Layout(problem) => Self::Layout(with(problem)),
+        }
+    }
 }

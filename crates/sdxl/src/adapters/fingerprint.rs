@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use super::source::MEMBERS;
+use super::source;
 
 /// A file that was written so shortly before it was looked at may be written again without looking any different.
 const UNSETTLED: Duration = Duration::from_secs(2);
@@ -12,7 +12,7 @@ const UNSETTLED: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fingerprint {
     files: Vec<File>,
-    scale: f64,
+    scales: Vec<f64>,
     settled: bool,
 }
 
@@ -27,19 +27,15 @@ struct File {
 }
 
 impl Fingerprint {
-    /// Of the files, as they are now, and what they are scaled by.
-    pub fn of(files: &[PathBuf], scale: f64) -> Self {
-        let inside = |path: &PathBuf| match path.is_dir() {
-            true => MEMBERS.iter().map(|name| path.join(name)).collect(),
-            false => vec![path.clone()],
-        };
-        let files: Vec<File> = files.iter().flat_map(inside).map(File::of).collect();
+    /// Of the files, as they are now, and what each is scaled by.
+    pub fn of(files: &[PathBuf], scales: &[f64]) -> Self {
+        let files: Vec<File> = files.iter().flat_map(|path| source::files(path)).map(File::of).collect();
         let now = SystemTime::now();
         let old = |file: &File| {
             file.changed.and_then(|at| now.duration_since(at).ok()).is_some_and(|age| age > UNSETTLED)
         };
         let settled = files.iter().filter(|file| file.changed.is_some()).all(old);
-        Self { files, scale, settled }
+        Self { files, scales: scales.to_vec(), settled }
     }
 
     /// Whether what was loaded for `self` is what `now` asks for.
@@ -73,7 +69,7 @@ mod tests {
     /// that has settled, was left alone and is scaled as before is the same.
     #[test]
     fn only_what_cannot_have_changed_is_the_same() {
-        let of = |path: &str, scale| Fingerprint::of(&[PathBuf::from(path)], scale);
+        let of = |path: &str, scale| Fingerprint::of(&[PathBuf::from(path)], &[scale]);
         let settled = env!("CARGO_MANIFEST_DIR").to_string() + "/tests/golden/tiny_vocab/vocab.json";
         let new = std::env::temp_dir().join(format!("calotype-fingerprint-{}", std::process::id()));
         std::fs::write(&new, "x").expect("written");
@@ -85,6 +81,6 @@ mod tests {
             assert!(of(&settled, 1.0).still(&of(&settled, 1.0)));
         }
         assert!(!of(&settled, 1.0).still(&of(&settled, 0.5)), "another scale");
-        assert!(!of(&settled, 1.0).still(&Fingerprint::of(&[], 1.0)), "other files");
+        assert!(!of(&settled, 1.0).still(&Fingerprint::of(&[], &[])), "other files");
     }
 }

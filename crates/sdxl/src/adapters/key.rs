@@ -27,20 +27,36 @@ const SUFFIXES: [(&str, Part); 11] = [
     (".alpha", Part::Alpha),
 ];
 
-/// Kohya's prefixes, before names with underscores.
-const KOHYA: [(&str, Component); 3] = [
+/// PEFT's parts where the key names the adapter: `….lora_A.default.weight`.
+const NAMED: [(&str, Part); 2] = [(".lora_A.", Part::Down), (".lora_B.", Part::Up)];
+
+/// What a program puts around a whole network.
+const WRAPPERS: [&str; 2] = ["base_model.model.", "module."];
+
+/// The prefixes of a network's layers: kohya's and LyCORIS' before names with underscores, diffusers', OneTrainer's and ComfyUI's
+/// before paths. The UNet's own files have none.
+const PREFIXES: [(&str, Component); 16] = [
     ("lora_unet_", Component::UNet),
     ("lora_te1_", Component::TextEncoder),
     ("lora_te2_", Component::TextEncoder2),
-];
-
-/// diffusers' prefixes, before paths. The UNet's own files have none.
-const DIFFUSERS: [(&str, Component); 4] = [
+    ("lycoris_unet_", Component::UNet),
+    ("lycoris_te1_", Component::TextEncoder),
+    ("lycoris_te2_", Component::TextEncoder2),
+    ("lycoris_", Component::UNet),
     ("unet.", Component::UNet),
     ("text_encoder.", Component::TextEncoder),
     ("text_encoder_2.", Component::TextEncoder2),
-    ("", Component::UNet),
+    ("diffusion_model.", Component::UNet),
+    ("model.diffusion_model.", Component::UNet),
+    ("clip_l.", Component::TextEncoder),
+    ("clip_g.", Component::TextEncoder2),
+    ("text_encoders.clip_l.transformer.", Component::TextEncoder),
+    ("text_encoders.clip_g.transformer.", Component::TextEncoder2),
 ];
+
+/// The first parts of SDXL's original block names.
+const ORIGINAL: [&str; 6] =
+    ["input_blocks", "middle_block", "output_blocks", "time_embed.", "label_emb", "out."];
 
 /// A part of the LoRA of the layer at `path`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,60 +71,160 @@ pub(super) struct LoraKey {
 /// # Errors
 /// Says why it is no LoRA's, or of no layer.
 pub(super) fn parse(key: &str, modules: Option<&Modules>) -> Result<LoraKey, String> {
-    let Some((name, part)) = SUFFIXES.iter().find_map(|(s, part)| Some((key.strip_suffix(s)?, *part))) else {
-        return Err(not_lora(key));
+    let Some((name, part)) = split(key) else { return Err(not_lora(key)) };
+    let name = WRAPPERS.iter().fold(name, |name, wrapper| name.strip_prefix(wrapper).unwrap_or(name));
+    let found = PREFIXES.iter().find_map(|(prefix, c)| Some((name.strip_prefix(prefix)?, *c)));
+    let (name, component) = found.unwrap_or((name, Component::UNet));
+    let path = today(component, name);
+    let Some(modules) = modules else {
+        let ambiguous = !name.contains('.') || ORIGINAL.iter().any(|block| name.starts_with(block));
+        return match ambiguous {
+            true => {
+                Err("kohya's names can only be told apart with the model that they are for (--model)".into())
+            }
+            false => Ok(LoraKey { component, path, part }),
+        };
     };
-    let kohya = KOHYA.iter().find_map(|(prefix, c)| Some((name.strip_prefix(prefix)?, *c)));
-    if let Some((name, component)) = kohya {
-        let Some(modules) = modules else {
-            return Err("kohya's names can only be told apart with the model that they are for".into());
-        };
-        return match modules.by_kohya(component, name) {
-            Some(path) => Ok(LoraKey { component, path: path.into(), part }),
-            None => Err(no_layer(component)),
-        };
-    }
-    let found = DIFFUSERS.iter().find_map(|(prefix, c)| Some((name.strip_prefix(prefix)?, *c)));
-    let (path, component) = found.unwrap_or((name, Component::UNet));
-    let path = today(component, path);
-    let Some(modules) = modules else { return Ok(LoraKey { component, path, part }) };
     // transformers 5 names the first encoder's layers without the prefix.
-    let candidates = [path.clone(), format!("text_model.{path}")];
-    match candidates.into_iter().find(|path| modules.layer(component, path).is_some()) {
-        Some(path) => Ok(LoraKey { component, path, part }),
-        None => Err(no_layer(component)),
+    let paths = [path.clone(), format!("text_model.{path}")];
+    if let Some(path) = paths.into_iter().find(|path| modules.layer(component, path).is_some()) {
+        return Ok(LoraKey { component, path, part });
     }
+    let layer = |name: &String| {
+        modules.by_underscores(component, name).filter(|path| modules.layer(component, path).is_some())
+    };
+    match underscored(component, name).iter().find_map(layer) {
+        Some(path) => Ok(LoraKey { component, path: path.into(), part }),
+        None if found.is_none() && name.starts_with("text_model") => {
+            Err("of which text encoder? Expected text_encoder. or text_encoder_2. before it".into())
+        }
+        None => Err(format!("the model's {} has no such layer", component.name())),
+    }
+}
+
+/// A key's layer and part.
+fn split(key: &str) -> Option<(&str, Part)> {
+    let plain = SUFFIXES.iter().find_map(|(suffix, part)| Some((key.strip_suffix(suffix)?, *part)));
+    let named = || {
+        NAMED.iter().find_map(|(mark, part)| {
+            let (name, adapter) = key.strip_suffix(".weight")?.rsplit_once(mark)?;
+            (!adapter.is_empty() && !adapter.contains('.')).then_some((name, *part))
+        })
+    };
+    plain.or_else(named)
 }
 
 /// The path as diffusers has it now: attention processors held the LoRA of their attention.
 fn today(component: Component, path: &str) -> String {
     let path = path.replace(".processor.", ".");
     let (block, layer) = path.rsplit_once('.').unwrap_or(("", &path));
-    match (component, layer) {
-        (Component::UNet, "to_out") => format!("{block}.to_out.0"),
-        (Component::TextEncoder | Component::TextEncoder2, "to_q" | "to_k" | "to_v") => {
-            format!("{block}.{}_proj", &layer[3..])
-        }
-        (Component::TextEncoder | Component::TextEncoder2, "to_out") => format!("{block}.out_proj"),
+    match renamed(component, layer) {
+        Some(layer) if !block.is_empty() => format!("{block}.{layer}"),
         _ => path,
     }
 }
 
-fn no_layer(component: Component) -> String {
-    format!("the model's {} has no such layer", component.name())
+/// What an attention's last layer, and a text encoder's projections, were called in processors.
+fn renamed(component: Component, layer: &str) -> Option<&'static str> {
+    Some(match (component, layer) {
+        (Component::UNet, "to_out") => "to_out.0",
+        (Component::TextEncoder | Component::TextEncoder2, "to_q") => "q_proj",
+        (Component::TextEncoder | Component::TextEncoder2, "to_k") => "k_proj",
+        (Component::TextEncoder | Component::TextEncoder2, "to_v") => "v_proj",
+        (Component::TextEncoder | Component::TextEncoder2, "to_out") => "out_proj",
+        _ => return None,
+    })
+}
+
+/// The names with underscores for dots that a layer may have.
+fn underscored(component: Component, name: &str) -> Vec<String> {
+    let plain = name.replace('.', "_").replace("_processor_", "_");
+    let mut names = vec![plain.clone()];
+    for old in ["to_q", "to_k", "to_v", "to_out"] {
+        let Some(block) = plain.strip_suffix(old).filter(|block| block.ends_with('_')) else { continue };
+        names.extend(renamed(component, old).map(|new| format!("{block}{}", new.replace('.', "_"))));
+    }
+    let prefixed: Vec<String> = names.iter().map(|name| format!("text_model_{name}")).collect();
+    names.extend(prefixed);
+    names
 }
 
 /// Names the kinds of adapters that people may take for LoRA.
 fn not_lora(key: &str) -> String {
-    const OTHERS: [(&str, &str); 7] = [
+    const OTHERS: [(&str, &str); 21] = [
         (".dora_scale", "DoRA is not supported"),
         (".lora_magnitude_vector", "DoRA is not supported"),
         (".hada_", "LoHa is not supported, only LoRA"),
         (".lokr_", "LoKr is not supported, only LoRA"),
         (".lora_mid", "LoRA with a middle part (CP decomposition) is not supported"),
+        (".lora_B.bias", "LoRA with a bias (lora_bias) is not supported"),
+        (".lora_up.bias", "LoRA with a bias (lora_bias) is not supported"),
+        (".lora_embedding_", "LoRA of an embedding table is not supported"),
+        (".oft_", "OFT is not supported, only LoRA"),
+        (".boft_", "BOFT is not supported, only LoRA"),
+        (".on_input", "IA3 is not supported, only LoRA"),
+        (".a1.weight", "GLoRA is not supported, only LoRA"),
+        (".b1.weight", "GLoRA is not supported, only LoRA"),
+        (".diff$", "a whole difference of weights (LyCORIS' full or norm) is not supported, only LoRA"),
+        (".diff_b$", "a whole difference of weights (LyCORIS' full or norm) is not supported, only LoRA"),
+        (".w_norm", "a norm's difference (LyCORIS) is not supported, only LoRA"),
+        (".b_norm", "a norm's difference (LyCORIS) is not supported, only LoRA"),
+        ("scale_weight", "8-bit floats with scales of their own are not supported"),
+        ("scaled_fp8", "8-bit floats with scales of their own are not supported"),
         ("emb_params", "an embedding for Stable Diffusion 1 or 2, not SDXL"),
         ("string_to_param", "an embedding for Stable Diffusion 1 or 2, not SDXL"),
     ];
+    let key = format!("{key}$"); // a mark with this sign is an end
     let known = OTHERS.iter().find(|(mark, _)| key.contains(mark));
     known.map_or("no key of a LoRA or of an embedding", |(_, why)| why).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Protects: every program's way to name a part of a layer's LoRA, where no model is asked.
+    #[test]
+    fn keys_of_every_program() {
+        let layer = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_out.0";
+        let text = "text_model.encoder.layers.0.self_attn.q_proj";
+        let (unet, first, second) = (Component::UNet, Component::TextEncoder, Component::TextEncoder2);
+        for (key, component, path, part) in [
+            (format!("base_model.model.{layer}.lora_A.weight"), unet, layer, Part::Down),
+            (format!("base_model.model.unet.{layer}.lora_B.default.weight"), unet, layer, Part::Up),
+            (format!("{layer}.lora_A.default_0.weight"), unet, layer, Part::Down),
+            (format!("diffusion_model.{layer}.lora_up.weight"), unet, layer, Part::Up),
+            (format!("unet.{}.lora.down.weight", layer.trim_end_matches(".0")), unet, layer, Part::Down),
+            (format!("text_encoder.{text}.lora_A.weight"), first, text, Part::Down),
+            (format!("clip_g.{text}.alpha"), second, text, Part::Alpha),
+            (
+                "text_encoder_2.text_model.encoder.layers.0.self_attn.to_q_lora.up.weight".into(),
+                second,
+                text,
+                Part::Up,
+            ),
+        ] {
+            assert_eq!(parse(&key, None), Ok(LoraKey { component, path: path.into(), part }), "{key}");
+        }
+        for key in ["lora_unet_mid_block_x.alpha", "unet.input_blocks.4.1.proj_in.lora_down.weight"] {
+            assert!(parse(key, None).expect_err("ambiguous").contains("--model"), "{key}");
+        }
+        for (key, says) in [
+            ("a.lora_A.b.c.weight", "no key of a LoRA"),
+            ("a.oft_blocks", "OFT"),
+            ("a.diff_b", "difference"),
+            ("a.lora_B.bias", "lora_bias"),
+        ] {
+            assert!(parse(key, None).expect_err("refused").contains(says), "{key}");
+        }
+    }
+
+    /// Protects: names with underscores of old processors' layers.
+    #[test]
+    fn names_with_underscores() {
+        let names = underscored(Component::UNet, "mid_block.attn1.processor.to_out");
+        assert!(names.contains(&"mid_block_attn1_to_out_0".into()), "{names:?}");
+        let names = underscored(Component::TextEncoder, "encoder_layers_0_self_attn_to_q");
+        assert!(names.contains(&"text_model_encoder_layers_0_self_attn_q_proj".into()), "{names:?}");
+    }
 }

@@ -7,6 +7,9 @@
 //! | cog: `trained_model.tar` | `….attn1.processor.to_q_lora.down.weight`, beside `embeddings.pti`, `special_params.json` |
 //! | kohya | `lora_unet_…_attn1_to_q.lora_down.weight`, `.alpha`; `bundle_emb.TOK.clip_l` |
 //! | diffusers | `unet.….attn1.to_q.lora_A.weight`, or older `.lora.down.weight` |
+//! | PEFT | `base_model.model.….attn1.to_q.lora_A.weight`, beside `adapter_config.json` |
+//! | OneTrainer, ComfyUI | `unet.input_blocks.4.1.….attn1.to_q.lora_down.weight`, `diffusion_model.…` |
+//! | a checkpoint of a training | `….attn1.to_q.down`, `text_encoders_0`, beside `state.json` |
 
 mod active;
 mod embeddings;
@@ -16,15 +19,20 @@ mod full;
 mod key;
 mod lora;
 mod modules;
+mod other_model;
 mod patch;
 mod peft;
 mod read;
 mod safetensors;
 mod sgm;
 mod source;
+mod step;
 mod stored;
+mod tags;
 mod tokens;
+mod untar;
 mod values;
+mod words;
 mod write;
 
 use std::collections::BTreeMap;
@@ -41,6 +49,8 @@ pub use patch::Patch;
 pub use safetensors::SafetensorsFile;
 pub(crate) use safetensors::safetensors_header;
 pub use stored::Stored;
+pub(crate) use tags::Tagged;
+pub use tags::{has_tag, name};
 pub use write::TarFile;
 
 /// The result of a training, whatever its layout on disk.
@@ -57,12 +67,22 @@ pub struct TrainedWeights {
     pub embeddings: Option<[Tensor; 2]>,
     /// What stands for the new tokens in a prompt: `TOK` → `<s0><s1>`.
     pub tokens: BTreeMap<String, String>,
+    /// Embeddings that a file has for one text encoder alone, by their word: diffusers writes a file for each.
+    pub lone_embeddings: BTreeMap<String, [Option<Tensor>; 2]>,
 }
 
 impl TrainedWeights {
     /// How many new tokens there are embeddings for.
     pub fn new_tokens(&self) -> usize {
         self.embeddings.as_ref().map_or(0, |[first, _]| first.dim(0))
+    }
+
+    /// Whether there is nothing at all.
+    pub fn is_empty(&self) -> bool {
+        let no_lora = self.lora.is_empty() && self.text_lora.iter().all(BTreeMap::is_empty);
+        let no_tokens =
+            self.tokens.is_empty() && self.embeddings.is_none() && self.lone_embeddings.is_empty();
+        no_lora && no_tokens && self.unet.is_empty()
     }
 
     /// Whether there are embeddings and nothing else.
@@ -78,7 +98,13 @@ impl PartialEq for TrainedWeights {
             (Some(a), Some(b)) => same(&a[0], &b[0]) && same(&a[1], &b[1]),
             (a, b) => a.is_none() && b.is_none(),
         };
+        let lone = |weights: &Self| {
+            let rows = |rows: &[Option<Tensor>; 2]| rows.each_ref().map(|t| t.as_ref().map(Tensor::to_vec));
+            weights.lone_embeddings.values().map(rows).collect::<Vec<_>>()
+        };
         embeddings
+            && self.lone_embeddings.keys().eq(other.lone_embeddings.keys())
+            && lone(self) == lone(other)
             && (&self.lora, &self.text_lora, &self.unet, &self.tokens)
                 == (&other.lora, &other.text_lora, &other.unet, &other.tokens)
     }

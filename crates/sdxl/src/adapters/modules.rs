@@ -47,14 +47,19 @@ impl Modules {
         }
     }
 
-    /// The path of the layer that kohya calls `name`.
-    pub(super) fn by_kohya(&self, component: Component, name: &str) -> Option<&str> {
+    /// The path of the layer that is called `name`, with underscores for dots: kohya's names.
+    pub(super) fn by_underscores(&self, component: Component, name: &str) -> Option<&str> {
         self.table(component).underscored.get(name).map(String::as_str)
     }
 
     /// The shape of a layer's weight: (out, in), or (out, in, k, k).
     pub(super) fn layer(&self, component: Component, path: &str) -> Option<&[usize]> {
         self.tensor(component, &format!("{path}.weight")).filter(|shape| shape.len() > 1)
+    }
+
+    /// The channels of a text encoder's table of tokens.
+    pub(super) fn width(&self, component: Component) -> Option<usize> {
+        self.tensor(component, "text_model.embeddings.token_embedding.weight")?.last().copied()
     }
 
     /// The shape of any tensor.

@@ -7,18 +7,16 @@ use calotype_tensor::Tensor;
 use safetensors::tensor::TensorInfo;
 use serde_json::Value;
 
-use super::embeddings::{both, embedding, embeddings, joined, rows};
+use super::embeddings::{both, embedding, embeddings, joined, lone, rows};
 use super::key::{self, LoraKey, Part};
 use super::peft::PeftConfig;
-use super::source::{EMBEDDINGS, LORA, Member, PARAMS, Source, UNET};
+use super::source::{EMBEDDINGS, LORA, Layout, Member, Members, PARAMS, PEFT, PEFT_CONFIG, Source, UNET};
 use super::stored::{Region, Stored};
+use super::tokens::{MAX_PARAMS, MAX_VALUE, MAX_WORDS};
 use super::values::{floats, scalar, shape_problem, sorted, squeezed};
-use super::{AdapterError, LoraPair, Modules, TrainedWeights, tokens};
-use crate::config::Component;
+use super::{AdapterError, LoraPair, Modules, TrainedWeights, other_model, step, tokens};
+use crate::config::{Component, shorten};
 use crate::weights::{Header, element_type, tuple};
-
-/// Special parameters are one short line.
-const MAX_PARAMS: usize = 1 << 20;
 
 /// A layer's parts, as they are found.
 #[derive(Default)]
@@ -38,49 +36,116 @@ struct Reader<'a> {
 }
 
 impl TrainedWeights {
-    /// Reads a tar, a folder with a tar's files, or a safetensors file in any of the layouts.
+    /// Reads a tar, a folder (of a trained model's files, PEFT's, diffusers', a run or its checkpoint), or a safetensors file in
+    /// any of the layouts.
     ///
     /// With a model's layers, names are looked up and shapes checked. Without, kohya's names are refused.
     ///
     /// # Errors
     /// Names the file and the key that cannot be used, with what was expected and found.
     pub fn read(path: &Path, modules: Option<&Modules>) -> Result<Self, AdapterError> {
+        let found = Self::read_part(path, modules)?;
+        match found.lone_embeddings.first_key_value() {
+            Some((word, pair)) => both(path, word, pair.clone()).map(|_| found),
+            None => Ok(found),
+        }
+    }
+
+    /// As [`Self::read`], but an embedding for one text encoder may be in another file than that for the other one.
+    pub(super) fn read_part(path: &Path, modules: Option<&Modules>) -> Result<Self, AdapterError> {
         let mut found = Self::default();
         match Source::open(path)? {
             Source::Single(member) => found.read_single(&member, modules)?,
-            Source::Trained(mut members) => {
-                if let Some(member) = members.remove(LORA) {
-                    let bundled = found.read_lora(&member, modules)?;
-                    if let Some(name) = bundled.keys().next() {
-                        let problem = format!("expected embeddings in {EMBEDDINGS}, not here");
-                        return Err(AdapterError::key(&member.path, name, problem));
-                    }
-                }
-                if let Some(member) = members.remove(UNET) {
-                    found.unet = full(&member, modules)?;
-                }
-                if let Some(member) = members.remove(EMBEDDINGS) {
-                    found.embeddings = embeddings(&member)?;
-                }
-                if let Some(member) = members.remove(PARAMS) {
-                    found.tokens = params(&member, found.new_tokens())?;
-                }
+            Source::Several(Layout::Trained, members) => found.read_trained(members, modules)?,
+            Source::Several(Layout::Checkpoint, members) => found = step::read(members, modules)?,
+            Source::Several(Layout::Peft, members) => found.read_peft(path, members, modules)?,
+            Source::Several(Layout::Diffusers | Layout::LearnedEmbeds, members) => {
+                members.values().try_for_each(|member| found.read_single(member, modules))?;
             }
         }
-        Ok(found)
+        found.join_embeddings(path)?;
+        match found.is_empty() {
+            true => Err(AdapterError::file(path, "no LoRA, no embedding and no word in it: nothing to use")),
+            false => Ok(found),
+        }
     }
 
-    /// A LoRA, an embedding, or both.
+    /// A `trained_model.tar`, or a folder with its files.
+    fn read_trained(&mut self, mut members: Members, modules: Option<&Modules>) -> Result<(), AdapterError> {
+        if let Some(member) = members.remove(LORA) {
+            let bundled = self.read_lora(&member, modules, None)?;
+            if let Some(name) = bundled.keys().next() {
+                let problem = format!("expected embeddings in {EMBEDDINGS}, not here");
+                return Err(AdapterError::key(&member.path, name, problem));
+            }
+        }
+        if let Some(member) = members.remove(UNET) {
+            self.unet = full(&member, modules)?;
+        }
+        if let Some(member) = members.remove(EMBEDDINGS) {
+            self.embeddings = embeddings(&member)?;
+        }
+        if let Some(member) = members.remove(PARAMS) {
+            self.tokens = params(&member, self.new_tokens())?;
+        }
+        Ok(())
+    }
+
+    /// PEFT's folder.
+    fn read_peft(
+        &mut self,
+        path: &Path,
+        mut members: Members,
+        modules: Option<&Modules>,
+    ) -> Result<(), AdapterError> {
+        let Some(weights) = members.remove(PEFT) else {
+            return Err(AdapterError::file(path, format!("{PEFT_CONFIG} without {PEFT}")));
+        };
+        let config = members.remove(PEFT_CONFIG).map(|member| PeftConfig::file(&member)).transpose()?;
+        match self.read_lora(&weights, modules, config)?.keys().next() {
+            Some(key) => Err(AdapterError::key(&weights.path, key, "expected LoRA only")),
+            None => Ok(()),
+        }
+    }
+
+    /// A LoRA, an embedding, or both; or the UNet's own tensors.
     fn read_single(&mut self, member: &Member, modules: Option<&Modules>) -> Result<(), AdapterError> {
-        let named = self.read_lora(member, modules)?;
+        let header = Header::read(&member.bytes).map_err(|e| AdapterError::file(&member.path, e))?;
+        if let Some((word, encoder, rows)) = lone(member, &header, modules)? {
+            self.lone_embeddings.entry(word).or_default()[encoder] = Some(rows);
+            return Ok(());
+        }
+        let own = |(key, ..): &(String, TensorInfo, _)| {
+            modules.is_some_and(|modules| modules.tensor(Component::UNet, key).is_some())
+        };
+        if !header.tensors.is_empty() && header.tensors.iter().all(own) {
+            self.unet = full(member, modules)?;
+            return Ok(());
+        }
+        let named = self.read_lora(member, modules, None)?;
         let stem = member.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let (mut rows, mut count) = ([Vec::new(), Vec::new()], 0);
+        // Without a name of its own, an embedding is called by its file.
+        let named =
+            named.into_iter().map(|(name, pair)| (if name.is_empty() { stem.clone() } else { name }, pair));
+        self.add_embeddings(&member.path, named)
+    }
+
+    /// Puts embeddings behind those that are there. `<s0>` stands for itself.
+    fn add_embeddings(
+        &mut self,
+        path: &Path,
+        named: impl Iterator<Item = (String, [Option<Tensor>; 2])>,
+    ) -> Result<(), AdapterError> {
+        let mut rows = match self.embeddings.take() {
+            Some([first, second]) => [vec![first], vec![second]],
+            None => [Vec::new(), Vec::new()],
+        };
+        let mut count: usize = rows[0].iter().map(|table| table.dim(0)).sum();
         for (name, pair) in named {
-            let [first, second] = both(&member.path, &name, pair)?;
+            let [first, second] = both(path, &name, pair)?;
+            tokens::check(&name, first.dim(0)).map_err(|e| AdapterError::key(path, &name, e))?;
             let value = tokens::names(count..count + first.dim(0)).concat();
             count += first.dim(0);
-            // Without a name of its own, an embedding is called by its file; `<s0>` stands for itself.
-            let name = if name.is_empty() { stem.clone() } else { name };
             if name != value {
                 self.tokens.insert(name, value);
             }
@@ -88,27 +153,57 @@ impl TrainedWeights {
             rows[1].push(second);
         }
         if count > 0 {
-            self.embeddings = Some(joined(&member.path, rows)?);
+            self.embeddings = Some(joined(path, rows)?);
         }
         Ok(())
     }
 
-    /// The LoRA of a safetensors file; gives back its embeddings by name.
+    /// Brings embeddings together that several files had for one text encoder each.
+    pub(super) fn join_embeddings(&mut self, path: &Path) -> Result<(), AdapterError> {
+        let whole = |pair: &[Option<Tensor>; 2]| pair.iter().all(Option::is_some);
+        let all = std::mem::take(&mut self.lone_embeddings);
+        let (pairs, lone) = all.into_iter().partition(|(_, pair)| whole(pair));
+        let pairs: BTreeMap<_, _> = pairs;
+        self.lone_embeddings = lone;
+        self.add_embeddings(path, pairs.into_iter())
+    }
+
+    /// The LoRA of a safetensors file; gives back its embeddings by name. Where it is for another model, the error says so.
     fn read_lora(
         &mut self,
         member: &Member,
         modules: Option<&Modules>,
+        config: Option<PeftConfig>,
     ) -> Result<BTreeMap<String, [Option<Tensor>; 2]>, AdapterError> {
         let path = &member.path;
         let header = Header::read(&member.bytes).map_err(|e| AdapterError::file(path, e))?;
-        let peft = PeftConfig::read(&header.metadata).map_err(|e| AdapterError::file(path, e))?;
+        let tensors = header.tensors.iter().map(|(key, info, _)| (key.as_str(), info));
+        let other = other_model::note(tensors);
+        let peft = match config {
+            Some(config) => config,
+            None => PeftConfig::read(&header.metadata).map_err(|e| AdapterError::file(path, e))?,
+        };
+        self.take_lora(member, header, modules, &peft).map_err(|error| match &other {
+            Some(note) => error.noted(note),
+            None => error,
+        })
+    }
+
+    fn take_lora(
+        &mut self,
+        member: &Member,
+        header: Header,
+        modules: Option<&Modules>,
+        peft: &PeftConfig,
+    ) -> Result<BTreeMap<String, [Option<Tensor>; 2]>, AdapterError> {
+        let path = &member.path;
         let mut reader = Reader { path, modules, lora: BTreeMap::new(), embeddings: BTreeMap::new() };
         for (key, info, range) in sorted(header) {
             let bytes = member.bytes.get(range).unwrap_or_default();
             reader.take(&key, &info, bytes)?;
         }
         for ((_, layer), (component, parts)) in std::mem::take(&mut reader.lora) {
-            let pair = reader.pair(component, &layer, parts, &peft)?;
+            let pair = reader.pair(component, &layer, parts, peft)?;
             let [first, second] = &mut self.text_lora;
             match component {
                 Component::TextEncoder => first.insert(layer, pair),
@@ -218,13 +313,25 @@ fn params(member: &Member, count: usize) -> Result<BTreeMap<String, String>, Ada
     let value: Value =
         serde_json::from_slice(&member.bytes).map_err(|e| fail(format!("not valid JSON: {e}")))?;
     let Value::Object(entries) = value else { return Err(fail("expected a JSON object".into())) };
-    let text = |(key, value): (String, Value)| match value {
-        Value::String(text) if tokens::numbers(&text).iter().flatten().any(|&n| n >= count) => {
-            let problem = format!("expected text or new tokens of the {count} in {EMBEDDINGS}, found {text}");
-            Err(AdapterError::key(&member.path, &key, problem))
+    if entries.len() > MAX_WORDS {
+        return Err(fail(format!("expected at most {MAX_WORDS} words, found {}", entries.len())));
+    }
+    let text = |(key, value): (String, Value)| {
+        let fail = |problem: String| Err(AdapterError::key(&member.path, &key, problem));
+        match value {
+            Value::String(text) if tokens::numbers(&text).iter().flatten().any(|&n| n >= count) => {
+                let found = shorten(&text);
+                fail(format!("expected text or new tokens of the {count} in {EMBEDDINGS}, found {found}"))
+            }
+            Value::String(text) if text.len() > MAX_VALUE => {
+                fail(format!("expected at most {MAX_VALUE} bytes of text, found {}", text.len()))
+            }
+            Value::String(text) => match tokens::check(&key, 0) {
+                Ok(()) => Ok((key, text)),
+                Err(problem) => fail(problem),
+            },
+            other => fail(format!("expected text, found {}", shorten(&other.to_string()))),
         }
-        Value::String(text) if !key.is_empty() => Ok((key, text)),
-        other => Err(AdapterError::key(&member.path, &key, format!("expected text, found {other}"))),
     };
     entries.into_iter().map(text).collect()
 }
@@ -236,9 +343,6 @@ fn full(member: &Member, modules: Option<&Modules>) -> Result<BTreeMap<String, S
     let mut tensors = BTreeMap::new();
     for (key, info, range) in header.tensors {
         let fail = |problem: String| AdapterError::key(path, &key, problem);
-        let Some(dtype) = element_type(info.dtype) else {
-            return Err(fail(format!("expected f32, f16 or bf16, found {:?}", info.dtype)));
-        };
         if let Some(modules) = modules {
             let Some(shape) = modules.tensor(Component::UNet, &key) else {
                 return Err(fail("the model's unet has no such tensor".into()));
@@ -249,7 +353,11 @@ fn full(member: &Member, modules: Option<&Modules>) -> Result<BTreeMap<String, S
         }
         let bytes: Option<Region> = member.bytes.part(range);
         let bytes = bytes.ok_or_else(|| fail("ends beyond the file".into()))?;
-        tensors.insert(key, Stored::mapped(bytes, info.shape, dtype));
+        let tensor = match element_type(info.dtype) {
+            Some(dtype) => Stored::mapped(bytes, info.shape, dtype),
+            None => floats(path, &key, &info, &bytes)?.into(),
+        };
+        tensors.insert(key, tensor);
     }
     Ok(tensors)
 }

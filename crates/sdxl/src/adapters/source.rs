@@ -1,24 +1,53 @@
-//! Where trained weights come from: a tar, a folder with a tar's files, or a single safetensors file. Told apart by what
-//! is in them, not by their names.
+//! Where trained weights come from: a tar, a folder, or a single safetensors file. Told apart by what is in them, not by
+//! their names.
 
 use std::collections::BTreeMap;
-use std::io::Cursor;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use calotype_tensor::cpu::Mmap;
 
 use super::AdapterError;
 use super::stored::Region;
+use super::untar;
 
 /// The files of a trained model: the first two have the LoRA or the UNet, the others the tokens.
 pub(super) const LORA: &str = "lora.safetensors";
 pub(super) const UNET: &str = "unet.safetensors";
 pub(super) const EMBEDDINGS: &str = "embeddings.pti";
 pub(super) const PARAMS: &str = "special_params.json";
-pub(super) const MEMBERS: [&str; 4] = [LORA, UNET, EMBEDDINGS, PARAMS];
+/// PEFT's `save_pretrained`.
+pub(super) const PEFT: &str = "adapter_model.safetensors";
+pub(super) const PEFT_CONFIG: &str = "adapter_config.json";
+/// diffusers' `save_lora_weights`.
+pub(super) const DIFFUSERS: &str = "pytorch_lora_weights.safetensors";
+/// diffusers' script for textual inversion: a file for each text encoder.
+pub(super) const LEARNED: [&str; 2] = ["learned_embeds.safetensors", "learned_embeds_2.safetensors"];
+/// A checkpoint of a training.
+pub(super) const STATE: &str = "state.safetensors";
+pub(super) const STATE_PLAN: &str = "state.json";
+pub(super) const STATE_SUMS: &str = "sums.json";
+/// What a training leaves in its run's folder.
+const RESULT: &str = "trained_model.tar";
+const CHECKPOINTS: &str = "checkpoints";
 
-/// tar's unit.
-const BLOCK: usize = 512;
+/// Which program's files a folder or a tar has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layout {
+    Trained,
+    Peft,
+    Diffusers,
+    LearnedEmbeds,
+    Checkpoint,
+}
+
+/// The files of each layout.
+const LAYOUTS: [(Layout, &[&str]); 5] = [
+    (Layout::Trained, &[LORA, UNET, EMBEDDINGS, PARAMS]),
+    (Layout::Peft, &[PEFT, PEFT_CONFIG]),
+    (Layout::Diffusers, &[DIFFUSERS]),
+    (Layout::LearnedEmbeds, &LEARNED),
+    (Layout::Checkpoint, &[STATE, STATE_PLAN, STATE_SUMS]),
+];
 
 /// A file's bytes, and what to call it in errors.
 pub(super) struct Member {
@@ -26,10 +55,13 @@ pub(super) struct Member {
     pub bytes: Region,
 }
 
+/// The files of a layout, by their names.
+pub(super) type Members = BTreeMap<&'static str, Member>;
+
 /// Opened, and nothing read yet.
 pub(super) enum Source {
-    /// By name, of [`MEMBERS`].
-    Trained(BTreeMap<&'static str, Member>),
+    /// Several files of one layout.
+    Several(Layout, Members),
     /// A safetensors file by itself.
     Single(Member),
 }
@@ -40,81 +72,120 @@ impl Source {
             return folder(path);
         }
         let member = mapped(path)?;
-        let start = &member.bytes[..member.bytes.len().min(BLOCK)];
-        match start {
-            _ if start.get(257..262) == Some(b"ustar") => tar(member),
-            [0x1f, 0x8b, ..] => Err(AdapterError::file(path, "compressed (gzip): expected the plain tar")),
-            [b'P', b'K', 3, 4, ..] => {
-                Err(AdapterError::file(path, "a zip or pickle file: expected a tar or safetensors file"))
-            }
-            [] => Err(AdapterError::file(path, "empty: expected a tar or safetensors file")),
-            _ => Ok(Self::Single(member)),
+        if member.bytes.get(257..262) == Some(b"ustar") {
+            let members = untar::members(&member)?;
+            let layout = layout(path, members.keys().copied())?;
+            return Ok(Self::Several(layout, members));
         }
+        Ok(Self::Single(member))
     }
 }
 
+/// The member of this name, of any layout.
+pub(super) fn known(name: &str) -> Option<&'static str> {
+    LAYOUTS.iter().flat_map(|(_, names)| *names).copied().find(|known| *known == name)
+}
+
+/// Every file whose change may change what a path stands for.
+pub(super) fn files(path: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(path) else { return vec![path.to_path_buf()] };
+    let mut inside: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    inside.sort();
+    inside.push(path.to_path_buf());
+    inside
+}
+
 fn mapped(path: &Path) -> Result<Member, AdapterError> {
+    let found = std::fs::metadata(path).map_err(|e| AdapterError::file(path, e))?;
+    // A pipe would be waited for when it is opened.
+    if !found.is_file() {
+        let kind = if found.is_dir() { "a folder" } else { "a pipe or a device" };
+        return Err(AdapterError::file(path, format!("expected a file, found {kind}")));
+    }
     let map = Mmap::open(path).map_err(|e| AdapterError::file(path, e))?;
     Ok(Member { path: path.into(), bytes: Region::whole(map) })
 }
 
-/// What else is in the folder is none of ours.
+/// The one layout that these names are of.
+fn layout(path: &Path, names: impl Iterator<Item = &'static str>) -> Result<Layout, AdapterError> {
+    let names: Vec<_> = names.collect();
+    let of = |(layout, known): &(Layout, &[&'static str])| {
+        let name = names.iter().find(|name| known.contains(name))?;
+        Some((*layout, *name))
+    };
+    match &LAYOUTS.iter().filter_map(of).collect::<Vec<_>>()[..] {
+        [(layout, _)] => Ok(*layout),
+        [] => Err(AdapterError::file(path, format!("no trained weights: expected {} in it", expected()))),
+        [(_, a), (_, b), ..] => {
+            let problem = format!("has {a} and {b}: expected the files of one training; name one of them");
+            Err(AdapterError::file(path, problem))
+        }
+    }
+}
+
+fn expected() -> String {
+    LAYOUTS[0].1.join(", ")
+}
+
 fn folder(path: &Path) -> Result<Source, AdapterError> {
-    let there = MEMBERS.into_iter().filter(|name| path.join(name).exists());
-    let members = there.map(|name| Ok((name, mapped(&path.join(name))?)));
-    let members: BTreeMap<_, _> = members.collect::<Result<_, AdapterError>>()?;
-    if members.is_empty() {
-        return Err(AdapterError::file(
-            path,
-            format!("no trained weights: expected {} in it", MEMBERS.join(", ")),
+    let names = LAYOUTS.iter().flat_map(|(_, names)| *names).copied();
+    let there: Vec<&'static str> = names.filter(|name| path.join(name).exists()).collect();
+    if there.is_empty() {
+        return another_folder(path);
+    }
+    let layout = layout(path, there.iter().copied())?;
+    let others: Vec<String> = listed(path, &["safetensors", "pti"])
+        .into_iter()
+        .filter(|name| !there.contains(&name.as_str()))
+        .collect();
+    if !others.is_empty() {
+        tracing::warn!("{}: not used: {}", path.display(), crate::config::shorten(&others.join(", ")));
+    }
+    let members = there.into_iter().map(|name| Ok((name, mapped(&path.join(name))?)));
+    Ok(Source::Several(layout, members.collect::<Result<_, AdapterError>>()?))
+}
+
+/// A run's folder stands for its result, another folder for its only safetensors file.
+fn another_folder(path: &Path) -> Result<Source, AdapterError> {
+    let fail = |problem: String| Err(AdapterError::file(path, problem));
+    if path.join(RESULT).exists() {
+        return Source::open(&path.join(RESULT));
+    }
+    let steps = listed(&path.join(CHECKPOINTS), &[]);
+    if let Some(last) = steps.iter().rfind(|name| name.starts_with("step-")) {
+        return fail(format!(
+            "a training that has not ended: expected {RESULT} in it; {CHECKPOINTS}/{last} has the weights of its last checkpoint"
         ));
     }
-    Ok(Source::Trained(members))
-}
-
-fn tar(file: Member) -> Result<Source, AdapterError> {
-    let fail = |problem: String| AdapterError::file(&file.path, problem);
-    let broken = |e: std::io::Error| fail(format!("not a readable tar: {e}"));
-    let mut members = BTreeMap::new();
-    let mut end = 0;
-    let mut archive = tar::Archive::new(Cursor::new(&*file.bytes));
-    for entry in archive.entries().map_err(broken)? {
-        let entry = entry.map_err(broken)?;
-        let (start, size) = (entry.raw_file_position() as usize, entry.size() as usize);
-        let shown = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let kind = entry.header().entry_type();
-        end = start.saturating_add(size.div_ceil(BLOCK).saturating_mul(BLOCK));
-        if kind.is_dir() && Path::new(&shown).components().all(|c| c == Component::CurDir) {
-            continue;
-        }
-        let Some(name) = known(&shown) else {
-            let members = MEMBERS.join(", ");
-            return Err(fail(format!("{shown:?}: expected no other members than {members}")));
-        };
-        if !kind.is_file() {
-            return Err(fail(format!("{shown:?}: expected a file, found a member of another kind")));
-        }
-        let range = start..start.saturating_add(size);
-        let Some(bytes) = file.bytes.part(range) else {
-            return Err(fail(format!("{shown:?} ends beyond the tar (truncated?)")));
-        };
-        let path = file.path.join(name);
-        if members.insert(name, Member { path, bytes }).is_some() {
-            return Err(fail(format!("{shown:?}: twice in the tar")));
-        }
+    let itself = listed(path, &[]);
+    if let Some(last) = itself.iter().rfind(|name| name.starts_with("step-")) {
+        return fail(format!("several checkpoints: name one of them, such as {}", path.join(last).display()));
     }
-    // A tar ends with zeros: without them, members may have been cut off.
-    if !file.bytes.get(end..end.saturating_add(BLOCK)).is_some_and(|block| block.iter().all(|b| *b == 0)) {
-        return Err(fail("the tar has no end (truncated?)".into()));
+    if path.join("model_index.json").exists() {
+        return fail("a whole model: expected trained weights; give the model by --model".into());
     }
-    match members.is_empty() {
-        true => Err(fail(format!("an empty tar: expected {} in it", MEMBERS.join(", ")))),
-        false => Ok(Source::Trained(members)),
+    match &listed(path, &["safetensors"])[..] {
+        [one] => Source::open(&path.join(one)),
+        [] if !listed(path, &["bin", "pt", "ckpt"]).is_empty() => {
+            fail("only PyTorch's pickled weights (.ckpt, .pt, .bin): expected safetensors".into())
+        }
+        [] => fail(format!("no trained weights: expected {} in it", expected())),
+        many => fail(format!(
+            "expected one safetensors file, found {}: name one of them",
+            crate::config::shorten(&many.join(", "))
+        )),
     }
 }
 
-/// The member that a path in a tar is, at its root.
-fn known(path: &str) -> Option<&'static str> {
-    let name = path.strip_prefix("./").unwrap_or(path);
-    MEMBERS.into_iter().find(|member| *member == name)
+/// The names in a folder that end in one of these extensions, or all; sorted.
+fn listed(path: &Path, extensions: &[&str]) -> Vec<String> {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let wanted = |name: &String| {
+        let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
+        !name.starts_with('.') && (extensions.is_empty() || extensions.contains(&extension))
+    };
+    let mut names: Vec<String> = names.filter(wanted).collect();
+    names.sort();
+    names
 }

@@ -1,7 +1,8 @@
-//! New tokens: their names, and the words of a prompt that stand for them.
+//! New tokens: their names, and the limits of the words that stand for them.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
+
+use crate::tokenizer::CLIP_TOKENS;
 
 /// `<s0>`, `<s1>`, …
 pub(super) fn names(range: Range<usize>) -> Vec<String> {
@@ -47,66 +48,36 @@ pub(super) fn shifted(text: &str, count: usize, by: usize) -> String {
     out + rest
 }
 
-/// `prompt` with every word of `map` as what it stands for. Only whole words, in exactly this case: TOK is neither in
-/// TOKYO nor in token. Where several fit, the longest is meant; what is put in is not looked at again.
-pub(super) fn replaced(prompt: &str, map: &BTreeMap<String, String>) -> String {
-    let mut out = String::new();
-    let mut at = 0;
-    while let Some(next) = prompt[at..].chars().next() {
-        let fits = |(word, _): &(&String, &String)| is_word(prompt, at, word);
-        match map.iter().filter(fits).max_by_key(|(word, _)| word.len()) {
-            Some((word, value)) => {
-                out += value;
-                at += word.len();
-            }
-            None => {
-                out.push(next);
-                at += next.len_utf8();
-            }
-        }
+/// Special parameters are one short line.
+pub(super) const MAX_PARAMS: usize = 1 << 20;
+/// Published files have one to three words.
+pub(super) const MAX_WORDS: usize = 1000;
+/// Bytes of a word.
+const MAX_WORD: usize = 256;
+/// Bytes of the text that a word stands for.
+pub(super) const MAX_VALUE: usize = 1024;
+/// New tokens of one word: a prompt has room for no more.
+const MAX_ROWS: usize = CLIP_TOKENS - 2;
+
+/// Whether a word may stand in prompts, for `rows` new tokens.
+///
+/// # Errors
+/// Says what of it is too long, or that there is none.
+pub(super) fn check(word: &str, rows: usize) -> Result<(), String> {
+    if word.trim().is_empty() || word.len() > MAX_WORD {
+        return Err(format!("expected a word of 1 to {MAX_WORD} bytes, found {}", word.len()));
     }
-    out
-}
-
-/// Whether `word` stands at byte `at` of the prompt, and is not a part of a longer one.
-fn is_word(prompt: &str, at: usize, word: &str) -> bool {
-    let (before, rest) = prompt.split_at(at);
-    let Some(after) = rest.strip_prefix(word).filter(|_| !word.is_empty()) else { return false };
-    !joins(before.chars().next_back(), word.chars().next())
-        && !joins(word.chars().next_back(), after.chars().next())
-}
-
-/// Whether two neighbours are of one word.
-fn joins(a: Option<char>, b: Option<char>) -> bool {
-    let word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
-    word(a) && word(b)
+    if rows > MAX_ROWS {
+        return Err(format!(
+            "expected at most {MAX_ROWS} tokens, as many as a prompt has room for, found {rows}"
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect()
-    }
-
-    /// Protects: TOKYO, token and tok stay what they are; punctuation ends a word.
-    #[test]
-    fn whole_words_are_replaced() {
-        let tok = map(&[("TOK", "<s0><s1>")]);
-        for (prompt, want) in [
-            ("a photo of TOK", "a photo of <s0><s1>"),
-            ("TOK, TOK's dog and TOK.", "<s0><s1>, <s0><s1>'s dog and <s0><s1>."),
-            ("TOKYO, STOK, TOK2, TOK_x, tok, token, éTOK", "TOKYO, STOK, TOK2, TOK_x, tok, token, éTOK"),
-            ("(TOK:1.2) 猫 TOK", "(<s0><s1>:1.2) 猫 <s0><s1>"),
-            ("TOK TOK", "<s0><s1> <s0><s1>"),
-            ("", ""),
-        ] {
-            assert_eq!(replaced(prompt, &tok), want);
-        }
-        let two = map(&[("my", "a"), ("my-style", "my"), ("", "never")]);
-        assert_eq!(replaced("my-style, my own", &two), "my, a own", "the longest, and once");
-    }
 
     /// Protects: the second file's tokens come behind the first's, and other text stays.
     #[test]

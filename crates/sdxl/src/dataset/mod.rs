@@ -25,7 +25,7 @@ mod prepare;
 mod report;
 mod sheet;
 mod table;
-mod token;
+pub(crate) mod token;
 
 use std::path::Path;
 

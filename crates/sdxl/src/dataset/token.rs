@@ -43,7 +43,7 @@ fn find(caption: &str, token: &str, from: usize) -> Option<Range<usize>> {
 }
 
 /// How many bytes of `text` spell `token`, which is folded. A match ends where a character of `text` does.
-fn prefix(text: &str, token: &[char]) -> Option<usize> {
+pub(crate) fn prefix(text: &str, token: &[char]) -> Option<usize> {
     let mut left = token;
     for (at, c) in text.char_indices() {
         if left.is_empty() {
@@ -57,12 +57,12 @@ fn prefix(text: &str, token: &[char]) -> Option<usize> {
 }
 
 /// A character without its case. By way of upper case, so that ς is σ, and ß is ss.
-fn fold(c: char) -> impl Iterator<Item = char> {
+pub(crate) fn fold(c: char) -> impl Iterator<Item = char> {
     c.to_uppercase().flat_map(char::to_lowercase)
 }
 
 /// Whether no word goes over the ends of `word`.
-fn stands_alone(text: &str, word: Range<usize>) -> bool {
+pub(crate) fn stands_alone(text: &str, word: Range<usize>) -> bool {
     let joined = |at: usize| {
         let (before, after) = text.split_at(at);
         before.chars().next_back().is_some_and(in_word) && after.chars().next().is_some_and(in_word)

@@ -1,6 +1,8 @@
 //! CLIP's text encoder: `CLIPTextModel`, and `CLIPTextModelWithProjection`.
 //! Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021.
 
+use std::collections::BTreeMap;
+
 use calotype_tensor::ops::{self, Activation, Mask};
 use calotype_tensor::{DType, Tensor};
 
@@ -87,6 +89,7 @@ pub struct ClipTextModel {
     /// C → projection, no bias; None in a `CLIPTextModel`.
     pub text_projection: Option<Linear>,
     eos_token_id: u32,
+    pooled_as: BTreeMap<u32, u32>,
 }
 
 /// What a text encoder makes of B prompts of T tokens.
@@ -181,6 +184,7 @@ impl ClipTextModel {
                 false => None,
             },
             eos_token_id: config.eos_token_id,
+            pooled_as: BTreeMap::new(),
         };
         weights.finish()?;
         Ok(model)
@@ -190,6 +194,12 @@ impl ClipTextModel {
     /// As transformers' `resize_token_embeddings`, and then setting the rows; here they may also train.
     pub fn set_embeddings(&mut self, ids: &[u32], rows: Parameter) {
         self.embeddings.new_tokens = Some((ids.to_vec(), rows));
+    }
+
+    /// Gives tokens other ids where the largest id says where to pool: those that they would have without the files of trained weights
+    /// before theirs.
+    pub fn pool_as(&mut self, ids: BTreeMap<u32, u32>) {
+        self.pooled_as = ids;
     }
 
     /// Encodes B prompts of T token ids each. T is at most `max_position_embeddings`, ids are below `vocab_size`, or
@@ -228,7 +238,8 @@ impl ClipTextModel {
         let (tokens, channels) = (x.dim(1), x.dim(2));
         let rows = x.reshape(&[prompts.len() * tokens, channels]);
         let at_end = |(i, ids): (usize, &Vec<u32>)| {
-            ops::slice_batch(&rows, i * tokens + end_of_text(ids, self.eos_token_id), 1)
+            let ids: Vec<u32> = ids.iter().map(|id| self.pooled_as.get(id).copied().unwrap_or(*id)).collect();
+            ops::slice_batch(&rows, i * tokens + end_of_text(&ids, self.eos_token_id), 1)
         };
         let pooled: Vec<Tensor> = prompts.iter().enumerate().map(at_end).collect();
         ops::cat_batch(&pooled.iter().collect::<Vec<_>>())

@@ -15,6 +15,9 @@ use crate::optim::{self, Optimizer};
 /// The most steps of a run.
 const MAX_STEPS: usize = 10_000_000;
 
+/// As long as a word of trained weights may be.
+const MAX_TOKEN_BYTES: usize = 256;
+
 /// Settings of a training that the published interface lacks. All are off, or what the interface implies, by default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -154,6 +157,10 @@ impl TrainPlan {
         if token.is_empty() || token.chars().any(|c| c.is_whitespace() || c.is_control()) {
             let found = format!("{token:?}");
             return Err(InputError::value("token_string", "a word without spaces", found));
+        }
+        if token.len() > MAX_TOKEN_BYTES {
+            let expected = format!("a word of at most {MAX_TOKEN_BYTES} bytes");
+            return Err(InputError::value("token_string", expected, format!("{} bytes", token.len())));
         }
         check::prefix(&input.caption_prefix, token)?;
         let (method, lr) = match (input.is_lora, options.textual_inversion_only) {

@@ -1,0 +1,146 @@
+//! A checkpoint of a training as trained weights: what a run had learnt by one of its steps.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::embeddings::{both, rows as table};
+use super::source::{Member, Members, STATE, STATE_PLAN, STATE_SUMS};
+use super::stored::Stored;
+use super::values::{floats, shape_problem, sorted};
+use super::{AdapterError, LoraPair, Modules, TrainedWeights, tokens};
+use crate::config::Component;
+use crate::weights::{Header, element_type, tuple};
+
+/// `state.json` has a line for every tensor that trains.
+const MAX_JSON: usize = 16 << 20;
+
+/// Of a file, in `sums.json`.
+#[derive(Deserialize)]
+struct Sum {
+    bytes: u64,
+    crc32: u32,
+}
+
+/// Reads `state.safetensors` as far as it is weights, and the token from `state.json`; checks both by `sums.json`.
+///
+/// # Errors
+/// A file is missing, damaged, or is not what a training writes.
+pub(super) fn read(mut members: Members, modules: Option<&Modules>) -> Result<TrainedWeights, AdapterError> {
+    let folder = members.values().next().and_then(|member| member.path.parent()).map(ToOwned::to_owned);
+    let mut take = |name: &str| {
+        let missing = || AdapterError::file(&folder.clone().unwrap_or_default(), format!("no {name} in it"));
+        members.remove(name).ok_or_else(missing)
+    };
+    let (state, plan, sums) = (take(STATE)?, take(STATE_PLAN)?, take(STATE_SUMS)?);
+    check(&sums, &[(STATE, &state), (STATE_PLAN, &plan)])?;
+    let token = token(&plan)?;
+    let mut found = weights(&state)?;
+    if let Some(modules) = modules {
+        fit(&state, &found, modules)?;
+    }
+    if let Some(embeddings) = &found.embeddings {
+        let value = tokens::names(0..embeddings[0].dim(0)).concat();
+        found.tokens.insert(token, value);
+    }
+    Ok(found)
+}
+
+/// Whether the files are as they were written.
+fn check(sums: &Member, files: &[(&str, &Member)]) -> Result<(), AdapterError> {
+    let said: BTreeMap<String, Sum> = serde_json::from_slice(within(sums)?)
+        .map_err(|e| AdapterError::file(&sums.path, format!("not the sums of a checkpoint: {e}")))?;
+    for (name, file) in files {
+        let mut crc = flate2::Crc::new();
+        crc.update(&file.bytes);
+        let whole =
+            said.get(*name).is_some_and(|s| (s.bytes, s.crc32) == (file.bytes.len() as u64, crc.sum()));
+        if !whole {
+            return Err(AdapterError::file(&file.path, "damaged: not as sums.json beside it says"));
+        }
+    }
+    Ok(())
+}
+
+/// The word that was trained.
+fn token(plan: &Member) -> Result<String, AdapterError> {
+    let state: Value = serde_json::from_slice(within(plan)?)
+        .map_err(|e| AdapterError::file(&plan.path, format!("not valid JSON: {e}")))?;
+    match &state["plan"]["token_string"] {
+        Value::String(token) if tokens::check(token, 0).is_ok() => Ok(token.clone()),
+        _ => Err(AdapterError::key(&plan.path, "plan.token_string", "expected the word that was trained")),
+    }
+}
+
+fn within(member: &Member) -> Result<&[u8], AdapterError> {
+    match member.bytes.len() <= MAX_JSON {
+        true => Ok(&member.bytes),
+        false => Err(AdapterError::file(&member.path, format!("expected at most {MAX_JSON} bytes"))),
+    }
+}
+
+/// LoRA (`PATH.down`, `PATH.up`), embeddings (`text_encoders_0`, `_1`) or the UNet's own tensors. What an optimizer remembers of
+/// a tensor NAME is called `NAME.exp_avg` and the like, and is no weight.
+fn weights(state: &Member) -> Result<TrainedWeights, AdapterError> {
+    let header = Header::read(&state.bytes).map_err(|e| AdapterError::file(&state.path, e))?;
+    let all = sorted(header);
+    let names: BTreeSet<&str> = all.iter().map(|(key, ..)| key.as_str()).collect();
+    let is_weight = |key: &str| !key.rsplit_once('.').is_some_and(|(name, _)| names.contains(name));
+    let (mut found, mut pairs) = (TrainedWeights::default(), BTreeMap::new());
+    let mut rows = [None, None];
+    for (key, info, range) in all.iter().filter(|(key, ..)| is_weight(key)) {
+        let bytes = state.bytes.get(range.clone()).unwrap_or_default();
+        let value = || floats(&state.path, key, info, bytes);
+        if let Some(encoder) = key.strip_prefix("text_encoders_").and_then(|n| n.parse::<usize>().ok()) {
+            if let Some(place) = rows.get_mut(encoder) {
+                let value = value()?;
+                let problem =
+                    || AdapterError::key(&state.path, key, shape_problem("(tokens, channels)", &value));
+                *place = Some(table(&value).ok_or_else(problem)?);
+            }
+        } else if let Some(path) = key.strip_suffix(".down") {
+            pairs.entry(path).or_insert((None, None)).0 = Some(value()?);
+        } else if let Some(path) = key.strip_suffix(".up") {
+            pairs.entry(path).or_insert((None, None)).1 = Some(value()?);
+        } else if let (Some(dtype), Some(part)) = (element_type(info.dtype), state.bytes.part(range.clone()))
+        {
+            found.unet.insert(key.clone(), Stored::mapped(part, info.shape.clone(), dtype));
+        }
+    }
+    for (path, pair) in pairs {
+        let fail = |problem: &str| Err(AdapterError::key(&state.path, path, problem));
+        let (Some(down), Some(up)) = pair else { return fail("expected down and up, found one of them") };
+        match (down.shape(), up.shape()) {
+            (&[rank, _], &[_, same]) if rank == same && rank > 0 => {}
+            _ => return fail("expected down (rank, in) and up (out, rank)"),
+        }
+        found.lora.insert(path.into(), LoraPair::new(down, up));
+    }
+    if rows.iter().any(Option::is_some) {
+        found.embeddings = Some(both(&state.path, "text_encoders", rows)?);
+    }
+    Ok(found)
+}
+
+/// Whether the model has such layers and tensors.
+fn fit(state: &Member, found: &TrainedWeights, modules: &Modules) -> Result<(), AdapterError> {
+    let wrong = |key: &str, expected: Option<&[usize]>, shape: &[usize]| {
+        let expected = expected.map_or("no such tensor, as the model has none".into(), tuple);
+        Err(AdapterError::key(&state.path, key, format!("expected {expected}, found {}", tuple(shape))))
+    };
+    for (path, pair) in &found.lora {
+        let shape = [pair.up.dim(0), pair.down.dim(1)];
+        let layer = modules.layer(Component::UNet, path);
+        if layer != Some(&shape) {
+            return wrong(path, layer, &shape);
+        }
+    }
+    for (key, tensor) in &found.unet {
+        let there = modules.tensor(Component::UNet, key);
+        if there != Some(tensor.shape()) {
+            return wrong(key, there, tensor.shape());
+        }
+    }
+    Ok(())
+}
