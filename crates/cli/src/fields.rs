@@ -98,6 +98,12 @@ pub fn given(schema: &Schema, matches: &ArgMatches) -> Result<Map<String, Value>
     Ok(given)
 }
 
+/// The files that `-i field=@file` names, each with its field.
+pub fn files_read(matches: &ArgMatches) -> Vec<(&str, &Path)> {
+    let pairs = matches.get_many::<String>(PAIRS).into_iter().flatten();
+    pairs.filter_map(|pair| pair.split_once("=@").map(|(name, path)| (name, Path::new(path)))).collect()
+}
+
 /// Whether a training's field `verbose` asks for more on stderr.
 pub fn verbose(matches: &ArgMatches) -> bool {
     let true_in = |text: &str| text.eq_ignore_ascii_case("true");

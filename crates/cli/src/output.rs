@@ -108,43 +108,178 @@ pub fn check_folder(option: &str, path: &Path) -> Result<(), Failure> {
                 };
             }
             Ok(_) => return Err(bad(&"not a directory")),
-            Err(e) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&e.kind()) => {}
+            Err(e) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&e.kind()) => {
+                if let Some(target) = dangling(ancestor) {
+                    return Err(bad(&format!("{} is {target}", ancestor.display())));
+                }
+            }
             Err(e) => return Err(bad(&said(&e))),
         }
     }
     Err(bad(&"no such directory"))
 }
 
-/// Makes sure, before any work is done, that a file can be written at `path`.
-///
-/// # Errors
-/// The directory that it would be in is not there or cannot be written to, or `path` is a directory.
-pub fn check_file(path: &Path) -> Result<(), Failure> {
-    let bad = |what: &str| Failure::BadInput(format!("-o {}: {what}", path.display()));
-    if path.is_dir() || path.file_name().is_none() {
-        return Err(bad("expected a file, found a directory"));
+/// How the bytes for a path are written.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    /// A file appears there whole, in the place of an earlier one.
+    File(PathBuf),
+    /// A device or a pipe is there, and takes them one after the other.
+    Stream(PathBuf),
+}
+
+/// Where to write for `path`: a link stands for its target.
+fn place(path: &Path) -> Result<Place, String> {
+    if path.is_dir() || path.file_name().is_none() || path.as_os_str().to_string_lossy().ends_with('/') {
+        return Err("expected a file, found a directory".into());
     }
-    match tempfile::tempfile_in(parent(path)) {
-        Ok(_) => Ok(()),
-        Err(e) => Err(bad(&format!("cannot write here: {}", said(&e)))),
+    if let Some(target) = dangling(path) {
+        return Err(target);
+    }
+    let kind = match fs::metadata(path) {
+        Ok(found) => found.file_type(),
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Place::File(path.into())),
+        Err(e) => return Err(said(&e)),
+    };
+    match () {
+        // The shell's own, even where it is a file: those who opened it read on.
+        () if is_open_file(path) => Ok(Place::Stream(path.into())),
+        () if kind.is_file() => fs::canonicalize(path).map(Place::File).map_err(|e| said(&e)),
+        () if is_stream(kind) => Ok(Place::Stream(path.into())),
+        () => Err("expected a file, a character device or a named pipe, found something else".into()),
     }
 }
 
-/// Writes the file at `path`, whole or not at all even if the power fails, in the place of an earlier one.
+/// Says where a link leads that leads nowhere.
+fn dangling(path: &Path) -> Option<String> {
+    let target = fs::read_link(path).ok()?;
+    let is_there = fs::metadata(path).is_ok();
+    (!is_there).then(|| format!("a link to {}, which is not there", target.display()))
+}
+
+/// Whether a path stands for a file that this process has open already: `/dev/stdout`.
+fn is_open_file(path: &Path) -> bool {
+    let streams = ["/dev/stdout", "/dev/stderr"].iter().any(|name| path == Path::new(name));
+    streams || ["/dev/fd", "/proc/self/fd"].iter().any(|folder| path.parent() == Some(Path::new(folder)))
+}
+
+#[cfg(unix)]
+fn is_stream(kind: fs::FileType) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    kind.is_char_device() || kind.is_fifo()
+}
+
+#[cfg(not(unix))]
+fn is_stream(_kind: fs::FileType) -> bool {
+    false
+}
+
+/// Makes sure, before any work is done, that a file can be written at `path`, and that it is none of `inputs`, each
+/// with what to call it.
+///
+/// # Errors
+/// The directory that it would be in is not there or cannot be written to, `path` is a directory or a link to nothing,
+/// or one of `inputs` or in one of them.
+pub fn check_file(path: &Path, inputs: &[(&str, &Path)]) -> Result<(), Failure> {
+    let bad = |what: &str| Failure::BadInput(format!("-o {}: {what}", path.display()));
+    let failed = |e: io::Error| bad(&format!("cannot write here: {}", said(&e)));
+    match place(path).map_err(|what| bad(&what))? {
+        Place::File(file) => {
+            if let Some((name, _)) = inputs.iter().find(|(_, input)| has(input, &file)) {
+                return Err(bad(&format!("expected a file of its own, found one that is read ({name})")));
+            }
+            tempfile::tempfile_in(parent(&file)).map(drop).map_err(failed)
+        }
+        // A pipe would wait for its reader.
+        Place::Stream(stream) if fs::metadata(&stream).is_ok_and(|found| is_pipe(found.file_type())) => {
+            Ok(())
+        }
+        Place::Stream(stream) => File::options().append(true).open(stream).map(drop).map_err(failed),
+    }
+}
+
+#[cfg(unix)]
+fn is_pipe(kind: fs::FileType) -> bool {
+    std::os::unix::fs::FileTypeExt::is_fifo(&kind)
+}
+
+#[cfg(not(unix))]
+fn is_pipe(_kind: fs::FileType) -> bool {
+    false
+}
+
+/// Whether `file` is there, and is `input` or lies in it.
+fn has(input: &Path, file: &Path) -> bool {
+    match [input, file].map(fs::canonicalize) {
+        [Ok(input), Ok(file)] => file.starts_with(input),
+        _ => false,
+    }
+}
+
+/// Writes what the user has named with `-o`, whole or not at all even if the power fails, in the place of an earlier
+/// file. A link is kept, and its target written; a device or a pipe is written to as it stands.
+///
+/// # Errors
+/// The directory or the file cannot be written.
+pub fn write_output(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), Failure> {
+    let failed = |what: String| Failure::Failed(format!("{}: {what}", path.display()));
+    let written = match place(path).map_err(failed)? {
+        Place::File(file) => write_whole(&file, write),
+        Place::Stream(stream) => {
+            let opened = File::options().append(true).open(stream);
+            opened.and_then(|file| buffered(&file, write))
+        }
+    };
+    written.map_err(|e| failed(said(&e)))
+}
+
+/// Writes the file at `path`, whole or not at all even if the power fails, in the place of an earlier one, or of a link:
+/// what is in a run's folder may be somebody else's.
 ///
 /// # Errors
 /// The directory or the file cannot be written.
 pub fn write_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
-    let written = || -> io::Result<()> {
-        let mut file = temporary(parent(path))?;
-        let mut buffered = BufWriter::new(file.as_file_mut());
-        write(&mut buffered)?;
-        buffered.flush()?;
-        drop(buffered);
-        file.as_file().sync_all()?;
-        file.persist(path).map(drop).map_err(|e| e.error)
+    write_whole(path, write).map_err(|e| Failure::Failed(format!("{}: {}", path.display(), said(&e))))
+}
+
+fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let file = temporary(parent(path))?;
+    buffered(file.as_file(), write)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map(drop).map_err(|e| e.error)
+}
+
+fn buffered(file: &File, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let mut buffered = BufWriter::new(file);
+    write(&mut buffered)?;
+    buffered.flush()
+}
+
+/// Prints the path of a file that was written, unless stdout is where it went.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_path(path: &Path) -> Result<(), Failure> {
+    let is_stdout = match place(path) {
+        Ok(Place::Stream(stream)) => is_stdout(&stream),
+        _ => false,
     };
-    written().map_err(|e| Failure::Failed(format!("{}: {}", path.display(), said(&e))))
+    if is_stdout { Ok(()) } else { print(&format!("{}\n", path.display())) }
+}
+
+#[cfg(unix)]
+fn is_stdout(stream: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let identity = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    identity(stream).is_some() && identity(stream) == identity(Path::new("/dev/stdout"))
+}
+
+#[cfg(not(unix))]
+fn is_stdout(_stream: &Path) -> bool {
+    false
 }
 
 /// Removes what programs that were killed have left of [`write_file`] in a folder, which need not be there.

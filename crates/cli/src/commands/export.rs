@@ -45,8 +45,10 @@ pub fn options(command: Command) -> Command {
 pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let settings = Settings::from_arg_matches(matches).map_err(|e| crate::args::in_one_line(&e))?;
     let quiet = Verbosity::of(matches) == Verbosity::Quiet;
-    output::check_file(&settings.output)?;
-    let modules = settings.model.as_deref().map(|model| modules(model, quiet)).transpose()?;
+    settings.check_output(&[])?; // before a model is fetched
+    let model = settings.model.as_deref().map(|model| super::model_folder(Some(model), quiet)).transpose()?;
+    settings.check_output(model.as_deref().map(|model| ("--model", model)).as_slice())?;
+    let modules = model.as_deref().map(modules).transpose()?;
     let trained = TrainedWeights::read(&settings.trained, modules.as_ref()).map_err(refused)?;
     let in_layout = |e: AdapterError| {
         refused(AdapterError::File { path: settings.trained.clone(), problem: e.to_string() })
@@ -70,6 +72,18 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     }
 }
 
+impl Settings {
+    /// Makes sure that what is written can be, and is nothing that is read.
+    fn check_output(&self, more: &[(&str, &Path)]) -> Result<(), Failure> {
+        let inputs = [&[("TRAINED", self.trained.as_path())], more].concat();
+        output::check_file(&self.output, &inputs)?;
+        match self.format {
+            Format::Kohya => Ok(()),
+            Format::Diffusers => output::check_file(&beside(&self.output), &inputs),
+        }
+    }
+}
+
 /// diffusers' `load_lora_weights` refuses a file with any key that has no `lora` in it.
 const FOR_WEB_UIS: &str = "the new tokens' embeddings are in it (bundle_emb), as the web UIs read them; \
                            diffusers reads no such file: --format diffusers writes one for it";
@@ -79,10 +93,9 @@ fn refused(e: AdapterError) -> Failure {
 }
 
 /// The layers of a model.
-fn modules(model: &Path, quiet: bool) -> Result<Modules, Failure> {
-    let folder = super::model_folder(Some(model), quiet)?;
+fn modules(folder: &Path) -> Result<Modules, Failure> {
     let read = || -> Result<Modules, calotype_sdxl::Error> {
-        let folder = ModelFolder::open(&folder)?;
+        let folder = ModelFolder::open(folder)?;
         Ok(Modules::of(&folder, &folder.configs()?)?)
     };
     Ok(read()?)
@@ -96,6 +109,6 @@ fn beside(path: &Path) -> PathBuf {
 }
 
 fn write(path: &Path, file: &SafetensorsFile) -> Result<(), Failure> {
-    output::write_file(path, |to| file.write(to))?;
-    output::print(&format!("{}\n", path.display()))
+    output::write_output(path, |to| file.write(to))?;
+    output::print_path(path)
 }

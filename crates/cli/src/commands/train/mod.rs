@@ -58,6 +58,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let settings = Settings::from_arg_matches(matches).map_err(|e| crate::args::in_one_line(&e))?;
     let quiet = Verbosity::of(matches) == Verbosity::Quiet;
     let given = fields::given(&schema::train(), matches)?;
+    settings.output.as_deref().map_or(Ok(()), |output| output::check_file(output, &[]))?; // before a model is fetched
     let (record, dir) = match &settings.resume {
         Some(path) => {
             let (dir, mut record) = RunDir::open(path)?;
@@ -72,7 +73,10 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
         }
     };
     let output = settings.output.as_deref().or(record.output.as_deref());
-    output.map_or(Ok(()), output::check_file)?;
+    let read = fields::files_read(matches);
+    let inputs = [("--model", record.model.as_path()), ("input_images", &record.plan.input_images)];
+    let inputs: Vec<_> = read.iter().map(|(name, path)| (*name, *path)).chain(inputs).collect();
+    output.map_or(Ok(()), |output| output::check_file(output, &inputs))?;
     interrupt::install()?;
     let notice = (settings.model.is_none() && dir.is_none()).then_some(pocket::NOTICE);
     let job = Job::open(record, dir, &given, quiet)?;
@@ -145,10 +149,11 @@ impl Job {
         }
         self.train(&mut trainer, &dir)?;
         let output = self.record.output.clone();
+        let is_named = output.is_some();
         let output = output.unwrap_or_else(|| dir.path().join("trained_model.tar"));
-        write_tar(&trainer.trained_weights(), &output)?;
+        write_tar(&trainer.trained_weights(), &output, is_named)?;
         self.say(&took(start.elapsed()));
-        output::print(&format!("{}\n", output.display()))
+        output::print_path(&output)
     }
 
     /// What the rest of the run is expected to take, samples and checkpoints aside.
@@ -245,8 +250,11 @@ fn open_set(folder: &ModelFolder, configs: &ModelConfigs, plan: &TrainPlan) -> R
     Ok(Dataset::open(&plan.input_images, &settings, &count).map_err(Error::from)?)
 }
 
-/// Writes a `trained_model.tar`, whole or not at all.
-fn write_tar(trained: &TrainedWeights, path: &Path) -> Result<(), Failure> {
+/// Writes a `trained_model.tar`, whole or not at all; through a link only where somebody has named it.
+fn write_tar(trained: &TrainedWeights, path: &Path, is_named: bool) -> Result<(), Failure> {
     let tar = trained.to_tar().map_err(|e: AdapterError| Failure::Failed(e.to_string()))?;
-    output::write_file(path, |to| tar.write(to))
+    match is_named {
+        true => output::write_output(path, |to| tar.write(to)),
+        false => output::write_file(path, |to| tar.write(to)),
+    }
 }

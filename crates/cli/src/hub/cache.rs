@@ -1,0 +1,201 @@
+//! The hub's cache on this machine, in the layout that the hub's own library and diffusers use:
+//!
+//! ```text
+//! models--OWNER--NAME/
+//!   blobs/TAG                 a file; TAG.incomplete while it is being fetched
+//!   snapshots/COMMIT/unet/…   a version: links to its blobs, under the files' names
+//!   refs/main                 the newest version that is here
+//!   .checked/TAG              size and time of a large blob whose sum was right (ours alone)
+//! .locks/models--OWNER--NAME/TAG.lock
+//! ```
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use super::names::{Commit, Tag};
+use super::sums::Sum;
+use crate::failure::Failure;
+use crate::output;
+
+/// A model's folder in the cache.
+#[derive(Debug)]
+pub struct Repo {
+    root: PathBuf,
+    locks: PathBuf,
+}
+
+impl Repo {
+    /// `name` is one that [`super::names::is_model`] knows.
+    pub fn new(cache: &Path, name: &str) -> Repo {
+        let folder = format!("models--{}", name.replace('/', "--"));
+        Repo { root: cache.join(&folder), locks: cache.join(".locks").join(folder) }
+    }
+
+    /// The newest version that is here, whole or not.
+    pub fn snapshot(&self) -> Option<PathBuf> {
+        let main = fs::read_to_string(self.root.join("refs/main")).ok()?;
+        let commit = Commit::parse(main.trim()).ok()?;
+        Some(self.folder(&commit)).filter(|folder| folder.is_dir())
+    }
+
+    pub fn folder(&self, commit: &Commit) -> PathBuf {
+        self.root.join("snapshots").join(commit.to_string())
+    }
+
+    pub fn blob(&self, tag: &Tag) -> PathBuf {
+        self.root.join("blobs").join(tag.to_string())
+    }
+
+    /// Makes the file `name` of a version a link to its blob, in place of whatever is there.
+    pub fn link(&self, commit: &Commit, name: &str, tag: &Tag) -> Result<PathBuf, Failure> {
+        let path = self.folder(commit).join(name);
+        let above = "../".repeat(name.split('/').count() + 1);
+        let target = PathBuf::from(format!("{above}blobs/{tag}"));
+        if fs::read_link(&path).is_ok_and(|there| there == target) {
+            return Ok(path);
+        }
+        let linked = || -> io::Result<()> {
+            let folder = path.parent().unwrap_or(&path);
+            fs::create_dir_all(folder)?;
+            // Under another name first, so that the file is there at any moment for those who read it.
+            let new = folder.join(format!("{}link-{}", output::TEMPORARY, std::process::id()));
+            let _ = fs::remove_file(&new); // of a process of the same number that was killed
+            symlink(&target, &self.blob(tag), &new)?;
+            fs::rename(&new, &path)
+        };
+        linked().map_err(|e| Failure::io(&path, &e))?;
+        Ok(path)
+    }
+
+    /// Says that `commit` is here.
+    pub fn set_main(&self, commit: &Commit) -> Result<(), Failure> {
+        let refs = self.root.join("refs");
+        let main = refs.join("main");
+        let text = commit.to_string();
+        if fs::read_to_string(&main).is_ok_and(|there| there == text) {
+            return Ok(());
+        }
+        fs::create_dir_all(&refs).map_err(|e| Failure::io(&refs, &e))?;
+        output::write_bytes(&main, text.as_bytes())
+    }
+
+    /// Waits for whoever fetches this blob; `waits` is called if there is somebody. The lock is lifted with the file's
+    /// closing, however the process ends; file systems without locks do without.
+    pub fn lock(&self, tag: &Tag, waits: impl FnOnce()) -> Result<File, Failure> {
+        let path = self.locks.join(format!("{tag}.lock"));
+        fs::create_dir_all(&self.locks).map_err(|e| Failure::io(&self.locks, &e))?;
+        let file = File::options().create(true).append(true).open(&path);
+        let file = file.map_err(|e| Failure::io(&path, &e))?;
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            waits();
+            let _ = file.lock();
+        }
+        Ok(file)
+    }
+
+    /// Whether a blob is what its sum says: its own, or the one that its name is. A large file that was right is
+    /// known by its size and time, so that it is read through once.
+    pub fn is_right(&self, blob: &Path, sum: Option<&Sum>) -> bool {
+        let name = blob.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let sum = sum.cloned().or_else(|| Sum::sha256(name)).or_else(|| Sum::git(name));
+        match sum {
+            None => true,
+            Some(sum @ Sum::Git(_)) => sum.holds(blob).unwrap_or(false),
+            Some(sum @ Sum::Sha256(_)) => self.was_checked(blob) || self.check(blob, &sum),
+        }
+    }
+
+    fn check(&self, blob: &Path, sum: &Sum) -> bool {
+        let right = sum.holds(blob).unwrap_or(false);
+        if right {
+            self.note_right(blob);
+        }
+        right
+    }
+
+    /// Notes that a blob has the sum that it should have.
+    pub fn note_right(&self, blob: &Path) {
+        if let Some((note, stamp)) = self.note_of(blob) {
+            // Where the cache is not ours to write, the file is read through each time.
+            let _ = fs::create_dir_all(self.root.join(".checked")).and_then(|()| fs::write(note, stamp));
+        }
+    }
+
+    pub fn was_checked(&self, blob: &Path) -> bool {
+        self.note_of(blob)
+            .is_some_and(|(note, stamp)| fs::read_to_string(note).is_ok_and(|text| text == stamp))
+    }
+
+    /// Where it is noted that a blob is right, and what is noted.
+    fn note_of(&self, blob: &Path) -> Option<(PathBuf, String)> {
+        let found = fs::metadata(blob).ok()?;
+        let time = found.modified().ok()?.duration_since(UNIX_EPOCH).ok()?.as_nanos();
+        Some((self.root.join(".checked").join(blob.file_name()?), format!("{} {time}\n", found.len())))
+    }
+
+    /// The blob that a file of a version is, where it is a link to one of this model's.
+    pub fn blob_of(&self, file: &Path) -> Option<PathBuf> {
+        let target = fs::read_link(file).ok()?;
+        let blob = file.parent()?.join(target).canonicalize().ok()?;
+        let blobs = self.root.join("blobs").canonicalize().ok()?;
+        (blob.parent() == Some(&blobs)).then_some(blob)
+    }
+}
+
+#[cfg(unix)]
+fn symlink(target: &Path, _blob: &Path, new: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(target, new)
+}
+
+/// Elsewhere links are not everybody's to make.
+#[cfg(not(unix))]
+fn symlink(_target: &Path, blob: &Path, new: &Path) -> io::Result<()> {
+    fs::hard_link(blob, new).or_else(|_| fs::copy(blob, new).map(drop))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Protects: a large blob is read through once; after a change of its bytes again, and is then found out.
+    #[test]
+    fn a_blob_is_checked_once_and_after_each_change() {
+        let here = tempfile::tempdir().expect("a directory");
+        let repo = Repo::new(here.path(), "a/b");
+        let tag =
+            Tag::parse("5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03").expect("a tag");
+        let blob = repo.blob(&tag);
+        fs::create_dir_all(blob.parent().expect("a folder")).expect("made");
+        fs::write(&blob, "hello\n").expect("written");
+        assert!(!repo.was_checked(&blob));
+        assert!(repo.is_right(&blob, None) && repo.was_checked(&blob));
+        fs::write(&blob, "hallo\n\n").expect("written");
+        assert!(!repo.is_right(&blob, None));
+    }
+
+    /// Protects: a link replaces what is in its place, leads to the blob, and `main` names the version.
+    #[test]
+    fn versions_are_links() {
+        let here = tempfile::tempdir().expect("a directory");
+        let repo = Repo::new(here.path(), "a/b");
+        let (commit, tag) = (Commit::parse("c0ffee").expect("a commit"), Tag::parse("abc").expect("a tag"));
+        let blob = repo.blob(&tag);
+        fs::create_dir_all(blob.parent().expect("a folder")).expect("made");
+        fs::write(&blob, "hello").expect("written");
+        let folder = repo.folder(&commit).join("unet");
+        fs::create_dir_all(&folder).expect("made");
+        fs::write(folder.join("config.json"), "cut").expect("written");
+        assert!(repo.snapshot().is_none());
+        for name in ["unet/config.json", "model_index.json"] {
+            let path = repo.link(&commit, name, &tag).expect("linked");
+            assert_eq!(fs::read_to_string(&path).expect("there"), "hello", "{name}");
+            #[cfg(unix)]
+            assert_eq!(repo.blob_of(&path), Some(blob.canonicalize().expect("there")));
+        }
+        repo.set_main(&commit).expect("written");
+        assert_eq!(repo.snapshot(), Some(repo.folder(&commit)));
+        assert_eq!(fs::read_dir(&folder).expect("there").count(), 1);
+    }
+}

@@ -1,0 +1,198 @@
+//! What files a model has on the hub, and which of them are read.
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+
+use super::client::Problem;
+use super::names::{self, Commit};
+use super::sums::Sum;
+
+/// Each network's folder, and how its weights are called.
+const NETWORKS: [(&str, &str); 4] = [
+    ("text_encoder", "model"),
+    ("text_encoder_2", "model"),
+    ("unet", "diffusion_pytorch_model"),
+    ("vae", "diffusion_pytorch_model"),
+];
+/// The most files that are fetched: SDXL has 15 to 20, cut into shards some more.
+const MAX_FILES: usize = 1024;
+
+/// A file on the hub, as far as the listing says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    pub name: String,
+    pub size: Option<u64>,
+    pub sum: Option<Sum>,
+}
+
+/// A version of a model.
+#[derive(Debug)]
+pub struct Listing {
+    /// Mirrors may leave it out.
+    pub commit: Option<Commit>,
+    /// The files that are read.
+    pub files: Vec<Listed>,
+}
+
+#[derive(Deserialize)]
+struct Info {
+    sha: Option<String>,
+    #[serde(default)]
+    siblings: Vec<Sibling>,
+}
+
+#[derive(Deserialize)]
+struct Sibling {
+    rfilename: String,
+    size: Option<u64>,
+    #[serde(rename = "blobId")]
+    blob_id: Option<String>,
+    lfs: Option<Lfs>,
+}
+
+/// A large file, of which the repository itself has but a pointer.
+#[derive(Deserialize)]
+struct Lfs {
+    sha256: Option<String>,
+    size: Option<u64>,
+}
+
+impl Listing {
+    /// From the hub's answer. Names that no file of a model has are left out.
+    pub fn parse(text: &str) -> Result<Listing, Problem> {
+        let info: Info = serde_json::from_str(text)
+            .map_err(|e| Problem::Wrong(format!("expected a model's listing, found other text: {e}")))?;
+        let commit = info.sha.as_deref().map(Commit::parse).transpose().map_err(|found| {
+            let found: String = found.chars().take(80).collect();
+            Problem::Wrong(format!("sha: expected 4 to 64 hex digits, found {found:?}"))
+        })?;
+        let siblings = info.siblings.iter().filter(|file| names::is_file(&file.rfilename));
+        let all: BTreeSet<&str> = siblings.clone().map(|file| file.rfilename.as_str()).collect();
+        let wanted: BTreeSet<&str> = wanted(&all).into_iter().collect();
+        if wanted.len() > MAX_FILES {
+            return Err(Problem::Wrong(format!(
+                "expected at most {MAX_FILES} files, found {}",
+                wanted.len()
+            )));
+        }
+        let mut files: Vec<Listed> =
+            siblings.filter(|file| wanted.contains(file.rfilename.as_str())).map(Sibling::listed).collect();
+        // The small file that says what the model is comes first; then the others by name, each once.
+        files.sort_by_key(|file| (file.name != "model_index.json", file.name.clone()));
+        files.dedup_by(|a, b| a.name == b.name);
+        Ok(Listing { commit, files })
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.files.iter().any(|file| file.name == name)
+    }
+
+    /// A network that every SDXL model has and this one has no weights of.
+    pub fn without_weights(&self) -> Option<&'static str> {
+        let weights = |folder: &str| {
+            self.files.iter().any(|f| {
+                f.name.ends_with(".safetensors")
+                    && f.name.split_once('/').is_some_and(|(in_it, _)| in_it == folder)
+            })
+        };
+        NETWORKS[1..].iter().map(|(folder, _)| *folder).find(|folder| !weights(folder))
+    }
+}
+
+impl Sibling {
+    fn listed(&self) -> Listed {
+        let large = self.lfs.as_ref();
+        // The repository's sum of a large file is one of its pointer.
+        let sum = match large {
+            Some(lfs) => lfs.sha256.as_deref().and_then(Sum::sha256),
+            None => self.blob_id.as_deref().and_then(Sum::git),
+        };
+        let size = large.and_then(|lfs| lfs.size).or(self.size);
+        Listed { name: self.rfilename.clone(), size, sum }
+    }
+}
+
+/// The files of an SDXL folder: of each network's weights the fp16 variant, which is half as large, where there is one.
+pub fn wanted<'a>(files: &BTreeSet<&'a str>) -> Vec<&'a str> {
+    let is_weights = |name: &str| name.ends_with(".safetensors");
+    let small = |folder: &str, name: &str| match folder {
+        "" => name == "model_index.json",
+        "scheduler" | "tokenizer" | "tokenizer_2" => name.ends_with(".json") || name.ends_with(".txt"),
+        _ => name == "config.json" && NETWORKS.iter().any(|(network, _)| *network == folder),
+    };
+    let parts = |file: &'a str| file.split_once('/').unwrap_or(("", file));
+    let mut found: Vec<&str> =
+        files.iter().copied().filter(|file| small(parts(file).0, parts(file).1)).collect();
+    for (network, stem) in NETWORKS {
+        let weights: Vec<(&str, &str)> = files
+            .iter()
+            .copied()
+            .map(|file| (file, parts(file)))
+            .filter(|(_, (folder, name))| {
+                *folder == network && name.starts_with(stem) && !name.contains("non_ema")
+            })
+            .map(|(file, (_, name))| (file, name))
+            .filter(|(_, name)| is_weights(name) || name.ends_with(".json"))
+            .collect();
+        let is_fp16 = |name: &str| name.contains(".fp16.");
+        let has_fp16 = weights.iter().any(|(_, name)| is_fp16(name) && is_weights(name));
+        found.extend(weights.iter().filter(|(_, name)| is_fp16(name) == has_fp16).map(|(file, _)| *file));
+    }
+    found.sort_unstable();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Protects: of the published model's files (its names), those that are read, and no other weights.
+    #[test]
+    fn files_of_the_published_model() {
+        let all = "model_index.json README.md sd_xl_base_1.0.safetensors scheduler/scheduler_config.json \
+            text_encoder/config.json text_encoder/model.safetensors text_encoder/model.fp16.safetensors \
+            text_encoder/flax_model.msgpack text_encoder/openvino_model.bin text_encoder_2/config.json \
+            text_encoder_2/model.safetensors tokenizer/merges.txt tokenizer/vocab.json unet/config.json \
+            unet/diffusion_pytorch_model.fp16.safetensors unet/diffusion_pytorch_model.safetensors \
+            unet/diffusion_pytorch_model.non_ema.safetensors vae/config.json \
+            vae/diffusion_pytorch_model-00001-of-00002.safetensors vae/diffusion_pytorch_model-00002-of-00002.safetensors \
+            vae/diffusion_pytorch_model.safetensors.index.json vae_1_0/diffusion_pytorch_model.safetensors";
+        let expected = "model_index.json scheduler/scheduler_config.json text_encoder/config.json \
+            text_encoder/model.fp16.safetensors text_encoder_2/config.json text_encoder_2/model.safetensors \
+            tokenizer/merges.txt tokenizer/vocab.json unet/config.json unet/diffusion_pytorch_model.fp16.safetensors \
+            vae/config.json vae/diffusion_pytorch_model-00001-of-00002.safetensors \
+            vae/diffusion_pytorch_model-00002-of-00002.safetensors vae/diffusion_pytorch_model.safetensors.index.json";
+        assert_eq!(
+            wanted(&all.split_whitespace().collect()),
+            expected.split_whitespace().collect::<Vec<_>>()
+        );
+    }
+
+    /// Protects: sizes and sums as the hub gives them, of small files and of large ones; names that lead elsewhere
+    /// are left out.
+    #[test]
+    fn sizes_and_sums() {
+        let sha256 = "ab".repeat(32);
+        let text = serde_json::json!({ "sha": "c0ffee", "siblings": [
+            { "rfilename": "vae/diffusion_pytorch_model.safetensors", "size": 7, "blobId": "1".repeat(40),
+              "lfs": { "sha256": sha256, "size": 7, "pointerSize": 130 } },
+            { "rfilename": "model_index.json", "size": 3, "blobId": "2".repeat(40) },
+            { "rfilename": "model_index.json" },
+            { "rfilename": "tokenizer/../../../outside.json" },
+            { "rfilename": "tokenizer/a\\..\\b.json" },
+            { "rfilename": "/scheduler/scheduler_config.json" },
+        ]});
+        let listing = Listing::parse(&text.to_string()).expect("a listing");
+        let [index, vae] = &listing.files[..] else { panic!("{:?}", listing.files) };
+        assert_eq!(
+            (index.name.as_str(), index.size, &index.sum),
+            ("model_index.json", Some(3), &Sum::git(&"2".repeat(40)))
+        );
+        assert_eq!((vae.size, &vae.sum), (Some(7), &Sum::sha256(&sha256)));
+        assert_eq!(listing.without_weights(), Some("text_encoder_2"));
+        for wrong in ["", "[]", "{\"siblings\": 1}", "{\"sha\": \"../..\"}", "<html>"] {
+            assert!(matches!(Listing::parse(wrong), Err(Problem::Wrong(_))), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Models from a hub by name, through its cache: `stabilityai/stable-diffusion-xl-base-1.0`.
+//!
+//! A model that is there already, whole, is used without asking the network. Else the hub lists its files, and those that
+//! an SDXL folder needs and that are missing or damaged are fetched. The hub is not trusted: what it calls things is
+//! checked before it becomes a path, what it sends before it gets a name.
+//!
+//! ```text
+//! settings.rs   the environment's variables
+//! names.rs      names, tags and commits, letter by letter
+//! cache.rs      the cache on this machine, which other programs share
+//! listing.rs    which files there are, and which of them are read
+//! client.rs, address.rs   requests, redirects, and for whom the token is
+//! fetch.rs, sums.rs       one file, whole or not at all
+//! ```
+
+mod address;
+mod cache;
+mod client;
+mod fetch;
+mod listing;
+mod names;
+mod settings;
+mod sums;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use calotype_sdxl::config::{Component, ModelFolder};
+
+use self::cache::Repo;
+use self::client::{Client, Problem};
+use self::fetch::{Fault, Fetch};
+use self::listing::Listing;
+use self::settings::Settings;
+use crate::failure::Failure;
+use crate::output;
+
+const INDEX: &str = "model_index.json";
+/// Files of this size take a second to check.
+const LARGE: u64 = 1 << 30;
+
+/// Whether this is a name on a hub, `owner/name`, and does not look like a path: a folder called `owner` is none on the hub.
+pub fn is_name(text: &str) -> bool {
+    names::is_model(text) && text.split_once('/').is_some_and(|(owner, _)| !Path::new(owner).exists())
+}
+
+/// The folder of a model, fetched as far as it is not in the cache, with a bar on a terminal unless it is to be quiet.
+///
+/// # Errors
+/// There is no such model, it is none of SDXL, the hub cannot be reached, or sends what it must not.
+pub fn folder(name: &str, quiet: bool) -> Result<PathBuf, Failure> {
+    let settings = Settings::from_env()?;
+    let repo = Repo::new(&settings.cache, name);
+    let lacking = match repo.snapshot() {
+        None => "not in the cache".to_owned(),
+        Some(folder) => match problem_of(&folder, &repo, name, quiet) {
+            None => return Ok(folder),
+            Some(problem) => format!("not whole in the cache ({problem})"),
+        },
+    };
+    if settings.offline {
+        let problem = format!("no such folder, {lacking}, and HF_HUB_OFFLINE is set");
+        return Err(Failure::BadInput(format!("--model {name}: {problem}")));
+    }
+    let client = Client::new(&settings);
+    let fetch = Fetch { client: &client, repo: &repo, name, silence: settings.silence, quiet };
+    fetched(&fetch).map_err(|fault| match fault {
+        Fault::Here(failure) => failure,
+        Fault::Hub(problem) => said(name, &client, &lacking, problem),
+    })
+}
+
+/// The folder of the newest version, all of whose files are fetched.
+fn fetched(fetch: &Fetch) -> Result<PathBuf, Fault> {
+    let name = fetch.name;
+    let bad = |problem: String| Fault::Here(Failure::BadInput(format!("--model {name}: {problem}")));
+    let path = format!("/api/models/{name}/revision/main?blobs=true");
+    let listing = Listing::parse(&fetch.patiently(|| fetch.client.text(&path))?)?;
+    if !listing.has(INDEX) {
+        return Err(bad(format!("expected an SDXL model in diffusers' layout, found no {INDEX}")));
+    }
+    if !fetch.quiet {
+        output::note(&format!("{name}: fetching {} files, once", listing.files.len()));
+    }
+    let mut commit = listing.commit.clone();
+    for file in &listing.files {
+        commit = Some(fetch.file(commit.as_ref(), file)?);
+        // Nothing large of a model that cannot be read.
+        if let (true, Some(network)) = (file.name == INDEX, listing.without_weights()) {
+            return Err(bad(format!("{network}: expected weights as safetensors, found none")));
+        }
+    }
+    let Some(commit) = commit else { return Err(bad("an empty listing".into())) };
+    fetch.repo.set_main(&commit)?;
+    Ok(fetch.repo.folder(&commit))
+}
+
+/// What is missing or damaged of what a prediction reads, if anything.
+fn problem_of(folder: &Path, repo: &Repo, name: &str, quiet: bool) -> Option<String> {
+    let problem = match ModelFolder::open(folder) {
+        Ok(model) => unreadable(&model),
+        Err(e) => Some(e.to_string()),
+    };
+    problem.or_else(|| damaged(folder, repo, name, quiet))
+}
+
+fn unreadable(model: &ModelFolder) -> Option<String> {
+    let configs = match model.configs() {
+        Ok(configs) => configs,
+        Err(e) => return Some(e.to_string()),
+    };
+    let scheduler = model.scheduler_config_path();
+    let is_json = |text: &str| serde_json::from_str::<serde_json::Value>(text).is_ok();
+    if !fs::read_to_string(&scheduler).is_ok_and(|text| is_json(&text)) {
+        return Some(format!("{}: missing or damaged", scheduler.display()));
+    }
+    let first = configs.text_encoder.as_ref().map(|config| (Component::TextEncoder, config));
+    for (component, config) in first.into_iter().chain([(Component::TextEncoder2, &configs.text_encoder_2)]) {
+        let weights = model.weights(component, None, None).err().map(|e| e.to_string());
+        let tokenizer = || model.tokenizer(component, config).err().map(|e| e.to_string());
+        if let Some(problem) = weights.or_else(tokenizer) {
+            return Some(problem);
+        }
+    }
+    let weights = |component| model.weights(component, None, None).err().map(|e| e.to_string());
+    [Component::UNet, Component::Vae].into_iter().find_map(weights)
+}
+
+/// A file whose sum is another than its name in the cache says.
+fn damaged(folder: &Path, repo: &Repo, name: &str, quiet: bool) -> Option<String> {
+    let entries = |folder: &Path| -> Vec<String> {
+        let names = fs::read_dir(folder).into_iter().flatten().flatten();
+        names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    };
+    let mut all = BTreeSet::new();
+    for entry in entries(folder) {
+        all.extend(entries(&folder.join(&entry)).iter().map(|file| format!("{entry}/{file}")));
+        all.insert(entry);
+    }
+    let mut told = quiet;
+    let wanted = listing::wanted(&all.iter().map(String::as_str).collect());
+    let blobs = wanted.iter().filter_map(|file| Some((*file, repo.blob_of(&folder.join(file))?)));
+    for (file, blob) in blobs {
+        let is_large = fs::metadata(&blob).is_ok_and(|found| found.len() >= LARGE);
+        if !told && is_large && !repo.was_checked(&blob) {
+            output::note(&format!("{name}: checking its files in the cache, once"));
+            told = true;
+        }
+        if !repo.is_right(&blob, None) {
+            return Some(format!("{file}: damaged"));
+        }
+    }
+    None
+}
+
+/// What to say of a hub that does not give what it is asked for.
+fn said(name: &str, client: &Client, lacking: &str, problem: Problem) -> Failure {
+    let page = format!("{}/{name}", client.shown());
+    let bad = |what: String| Failure::BadInput(format!("--model {name}: {what}"));
+    let neither = "expected a folder or a model on the hub that may be read, found neither";
+    let failed = |what: &str, advice: &str| {
+        Failure::Failed(format!(
+            "--model {name}: no such folder, {lacking}, and not to be fetched ({what}): {advice}"
+        ))
+    };
+    match problem {
+        Problem::Refused(status @ (401 | 403)) if client.has_token() => bad(format!(
+            "{neither} (status {status}): if it is gated, accept its licence at {page}; HF_TOKEN (or the token that is \
+             saved) has to be of that account, and valid"
+        )),
+        Problem::Refused(status @ (401 | 403)) => bad(format!(
+            "{neither} (status {status}): if it is private or gated, accept its licence at {page}, and set HF_TOKEN"
+        )),
+        Problem::Refused(404) => bad(format!("{neither} (status 404): {page} does not exist")),
+        Problem::Refused(status) => {
+            failed(&format!("status {status}"), "give --model a folder that has the model")
+        }
+        Problem::Busy(429, _) => {
+            failed("status 429, too many requests", "wait some minutes, or set HF_TOKEN")
+        }
+        Problem::Busy(status, _) => {
+            failed(&format!("status {status}, a trouble of the hub"), "try again later")
+        }
+        Problem::Line(what) => {
+            failed(&what, "connect to the network once, or give --model a folder that has the model")
+        }
+        Problem::Wrong(what) => failed(
+            &what,
+            "the hub, or what answers in its place (HF_ENDPOINT, a proxy), sends what it must not",
+        ),
+    }
+}
