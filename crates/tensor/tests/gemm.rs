@@ -1,5 +1,7 @@
 //! Products and convolutions against their definitions, at sizes that leave tails everywhere.
 
+mod common;
+
 use calotype_tensor::ops::{self, Activation, Conv, Padding};
 use calotype_tensor::{DType, Tensor, Weight, WeightBytes};
 
@@ -213,4 +215,10 @@ fn attention_is_the_definition() {
         let y = ops::attention(&tensor(&q, t), &tensor(&k, s), &tensor(&v, s), heads, ops::Mask::None);
         close(y.f32s(), &want, 1e-5);
     }
+}
+
+/// All of the above with every instruction set of this CPU.
+#[test]
+fn every_isa() {
+    common::rerun_for_every_isa("every_isa");
 }

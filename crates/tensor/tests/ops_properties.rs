@@ -1,11 +1,10 @@
-//! What holds for every op: its gradients are those of its forward, bf16 is f32 rounded, and the
-//! same input gives the same bytes whatever the number of threads.
+//! What holds for every op: its gradients are those of its forward, and bf16 is f32 rounded.
 
 mod common;
 
-use calotype_tensor::{DType, Tensor, ops};
-use common::cases::{Case, cases};
-use common::{gradients_for, noise};
+use calotype_tensor::{DType, Tensor};
+use common::cases::{cases, run};
+use common::noise;
 
 fn dot(a: &Tensor, b: &Tensor) -> f64 {
     a.to_vec().iter().zip(b.to_vec()).map(|(&a, b)| f64::from(a) * f64::from(b)).sum()
@@ -14,17 +13,6 @@ fn dot(a: &Tensor, b: &Tensor) -> f64 {
 fn step(x: &Tensor, h: f32, direction: &Tensor) -> Tensor {
     let moved = x.f32s().iter().zip(direction.f32s()).map(|(x, d)| x + h * d);
     Tensor::from_vec(moved.collect(), x.shape())
-}
-
-/// y, and the gradients of all inputs for a fixed gradient of y.
-fn run(case: &Case, inputs: &[Tensor]) -> (Tensor, Vec<Tensor>) {
-    let leaves: Vec<Tensor> = inputs.iter().map(|x| x.clone().var()).collect();
-    let y = (case.f)(&leaves);
-    let dy = noise(y.shape(), 77).to_dtype(DType::BF16).to_dtype(y.dtype());
-    let mut gradients = gradients_for(&y, dy);
-    let take = |(i, leaf)| gradients.take(leaf).unwrap_or_else(|| panic!("{}: input {i}", case.name));
-    let gradients = leaves.iter().enumerate().map(take).collect();
-    (y.detach(), gradients)
 }
 
 /// Along random directions, the change of a random projection of y is what the gradients say; at sizes
@@ -71,55 +59,6 @@ fn bf16_is_f32_rounded() {
             for (i, (gradient, want)) in gradients.iter().zip(&want_gradients).enumerate() {
                 assert_eq!(gradient.dtype(), inputs[i].dtype(), "{}, gradient {i}", case.name);
                 common::close(&format!("{}, gradient {i}", case.name), gradient, want, 2e-2);
-            }
-        }
-    }
-}
-
-/// The bytes of y and of all gradients do not depend on the number of threads, in f32 and bf16.
-#[test]
-fn threads_do_not_matter() {
-    let bits = |t: &Tensor| t.to_vec().iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-    for case in cases(true) {
-        for dtype in [DType::F32, DType::BF16] {
-            let inputs: Vec<Tensor> = case.inputs.iter().map(|x| x.to_dtype(dtype)).collect();
-            let run_with = |threads: usize| {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                let (y, gradients) = pool.install(|| run(&case, &inputs));
-                (bits(&y), gradients.iter().map(bits).collect::<Vec<_>>())
-            };
-            let one = run_with(1);
-            for threads in [2, 3] {
-                let several = run_with(threads);
-                assert!(several.0 == one.0, "{} {dtype}: y with {threads} threads", case.name);
-                for (i, (a, b)) in several.1.iter().zip(&one.1).enumerate() {
-                    assert!(a == b, "{} {dtype}: gradient {i} with {threads} threads", case.name);
-                }
-            }
-        }
-    }
-}
-
-/// Each image of a batch is computed as it is alone, to the byte, in f32 and bf16.
-#[test]
-fn a_batch_is_its_images() {
-    // Forward only, of what a network does to (B, H, W, C) and (B, T, C): all inputs but the first are shared,
-    // except those that have a batch themselves.
-    let batched = ["group_norm", "layer_norm", "linear", "conv", "attention", "upsample", "crop", "silu"];
-    let with_batch = |case: &Case| batched.iter().any(|name| case.name.starts_with(name));
-    for case in cases(true).into_iter().filter(with_batch) {
-        for dtype in [DType::F32, DType::BF16] {
-            let inputs: Vec<Tensor> = case.inputs.iter().map(|x| x.to_dtype(dtype)).collect();
-            let batch = inputs[0].dim(0);
-            let alone = |image: usize| {
-                let is_batched = |x: &Tensor| x.shape().len() > 1 && x.dim(0) == batch;
-                let pick = |x: &Tensor| if is_batched(x) { ops::slice_batch(x, image, 1) } else { x.clone() };
-                (case.f)(&inputs.iter().map(pick).collect::<Vec<_>>())
-            };
-            let together = (case.f)(&inputs);
-            for image in [0, batch - 1] {
-                let same = ops::slice_batch(&together, image, 1).to_vec() == alone(image).to_vec();
-                assert!(same, "{} {dtype}: image {image}", case.name);
             }
         }
     }

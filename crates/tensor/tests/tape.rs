@@ -139,3 +139,9 @@ fn a_deep_chain_does_not_overflow_the_stack() {
     };
     std::thread::Builder::new().stack_size(256 << 10).spawn(run).unwrap().join().unwrap();
 }
+
+/// All of the above with every instruction set of this CPU.
+#[test]
+fn every_isa() {
+    common::rerun_for_every_isa("every_isa");
+}

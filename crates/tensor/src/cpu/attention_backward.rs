@@ -1,7 +1,8 @@
 //! Attention's gradients. The weights are computed anew from the saved denominators, a block of keys against a
 //! block of queries at a time (Dao et al., "FlashAttention-2", 2023): a task goes through a group of one head's keys,
 //! whose dk and dv it sums alone, and keeps its share of the head's dq. Shares are added in the order of the groups,
-//! so that every sum has one order whatever the number of threads.
+//! and the number of keys alone says what the groups are, so that every sum has one order whatever the number of threads
+//! and whatever else is in the batch.
 
 use rayon::prelude::*;
 
@@ -19,10 +20,11 @@ use crate::{DType, Tensor};
 /// Keys of a block, and queries of a block: multiples of every kernel's MR, and queries of every NR.
 const KEYS: usize = 48;
 const QUERIES: usize = 192;
-/// So many tasks are enough to keep every core busy: no more groups of keys than that takes.
-const TASKS: usize = 64;
-/// A group takes memory for a share of dq.
+/// Groups of a head's keys at most. A group takes memory for a share of dq.
 const MAX_GROUPS: usize = 4;
+/// So many tasks are enough to keep every core busy: no more images at once than that takes, since each takes memory for its
+/// shares.
+const TASKS: usize = 64;
 
 /// What attention keeps for the way back.
 pub(crate) struct Saved {
@@ -79,7 +81,6 @@ impl<'a, M: Micro, T: Element> Pass<'a, M, T> {
     fn new(saved: &'a Saved, dy: &Tensor) -> Self {
         let s = &saved.shape;
         let (q, k, dy) = (saved.q.elements::<T>(), saved.k.elements::<T>(), dy.elements::<T>());
-        let groups = (TASKS / (s.batch * s.heads).max(1)).clamp(1, MAX_GROUPS);
         Self {
             saved,
             keys: [k, saved.v.elements()],
@@ -87,43 +88,51 @@ impl<'a, M: Micro, T: Element> Pass<'a, M, T> {
             features: [q, dy].map(|x| HeadPanels::of_features::<M, T>(s, x, s.queries)),
             key_features: HeadPanels::of_features::<M, T>(s, k, s.keys),
             delta: delta::<T>(s, saved.y.elements(), dy),
-            group: s.keys.div_ceil(groups).next_multiple_of(KEYS),
+            group: s.keys.div_ceil(MAX_GROUPS).next_multiple_of(KEYS).max(KEYS),
             _kernel: std::marker::PhantomData,
         }
     }
 
     fn run(&self) -> [Tensor; 3] {
         let s = self.saved.shape;
-        let heads = s.batch * s.heads;
         let groups = s.keys.div_ceil(self.group);
-        let bytes = s.batch * s.keys * s.heads * s.d * size_of::<T>();
-        let (mut dk, mut dv) = (Buffer::uninit(bytes), Buffer::uninit(bytes));
-        let [shared_dk, shared_dv] =
-            [&mut dk, &mut dv].map(|b| SharedOut(b.as_mut_slice::<u8>().as_mut_ptr()));
-        let mut shares = Buffer::uninit(groups * heads * self.share() * 4);
-        let shared = SharedOut(shares.as_mut_slice::<u8>().as_mut_ptr());
-        each_task(heads * groups, |task| {
-            let (head, k0) = (task / groups, task % groups * self.group);
-            // SAFETY: this task's share, and below its keys of its head.
-            let dq = unsafe { shared.slice::<f32>(task * self.share(), self.share()) };
-            let mut row = vec![0.0; s.d];
-            let end = s.keys.min(k0 + self.group);
-            for first in (k0..end).step_by(KEYS) {
-                let count = KEYS.min(end - first);
-                let sums = self.block(head, first, count, dq, first == k0);
-                for (sum, out) in sums.iter().zip([shared_dk, shared_dv]) {
-                    for r in 0..count {
-                        let at = s.at(head / s.heads * s.keys + first + r, head % s.heads);
-                        read_tile_row::<M>(sum.as_slice(), count.div_ceil(M::MR), r, &mut row);
-                        // SAFETY: as above.
-                        convert_slice(isa(), &row, unsafe { out.slice::<T>(at, s.d) });
-                    }
-                }
-            }
-        });
-        let dq = self.sum_shares(shares.as_slice(), groups);
+        let mut results =
+            [&self.saved.q, &self.saved.k, &self.saved.v].map(|x| Buffer::uninit(x.numel() * size_of::<T>()));
+        let out = results.each_mut().map(|b| SharedOut(b.as_mut_slice::<u8>().as_mut_ptr()));
+        let at_once = TASKS.div_ceil((s.heads * groups).max(1)).min(s.batch.max(1));
+        let mut shares = Buffer::uninit(at_once * s.heads * groups * self.share() * 4);
+        for first in (0..s.batch).step_by(at_once) {
+            let images = first..s.batch.min(first + at_once);
+            let shared = SharedOut(shares.as_mut_slice::<u8>().as_mut_ptr());
+            each_task(images.len() * s.heads * groups, |task| {
+                let (head, k0) = (first * s.heads + task / groups, task % groups * self.group);
+                // SAFETY: this task's share.
+                let dq = unsafe { shared.slice::<f32>(task * self.share(), self.share()) };
+                self.key_group(head, k0..s.keys.min(k0 + self.group), dq, [out[1], out[2]]);
+            });
+            self.sum_shares(shares.as_slice(), groups, images, out[0]);
+        }
+        let [dq, dk, dv] = results;
         let tensor = |data, like: &Tensor| Tensor::new(data, like.shape(), like.dtype());
         [tensor(dq, &self.saved.q), tensor(dk, &self.saved.k), tensor(dv, &self.saved.v)]
+    }
+
+    /// dk and dv of a group of one head's keys, which only this task writes, and the group's share of dq.
+    fn key_group(&self, head: usize, keys: std::ops::Range<usize>, dq: &mut [f32], out: [SharedOut; 2]) {
+        let s = self.saved.shape;
+        let mut row = vec![0.0; s.d];
+        for first in keys.clone().step_by(KEYS) {
+            let count = KEYS.min(keys.end - first);
+            let sums = self.block(head, first, count, dq, first == keys.start);
+            for (sum, out) in sums.iter().zip(out) {
+                for r in 0..count {
+                    let at = s.at(head / s.heads * s.keys + first + r, head % s.heads);
+                    read_tile_row::<M>(sum.as_slice(), count.div_ceil(M::MR), r, &mut row);
+                    // SAFETY: this task alone writes these keys of its head.
+                    convert_slice(isa(), &row, unsafe { out.slice::<T>(at, s.d) });
+                }
+            }
+        }
     }
 
     /// Columns of a head's gradients as tiles.
@@ -136,16 +145,16 @@ impl<'a, M: Micro, T: Element> Pass<'a, M, T> {
         self.saved.shape.queries.next_multiple_of(M::MR) * self.padded_d()
     }
 
-    /// dq (batch, queries, heads · d), of shares (batch · heads, groups, queries as tiles).
-    fn sum_shares(&self, shares: &[f32], groups: usize) -> Buffer {
+    /// dq (batch, queries, heads · d) of some images, of their shares (images · heads, groups, queries as tiles).
+    fn sum_shares(&self, shares: &[f32], groups: usize, images: std::ops::Range<usize>, dq: SharedOut) {
         let s = self.saved.shape;
-        let mut dq = Buffer::uninit(s.batch * s.queries * s.heads * s.d * size_of::<T>());
-        let rows = dq.as_mut_slice::<T>().par_chunks_mut(s.heads * s.d).enumerate().with_min_len(16);
-        rows.for_each(|(row, out)| {
+        (0..images.len() * s.queries).into_par_iter().with_min_len(16).for_each(|row| {
             let (image, query) = (row / s.queries, row % s.queries);
             let (first, r) = (query / QUERIES * QUERIES, query % QUERIES);
             let tiles = QUERIES.min(s.queries - first).div_ceil(M::MR);
             let (mut sum, mut share) = (vec![0.0; s.d], vec![0.0; s.d]);
+            // SAFETY: this task alone writes this query's row.
+            let out = unsafe { dq.slice::<T>(s.at(images.start * s.queries + row, 0), s.heads * s.d) };
             for (head, out) in out.chunks_exact_mut(s.d).enumerate() {
                 let of_head = &shares[(image * s.heads + head) * groups * self.share()..];
                 for group in 0..groups {
@@ -158,7 +167,6 @@ impl<'a, M: Micro, T: Element> Pass<'a, M, T> {
                 convert_slice(isa(), &sum, out);
             }
         });
-        dq
     }
 
     /// dk and dv of `count` keys from `k0` on, as tiles, summed over all queries; to `dq`, what they add to it.

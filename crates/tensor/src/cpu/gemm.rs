@@ -249,7 +249,8 @@ impl<M: Micro> Block<'_, M> {
                 }
             }
             let (values, gate) = values.split_at_mut(part);
-            activate(isa(), &mut values[..columns], gate, g.epilogue.act);
+            let round = |x: f32| T::from_f32(x).to_f32();
+            activate(isa(), &mut values[..columns], gate, g.epilogue.act, &round);
             let at = row * self.width + n0;
             // SAFETY: this task alone writes this row's columns.
             let out = unsafe { out.slice::<T>(at, columns) };
@@ -267,13 +268,17 @@ simd_fn! {
 }
 
 simd_fn! {
-    fn activate(values: &mut [f32], gate: &[f32], act: Activation) {
+    /// `round`s to the output's dtype wherever an activation that is an op of its own would: before the activation, and after it, where a
+    /// residual may follow. So a result does not depend on whether a gradient is asked for.
+    fn activate<F: Fn(f32) -> f32>(values: &mut [f32], gate: &[f32], act: Activation, round: &F) {
         match act {
             Activation::None => {}
-            Activation::Silu => values.iter_mut().for_each(|x| *x = math::silu(*x)),
-            Activation::Gelu => values.iter_mut().for_each(|x| *x = math::gelu(*x)),
-            Activation::QuickGelu => values.iter_mut().for_each(|x| *x = math::quick_gelu(*x)),
-            Activation::Geglu => values.iter_mut().zip(gate).for_each(|(x, g)| *x *= math::gelu(*g)),
+            Activation::Silu => values.iter_mut().for_each(|x| *x = round(math::silu(round(*x)))),
+            Activation::Gelu => values.iter_mut().for_each(|x| *x = round(math::gelu(round(*x)))),
+            Activation::QuickGelu => values.iter_mut().for_each(|x| *x = round(math::quick_gelu(round(*x)))),
+            Activation::Geglu => {
+                values.iter_mut().zip(gate).for_each(|(x, g)| *x = round(round(*x) * math::gelu(round(*g))));
+            }
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Every op, for the tests that treat all alike.
 
+use std::sync::Arc;
+
 use calotype_tensor::ops::{self, Activation, Conv, Mask, Padding};
-use calotype_tensor::{Tensor, Weight};
+use calotype_tensor::{DType, Tensor, Weight};
 
-use super::noise;
+use super::{gradients_for, noise};
 
-type Function = Box<dyn Fn(&[Tensor]) -> Tensor + Sync>;
+type Function = Arc<dyn Fn(&[Tensor]) -> Tensor + Send + Sync>;
 
 /// An op, and f32 inputs for it, through all of which a gradient flows.
 pub struct Case {
@@ -14,10 +16,26 @@ pub struct Case {
     pub f: Function,
 }
 
-fn case(name: &str, shapes: &[&[usize]], f: impl Fn(&[Tensor]) -> Tensor + Sync + 'static) -> Case {
+fn case(name: &str, shapes: &[&[usize]], f: impl Fn(&[Tensor]) -> Tensor + Send + Sync + 'static) -> Case {
     let seed = |i: usize| name.len() as u32 * 100 + i as u32;
     let inputs = shapes.iter().enumerate().map(|(i, shape)| noise(shape, seed(i))).collect();
-    Case { name: name.to_string(), inputs, f: Box::new(f) }
+    Case { name: name.to_string(), inputs, f: Arc::new(f) }
+}
+
+/// y, and the gradients of all inputs for a fixed gradient of y.
+pub fn run(case: &Case, inputs: &[Tensor]) -> (Tensor, Vec<Tensor>) {
+    let leaves: Vec<Tensor> = inputs.iter().map(|x| x.clone().var()).collect();
+    let y = (case.f)(&leaves);
+    let dy = noise(y.shape(), 77).to_dtype(DType::BF16).to_dtype(y.dtype());
+    let gradients = gradients_of(&case.name, &y, dy, &leaves);
+    (y.detach(), gradients)
+}
+
+/// The gradients of all leaves for a gradient of y.
+pub fn gradients_of(name: &str, y: &Tensor, dy: Tensor, leaves: &[Tensor]) -> Vec<Tensor> {
+    let mut gradients = gradients_for(y, dy);
+    let take = |(i, leaf)| gradients.take(leaf).unwrap_or_else(|| panic!("{name}: input {i}"));
+    leaves.iter().enumerate().map(take).collect()
 }
 
 /// Every op, at sizes where one task does all (`large` false) or where several must share.
@@ -101,6 +119,8 @@ fn products(large: bool) -> Vec<Case> {
         case("linear_gelu", &[x, w, b, y], linear(Activation::Gelu)),
         case("linear_quick_gelu", &[x, w, b, y], linear(Activation::QuickGelu)),
         case("linear_geglu", &[x, w, b, halved], linear(Activation::Geglu)),
+        // Two halves of whole panels, whatever the kernel: those can be fused.
+        case("linear_geglu_panels", &[x, &[128, 40], &[128], &[rows, 64]], linear(Activation::Geglu)),
     ];
     cases.extend(convolutions(large));
     let tokens = if large { 150 } else { 9 };
@@ -114,6 +134,24 @@ fn products(large: bool) -> Vec<Case> {
         }),
     ]);
     cases
+}
+
+/// Ops on more images than two: as many as change how the work of all of them is cut into tasks.
+pub fn batches() -> Vec<Case> {
+    let conv = |x: &[Tensor]| {
+        let conv = Conv { stride: 1, padding: Padding::Same };
+        ops::conv2d(&x[0], &Weight::from_tensor(&x[1]), None, conv, x.get(2), None)
+    };
+    let attention =
+        |mask: fn() -> Mask<'static>| move |x: &[Tensor]| ops::attention(&x[0], &x[1], &x[2], 6, mask());
+    let (q, k): (&[usize], &[usize]) = (&[7, 150, 48], &[7, 201, 48]);
+    vec![
+        case("attention_many", &[q, k, k], attention(|| Mask::None)),
+        case("attention_many_causal", &[q, q, q], attention(|| Mask::Causal)),
+        // Too few tiles for the tiled algorithm in each image, enough in all; and more tiles than are worked on at once.
+        case("conv_many_small", &[&[5, 12, 11, 33], &[34, 33, 3, 3], &[5, 34]], conv),
+        case("conv_many_big", &[&[9, 33, 32, 32], &[35, 32, 3, 3], &[9, 35]], conv),
+    ]
 }
 
 fn convolutions(large: bool) -> Vec<Case> {
