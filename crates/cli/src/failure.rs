@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use calotype_sdxl::request::InputError;
 
+use crate::interrupt;
+
 /// Why a command did not do what it was asked.
 #[derive(Debug)]
 pub enum Failure {
@@ -12,7 +14,7 @@ pub enum Failure {
     BadInput(String),
     /// Anything else.
     Failed(String),
-    /// Ctrl-C.
+    /// Ctrl-C, SIGTERM or SIGHUP.
     Interrupted,
 }
 
@@ -38,7 +40,7 @@ impl Failure {
         ExitCode::from(match self {
             Failure::Failed(_) => 1,
             Failure::BadInput(_) => 2,
-            Failure::Interrupted => 130,
+            Failure::Interrupted => interrupt::exit_code(),
         })
     }
 }

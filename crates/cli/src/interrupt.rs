@@ -1,28 +1,75 @@
-//! Ctrl-C: the first asks the work to stop at its next step, the second ends the process.
+//! Signals that end a command: Ctrl-C, SIGTERM (`docker stop`, `systemctl stop`, a shutdown, a batch system) and SIGHUP (a
+//! closed terminal). The first asks the work to stop at its next step. A second Ctrl-C ends the process; a second
+//! SIGTERM or SIGHUP does not, because shells and `timeout` send each of them twice.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Once};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
 use crate::failure::Failure;
 
-static ASKED: AtomicBool = AtomicBool::new(false);
+static ASKED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+/// The last signal's exit code; 0 where none came.
+static EXIT_CODE: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
 
-/// Takes Ctrl-C over from the system. A second time it changes nothing: a command may run another.
+/// Takes the signals over from the system. A second call changes nothing: a command may run another.
 ///
 /// # Errors
 /// The system refuses a handler.
 pub fn install() -> Result<(), Failure> {
-    let handler = || {
-        if ASKED.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
-        }
-    };
-    match ctrlc::set_handler(handler) {
-        Ok(()) | Err(ctrlc::Error::MultipleHandlers) => Ok(()),
-        Err(e) => Err(Failure::Failed(format!("cannot handle Ctrl-C: {e}"))),
-    }
+    static INSTALLED: Once = Once::new();
+    let mut result = Ok(());
+    INSTALLED.call_once(|| result = register());
+    result.map_err(|e| Failure::Failed(format!("cannot handle signals: {e}")))
 }
 
-/// Whether Ctrl-C was pressed.
+fn register() -> Result<(), std::io::Error> {
+    // Before the flag is set by the same signal: so the second Ctrl-C ends the process, not the first.
+    flag::register_conditional_shutdown(SIGINT, exit_code_of(SIGINT), ASKED.clone())?;
+    let signals = [
+        SIGINT,
+        SIGTERM,
+        #[cfg(unix)]
+        signal_hook::consts::SIGHUP,
+    ];
+    for signal in signals {
+        // `nohup` has SIGHUP ignored, which is to stay so.
+        if signal != SIGINT && is_ignored(signal) {
+            continue;
+        }
+        flag::register_usize(signal, EXIT_CODE.clone(), exit_code_of(signal) as usize)?;
+        flag::register(signal, ASKED.clone())?;
+    }
+    Ok(())
+}
+
+/// As shells have it.
+fn exit_code_of(signal: i32) -> i32 {
+    128 + signal
+}
+
+/// Whether the process was started with this signal ignored. Only Linux says so in a file: elsewhere, no.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal - 1) & 1 == 1
+}
+
+/// Whether a signal asked the work to stop.
 pub fn asked() -> bool {
     ASKED.load(Ordering::SeqCst)
+}
+
+/// The same as what callbacks of progress return.
+pub fn flow() -> ControlFlow<()> {
+    if asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+}
+
+/// The exit code of a command that a signal ended: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
+pub fn exit_code() -> u8 {
+    u8::try_from(EXIT_CODE.load(Ordering::SeqCst)).ok().filter(|code| *code != 0).unwrap_or(130)
 }

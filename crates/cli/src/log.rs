@@ -9,7 +9,9 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// Lets messages up to `level` through to stderr.
 pub fn start(level: Level) {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(level).event_format(Plain).init();
+    // A closed terminal takes no message about a message that it did not take: that would be a panic.
+    let logs = tracing_subscriber::fmt().log_internal_errors(false);
+    logs.with_writer(std::io::stderr).with_max_level(level).event_format(Plain).init();
 }
 
 struct Plain;
@@ -31,8 +33,37 @@ where
             Level::INFO => "",
             _ => "debug: ",
         };
-        to.write_str(level)?;
-        context.format_fields(to.by_ref(), event)?;
-        writeln!(to)
+        let mut text = String::new();
+        context.format_fields(Writer::new(&mut text), event)?;
+        writeln!(to, "{level}{}", clean(&text).replace('\n', " "))
+    }
+}
+
+/// The text with nothing in it that a terminal obeys: control characters, but ends of lines and tabs, and characters that turn the
+/// direction of writing are written as `\u{1b}`. What is said on stderr may quote somebody else's file.
+pub fn clean(text: &str) -> String {
+    let obeyed = |c: char| match c {
+        '\n' | '\t' => false,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
+        c => c.is_control(),
+    };
+    let mut clean = String::with_capacity(text.len());
+    for c in text.chars() {
+        if obeyed(c) { clean.extend(c.escape_unicode()) } else { clean.push(c) }
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Protects: no text of a file moves the cursor, sets the title or turns the line; other scripts stay as they are.
+    #[test]
+    fn terminals_are_told_nothing() {
+        let hostile = "a\u{1b}]0;title\u{7}\r\u{9b}2J\u{202e}b";
+        assert_eq!(clean(hostile), "a\\u{1b}]0;title\\u{7}\\u{d}\\u{9b}2J\\u{202e}b");
+        let plain = "caf\u{e9} 猫 🐈\n\tשלום";
+        assert_eq!(clean(plain), plain);
     }
 }

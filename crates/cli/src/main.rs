@@ -1,6 +1,6 @@
 //! The `calotype` binary.
 //!
-//! Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted. An error is one line on stderr, `error: …`. Files that
+//! Exit codes: 0 done, 1 failed, 2 bad input; interrupted: 130 by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP. An error is one line on stderr, `error: …`. Files that
 //! were written are printed on stdout, one path a line; everything else goes to stderr.
 
 mod args;

@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
+use crate::log;
 
 /// How the name of a file begins that is not yet whole.
 pub const TEMPORARY: &str = ".calotype-";
@@ -18,9 +19,9 @@ pub fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Writes a line to stderr. Whether anyone reads it changes nothing.
+/// Writes a line to stderr, [cleaned](log::clean). Whether anyone reads it changes nothing.
 pub fn note(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{}", log::clean(line));
 }
 
 /// The directory that results go to. It is made when the first file is written.

@@ -6,6 +6,7 @@ mod train_common;
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
+use std::ops::ControlFlow;
 use std::process::Command;
 
 use calotype_sdxl::adapters::TrainedWeights;
@@ -194,7 +195,9 @@ fn full_in_bf16_moves() {
     let folder = ModelFolder::open(model.path()).expect("it opens");
     let moved = |options| {
         let plan = TrainPlan { lr: 1e-6, lr_warmup_steps: 0, ..plan(&settings) };
-        let mut trainer = Trainer::new(&folder, plan, &examples(), options).expect("a trainer");
+        let mut trainer =
+            Trainer::new(&folder, plan, &examples(), options, &mut |_| ControlFlow::Continue(()))
+                .expect("a trainer");
         let unet = |trainer: &Trainer| {
             trainer.trained_weights().unet.into_iter().map(|(key, t)| (key, t.to_tensor()))
         };
@@ -230,4 +233,61 @@ fn bf16_in_pairs() {
         let said = String::from_utf8_lossy(&again.stdout);
         assert!(again.status.success() && said.contains("1 passed"), "{said}");
     }
+}
+
+/// Protects: encoding stops before the next picture when it is told to, and says how far it is.
+#[test]
+fn encoding_stops_between_pictures() {
+    let s = settings("ti_alone");
+    let model = model(&s);
+    let folder = ModelFolder::open(model.path()).expect("the golden folder opens");
+    let mut told = Vec::new();
+    let mut stop = |done: usize| {
+        told.push(done);
+        if done == 1 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let stopped = Trainer::new(&folder, plan(&s), &examples(), F32, &mut stop);
+    assert!(matches!(stopped, Err(calotype_sdxl::Error::Interrupted)));
+    assert_eq!(told, [0, 1]);
+}
+
+/// Protects: a validation stops before its next sample when it is told to, and the training goes on as if it had not been asked.
+#[test]
+fn validating_stops_between_samples() {
+    let (mut plain, mut asked) = (trainer("ti_alone", F32), trainer("ti_alone", F32));
+    let mut samples = 0;
+    let stopped = asked.validation_loss_unless(&mut || {
+        samples += 1;
+        if samples == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert_eq!((stopped, samples), (None, 3));
+    assert_eq!(plain.step().expect("a step"), asked.step().expect("a step"));
+}
+
+/// Protects: a training that begins from what another learnt has exactly its weights, of every kind; what does not fit is named, and
+/// nothing is changed.
+#[test]
+fn a_training_from_another() {
+    for case in ["lora_ti", "ti_alone", "full_adafactor"] {
+        let (mut first, mut second) = (trainer(case, F32), trainer(case, F32));
+        first.step().expect("a step");
+        let weights = first.trained_weights();
+        assert!(second.trained_weights() != weights, "{case}");
+        second.begin_from(&weights).expect(case);
+        assert!(second.trained_weights() == weights, "{case}");
+        assert_eq!(first.values_crc32(), second.values_crc32(), "{case}");
+    }
+    let lora = trainer("lora_ti", F32).trained_weights();
+    let mut other = trainer("ti_alone", F32);
+    let before = other.values_crc32();
+    let refused = other.begin_from(&lora).expect_err("refused").to_string();
+    assert!(
+        refused.starts_with("replicate_weights: expected embeddings of 2 tokens alone, found "),
+        "{refused}"
+    );
+    let mut lacking = lora.clone();
+    lacking.lora.pop_first();
+    let mut other = trainer("lora_ti", F32);
+    let refused = other.begin_from(&lacking).expect_err("refused").to_string();
+    assert!(refused.contains("found none for ") && other.values_crc32() != before, "{refused}");
 }

@@ -1,6 +1,5 @@
 //! `calotype predict`: text to image.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use calotype_sdxl::pipeline::{EmptyNegative, Image, Options, Pipeline, Rng};
@@ -122,16 +121,16 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     images.iter().try_for_each(|image| save(image, &plan, &maker, &output))
 }
 
-/// The pictures, with progress; stops at the next step after Ctrl-C.
+/// The pictures, with progress; stops at the next step after a signal.
 fn sample(pipeline: &Pipeline, plan: &PredictPlan, mut progress: Progress) -> Result<Vec<Image>, Failure> {
     let images = pipeline.predict(plan, &mut |step| {
         if step.step > 0 {
             progress.step(step.step, step.steps);
         }
-        if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        interrupt::flow()
     });
     progress.finish();
-    // Ctrl-C may also come while the pictures are decoded.
+    // A signal may also come while the pictures are decoded.
     if interrupt::asked() { Err(Failure::Interrupted) } else { Ok(images?) }
 }
 

@@ -25,6 +25,16 @@ pub fn train() -> Schema {
     Schema::of::<TrainInput>()
 }
 
+/// What a training takes on the command line: the published fields, and the weights that it begins from.
+pub fn train_command_line() -> Schema {
+    let mut schema = train();
+    let spec = json!({ "type": "string", "format": "uri", "description": "Trained weights to begin from, of the same kind and rank [default: random]" });
+    let spec = spec.as_object().cloned().unwrap_or_default();
+    let name = "replicate_weights".to_owned();
+    schema.fields.push(Field { name, spec, required: false, files: false, folder: true });
+    schema
+}
+
 /// A request's schema.
 #[derive(Debug, Clone)]
 pub struct Schema {

@@ -139,6 +139,10 @@ pub struct TrainPlan {
     pub crop_based_on_salience: bool,
     /// Steps between checkpoints.
     pub checkpointing_steps: usize,
+    /// The step from which on the embeddings stand still, where that is not half way: of a run whose number of steps
+    /// was changed ([`Self::with_steps`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pivot: Option<usize>,
     /// The settings beyond the published interface.
     pub options: TrainOptions,
 }
@@ -188,6 +192,7 @@ impl TrainPlan {
             caption_prefix: input.caption_prefix,
             crop_based_on_salience: input.crop_based_on_salience,
             checkpointing_steps: input.checkpointing_steps,
+            pivot: None,
             options,
         };
         let clipped = plan.max_grad_norm();
@@ -221,6 +226,47 @@ impl TrainPlan {
         self
     }
 
+    /// The plan with another number of steps, for a run of which `done` steps are done. Where the embeddings still train, the
+    /// rest is as in a run of so many steps; embeddings that stand still go on to do so.
+    ///
+    /// # Errors
+    /// More steps than that are done already.
+    pub fn with_steps(mut self, steps: usize, done: usize) -> Result<TrainPlan, InputError> {
+        if steps < done {
+            let expected = format!("at least {done}, the steps that are done");
+            return Err(InputError::value("max_train_steps", expected, steps.to_string()));
+        }
+        let before = self.pivot();
+        self.steps = steps;
+        self.pivot = None;
+        let half = self.pivot();
+        let pivot = if done <= before { half.max(done) } else { before };
+        self.pivot = (pivot != half).then_some(pivot);
+        Ok(self)
+    }
+
+    /// Whether the plan, as a file has it, follows from this checked request and its own settings beyond it.
+    ///
+    /// # Errors
+    /// A setting out of its range, or a field of the plan that is not what follows, as `plan.steps`.
+    pub fn check(&self, request: &TrainInput) -> Result<(), InputError> {
+        let expected = TrainPlan::new(request.clone(), self.options.clone())?;
+        if let Some(pivot) = self.pivot.filter(|pivot| *pivot > self.steps) {
+            let at_most = format!("at most {}, the steps", self.steps);
+            return Err(InputError::value("plan.pivot", at_most, pivot.to_string()));
+        }
+        let fields = |plan: &TrainPlan| serde_json::to_value(plan).unwrap_or_default();
+        let (expected, found) = (fields(&TrainPlan { pivot: self.pivot, ..expected }), fields(self));
+        for (name, value) in expected.as_object().into_iter().flatten() {
+            if found[name] != *value {
+                let field = format!("plan.{name}");
+                let expected = format!("{value}, as the request has it");
+                return Err(InputError::value(&field, expected, found[name].to_string()));
+            }
+        }
+        Ok(())
+    }
+
     /// Fields and settings that change nothing in this kind of training.
     pub fn without_effect(&self) -> &'static [&'static str] {
         match self.method {
@@ -230,11 +276,12 @@ impl TrainPlan {
         }
     }
 
-    /// The first step from which on the embeddings stand still: half way, where something else trains too.
+    /// The first step from which on the embeddings stand still: half way, where something else trains
+    /// too and the number of steps was not changed on the way.
     pub fn pivot(&self) -> usize {
         match self.method {
             Method::TextualInversion => self.steps,
-            _ => self.steps.div_ceil(2),
+            _ => self.pivot.unwrap_or(self.steps.div_ceil(2)),
         }
     }
 
@@ -267,5 +314,34 @@ impl TrainPlan {
             (None, Method::Full) => Ok(&optim::Adafactor),
             (None, _) => Ok(&optim::AdamW),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(steps: usize) -> TrainPlan {
+        let input = serde_json::json!({ "input_images": "set", "max_train_steps": steps });
+        let input = TrainInput::from_json(input.as_object().cloned().unwrap_or_default());
+        TrainPlan::new(input.expect("a request"), TrainOptions::default()).expect("a plan")
+    }
+
+    /// Protects: with another number of steps, embeddings that still train do so for half of the run; those that stand still go
+    /// on to do so, however often the number changes.
+    #[test]
+    fn another_number_of_steps() {
+        for (steps, done, other, pivot) in
+            [(10, 4, 20, 10), (10, 5, 20, 10), (10, 6, 20, 5), (10, 10, 20, 5), (10, 4, 6, 4), (10, 8, 8, 5)]
+        {
+            let changed = plan(steps).with_steps(other, done).expect("a plan");
+            assert_eq!((changed.steps, changed.pivot()), (other, pivot), "{steps} {done} {other}");
+            assert_eq!(changed.pivot.is_some(), pivot != other.div_ceil(2));
+            if done == 6 {
+                assert_eq!(changed.with_steps(40, 12).expect("a plan").pivot(), 5);
+            }
+        }
+        let fewer = plan(10).with_steps(5, 6).expect_err("refused").to_string();
+        assert_eq!(fewer, "max_train_steps: expected at least 6, the steps that are done, found 5");
     }
 }

@@ -48,10 +48,10 @@ impl Losses {
 
     /// The least and the greatest that is shown: a few outliers among the single steps may lie beyond.
     fn range(&self, smooth: &[(f64, f64)]) -> (f64, f64) {
-        let mut each: Vec<f64> = self.training.iter().map(|p| p.1).filter(|y| y.is_finite()).collect();
+        let mut each: Vec<f64> = self.training.iter().map(|p| p.1).filter(|y| is_drawn(*y)).collect();
         each.sort_by(f64::total_cmp);
         let at = |percent: usize| each.get(each.len().saturating_sub(1) * percent / 100).copied();
-        let lines = || smooth.iter().chain(&self.validation).map(|p| p.1).filter(|y| y.is_finite());
+        let lines = || smooth.iter().chain(&self.validation).map(|p| p.1).filter(|y| is_drawn(*y));
         let most = lines().chain(at(99)).fold(0.0, f64::max);
         (lines().chain(at(1)).fold(most, f64::min), most)
     }
@@ -100,7 +100,7 @@ struct Plot {
 
 impl Plot {
     fn new(size: (u32, u32), steps: usize, (least, most): (f64, f64)) -> Self {
-        let most = if most > 0.0 { most } else { 1.0 };
+        let most = if most >= f64::from(f32::MIN_POSITIVE) { most } else { 1.0 };
         // From 0, where that leaves the curve enough of the height.
         let least = if least > most * 0.4 { least } else { 0.0 };
         let y_tick = nice((most - least).max(most * 1e-3) / 5.0);
@@ -120,8 +120,7 @@ impl Plot {
 
     fn axes(&self, page: &mut Page) {
         let digits = (-self.y_tick.log10().floor()).clamp(0.0, 9.0) as usize;
-        let ticks = ((self.top - self.bottom) / self.y_tick).round() as usize;
-        for i in 0..=ticks {
+        for i in 0..=count((self.top - self.bottom) / self.y_tick) {
             let value = self.bottom + i as f64 * self.y_tick;
             let (left, right) = (self.at((0.0, value)), self.at((self.steps, value)));
             // On whole pixels, so that they are thin.
@@ -129,16 +128,19 @@ impl Plot {
             line(&mut page.picture, (left.0, y), (right.0, y), 0.5, if i == 0 { FADED } else { RULE });
             let label = if value.abs() < 1e5 { format!("{value:.digits$}") } else { format!("{value:.1e}") };
             let width = label.len() as u32 * GLYPH.0;
-            page.text(((FRAME[0] as u32).saturating_sub(width + 10), y as u32 - 6), &label, DETAIL);
+            page.text(
+                ((FRAME[0] as u32).saturating_sub(width + 10), (y as u32).saturating_sub(6)),
+                &label,
+                DETAIL,
+            );
         }
-        let mut step = 0.0;
-        while step <= self.steps {
+        for i in 0..=count((self.steps / self.x_tick).floor()) {
+            let step = i as f64 * self.x_tick;
             let (x, y) = self.at((step, self.bottom));
             line(&mut page.picture, (x.round(), y), (x.round(), y + 5.0), 0.5, FADED);
             let label = format!("{step}");
             let half = label.len() as u32 * GLYPH.0 / 2;
             page.text(((x as u32).saturating_sub(half), y as u32 + 10), &label, DETAIL);
-            step += self.x_tick;
         }
         let middle = (FRAME[0] + self.size.0 - FRAME[2]) / 2.0;
         page.text((middle as u32 - 2 * GLYPH.0, self.size.1 as u32 - 30), "step", DETAIL);
@@ -153,6 +155,16 @@ impl Plot {
     }
 }
 
+/// So many lines on an axis; never more than fit, whatever the numbers are.
+fn count(ticks: f64) -> usize {
+    ticks.round().clamp(0.0, 20.0) as usize
+}
+
+/// Whether a loss can be drawn: it is an f32, as all are that a training writes.
+pub fn is_drawn(loss: f64) -> bool {
+    loss.abs() <= f64::from(f32::MAX)
+}
+
 /// 1, 2 or 5 times a power of ten, at least `x`.
 fn nice(x: f64) -> f64 {
     let power = 10f64.powf(x.log10().floor());
@@ -161,7 +173,7 @@ fn nice(x: f64) -> f64 {
 
 /// The mean of the steps around each: of a twentieth of the run, and at least of five.
 fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let finite: Vec<(f64, f64)> = points.iter().copied().filter(|p| p.1.is_finite()).collect();
+    let finite: Vec<(f64, f64)> = points.iter().copied().filter(|p| is_drawn(p.1)).collect();
     let half = (finite.len() / 40).max(2);
     let mut sums = vec![0.0];
     sums.extend(finite.iter().scan(0.0, |sum, p| {
@@ -240,6 +252,10 @@ mod tests {
         run(vec![], 0);
         run(vec![(1.0, 0.0)], 1);
         run(vec![(1.0, f64::NAN), (2.0, f64::INFINITY), (3.0, 1e30), (4.0, 1e-30)], 4);
+        for wild in [f64::MAX, f64::MIN, f64::MIN_POSITIVE, 5e-324, f64::from(f32::MAX), -1e300] {
+            run(vec![(1.0, wild)], 1);
+            run(vec![(1.0, wild), (2.0, 0.5), (3.0, f64::NAN)], usize::MAX);
+        }
         run((1..5000).map(|i| (f64::from(i), 0.1 + 0.1 / f64::from(i))).collect(), 10_000);
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! RUN/checkpoints/step-000200/state.safetensors   every parameter NAME, and its optimizer's NAME.exp_avg, …; f32
-//!                             state.json          steps done, the plan, each parameter's optimizer steps
+//!                             state.json          steps done, the plan, dtype and instruction set, each parameter's optimizer steps
 //!                             sums.json           length and CRC-32 of both
 //! ```
 //!
@@ -28,6 +28,8 @@ use state::State;
 const FOLDER: &str = "checkpoints";
 const STATE: &str = "state.json";
 const TENSORS: &str = "state.safetensors";
+/// Most bytes of `state.json`, which has a line for each tensor.
+const MAX_STATE: u64 = 16 << 20;
 
 /// Writes the checkpoint `run_dir/checkpoints/step-000200/` of a trainer that has done 200 steps, and returns its path. Of
 /// the checkpoints up to it the newest `keep` stay (at least this one); those of later steps are left alone. A whole
@@ -46,9 +48,15 @@ pub fn save(run_dir: &Path, trainer: &Trainer, keep: usize) -> Result<PathBuf, E
     for leftover in leftovers(&folder).map_err(at(&folder))? {
         fs::remove_dir_all(&leftover).map_err(at(&leftover))?;
     }
-    match Found::open(&path) {
-        Ok(found) => found.state(trainer).map(drop)?,
-        Err(_) => write(&folder, &path, trainer)?,
+    let whole = match Found::open(&path) {
+        Ok(found) => {
+            found.state(trainer)?;
+            found.tensors(trainer).is_ok()
+        }
+        Err(_) => false,
+    };
+    if !whole {
+        write(&folder, &path, trainer)?;
     }
     remove_older(&folder, step, keep.max(1)).map_err(at(&folder))?;
     Ok(path)
@@ -58,20 +66,25 @@ pub fn save(run_dir: &Path, trainer: &Trainer, keep: usize) -> Result<PathBuf, E
 /// over with a warning. None: there is no whole one, and the trainer stays as it is.
 ///
 /// # Errors
-/// The folder cannot be read; or the checkpoint is of another training, by its plan (`checkpointing_steps` may differ), its
-/// examples, its model, its dtype, or the names and shapes of what trains. The trainer stays as it is.
+/// The folder cannot be read; or the checkpoint is of another training, by its plan (`checkpointing_steps`, the place
+/// of the set and the number of steps may differ), its examples, its model, its dtype, or the names and shapes of what trains. The trainer stays as it is.
 pub fn restore(run_dir: &Path, trainer: &mut Trainer) -> Result<Option<usize>, Error> {
     let folder = run_dir.join(FOLDER);
     for (step, path) in list(&folder).map_err(at(&folder))?.into_iter().rev() {
-        match Found::open(&path) {
+        let problem = match Found::open(&path) {
             Ok(found) => {
-                found.fill(step, trainer)?;
-                return Ok(Some(step));
+                let state = found.state(trainer)?;
+                match found.tensors(trainer) {
+                    Ok(tensors) => {
+                        found.fill(step, &state, &tensors, trainer)?;
+                        return Ok(Some(step));
+                    }
+                    Err(problem) => problem,
+                }
             }
-            Err(problem) => {
-                tracing::warn!("{}: damaged, passed over: {problem}", path.display());
-            }
-        }
+            Err(problem) => problem,
+        };
+        tracing::warn!("{}: damaged, passed over: {problem}", path.display());
     }
     Ok(None)
 }
@@ -81,18 +94,19 @@ pub fn newest(run_dir: &Path) -> Option<usize> {
     list(&run_dir.join(FOLDER)).ok()?.last().map(|(step, _)| *step)
 }
 
-/// A checkpoint whose files are as they were written.
+/// A checkpoint whose `state.json` is as it was written.
 struct Found<'a> {
     path: &'a Path,
+    sums: files::Sums,
     state: Mmap,
-    tensors: Mmap,
 }
 
 impl<'a> Found<'a> {
     /// What is wrong is said without the checkpoint's path.
     fn open(path: &'a Path) -> Result<Self, String> {
         let sums = files::Sums::read(path)?;
-        Ok(Self { path, state: sums.open(path, STATE)?, tensors: sums.open(path, TENSORS)? })
+        let state = sums.open(path, STATE, MAX_STATE)?;
+        Ok(Self { path, sums, state })
     }
 
     /// Its state, where it is of the trainer's training.
@@ -102,13 +116,18 @@ impl<'a> Found<'a> {
         Ok(state)
     }
 
-    fn fill(&self, step: usize, trainer: &mut Trainer) -> Result<(), Error> {
-        let state = self.state(trainer)?;
+    /// Its tensors, where they are as they were written.
+    fn tensors(&self, trainer: &Trainer) -> Result<Mmap, String> {
+        self.sums.open(self.path, TENSORS, tensors::most_bytes(trainer))
+    }
+
+    fn fill(&self, step: usize, state: &State, tensors: &Mmap, trainer: &mut Trainer) -> Result<(), Error> {
         state.check_steps(&self.path.join(STATE), step, trainer)?;
-        let located = tensors::locate(&self.path.join(TENSORS), &self.tensors, trainer)?;
+        state.warn_of_isa(self.path);
+        let located = tensors::locate(&self.path.join(TENSORS), tensors, trainer)?;
         trainer.resume(step, |trained| {
             trained.state.step = state.optimizer_steps.get(&trained.name).copied().unwrap_or_default();
-            tensors::fill(&self.tensors, &located, trained);
+            tensors::fill(tensors, &located, trained);
         });
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! How much memory a training takes at most, before it takes it.
 //!
 //! ```text
-//! peak = max(loading, training), or with samples: training with theirs instead of what the tape keeps, if that is more
+//! peak = latents + max(loading + pictures, training), or with samples: training with theirs instead of what the tape keeps, if that is more
 //! loading  = VAE + its activations on one picture
 //! training = UNet + text encoders + what trains (value, gradient, optimizer)
 //!          + what the tape keeps + the largest block's insides, forward and back
@@ -41,6 +41,8 @@ mod constants {
     /// Bytes for each value of the largest tensor, where gradients are used up one by one: a convolution's positions, and
     /// all of them together, and what the pool of freed memory keeps of them.
     pub const GRADIENT_AT_ONCE: f64 = 36.0;
+    /// Bytes of a prepared picture's pixel: three colours and the mask.
+    pub const PIXEL: f64 = 4.0;
     /// The program, the pool of freed memory, and what is not counted.
     pub const BASE: f64 = 8e7;
 }
@@ -58,16 +60,25 @@ pub struct Footprint {
     pub loading: f64,
     /// At most, while samples are made with a model of their own.
     pub samples: f64,
+    /// The set's prepared pictures, until the first step.
+    pub pictures: f64,
+    /// The pictures as latents.
+    pub latents: f64,
     /// The program itself, and what else is not counted.
     pub base: f64,
 }
 
 impl Footprint {
-    /// Reads the model's configs and the headers of its weights.
+    /// Reads the model's configs and the headers of its weights. For a set of so many pictures.
     ///
     /// # Errors
     /// One of them is not what it should be.
-    pub fn predict(folder: &ModelFolder, plan: &TrainPlan, options: TrainerOptions) -> Result<Self, Error> {
+    pub fn predict(
+        folder: &ModelFolder,
+        plan: &TrainPlan,
+        options: TrainerOptions,
+        pictures: usize,
+    ) -> Result<Self, Error> {
         let configs = folder.configs()?;
         let store = (options.dtype == DType::BF16).then_some(DType::BF16);
         let unet = folder.weights(Component::UNet, None, store)?;
@@ -97,18 +108,21 @@ impl Footprint {
             activations: values * options.dtype.size() as f64,
             loading,
             samples: second + loading,
+            pictures: (pictures * plan.resolution.pow(2)) as f64 * constants::PIXEL,
+            latents: (pictures * latent.pow(2) * (2 * configs.vae.latent_channels + 1)) as f64 * 4.0,
             base: constants::BASE,
         })
     }
 
     /// The most that is taken at any time, in bytes, where no samples are made.
     pub fn peak(&self) -> f64 {
-        self.base + self.loading.max(self.weights + self.trained + self.activations)
+        let training = self.weights + self.trained + self.activations.max(self.pictures);
+        self.base + self.latents + training.max(self.loading + self.pictures)
     }
 
     /// The same where they are.
     pub fn peak_with_samples(&self) -> f64 {
-        self.peak().max(self.base + self.weights + self.trained + self.samples)
+        self.peak().max(self.base + self.latents + self.weights + self.trained + self.samples)
     }
 }
 

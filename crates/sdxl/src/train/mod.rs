@@ -9,6 +9,7 @@
 //! trained.rs      what trains, with its optimizer
 //! gradients.rs    a step's gradients, added up or used up
 //! trainer.rs      a step
+//! initial.rs      a training that begins from trained weights
 //! validation.rs   a loss on numbers that are always the same
 //! memory.rs       how much memory it takes
 //! time.rs         how long it takes
@@ -23,6 +24,7 @@ pub mod chart;
 pub mod checkpoint;
 mod draw;
 mod gradients;
+mod initial;
 mod latents;
 pub mod memory;
 pub mod noise;
@@ -37,4 +39,4 @@ mod work;
 
 pub use stream::{Purpose, stream};
 pub use text::NEW_TOKENS;
-pub use trainer::{StepReport, Trainer, TrainerOptions};
+pub use trainer::{OnPicture, StepReport, Trainer, TrainerOptions};

@@ -1,5 +1,6 @@
 //! The loop's body: a batch, its loss, its gradients, a step. `tools/reference/trainer.py` says the same in PyTorch.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use calotype_tensor::{DType, Tensor, cpu, ops};
@@ -29,6 +30,9 @@ pub struct TrainerOptions {
     /// Whether the UNet's blocks compute their insides again on the way back, rather than keep them.
     pub recompute: bool,
 }
+
+/// Told how many pictures of the set are encoded; breaking stops the work before the next picture.
+pub type OnPicture<'a> = dyn FnMut(usize) -> ControlFlow<()> + 'a;
 
 /// What a step did.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -69,21 +73,24 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Loads what trains and what does not; the examples are encoded, and the VAE is dropped.
+    /// Loads what trains and what does not; the examples are encoded, and the VAE is dropped. `on_picture` is told how many
+    /// pictures are encoded, from 0 on; breaking stops with [`Error::Interrupted`] before the next one.
     ///
     /// # Errors
-    /// A file of the model's folder is not what it should be, or an example's mask leaves nothing to learn from.
+    /// A file of the model's folder is not what it should be, an example's mask leaves nothing to learn from, or
+    /// `on_picture` breaks.
     pub fn new(
         folder: &ModelFolder,
         plan: TrainPlan,
         examples: &[Example],
         options: TrainerOptions,
+        on_picture: &mut OnPicture,
     ) -> Result<Self, Error> {
         let configs = folder.configs()?;
         check_size("resolution", plan.resolution, configs.vae.scale())?;
         let scheduler = folder.scheduler()?;
         let noise = DdpmNoise::new(&scheduler)?;
-        let latents = encode_pictures(folder, &configs, examples, plan.resolution)?;
+        let latents = encode_pictures(folder, &configs, examples, plan.resolution, on_picture)?;
         let captions: Vec<&str> = examples.iter().map(|e| e.caption.as_str()).collect();
         let text = Text::load(folder, &configs, &captions, &plan.token_string, plan.seed, options.dtype)?;
         let lora = match plan.method {
@@ -296,10 +303,15 @@ fn encode_pictures(
     configs: &ModelConfigs,
     examples: &[Example],
     resolution: usize,
+    on_picture: &mut OnPicture,
 ) -> Result<Vec<Latents>, Error> {
     // In f32 always: it is done once.
     let vae = Vae::load(&folder.weights(Component::Vae, None, None)?, &configs.vae)?;
-    let latents = examples.iter().map(|e| Latents::encode(&vae, e, resolution)).collect();
+    let encode = |(done, example): (usize, &Example)| match on_picture(done) {
+        ControlFlow::Continue(()) => Latents::encode(&vae, example, resolution),
+        ControlFlow::Break(()) => Err(Error::Interrupted),
+    };
+    let latents = examples.iter().enumerate().map(encode).collect();
     cpu::trim_pool();
     latents
 }

@@ -1,6 +1,8 @@
 //! The validation loss: a training's own loss swings with its draws; this one draws the same each time, so that it shows
 //! whether anything is learnt.
 
+use std::ops::ControlFlow;
+
 use super::Trainer;
 use super::draw::Draw;
 use super::stream::{Purpose, stream};
@@ -16,10 +18,24 @@ impl Trainer {
     ///
     /// It changes nothing: a training goes on as if it had not been asked.
     pub fn validation_loss(&mut self) -> f64 {
+        // Nothing breaks.
+        self.validation_loss_unless(&mut || ControlFlow::Continue(())).unwrap_or(f64::NAN)
+    }
+
+    /// [`Self::validation_loss`], or none where `before_sample` breaks before one of the samples.
+    pub fn validation_loss_unless(
+        &mut self,
+        before_sample: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Option<f64> {
         self.record(false);
-        let total: f64 = (0..SAMPLES).map(|i| self.sample_loss(i)).sum();
+        let mut total = Some(0.0);
+        for i in 0..SAMPLES {
+            total = total.filter(|_| before_sample().is_continue());
+            let Some(sum) = &mut total else { break };
+            *sum += self.sample_loss(i);
+        }
         self.record(true);
-        total / SAMPLES as f64
+        total.map(|total| total / SAMPLES as f64)
     }
 
     /// Whether what trains is on the tape.

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use calotype_sdxl::config::ModelFolder;
@@ -81,6 +82,7 @@ pub fn plan(s: &Value) -> TrainPlan {
         caption_prefix: "a photo of TOK".into(),
         crop_based_on_salience: true,
         checkpointing_steps: 200,
+        pivot: None,
         options: TrainOptions {
             gradient_accumulation_steps: whole("gradient_accumulation_steps"),
             max_grad_norm: s["max_grad_norm"].as_f64().or(Some(0.0)),
@@ -113,7 +115,8 @@ pub fn trainer(case: &str, options: TrainerOptions) -> Trainer {
     let s = settings(case);
     let model = model(&s);
     let folder = ModelFolder::open(model.path()).expect("the golden folder opens");
-    Trainer::new(&folder, plan(&s), &examples(), options).expect("a trainer")
+    Trainer::new(&folder, plan(&s), &examples(), options, &mut |_| ControlFlow::Continue(()))
+        .expect("a trainer")
 }
 
 /// All of its steps.

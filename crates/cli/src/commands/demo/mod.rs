@@ -9,7 +9,6 @@ mod mascot;
 mod sheet;
 
 use std::fs;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -131,7 +130,7 @@ fn given_folder(dir: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// A command line as it can be typed.
-fn typed(args: &[impl AsRef<str>]) -> String {
+pub fn typed(args: &[impl AsRef<str>]) -> String {
     let quoted = args.iter().map(|arg| match arg.as_ref() {
         arg if arg.contains(char::is_whitespace) => format!("\"{arg}\""),
         arg => arg.to_owned(),
@@ -181,7 +180,7 @@ impl Demo {
                 if step.step > 0 {
                     progress.step(i * step.steps + step.step, PROMPTS.len() * step.steps);
                 }
-                if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                interrupt::flow()
             })?);
             Ok::<(), Failure>(())
         });

@@ -26,10 +26,11 @@ pub struct Fit {
 pub fn fit(
     folder: &ModelFolder,
     Record { plan, dtype, recompute, sample_every, .. }: &Record,
+    pictures: usize,
 ) -> Result<Fit, Failure> {
     let dtype = DType::from(*dtype);
     let footprint = |plan: &TrainPlan, recompute: bool| -> Result<Footprint, Failure> {
-        Ok(Footprint::predict(folder, plan, TrainerOptions { dtype, recompute })?)
+        Ok(Footprint::predict(folder, plan, TrainerOptions { dtype, recompute }, pictures)?)
     };
     let peak = |plan: &TrainPlan, recompute: bool| Ok::<f64, Failure>(footprint(plan, recompute)?.peak());
     let room = available().map_err(Failure::BadInput)?;
@@ -88,6 +89,19 @@ fn smaller(plan: &TrainPlan) -> Vec<(String, TrainPlan)> {
         batch /= 2;
         let plan = TrainPlan { train_batch_size: batch, ..plan.clone() };
         all.push((format!("train_batch_size {batch}"), plan));
+    }
+    if let Method::Lora { rank } = plan.method {
+        let batches = [Some(plan.train_batch_size), (plan.train_batch_size > 1).then_some(1)];
+        for batch in batches.into_iter().flatten() {
+            let ranks =
+                std::iter::successors(Some(rank / 2), |rank| Some(rank / 2)).take_while(|rank| *rank > 0);
+            for rank in ranks {
+                let method = Method::Lora { rank };
+                let smaller = TrainPlan { train_batch_size: batch, method, ..plan.clone() };
+                let batches = if batch < plan.train_batch_size { "train_batch_size 1 and " } else { "" };
+                all.push((format!("{batches}lora_rank {rank}"), smaller));
+            }
+        }
     }
     for resolution in [1024, 768, 512, 256, 128, 64].into_iter().filter(|&r| r < plan.resolution) {
         let batches = if plan.train_batch_size > 1 { "train_batch_size 1 and " } else { "" };

@@ -1,16 +1,18 @@
 //! `metrics.jsonl`: a line of JSON for each step and each validation.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, ErrorKind, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use calotype_sdxl::train::StepReport;
-use calotype_sdxl::train::chart::Losses;
+use calotype_sdxl::train::chart::{Losses, is_drawn};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::output;
+
+/// Most bytes of a line; one of ours has some 150.
+const MAX_LINE: u64 = 1 << 16;
 
 /// The file, and what is in it.
 pub struct Metrics {
@@ -27,11 +29,14 @@ impl Metrics {
     /// It cannot be read or written.
     pub fn open(path: PathBuf, done: usize) -> Result<Metrics, Failure> {
         let Read { losses, kept, cut } = read(&path, done)?;
-        if cut {
-            output::write_bytes(&path, kept.as_bytes())?;
-        }
-        let file = OpenOptions::new().create(true).append(true).open(&path);
-        let file = file.map_err(|e| Failure::io(&path, &e))?;
+        let open = || -> std::io::Result<File> {
+            let file = OpenOptions::new().create(true).append(true).open(&path)?;
+            if cut {
+                file.set_len(kept)?;
+            }
+            Ok(file)
+        };
+        let file = open().map_err(|e| Failure::io(&path, &e))?;
         Ok(Metrics { path, file, losses })
     }
 
@@ -63,6 +68,11 @@ impl Metrics {
         !self.losses.validation.is_empty()
     }
 
+    /// Whether there has been one after `step` steps.
+    pub fn has_validation_at(&self, step: usize) -> bool {
+        self.losses.validation.last().is_some_and(|(last, _)| *last == step as f64)
+    }
+
     /// What there is to draw.
     pub fn losses(&self, title: String, steps: usize) -> Losses {
         Losses { title, steps, ..self.losses.clone() }
@@ -77,40 +87,86 @@ impl Metrics {
 /// What the file of a run has of its first steps.
 pub struct Read {
     pub losses: Losses,
-    /// Their lines.
-    kept: String,
+    /// How many bytes their lines are.
+    kept: u64,
     /// Whether there is more in the file.
     cut: bool,
 }
 
-/// Reads the file at `path`, if there is one, up to step `done`, or to where it is damaged.
+/// Reads the file at `path`, if there is one, up to step `done`, or to where it is damaged. A loss that is no f32 is
+/// passed over.
 ///
 /// # Errors
 /// It cannot be read.
 pub fn read(path: &Path, done: usize) -> Result<Read, Failure> {
-    let text = match fs::read(path) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(e) if e.kind() == ErrorKind::NotFound => String::new(),
-        Err(e) => return Err(Failure::io(path, &e)),
+    let failed = |e: std::io::Error| Failure::io(path, &e);
+    let mut found = Read { losses: Losses::default(), kept: 0, cut: false };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(found),
+        Err(e) => return Err(failed(e)),
     };
-    let (mut losses, mut kept) = (Losses::default(), String::new());
-    for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
-        let Ok(value) = serde_json::from_str::<Value>(line) else { break };
-        let Some(step) = value["step"].as_u64().filter(|&step| step <= done as u64) else { break };
-        let add = |to: &mut Vec<(f64, f64)>, name: &str| {
-            to.extend(value[name].as_f64().map(|loss| (step as f64, loss)));
-        };
-        add(&mut losses.training, "loss");
-        add(&mut losses.validation, "validation_loss");
-        kept.push_str(line);
+    let length = file.metadata().map_err(failed)?.len();
+    let (mut file, mut line) = (BufReader::new(file), Vec::new());
+    loop {
+        line.clear();
+        let count = file.by_ref().take(MAX_LINE).read_until(b'\n', &mut line).map_err(failed)?;
+        if !line.ends_with(b"\n") || !add(&line, done, &mut found.losses) {
+            break;
+        }
+        found.kept += count as u64;
     }
-    let cut = kept != text;
-    Ok(Read { losses, kept, cut })
+    found.cut = found.kept != length;
+    Ok(found)
+}
+
+/// Adds a line's losses; false where it is damaged, of a step after `done`, or not later than the one before.
+fn add(line: &[u8], done: usize, losses: &mut Losses) -> bool {
+    let Ok(value) = serde_json::from_slice::<Value>(line) else { return false };
+    let Some(step) = value["step"].as_u64().filter(|&step| step <= done as u64) else { return false };
+    for (name, to) in [("loss", &mut losses.training), ("validation_loss", &mut losses.validation)] {
+        let Some(loss) = value[name].as_f64() else { continue };
+        if to.last().is_some_and(|(last, _)| *last >= step as f64) {
+            return false;
+        }
+        if is_drawn(loss) {
+            to.push((step as f64, loss));
+        }
+    }
+    true
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    /// Protects: whatever the file holds, reading it ends, takes little memory, and gives losses that can be drawn.
+    #[test]
+    fn a_file_of_somebody_else() {
+        let here = tempfile::tempdir().expect("a directory");
+        let path = here.path().join("metrics.jsonl");
+        let line = "{\"step\":1,\"loss\":0.5}\n";
+        for (text, kept, losses) in [
+            (
+                "{\"step\":1,\"loss\":1.7976931348623157e308}\n".to_string()
+                    + "{\"step\":2,\"loss\":-1e39}\n",
+                65,
+                0,
+            ),
+            (line.repeat(3), line.len() as u64, 1),
+            ("{\"step\":1,\"loss\":".to_string() + &" ".repeat(1 << 17) + "1}\n", 0, 0),
+            ("[".repeat(200_000) + "\n", 0, 0),
+            ("{\"step\":-1,\"loss\":1}\n".into(), 0, 0),
+            ("{\"step\":1e3,\"loss\":1}\n".into(), 0, 0),
+            ("{\"step\":1,\"loss\":\"a\"}\n".into(), 22, 0),
+        ] {
+            fs::write(&path, &text).expect("written");
+            let found = read(&path, 9).expect("read");
+            assert_eq!((found.kept, found.losses.training.len()), (kept, losses), "{text:.60}");
+        }
+    }
 
     /// Protects: a resumed run's file has the lines up to its checkpoint, and no half of a line.
     #[test]

@@ -4,10 +4,12 @@
 //! settings.rs   what the command line can say
 //! record.rs     what of it is written down, and compared when a run goes on
 //! run_dir.rs    where
+//! check.rs      whether a run's folder holds what it should
 //! memory.rs     whether it fits
 //! session.rs    the steps, with metrics.rs and samples.rs on the way
 //! ```
 
+mod check;
 mod memory;
 mod metrics;
 mod record;
@@ -20,10 +22,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use calotype_sdxl::Error;
-use calotype_sdxl::adapters::{AdapterError, TrainedWeights};
+use calotype_sdxl::adapters::{AdapterError, Modules, TrainedWeights};
 use calotype_sdxl::config::{Component, ModelConfigs, ModelFolder};
 use calotype_sdxl::dataset::{self, Dataset, replace_token};
-use calotype_sdxl::request::{TrainPlan, check_size, schema};
+use calotype_sdxl::request::{LrScheduler, TrainPlan, check_size, schema};
 use calotype_sdxl::train::chart::Losses;
 use calotype_sdxl::train::memory::taken;
 use calotype_sdxl::train::time::Times;
@@ -34,30 +36,33 @@ use serde_json::{Map, Value};
 
 use self::memory::Fit;
 use self::metrics::Metrics;
-use self::record::Record;
-use self::run_dir::RunDir;
+use self::record::{Initial, Record};
+use self::run_dir::{METRICS, RESULT, RunDir};
 use self::session::Session;
 use self::settings::Settings;
+use super::demo::typed;
 use crate::args::Verbosity;
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::{fields, interrupt, output, pocket};
 
-/// The file of a run's losses, in its folder.
-const METRICS: &str = "metrics.jsonl";
+/// What takes no longer than this shows no progress.
+const SHORT: Duration = Duration::from_secs(2);
 
 /// The command's options, and a flag for every field of the request.
 pub fn options(command: Command) -> Command {
     // The about last: the settings' own documentation would take its place.
     let command = Settings::augment_args(command).about("Fine-tune on pictures");
-    fields::options(command, &schema::train())
+    fields::options(command, &schema::train_command_line())
 }
 
 /// Checks everything that can be checked, then trains, and prints the path of the result.
 pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let settings = Settings::from_arg_matches(matches).map_err(|e| crate::args::in_one_line(&e))?;
     let quiet = Verbosity::of(matches) == Verbosity::Quiet;
-    let given = fields::given(&schema::train(), matches)?;
+    let mut given = fields::given(&schema::train_command_line(), matches)?;
+    let initial = given.remove("replicate_weights");
+    let initial = initial.as_ref().and_then(Value::as_str).map(Path::new);
     settings.output.as_deref().map_or(Ok(()), |output| output::check_file(output, &[]))?; // before a model is fetched
     let (record, dir) = match &settings.resume {
         Some(path) => {
@@ -65,11 +70,13 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
             if pocket::is(&record.model) {
                 record.model = pocket::folder()?; // the cache may be another now, or empty
             }
-            (record.resumed(&given, &settings, matches)?, Some(dir))
+            record.check_initial(path, initial)?;
+            (record.resumed(path, &given, &settings, matches)?, Some(dir))
         }
         None => {
             RunDir::check(settings.run_dir.as_deref())?;
-            (Record::new(&given, &settings, quiet)?, None)
+            let record = Record::new(&given, &settings, quiet)?;
+            (Record { initial: initial.map(Initial::new), ..record }, None)
         }
     };
     let output = settings.output.as_deref().or(record.output.as_deref());
@@ -108,7 +115,9 @@ impl Job {
         given: &Map<String, Value>,
         quiet: bool,
     ) -> Result<Job, Failure> {
-        let folder = ModelFolder::open(&record.model).map_err(Error::from)?;
+        let resumed = dir.is_some();
+        let folder = ModelFolder::open(&record.model).map_err(Error::from);
+        let folder = folder.map_err(|e| moved(e, resumed && !record.model.is_dir(), "--model"))?;
         let configs = folder.configs().map_err(Error::from)?;
         let weights = record::weights(&folder)?;
         let record = match &dir {
@@ -116,7 +125,9 @@ impl Job {
             Some(_) if record.weights == weights => record,
             Some(_) => return Err(others("--model", &record.model, "weights and configs")),
         };
-        let dataset = open_set(&folder, &configs, &record.plan)?;
+        let dataset = open_set(&folder, &configs, &record.plan);
+        let dataset = dataset
+            .map_err(|e| moved(e, resumed && !record.plan.input_images.exists(), "-i input_images=@PATH"))?;
         let record = match &dir {
             None => record.with_set(given, &dataset.examples),
             Some(_) if record.set == record::set(&dataset.examples) => record,
@@ -124,7 +135,7 @@ impl Job {
                 return Err(others("input_images", &record.plan.input_images, "pictures and captions"));
             }
         };
-        let fit = memory::fit(&folder, &record)?;
+        let fit = memory::fit(&folder, &record, dataset.examples.len())?;
         Ok(Job { folder, record, dataset, fit, dir, quiet })
     }
 
@@ -133,8 +144,10 @@ impl Job {
         let start = Instant::now();
         self.say(self.dataset.report().trim_end());
         self.say(&format!("{}, {}", self.fit.says, self.time()?));
-        let mut trainer =
-            Trainer::new(&self.folder, self.record.plan.clone(), &self.dataset.examples, self.fit.options)?;
+        let mut trainer = self.trainer()?;
+        if self.dir.is_none() {
+            self.begin_from(&mut trainer)?;
+        }
         if interrupt::asked() {
             return Err(Failure::Interrupted);
         }
@@ -144,16 +157,57 @@ impl Job {
         };
         self.dataset.examples = Vec::new(); // which are latents by now
         if self.dir.is_some() {
-            checkpoint::restore(dir.path(), &mut trainer)?;
+            if checkpoint::restore(dir.path(), &mut trainer)?.is_none() {
+                self.begin_from(&mut trainer)?;
+            }
             dir.sweep();
+            dir.write_settings(&self.record)?;
+            self.record.steps_before.inspect(|before| self.say(&self.other_steps(*before)));
         }
         self.train(&mut trainer, &dir)?;
         let output = self.record.output.clone();
         let is_named = output.is_some();
-        let output = output.unwrap_or_else(|| dir.path().join("trained_model.tar"));
+        let output = output.unwrap_or_else(|| dir.path().join(RESULT));
         write_tar(&trainer.trained_weights(), &output, is_named)?;
         self.say(&took(start.elapsed()));
         output::print_path(&output)
+    }
+
+    /// The training before its first step. That the pictures are being encoded is shown where it takes a while.
+    fn trainer(&self) -> Result<Trainer, Failure> {
+        let (start, pictures) = (Instant::now(), self.dataset.examples.len());
+        let mut progress = Progress::start("encoding the pictures".into(), self.quiet);
+        let mut on_picture = |done: usize| {
+            if start.elapsed() > SHORT {
+                progress.step(done, pictures);
+            }
+            interrupt::flow()
+        };
+        let (plan, options) = (self.record.plan.clone(), self.fit.options);
+        let trainer = Trainer::new(&self.folder, plan, &self.dataset.examples, options, &mut on_picture);
+        progress.finish();
+        Ok(trainer?)
+    }
+
+    /// Gives what trains its first values, where they are not random.
+    fn begin_from(&mut self, trainer: &mut Trainer) -> Result<(), Failure> {
+        let Some(initial) = &mut self.record.initial else { return Ok(()) };
+        let configs = self.folder.configs().map_err(Error::from)?;
+        let modules = Modules::of(&self.folder, &configs).map_err(Error::from)?;
+        let weights = TrainedWeights::read(&initial.path, Some(&modules)).map_err(Error::from)?;
+        trainer.begin_from(&weights)?;
+        let token = &self.record.plan.token_string;
+        if let Some(other) = weights.tokens.keys().find(|word| *word != token) {
+            tracing::warn!("replicate_weights: what it learnt as {other} goes on as {token}");
+        }
+        let crc32 = format!("{:08x}", trainer.values_crc32());
+        match &initial.crc32 {
+            Some(begun) if *begun != crc32 => Err(others("replicate_weights", &initial.path, "weights")),
+            _ => {
+                initial.crc32 = Some(crc32);
+                Ok(())
+            }
+        }
     }
 
     /// What the rest of the run is expected to take, samples and checkpoints aside.
@@ -185,7 +239,6 @@ impl Job {
         let path = dir.path().display();
         if done >= steps {
             self.say(&format!("{path}: all {steps} steps are done"));
-            return Ok(());
         }
         let metrics = Metrics::open(dir.path().join(METRICS), done)?;
         let from = if done > 0 { format!(" from step {}", done + 1) } else { String::new() };
@@ -193,22 +246,61 @@ impl Job {
         let title = format!("{path}: {steps} steps{from}, seed {seed}, {}", self.fit.options.dtype);
         let samples = self.fit.samples;
         let mut session = Session { trainer, record: &self.record, dir, metrics, samples };
-        if let Some(loss) = session.first_validation()? {
-            self.say(&format!("validation loss {loss:.4} before the first step"));
-        }
         let mut progress = Progress::resume(title, self.quiet, done);
-        let ended = session.run(&mut progress);
+        let ended = session.first_validation().and_then(|loss| {
+            loss.inspect(|loss| self.say(&format!("validation loss {loss:.4} before the first step")));
+            session.run(&mut progress)
+        });
         progress.finish();
         if matches!(ended, Err(Failure::Interrupted)) {
-            self.say(&format!("resume with: calotype train --resume {path}"));
+            self.say(&format!("resume with: {}", self.resume_with(dir.path())));
         }
         ended
+    }
+
+    /// The command that goes on: with `-o`, which is not taken from the run's folder.
+    fn resume_with(&self, dir: &Path) -> String {
+        let path = |path: &Path| path.to_string_lossy().into_owned();
+        let mut args = vec!["train".to_owned(), "--resume".into(), path(dir)];
+        if let Some(output) = &self.record.output {
+            args.extend(["-o".into(), path(output)]);
+        }
+        typed(&args)
+    }
+
+    /// What another number of steps means.
+    fn other_steps(&self, before: usize) -> String {
+        let plan = &self.record.plan;
+        let rate = match plan.lr_scheduler {
+            LrScheduler::Constant => "the learning rate stays the same".to_owned(),
+            LrScheduler::Linear => {
+                format!(
+                    "from here on the learning rate is that of a run of {0} steps, 0 at step {0}",
+                    plan.steps
+                )
+            }
+        };
+        let embeddings = match plan.pivot {
+            Some(pivot) => format!("; the embeddings train until step {pivot}"),
+            None => String::new(),
+        };
+        format!("{} steps, not {before}: {rate}{embeddings}", plan.steps)
     }
 
     fn say(&self, line: &str) {
         if !self.quiet {
             output::note(line);
         }
+    }
+}
+
+/// A run's model or set that is no longer where it was: says how to name its place.
+fn moved(failure: impl Into<Failure>, moved: bool, option: &str) -> Failure {
+    match failure.into() {
+        Failure::BadInput(what) if moved => {
+            Failure::BadInput(format!("{what} ({option} says where it is, if it was moved)"))
+        }
+        failure => failure,
     }
 }
 

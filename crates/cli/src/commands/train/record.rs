@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use calotype_sdxl::config::{ModelConfigs, ModelFolder};
 use calotype_sdxl::dataset::{self, Example};
 use calotype_sdxl::request::{TrainInput, TrainOptions, TrainPlan, epochs};
+use calotype_sdxl::train::checkpoint;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,9 @@ use crate::failure::Failure;
 
 /// Denoising steps of the pictures made on the way.
 const SAMPLE_STEPS: usize = 25;
+
+/// The fields that a run may be resumed with.
+const CHANGEABLE: [&str; 4] = ["input_images", "input_images_filetype", "max_train_steps", "verbose"];
 
 /// A run's settings.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -41,6 +45,27 @@ pub struct Record {
     pub request: TrainInput,
     /// What follows from it.
     pub plan: TrainPlan,
+    /// The trained weights that it begins from, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial: Option<Initial>,
+    /// The steps that the run had before it was resumed with another number.
+    #[serde(skip)]
+    pub steps_before: Option<usize>,
+}
+
+/// The trained weights that a run begins from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Initial {
+    pub path: PathBuf,
+    /// Of what trains, with their values; none before they were read.
+    pub crc32: Option<String>,
+}
+
+impl Initial {
+    pub fn new(path: &Path) -> Initial {
+        Initial { path: full(path), crc32: None }
+    }
 }
 
 impl Record {
@@ -83,6 +108,8 @@ impl Record {
             set: String::new(),
             request,
             plan,
+            initial: None,
+            steps_before: None,
         })
     }
 
@@ -112,57 +139,115 @@ impl Record {
         self
     }
 
-    /// Takes over what a run may be resumed with: what changes nothing in its result.
+    /// Takes over what the run in `dir` may be resumed with: what changes nothing in its result, where its set and model
+    /// lie now (they are known by their numbers), and another number of steps.
     ///
     /// # Errors
     /// The other settings that were given, where they are not the run's: all of them by name.
     pub fn resumed(
         mut self,
+        dir: &Path,
         given: &Map<String, Value>,
         settings: &Settings,
         matches: &ArgMatches,
     ) -> Result<Record, Failure> {
-        let different = self.different(given, settings, matches)?;
+        let different = self.different(given, settings)?;
         if !different.is_empty() {
-            let dir = settings.resume.as_deref().unwrap_or(Path::new("")).display();
             let what = different.join("; ");
-            return Err(Failure::BadInput(format!("--resume {dir}: the run has other settings: {what}")));
+            let problem = format!("--resume {}: the run has other settings: {what}", dir.display());
+            return Err(Failure::BadInput(problem));
         }
         self.recompute = settings.recompute.unwrap_or(self.recompute);
-        self.output = settings.output.as_deref().map(full).or(self.output);
+        self.output = match settings.output.as_deref() {
+            Some(output) => Some(full(output)),
+            None => self.output_within(dir),
+        };
         self.keep_checkpoints = settings.keep_checkpoints.map_or(self.keep_checkpoints, |n| n as usize);
+        // The environment's model is no setting of this command line.
+        if matches.value_source("model") == Some(ValueSource::CommandLine)
+            && let Some(model) = &settings.model
+        {
+            self.model = full(&super::super::model_folder(Some(model), true)?);
+        }
+        self.moved(given)?;
+        self.lengthened(given, checkpoint::newest(dir).unwrap_or(0))?;
         Ok(self)
     }
 
+    /// An error where weights to begin from are given that are not the run's.
+    pub fn check_initial(&self, dir: &Path, given: Option<&Path>) -> Result<(), Failure> {
+        let own = self.initial.as_ref().map(|initial| initial.path.clone());
+        match given.map(full) {
+            Some(given) if own.as_ref() != Some(&given) => {
+                let own = own.map_or("none".into(), |own| own.display().to_string());
+                let problem = format!("replicate_weights: expected {own}, found {}", given.display());
+                Err(Failure::BadInput(format!(
+                    "--resume {}: the run has other settings: {problem}",
+                    dir.display()
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Where the settings say that the result goes, if that is the run's folder: they may be somebody else's.
+    fn output_within(&self, dir: &Path) -> Option<PathBuf> {
+        let output = self.output.clone()?;
+        let is_own = output.symlink_metadata().map_or(true, |found| found.is_file());
+        if is_own && output.parent().is_some_and(|parent| full(parent) == full(dir)) {
+            return Some(output);
+        }
+        tracing::warn!(
+            "settings.json: output: {} is not in the run's folder, where the result goes unless -o says otherwise",
+            output.display()
+        );
+        None
+    }
+
+    /// Takes over where the set lies now.
+    fn moved(&mut self, given: &Map<String, Value>) -> Result<(), Failure> {
+        if let Some(path) = given.get("input_images").and_then(Value::as_str) {
+            self.plan.input_images = full(Path::new(path));
+            self.request.input_images = self.plan.input_images.to_string_lossy().into_owned();
+        }
+        self.request = self.request_with(given, "input_images_filetype")?;
+        self.plan.input_images_filetype = self.request.input_images_filetype;
+        Ok(())
+    }
+
+    /// Takes over the number of steps, for a run of which `done` are done.
+    fn lengthened(&mut self, given: &Map<String, Value>, done: usize) -> Result<(), Failure> {
+        self.request = self.request_with(given, "max_train_steps")?;
+        let (before, steps) = (self.plan.steps, self.request.max_train_steps);
+        if steps != before {
+            self.plan = self.plan.clone().with_steps(steps, done)?;
+            self.steps_before = Some(before);
+        }
+        Ok(())
+    }
+
+    /// The request with one field as it was given, if it was, checked.
+    fn request_with(&self, given: &Map<String, Value>, name: &str) -> Result<TrainInput, Failure> {
+        let Some(value) = given.get(name) else { return Ok(self.request.clone()) };
+        let json = serde_json::to_value(&self.request).unwrap_or_default();
+        let mut request = json.as_object().cloned().unwrap_or_default();
+        request.insert(name.into(), value.clone());
+        Ok(TrainInput::from_json(request)?)
+    }
+
     /// What was given and is not the run's, each as `name: expected …, found …`.
-    fn different(
-        &self,
-        given: &Map<String, Value>,
-        settings: &Settings,
-        matches: &ArgMatches,
-    ) -> Result<Vec<String>, Failure> {
+    fn different(&self, given: &Map<String, Value>, settings: &Settings) -> Result<Vec<String>, Failure> {
         let json = |e: serde_json::Error| Failure::Failed(format!("settings: {e}"));
         let request = serde_json::to_value(&self.request).map_err(json)?;
         let options = serde_json::to_value(&self.plan.options).map_err(json)?;
         let given_options = settings.options.given()?;
         let checked = serde_json::to_value(TrainOptions::from_json(given_options.clone())?).map_err(json)?;
         let mut pairs: Vec<(String, Value, Value)> = Vec::new();
-        for (name, value) in given.iter().filter(|(name, _)| *name != "verbose") {
-            let value = match (name.as_str(), value.as_str()) {
-                ("input_images", Some(path)) => path_value(Path::new(path)),
-                _ => value.clone(),
-            };
-            pairs.push((name.clone(), request[name].clone(), value));
+        for (name, value) in given.iter().filter(|(name, _)| !CHANGEABLE.contains(&name.as_str())) {
+            pairs.push((name.clone(), request[name].clone(), value.clone()));
         }
         for name in given_options.keys() {
             pairs.push((name.clone(), options[name].clone(), checked[name].clone()));
-        }
-        // The environment's model is no setting of this command line.
-        if matches.value_source("model") == Some(ValueSource::CommandLine)
-            && let Some(model) = &settings.model
-        {
-            let folder = super::super::model_folder(Some(model), true)?;
-            pairs.push(("--model".into(), path_value(&self.model), path_value(&folder)));
         }
         let mut option = |name: &str, run: Value, given: Option<Value>| {
             pairs.extend(given.map(|given| (name.to_owned(), run, given)));
@@ -186,10 +271,6 @@ fn same(a: &Value, b: &Value) -> bool {
 /// A path that holds from any folder.
 fn full(path: &Path) -> PathBuf {
     path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.into())
-}
-
-fn path_value(path: &Path) -> Value {
-    full(path).to_string_lossy().into_owned().into()
 }
 
 /// A number for what the model's files are.

@@ -12,18 +12,25 @@
 //! One process at a time trains in it: it holds a lock on `.lock`, which the system lifts when it ends, however it ends.
 
 use std::fs::{self, File, TryLockError};
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::check;
 use super::record::Record;
 use crate::failure::Failure;
 use crate::output;
 
-const SETTINGS: &str = "settings.json";
+pub const SETTINGS: &str = "settings.json";
+pub const METRICS: &str = "metrics.jsonl";
+pub const CHECKPOINTS: &str = "checkpoints";
+pub const SAMPLES: &str = "samples";
+pub const RESULT: &str = "trained_model.tar";
 const LOCK: &str = ".lock";
 /// Any of these says that a folder holds a run.
-const MARKS: [&str; 3] = [SETTINGS, "metrics.jsonl", "checkpoints"];
+const MARKS: [&str; 3] = [SETTINGS, METRICS, CHECKPOINTS];
+/// What a run writes beside its folders.
+pub const FILES: [&str; 7] =
+    [SETTINGS, METRICS, RESULT, LOCK, "loss.png", "dataset.txt", "contact_sheet.png"];
 
 /// The folder of a run.
 #[derive(Debug, Clone)]
@@ -40,11 +47,12 @@ impl RunDir {
     /// There is a run in it already, or it cannot be written to.
     pub fn check(asked: Option<&Path>) -> Result<(), Failure> {
         let Some(path) = asked else { return output::check_folder("--run-dir", Path::new("runs")) };
-        if MARKS.iter().any(|name| path.join(name).exists()) {
+        if MARKS.iter().any(|name| path.join(name).symlink_metadata().is_ok()) {
             let path = path.display();
             let problem = "holds a run already: go on with --resume, or take another folder";
             return Err(Failure::BadInput(format!("--run-dir {path}: {problem}")));
         }
+        check::no_links(path).map_err(|e| Failure::BadInput(format!("--run-dir {}: {e}", path.display())))?;
         output::check_folder("--run-dir", path)
     }
 
@@ -63,6 +71,7 @@ impl RunDir {
     }
 
     fn lock(option: &str, path: &Path) -> Result<RunDir, Failure> {
+        check::no_links(path).map_err(|e| Failure::BadInput(format!("{option} {}: {e}", path.display())))?;
         let file = path.join(LOCK);
         let lock =
             File::options().create(true).append(true).open(&file).map_err(|e| Failure::io(&file, &e))?;
@@ -77,16 +86,12 @@ impl RunDir {
     /// The folder of a run that is there, and its settings.
     ///
     /// # Errors
-    /// There are no settings in it, they cannot be read, or another process is training in it.
+    /// There are no settings in it that a training can have, something in it is a link, or another process is training
+    /// in it.
     pub fn open(path: &Path) -> Result<(RunDir, Record), Failure> {
         let bad = |what: String| Failure::BadInput(format!("--resume {}: {what}", path.display()));
-        let text = fs::read_to_string(path.join(SETTINGS)).map_err(|e| match e.kind() {
-            ErrorKind::NotFound | ErrorKind::NotADirectory => {
-                bad(format!("expected the folder of a run, found no {SETTINGS} in it"))
-            }
-            _ => bad(format!("{SETTINGS}: {e}")),
-        })?;
-        let record = serde_json::from_str(&text).map_err(|e| bad(format!("{SETTINGS}: {e}")))?;
+        check::no_links(path).map_err(bad)?;
+        let record = check::settings(path).map_err(bad)?;
         output::check_folder("--resume", path)?;
         Ok((Self::lock("--resume", path)?, record))
     }
@@ -94,7 +99,7 @@ impl RunDir {
     /// Removes what a run that was killed has left unfinished.
     pub fn sweep(&self) {
         output::sweep(&self.path);
-        output::sweep(&self.path.join("samples"));
+        output::sweep(&self.path.join(SAMPLES));
     }
 
     pub fn path(&self) -> &Path {

@@ -62,9 +62,13 @@ impl Sums {
         serde_json::from_str(&text).map_err(|e| format!("{NAME}: {}", shorten(&e.to_string())))
     }
 
-    /// Opens a file that is as it was written.
-    pub(super) fn open(&self, folder: &Path, name: &str) -> Result<Mmap, String> {
+    /// Opens a file that is as it was written, of at most `limit` bytes: a file with holes may be of any length, and summing
+    /// it would take hours.
+    pub(super) fn open(&self, folder: &Path, name: &str, limit: u64) -> Result<Mmap, String> {
         let sum = self.0.get(name).ok_or_else(|| format!("{NAME}: {name}: missing"))?;
+        if sum.bytes > limit {
+            return Err(format!("{name}: expected at most {limit} bytes, found {}", sum.bytes));
+        }
         let map = Mmap::open(&folder.join(name)).map_err(|e| format!("{name}: {e}"))?;
         if map.len() as u64 != sum.bytes {
             return Err(format!("{name}: expected {} bytes, found {}", sum.bytes, map.len()));

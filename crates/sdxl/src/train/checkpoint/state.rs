@@ -4,17 +4,20 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
+use calotype_tensor::cpu;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::CheckpointError;
 use crate::config::shorten;
+use crate::request::TrainPlan;
 use crate::train::Trainer;
 
 /// Counts on when checkpoints are no longer read as before.
 const FORMAT: u64 = 2;
-/// What may differ: it changes nothing that is learnt.
-const FREE: &str = "checkpointing_steps";
+/// What may differ: when checkpoints are written and where the set lies change nothing that is learnt (the set is known by
+/// its CRC-32), and the number of steps may be changed on the way ([`TrainPlan::with_steps`]).
+const FREE: [&str; 5] = ["checkpointing_steps", "input_images", "input_images_filetype", "pivot", "steps"];
 
 /// `state.json`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -29,6 +32,9 @@ pub(super) struct State {
     model: u32,
     /// What it was computed in.
     dtype: String,
+    /// The instruction set that it was computed with; none in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    isa: Option<String>,
     plan: Value,
     /// Of each parameter.
     pub(super) optimizer_steps: BTreeMap<String, u64>,
@@ -44,6 +50,7 @@ impl State {
             examples: trainer.set(),
             model: trainer.model(),
             dtype: trainer.options().dtype.to_string(),
+            isa: Some(cpu::isa().name().into()),
             plan,
             optimizer_steps: trainer.trained().iter().map(|t| (t.name.clone(), t.state.step)).collect(),
         })
@@ -69,6 +76,7 @@ impl State {
         let expected = Self::of(path, trainer)?;
         let mut differences = Vec::new();
         compare("", Some(&expected.plan), Some(&self.plan), &mut differences);
+        self.compare_pivots(trainer.plan(), &mut differences);
         if expected.dtype != self.dtype {
             differences.push(format!("dtype: expected {}, found {}", expected.dtype, shorten(&self.dtype)));
         }
@@ -82,6 +90,30 @@ impl State {
         match differences.is_empty() {
             true => Ok(()),
             false => Err(CheckpointError::OtherTraining { path: path.to_path_buf(), differences }),
+        }
+    }
+
+    /// Whether the embeddings have trained for as many of the steps that are done as the trainer's plan has them train.
+    fn compare_pivots(&self, plan: &TrainPlan, differences: &mut Vec<String>) {
+        let Ok(own) = serde_json::from_value::<TrainPlan>(self.plan.clone()) else {
+            return differences.push("the plan: expected that of a training, found another".into());
+        };
+        let [expected, found] = [plan, &own].map(|plan| plan.pivot().min(self.steps_done));
+        if expected != found {
+            let trained = format!("expected {expected} of {} steps, found {found}", self.steps_done);
+            differences.push(format!("the embeddings' training: {trained}"));
+        }
+    }
+
+    /// A warning where it was computed with another instruction set than this process uses.
+    pub(super) fn warn_of_isa(&self, path: &Path) {
+        let now = cpu::isa().name();
+        if let Some(isa) = self.isa.as_deref().filter(|isa| *isa != now) {
+            tracing::warn!(
+                "{}: computed with {}, going on with {now}: the bytes will differ from an uninterrupted run's",
+                path.display(),
+                shorten(isa)
+            );
         }
     }
 
@@ -127,7 +159,7 @@ fn compare(path: &str, expected: Option<&Value>, found: Option<&Value>, differen
             let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
             compare(&path, a.get(key), b.get(key), differences);
         }
-    } else if expected != found && path != FREE {
+    } else if expected != found && !FREE.contains(&path) {
         let show = |value: Option<&Value>| value.map_or("nothing".into(), |v| shorten(&v.to_string()));
         differences.push(format!("{}: expected {}, found {}", shorten(path), show(expected), show(found)));
     }

@@ -16,6 +16,9 @@ use crate::train::Trainer;
 use crate::train::trained::Trained;
 use crate::weights::{Header, WeightsError, to_f32};
 
+/// Most bytes of a header, which has a line for each tensor.
+const MAX_HEADER: u64 = 16 << 20;
+
 /// Where each tensor's bytes are.
 pub(super) type Located = BTreeMap<String, Range<usize>>;
 
@@ -29,6 +32,12 @@ fn layout(trained: &Trained) -> Vec<(String, Vec<usize>)> {
         all.push((format!("{}.{name}", trained.name), shape));
     }
     all
+}
+
+/// Most bytes of a `state.safetensors`: the trainer's tensors, and a header.
+pub(super) fn most_bytes(trainer: &Trainer) -> u64 {
+    let values = |(_, shape): (String, Vec<usize>)| shape.iter().product::<usize>() as u64;
+    MAX_HEADER + 4 * trainer.trained().iter().flat_map(layout).map(values).sum::<u64>()
 }
 
 /// Writes `state.safetensors`.

@@ -1,0 +1,115 @@
+//! A run's folder may be somebody else's work: before anything in it is used, it is looked at as a request is.
+
+use std::fs;
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+
+use calotype_sdxl::request::{InputError, TrainInput};
+use serde_json::Value;
+
+use super::record::Record;
+use super::run_dir::{CHECKPOINTS, FILES, SAMPLES, SETTINGS};
+
+/// Most bytes of `settings.json`.
+const MAX_SETTINGS: u64 = 16 << 20;
+/// Most denoising steps of a sample, as of any picture.
+const MAX_SAMPLE_STEPS: usize = 500;
+
+/// Makes sure that what a run writes, reads or removes in its folder is its own: no link that leads elsewhere, no pipe or
+/// device.
+///
+/// # Errors
+/// The first name that is something else, with what was expected and found.
+pub fn no_links(dir: &Path) -> Result<(), String> {
+    FILES.iter().try_for_each(|name| expect(dir, name, false))?;
+    [CHECKPOINTS, SAMPLES].iter().try_for_each(|name| expect(dir, name, true))?;
+    for checkpoint in names(&dir.join(CHECKPOINTS)) {
+        let path = format!("{CHECKPOINTS}/{checkpoint}");
+        // Other names are not touched.
+        if checkpoint.trim_start_matches('.').starts_with("step-") {
+            expect(dir, &path, true)?;
+            let files = names(&dir.join(&path));
+            files.iter().try_for_each(|file| expect(dir, &format!("{path}/{file}"), false))?;
+        }
+    }
+    Ok(())
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// That `name` is a file, or a folder, if it is there.
+fn expect(dir: &Path, name: &str, folder: bool) -> Result<(), String> {
+    let expected = if folder { "a folder" } else { "a file" };
+    let found = match fs::symlink_metadata(dir.join(name)) {
+        Ok(found) => found.file_type(),
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(format!("{name}: {e}")),
+    };
+    let kind = match found {
+        found if found.is_symlink() => "a link, which is not followed",
+        found if found.is_dir() => "a folder",
+        found if found.is_file() => "a file",
+        _ => "a pipe or device",
+    };
+    if kind == expected { Ok(()) } else { Err(format!("{name}: expected {expected}, found {kind}")) }
+}
+
+/// The settings in a run's folder.
+///
+/// # Errors
+/// They are not there, not JSON, or hold what no request or command line could have said.
+pub fn settings(dir: &Path) -> Result<Record, String> {
+    let path = dir.join(SETTINGS);
+    let bad = |what: String| format!("{SETTINGS}: {what}");
+    let file = fs::File::open(&path).map_err(|e| match e.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => {
+            format!("expected the folder of a run, found no {SETTINGS} in it")
+        }
+        _ => bad(e.to_string()),
+    })?;
+    let mut text = String::new();
+    file.take(MAX_SETTINGS + 1).read_to_string(&mut text).map_err(|e| bad(e.to_string()))?;
+    if text.len() as u64 > MAX_SETTINGS {
+        return Err(bad(format!("expected at most {MAX_SETTINGS} bytes, found more")));
+    }
+    parse(&text).map_err(bad)
+}
+
+fn parse(text: &str) -> Result<Record, String> {
+    let json: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    if let Some(request) = json["request"].as_object() {
+        TrainInput::from_json(request.clone()).map_err(|e| in_request(e).to_string())?;
+    }
+    let record: Record = serde_path_to_error::deserialize(json).map_err(|e| {
+        let path = e.path().to_string();
+        let problem = e.into_inner();
+        if path == "." { problem.to_string() } else { format!("{path}: {problem}") }
+    })?;
+    record.plan.check(&record.request).map_err(|e| e.to_string())?;
+    numbers(&record).map_err(|e| e.to_string())?;
+    Ok(record)
+}
+
+fn in_request(e: InputError) -> InputError {
+    InputError { field: format!("request.{}", e.field), ..e }
+}
+
+/// The ranges of the settings beyond the plan: those of the command line.
+fn numbers(record: &Record) -> Result<(), InputError> {
+    let most = u32::MAX as usize;
+    let every = record.sample_every.unwrap_or(1);
+    for (name, value, most) in [
+        ("validate_every", record.validate_every, most),
+        ("sample_every", every, most),
+        ("keep_checkpoints", record.keep_checkpoints, most),
+        ("sample_steps", record.sample_steps, MAX_SAMPLE_STEPS),
+    ] {
+        if !(1..=most).contains(&value) {
+            return Err(InputError::value(name, format!("an integer from 1 to {most}"), value.to_string()));
+        }
+    }
+    Ok(())
+}

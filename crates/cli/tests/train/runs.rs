@@ -1,0 +1,198 @@
+//! Whole runs: from pictures to trained weights.
+
+use super::*;
+
+/// Protects the product: a run writes its files, prints its tar, and the tar makes pictures and is exported.
+#[test]
+fn a_run_from_pictures_to_a_picture() {
+    let here = sandbox();
+    let more = ["--max-train-steps", "6", "--checkpointing-steps", "3", "--sample-every", "4"];
+    let more = [&more[..], &["--sample-prompt", "TOK", "--sample-prompt", "a photo of TOK"]].concat();
+    let ended = train(&here, &more);
+    assert_eq!(
+        (ended.code, ended.stdout.as_str()),
+        (Some(0), "runs/set/trained_model.tar\n"),
+        "{}",
+        ended.stderr
+    );
+    assert!(ended.stderr.starts_with("4 pictures, each as 64 × 64, 1 with a mask\n"), "{}", ended.stderr);
+    assert!(ended.stderr.contains(" of memory at most, about ") && ended.stderr.contains(" s a step"));
+    assert!(ended.stderr.contains(" before the first step\n"), "{}", ended.stderr);
+    assert!(ended.stderr.lines().any(|line| line.starts_with("took ")), "{}", ended.stderr);
+    assert!(ended.stderr.contains("100%|██████████| 6/6 ["), "{}", ended.stderr);
+
+    let read = |name: &str| fs::read_to_string(here.path("runs/set").join(name)).expect("a file");
+    assert!(read("dataset.txt").contains("a photo of TOK in the garden"));
+    let settings: Value = serde_json::from_str(&read("settings.json")).expect("JSON");
+    assert_eq!((&settings["plan"]["steps"], &settings["request"]["seed"]), (&6.into(), &3.into()));
+    let lines = metrics(&here, "runs/set");
+    let steps: Vec<&Value> =
+        lines.iter().filter(|line| line.get("loss").is_some()).map(|l| &l["step"]).collect();
+    assert_eq!(steps, [1, 2, 3, 4, 5, 6]);
+    let validated = lines.iter().filter(|line| line.get("validation_loss").is_some());
+    assert_eq!(validated.map(|line| &line["step"]).collect::<Vec<_>>(), [0, 3, 6]);
+    assert_eq!((&lines[1]["lr"], &lines[1]["ti_lr"]), (&1e-4.into(), &3e-4.into()));
+    assert_eq!(decoded(&here.path("runs/set/loss.png")).0, 1200);
+    decoded(&here.path("runs/set/contact_sheet.png"));
+    let samples = fs::read_dir(here.path("runs/set/samples")).expect("samples");
+    let mut names: Vec<_> = samples.map(|e| e.expect("an entry").file_name()).collect();
+    names.sort();
+    let expected = ["step-000004-1.png", "step-000004-2.png", "step-000006-1.png", "step-000006-2.png"];
+    assert_eq!(names, expected);
+    assert_eq!(decoded(&here.path("runs/set/samples/step-000004-1.png")).0, 64);
+    let texts = texts(&here.path("runs/set/samples/step-000004-2.png"));
+    assert!(texts[0].starts_with("a photo of TOK <lora:step-000004:1>\nSteps: 25, "), "{texts:?}");
+    assert!(texts[0].contains("Seed: 2, Size: 64x64"), "{texts:?}");
+    assert!(texts[1].contains("\"lora_scale\":1"), "{texts:?}");
+    assert!(here.path("runs/set/checkpoints").is_dir());
+
+    let model = tiny_model();
+    let predict = ["predict", "--model", model.to_str().expect("text"), "--width", "64", "--height", "64"];
+    let weights = ["-i", "replicate_weights=@runs/set/trained_model.tar", "--num-inference-steps", "2"];
+    done(&here.run(&[&predict[..], &weights, &["--prompt", "a TOK", "-q"]].concat()));
+    for format in ["kohya", "diffusers"] {
+        let args = ["export", "runs/set/trained_model.tar", "--format", format, "-o", "x.safetensors"];
+        done(&here.run(&args));
+    }
+
+    // The next run has a folder of its own; and a run's folder is not for another.
+    let again = train(&here, &["--max-train-steps", "1", "-q"]);
+    assert_eq!((again.stdout.as_str(), again.stderr.as_str()), ("runs/set-2/trained_model.tar\n", ""));
+    let args = args(&["--run-dir", "runs/set"]);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    here.assert_refused(&args, "--run-dir runs/set: holds a run already");
+}
+
+/// Protects the product's other kind: the whole UNet trains, is resumed, becomes a `unet.safetensors` in the tar and makes
+/// another picture; no LoRA layout takes it.
+#[test]
+fn a_full_fine_tune() {
+    let here = sandbox();
+    let full = ["-i", "is_lora=false", "--unet-learning-rate", "0.01", "--max-train-steps", "4"];
+    let run = |dir: &str, more: &[&str]| {
+        let settings = ["--checkpointing-steps", "2", "--run-dir", dir, "-q"];
+        train(&here, &[&full[..], &settings, more].concat())
+    };
+    done(&run("whole", &[]));
+    done(&run("recomputed", &["--recompute", "on", "--threads", "1"]));
+    assert!(tar(&here, "whole") == tar(&here, "recomputed"));
+    fs::remove_dir_all(here.path("recomputed/checkpoints/step-000004")).expect("removed");
+    done(&here.run(&["train", "--resume", "recomputed", "-q"]));
+    assert!(tar(&here, "whole") == tar(&here, "recomputed"), "resumed");
+    let refused = run("clipped", &["--max-grad-norm", "1"]);
+    let says = "error: max_grad_norm: expected 0 with an optimizer that does not clip (adafactor), found 1\n";
+    assert_eq!((refused.code, refused.stderr.as_str()), (Some(2), says));
+
+    let model = tiny_model();
+    let picture = |dir: &str, more: &[&str]| {
+        let predict =
+            ["predict", "--model", model.to_str().expect("text"), "--width", "64", "--height", "64"];
+        let rest = ["--num-inference-steps", "2", "--prompt", "a TOK", "--seed", "1", "-o", dir, "-q"];
+        let ended = here.run(&[&predict[..], &rest, more].concat());
+        done(&ended);
+        decoded(&here.path(ended.stdout.trim()))
+    };
+    let trained = ["-i", "replicate_weights=@whole/trained_model.tar"];
+    assert!(picture("plain", &[]) != picture("trained", &trained));
+    let export = |format: &str| {
+        let args = ["export", "whole/trained_model.tar", "--format", format, "-o", "x.safetensors"];
+        here.run(&args)
+    };
+    done(&export("diffusers"));
+    assert_eq!(export("kohya").code, Some(2));
+}
+
+/// Protects: the same seed gives the same bytes with any number of threads, and recomputed or not; another seed gives
+/// others.
+#[test]
+fn a_seed_is_a_result() {
+    let here = sandbox();
+    let run = |dir: &str, more: &[&str]| {
+        let settings = ["--max-train-steps", "3", "--run-dir", dir, "-q"];
+        done(&train(&here, &[&settings[..], more].concat()));
+        (tar(&here, dir), metrics(&here, dir))
+    };
+    let first = run("one", &["--threads", "1"]);
+    assert!(first == run("two", &["--threads", "2"]), "threads");
+    assert!(first == run("recomputed", &["--recompute", "on"]), "recomputed");
+    let mut other = args(&["--max-train-steps", "3", "--run-dir", "other", "-q"]);
+    let seed = other.iter().position(|arg| arg == "3").expect("the seed");
+    other[seed] = "0".into();
+    done(&here.run(&other.iter().map(String::as_str).collect::<Vec<_>>()));
+    assert!(first.0 != tar(&here, "other"), "seeds");
+}
+
+/// Protects: epochs become steps once the pictures are counted, and `max_train_steps` goes before.
+#[test]
+fn epochs_are_steps() {
+    let here = sandbox();
+    let steps = |dir: &str, more: &[&str]| {
+        done(&train(&here, &[&["--run-dir", dir, "-q", "--textual-inversion-only"][..], more].concat()));
+        metrics(&here, dir).iter().filter(|line| line.get("loss").is_some()).count()
+    };
+    // 3 times 4 pictures, 2 × 3 a step.
+    let accumulated = ["--num-train-epochs", "3", "--gradient-accumulation-steps", "3"];
+    assert_eq!(steps("a", &accumulated), 2);
+    assert_eq!(steps("b", &["--num-train-epochs", "3", "--max-train-steps", "1"]), 1);
+}
+
+/// Protects: another token has a default prefix with it in it.
+#[test]
+fn the_prefix_follows_the_token() {
+    let here = sandbox();
+    fs::remove_file(here.path("set/0.txt")).expect("removed");
+    done(&train(&here, &["--token-string", "XYZ", "--max-train-steps", "1", "--run-dir", "run", "-q"]));
+    let set = fs::read_to_string(here.path("run/dataset.txt")).expect("a report");
+    assert!(set.contains("a photo of XYZ"), "{set}");
+}
+
+/// Protects: a training that runs away names its step and ends with code 1, and leaves no checkpoint with weights that are no
+/// numbers: neither where the next step finds out, nor where there is none.
+#[test]
+fn a_loss_that_is_no_number() {
+    let here = sandbox();
+    for (rate, checkpoints) in [("1e30", 1), ("1e39", 0)] {
+        let more = [
+            "--lora-lr",
+            rate,
+            "--max-train-steps",
+            "20",
+            "--checkpointing-steps",
+            "1",
+            "--run-dir",
+            rate,
+            "-q",
+        ];
+        let ended = train(&here, &more);
+        assert_eq!((ended.code, ended.stderr.lines().count()), (Some(1), 1), "{}", ended.stderr);
+        assert!(ended.stderr.starts_with("error: step ") && ended.stderr.contains("is not a number"));
+        assert!(
+            here.path(rate).join("loss.png").is_file() && !here.path(rate).join("trained_model.tar").exists()
+        );
+        let found = fs::read_dir(here.path(rate).join("checkpoints")).into_iter().flatten();
+        let found: Vec<_> = found.map(|entry| entry.expect("an entry").path()).collect();
+        assert_eq!(found.len(), checkpoints, "{rate}: {found:?}");
+        for checkpoint in found {
+            let state = fs::read(checkpoint.join("state.safetensors")).expect("there");
+            let header = u64::from_le_bytes(state[..8].try_into().expect("8 bytes")) as usize;
+            let mut values = state[8 + header..].as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
+            assert!(values.all(f32::is_finite), "{}", checkpoint.display());
+        }
+    }
+}
+
+/// Protects: embeddings can be trained alone, and exported for diffusers as a file of their own; what changes nothing then is
+/// said, by name.
+#[test]
+fn embeddings_alone() {
+    let here = sandbox();
+    let ended = train(&here, &["--textual-inversion-only", "--max-train-steps", "1", "--run-dir", "run"]);
+    done(&ended);
+    assert!(ended.stderr.contains("lora_rank: changes nothing in this kind of training"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("ti_lr: "), "{}", ended.stderr);
+    let export = ["export", "run/trained_model.tar", "--format", "diffusers", "-o", "TOK.safetensors"];
+    let ended = here.run(&export);
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "TOK.safetensors\n"), "{}", ended.stderr);
+    let file = fs::read(here.path("TOK.safetensors")).expect("there");
+    assert!(file.windows(6).any(|bytes| bytes == b"clip_g"));
+}
