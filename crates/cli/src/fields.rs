@@ -81,6 +81,7 @@ pub fn given(schema: &Schema, matches: &ArgMatches) -> Result<Map<String, Value>
     };
     for pair in matches.get_many::<String>(PAIRS).into_iter().flatten() {
         let Some((name, text)) = pair.split_once('=') else {
+            let pair = pair.replace(char::is_control, " "); // which a terminal would obey
             return Err(Failure::BadInput(format!("-i {pair}: expected FIELD=VALUE")));
         };
         let field = schema.field(name)?;

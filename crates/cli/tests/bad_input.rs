@@ -50,6 +50,7 @@ fn unknown_names() {
 fn broken_command_lines() {
     let here = Sandbox::new();
     here.assert_refused(&["predict", "-i", "width"], "-i width: expected FIELD=VALUE");
+    here.assert_refused(&["predict", "-i", "wi\u{1b}[2Jdth"], "-i wi [2Jdth: expected FIELD=VALUE");
     here.assert_refused(&["predict", "--width"], "--width");
     here.assert_refused(&["predict", "--width", "8", "-i", "width=8"], "width: given twice");
     here.assert_refused(&["predict", "-i", "width=8", "-i", "width=8"], "width: given twice");

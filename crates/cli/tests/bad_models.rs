@@ -6,6 +6,7 @@ use std::fs;
 use std::io::Write;
 
 use common::{Sandbox, copy_folder, tiny_model};
+use serde_json::Value;
 
 /// The tiny model's weights.
 const WEIGHTS: [&str; 4] = [
@@ -43,6 +44,36 @@ fn missing_files() {
     {
         assert_breaks(file, |_| None);
     }
+}
+
+/// Protects: a training at a resolution that the model's VAE cannot halve often enough is refused by name before the set is
+/// read; at one that it can, it comes further. The same of a picture's sides.
+#[test]
+fn a_vae_of_many_levels() {
+    let here = Sandbox::new();
+    copy_folder(&tiny_model(), &here.path("model"));
+    let path = here.path("model/vae/config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).expect("a file")).expect("JSON");
+    config["block_out_channels"] = vec![8; 8].into();
+    config["down_block_types"] = vec!["DownEncoderBlock2D"; 8].into();
+    config["up_block_types"] = vec!["UpDecoderBlock2D"; 8].into();
+    fs::write(&path, config.to_string()).expect("written");
+    here.write("set/notes.txt", "no picture");
+    let train = |resolution: &str, says: &str| {
+        let set =
+            ["--model", "model", "-i", "input_images=@set", "--run-dir", "run", "--resolution", resolution];
+        here.assert_refused(&[&["train"][..], &set].concat(), says);
+    };
+    train("64", "resolution: expected a multiple of 128 (");
+    train("256", "input_images: ");
+    here.assert_refused(
+        &["predict", "--model", "model", "--width", "64", "--height", "128"],
+        "width: expected a multiple of 128",
+    );
+    here.assert_refused(
+        &["predict", "--model", "model", "--width", "128", "--height", "8"],
+        "height: expected a multiple of 128",
+    );
 }
 
 /// Protects: JSON files that end early, or hold something else.

@@ -151,7 +151,8 @@ impl ModelFolder {
         SchedulerConfig::load(&self.scheduler_config_path())
     }
 
-    fn scheduler_config_path(&self) -> PathBuf {
+    /// The file that [`Self::scheduler`] reads.
+    pub fn scheduler_config_path(&self) -> PathBuf {
         self.path.join("scheduler").join("scheduler_config.json")
     }
 
