@@ -94,12 +94,15 @@ fn peft(weights: &TrainedWeights) -> Vec<Item> {
     named(weights, |path, _| ["A", "B"].map(|part| format!("base_model.model.{path}.lora_{part}.weight")))
 }
 
+/// Keys of a layer's down and up weights, by its path and its original name.
+type Name = Box<dyn Fn(&str, &str) -> [String; 2]>;
+
 /// Protects: one LoRA is the same by the names of kohya, LyCORIS, OneTrainer, ComfyUI, diffusers of several ages, and PEFT.
 #[test]
 fn names_of_every_program() {
     let (here, want) = (Temp::new(), lora(2.0));
     let flat = |path: &str| path.replace('.', "_");
-    let layouts: [(&str, Box<dyn Fn(&str, &str) -> [String; 2]>); 9] = [
+    let layouts: [(&str, Name); 9] = [
         ("kohya", Box::new(|p, _| ["down", "up"].map(|x| format!("lora_unet_{}.lora_{x}.weight", flat(p))))),
         (
             "kohya's, SDXL's numbering",
@@ -262,7 +265,10 @@ fn weights_of_a_checkpoint() {
     }
 }
 
-fn tar(members: &[(&str, Option<&[u8]>)]) -> Vec<u8> {
+/// A member's path and content; a folder has none.
+type InTar<'a> = (&'a str, Option<&'a [u8]>);
+
+fn tar(members: &[InTar]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for (name, content) in members {
         let mut header = tar::Header::new_ustar();
@@ -286,7 +292,7 @@ fn tars_packed_again() {
     let lora = ("lora.safetensors", Some(weights.as_slice()));
     let inside = ("a b/lora.safetensors", Some(weights.as_slice()));
     let found = TrainedWeights { tokens: [("TOK".into(), "red".into())].into(), ..want };
-    let cases: [Vec<(&str, Option<&[u8]>)>; 3] = [
+    let cases: [Vec<InTar>; 3] = [
         vec![("special_params.json", Some(words)), lora],
         vec![
             ("._lora.safetensors", Some(&[0; 163])),
