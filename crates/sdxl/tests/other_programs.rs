@@ -101,7 +101,9 @@ type Name = Box<dyn Fn(&str, &str) -> [String; 2]>;
 #[test]
 fn names_of_every_program() {
     let (here, want) = (Temp::new(), lora(2.0));
-    let flat = |path: &str| path.replace('.', "_");
+    fn flat(path: &str) -> String {
+        path.replace('.', "_")
+    }
     let layouts: [(&str, Name); 9] = [
         ("kohya", Box::new(|p, _| ["down", "up"].map(|x| format!("lora_unet_{}.lora_{x}.weight", flat(p))))),
         (
