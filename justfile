@@ -15,6 +15,10 @@ test *args:
 fmt:
     cargo fmt --all
 
+# Write THIRD-PARTY.md anew, after a change of dependencies
+notices:
+    python3 tools/third_party.py
+
 # Make the golden files anew (needs the Python environment of tools/reference)
 golden python="python3":
     cd tools/reference/golden && for script in ops rng models samplers tokens pipelines adapters pictures training; do {{ python }} $script.py; done
