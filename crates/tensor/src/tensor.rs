@@ -19,19 +19,40 @@ pub struct Tensor {
     pub(crate) node: Option<Arc<Node>>,
 }
 
+/// The bytes of a tensor of this shape.
+///
+/// # Panics
+/// If usize cannot hold them.
+fn bytes_of(shape: &[usize], dtype: DType) -> usize {
+    if shape.contains(&0) {
+        return 0;
+    }
+    let bytes = shape.iter().try_fold(dtype.size(), |bytes, &n| bytes.checked_mul(n));
+    bytes.unwrap_or_else(|| {
+        panic!("a tensor {shape:?} in {dtype}: expected at most {} bytes, found more", usize::MAX)
+    })
+}
+
 impl Tensor {
     pub(crate) fn new(data: Buffer, shape: &[usize], dtype: DType) -> Tensor {
-        let bytes = shape.iter().product::<usize>() * dtype.size();
+        assert_ne!(dtype, DType::F16, "dtype of a tensor: expected f32 or bf16, found f16");
+        let bytes = bytes_of(shape, dtype);
         assert_eq!(data.as_slice::<u8>().len(), bytes, "memory for shape {shape:?} in {dtype}");
         Tensor { data: Arc::new(data), shape: shape.to_vec(), dtype, node: None }
     }
 
     /// An f32 tensor of these values.
+    ///
+    /// # Panics
+    /// If the shape has another number of elements.
     pub fn from_vec(data: Vec<f32>, shape: &[usize]) -> Tensor {
         Self::from_slice(&data, shape)
     }
 
     /// An f32 tensor with a copy of these values.
+    ///
+    /// # Panics
+    /// If the shape has another number of elements.
     pub fn from_slice(data: &[f32], shape: &[usize]) -> Tensor {
         let mut buffer = Buffer::uninit(data.len() * 4);
         buffer.as_mut_slice::<f32>().copy_from_slice(data);
@@ -39,19 +60,24 @@ impl Tensor {
     }
 
     /// A tensor of zeros.
+    ///
+    /// # Panics
+    /// If the dtype is f16, or no memory can be so large.
     pub fn zeros(shape: &[usize], dtype: DType) -> Tensor {
-        let bytes = shape.iter().product::<usize>() * dtype.size();
-        Self::new(Buffer::zeroed(bytes), shape, dtype)
+        Self::full(shape, 0.0, dtype)
     }
 
     /// A tensor filled with one value.
+    ///
+    /// # Panics
+    /// If the dtype is f16, or no memory can be so large.
     pub fn full(shape: &[usize], value: f32, dtype: DType) -> Tensor {
-        let count = shape.iter().product::<usize>();
-        let mut buffer = Buffer::uninit(count * dtype.size());
+        assert_ne!(dtype, DType::F16, "dtype of a tensor: expected f32 or bf16, found f16");
+        let mut buffer = Buffer::uninit(bytes_of(shape, dtype));
         match dtype {
             DType::F32 => buffer.as_mut_slice::<f32>().fill(value),
             DType::BF16 => buffer.as_mut_slice::<bf16>().fill(bf16::from_f32(value)),
-            DType::F16 => panic!("activations are f32 or bf16"),
+            DType::F16 => unreachable!("refused above"),
         }
         Self::new(buffer, shape, dtype)
     }
@@ -62,18 +88,29 @@ impl Tensor {
     }
 
     /// Size of dimension `i`.
+    ///
+    /// # Panics
+    /// If there is no such dimension.
     pub fn dim(&self, i: usize) -> usize {
         self.shape[i]
     }
 
     /// Size of the last dimension: an image's channels, a sequence's features.
+    ///
+    /// # Panics
+    /// If the shape is ().
     pub fn last_dim(&self) -> usize {
         *self.shape.last().expect("a tensor of at least one dimension")
     }
 
     /// Number of elements.
     pub fn numel(&self) -> usize {
-        self.shape.iter().product()
+        if self.shape.contains(&0) { 0 } else { self.shape.iter().product() }
+    }
+
+    /// The product of all dimensions but the last: pixels, or tokens.
+    pub(crate) fn rows(&self) -> usize {
+        self.shape.split_last().map_or(1, |(_, outer)| outer.iter().product())
     }
 
     /// Element type.
@@ -116,16 +153,29 @@ impl Tensor {
         }
     }
 
-    /// The same memory under another shape with as many elements.
+    /// The same memory under another shape.
+    ///
+    /// # Panics
+    /// If the shape has another number of elements.
     pub fn reshape(&self, shape: &[usize]) -> Tensor {
-        assert_eq!(self.numel(), shape.iter().product::<usize>(), "{:?} as {shape:?}", self.shape);
+        let fits = bytes_of(shape, self.dtype) == bytes_of(&self.shape, self.dtype);
+        assert!(
+            fits,
+            "reshape of {:?}: expected a shape of {} elements, found {shape:?}",
+            self.shape,
+            self.numel()
+        );
         let view = Tensor { shape: shape.to_vec(), ..self.detach() };
         let old = self.shape.clone();
         tape::record(view, &[Some(self)], move |dy| vec![Some(dy.reshape(&old))])
     }
 
     /// The same values, rounded to `dtype`.
+    ///
+    /// # Panics
+    /// If that is f16.
     pub fn to_dtype(&self, dtype: DType) -> Tensor {
+        assert_ne!(dtype, DType::F16, "dtype of a tensor: expected f32 or bf16, found f16");
         if dtype == self.dtype {
             return self.clone();
         }

@@ -59,8 +59,24 @@ impl Rows {
     }
 }
 
+/// That these are the bytes of a weight (O, I, kh, kw).
+#[track_caller]
+fn check_bytes(bytes: &[u8], dtype: DType, shape: [usize; 4]) {
+    let expected = shape.iter().try_fold(dtype.size(), |bytes, &n| bytes.checked_mul(n));
+    let expected = expected
+        .unwrap_or_else(|| panic!("a weight {shape:?} in {dtype}: expected at most {} bytes", usize::MAX));
+    assert!(
+        bytes.len() == expected,
+        "bytes of a weight {shape:?} in {dtype}: expected {expected}, found {}",
+        bytes.len()
+    );
+}
+
 impl Weight {
     /// Packs a row-major (out, in) matrix, given as the bytes of a file, to be stored as `store`.
+    ///
+    /// # Panics
+    /// If the shape has another number of bytes, as all constructors do.
     pub fn linear(src: &[u8], src_dtype: DType, out: usize, inp: usize, store: DType) -> Weight {
         Self::conv(src, src_dtype, [out, inp, 1, 1], store)
     }
@@ -68,6 +84,7 @@ impl Weight {
     /// Packs a (O, I, kh, kw) convolution weight, given as the bytes of a file.
     pub fn conv(src: &[u8], src_dtype: DType, shape: [usize; 4], store: DType) -> Weight {
         let [out, inp, kh, kw] = shape;
+        check_bytes(src, src_dtype, shape);
         let packed = Packed::new(src, src_dtype, out, inp, kh * kw, store);
         let layout = Layout { packed: OnceLock::from(packed), rows: None, store, streamed: false };
         Self::new(layout, shape)
@@ -86,8 +103,9 @@ impl Weight {
         Self::new(Layout { packed: OnceLock::new(), rows, store: dtype, streamed: true }, shape)
     }
 
-    fn rows(bytes: Box<dyn WeightBytes>, dtype: DType, [out, inp, kh, kw]: [usize; 4]) -> Rows {
-        assert_eq!(bytes.bytes().len(), out * inp * kh * kw * dtype.size(), "bytes of a weight");
+    fn rows(bytes: Box<dyn WeightBytes>, dtype: DType, shape: [usize; 4]) -> Rows {
+        check_bytes(bytes.bytes(), dtype, shape);
+        let [out, inp, kh, kw] = shape;
         Rows { bytes, dtype, out, inp, taps: kh * kw }
     }
 
@@ -96,11 +114,14 @@ impl Weight {
     }
 
     /// Packs a tensor (out, in) or (O, I, kh, kw); where it requires a gradient, one flows back into it.
+    ///
+    /// # Panics
+    /// If the tensor has another number of dimensions.
     pub fn from_tensor(w: &Tensor) -> Weight {
         let shape = match *w.shape() {
             [out, inp] => [out, inp, 1, 1],
             [out, inp, kh, kw] => [out, inp, kh, kw],
-            _ => panic!("a weight is (out, in) or (O, I, kh, kw), not {:?}", w.shape()),
+            _ => panic!("shape of a weight: expected (out, in) or (O, I, kh, kw), found {:?}", w.shape()),
         };
         let bytes: &[u8] = match w.dtype() {
             DType::F32 => bytemuck::cast_slice(w.f32s()),

@@ -82,7 +82,7 @@ impl Block {
             return block;
         }
         let layout = Self::layout(capacity);
-        // SAFETY: capacity is at least SLACK, so the layout is not empty.
+        // SAFETY: `with_slack` makes capacity SLACK at least, so the layout is not empty.
         let ptr = unsafe { alloc_zeroed(layout) };
         let Some(ptr) = NonNull::new(ptr) else { handle_alloc_error(layout) };
         Block { ptr, capacity, map: None }
@@ -118,8 +118,11 @@ pub struct Buffer {
 
 impl Buffer {
     /// `len` bytes of unspecified contents.
+    ///
+    /// # Panics
+    /// If no memory can be so large (about `isize::MAX` bytes), as all constructors do.
     pub fn uninit(len: usize) -> Buffer {
-        let capacity = size_class(len + SLACK);
+        let capacity = size_class(with_slack(len));
         let pooled = capacity >= POOL_MIN;
         let reused = pooled.then(|| take(capacity)).flatten();
         Buffer { block: Some(reused.unwrap_or_else(|| Block::new(capacity))), len, pooled }
@@ -134,23 +137,23 @@ impl Buffer {
 
     /// Memory that is kept for long: exactly sized, never from the pool.
     pub fn exact(len: usize) -> Buffer {
-        Buffer { block: Some(Block::new((len + SLACK).next_multiple_of(ALIGN))), len, pooled: false }
+        Buffer { block: Some(Block::new(with_slack(len).next_multiple_of(ALIGN))), len, pooled: false }
     }
 
     fn block(&self) -> &Block {
         self.block.as_ref().expect("a live buffer has its block")
     }
 
-    /// The whole buffer as elements.
+    /// The whole buffer as elements, of an alignment of at most 64 bytes (checked when this is compiled).
     pub fn as_slice<T: AnyBitPattern>(&self) -> &[T] {
-        let count = self.len / size_of::<T>();
-        // SAFETY: the block is initialised, aligned to 64, at least `len` bytes, and T takes any bits.
+        let count = self.len / const { element_size::<T>() };
+        // SAFETY: the block is initialised, aligned for T, at least `len` bytes, and T takes any bits.
         unsafe { std::slice::from_raw_parts(self.block().ptr.as_ptr().cast(), count) }
     }
 
-    /// The whole buffer as elements to write.
+    /// The whole buffer as elements to write, of an alignment of at most 64 bytes.
     pub fn as_mut_slice<T: AnyBitPattern + NoUninit>(&mut self) -> &mut [T] {
-        let count = self.len / size_of::<T>();
+        let count = self.len / const { element_size::<T>() };
         // SAFETY: as in `as_slice`, and `&mut self` makes it the only reference.
         unsafe { std::slice::from_raw_parts_mut(self.block().ptr.as_ptr().cast(), count) }
     }
@@ -162,6 +165,21 @@ impl Drop for Buffer {
             give(block);
         }
     }
+}
+
+/// The size of a type that a buffer can hold.
+const fn element_size<T>() -> usize {
+    assert!(size_of::<T>() > 0, "an element has a size");
+    assert!(align_of::<T>() <= ALIGN, "an element's alignment is at most a buffer's");
+    size_of::<T>()
+}
+
+/// `len` and the slack, where that can be a block's size: then no rounding up below overflows.
+fn with_slack(len: usize) -> usize {
+    // An eighth of the largest power of two is left for `size_class`.
+    const MAX: usize = isize::MAX as usize / 8 * 7 - SLACK;
+    assert!(len <= MAX, "a buffer of {len} bytes: expected at most {MAX}");
+    len + SLACK
 }
 
 /// Sizes are rounded up to an eighth of their power of two, so that near sizes share memory.
@@ -235,6 +253,19 @@ mod tests {
         drop(pool);
         assert_eq!(Buffer::uninit(POOL_BYTES / 2).as_slice::<u8>().as_ptr(), address);
         trim_pool();
+    }
+
+    /// A size that would wrap around is refused by every constructor, before any memory is taken.
+    #[test]
+    fn sizes_that_no_memory_has() {
+        for len in [usize::MAX, usize::MAX - 10, usize::MAX - SLACK, isize::MAX as usize, usize::MAX / 2 + 1]
+        {
+            for new in [Buffer::uninit, Buffer::zeroed, Buffer::exact] {
+                let refused = std::panic::catch_unwind(|| drop(new(len))).expect_err("such a buffer");
+                let said = refused.downcast_ref::<String>().expect("a message");
+                assert!(said.starts_with(&format!("a buffer of {len} bytes: expected at most")), "{said}");
+            }
+        }
     }
 
     /// Zeroed memory is zero also when the pool hands out used memory.

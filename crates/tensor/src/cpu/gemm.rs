@@ -67,6 +67,7 @@ macro_rules! with_micro {
 pub(super) use with_micro;
 
 /// What is added to a product, and what is done to the sum.
+#[derive(Clone, Copy)]
 pub(crate) struct Epilogue<'a> {
     /// (n): added to every row.
     pub(crate) bias: Option<&'a Tensor>,
@@ -124,6 +125,15 @@ pub(crate) fn fuses_geglu(n: usize) -> bool {
 
 /// Computes the product: a buffer of (m, n) elements, (m, n / 2) for GEGLU.
 pub(crate) fn gemm(g: &Gemm) -> Buffer {
+    if g.m == 0 || g.n == 0 {
+        return Buffer::zeroed(0);
+    }
+    if g.k == 0 || g.taps == 0 {
+        // A sum over nothing: the same as one over a single 0.
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32);
+        let (a, b) = (zeros(&[g.m, 1]), zeros(&[1, g.n]));
+        return gemm(&Gemm { k: 1, taps: 1, a: Rows::Matrix(&a), b: Panels::Matrix(&b), ..*g });
+    }
     let bf16 = g.a.dtype() == DType::BF16 && g.b.dtype() == DType::BF16;
     with_micro!(bf16, M => run::<M>(g))
 }

@@ -97,6 +97,9 @@ pub(crate) fn concat(xs: &[&Tensor]) -> Tensor {
     let shape = [outer, &[width]].concat();
     let rows = rows_per_run(width);
     let mut out = Buffer::uninit(shape.iter().product::<usize>() * dtype.size());
+    if width == 0 {
+        return Tensor::new(out, &shape, dtype);
+    }
     with_element!(dtype, T => {
         let parts: Vec<(&[T], usize)> = xs.iter().map(|x| (x.elements::<T>(), x.last_dim())).collect();
         out.as_mut_slice::<T>().par_chunks_mut(rows * width).enumerate().for_each(|(run, y)| {
@@ -120,8 +123,11 @@ pub(crate) fn columns(x: &Tensor, start: usize, len: usize) -> Tensor {
     shape[x.shape().len() - 1] = len;
     let rows = rows_per_run(width);
     let mut out = Buffer::uninit(shape.iter().product::<usize>() * x.dtype().size());
+    if len == 0 {
+        return Tensor::new(out, &shape, x.dtype());
+    }
     with_element!(x.dtype(), T => {
-        let runs = out.as_mut_slice::<T>().par_chunks_mut((rows * len).max(1));
+        let runs = out.as_mut_slice::<T>().par_chunks_mut(rows * len);
         runs.zip(x.elements::<T>().par_chunks(rows * width)).for_each(|(y, x)| {
             for (y, x) in y.chunks_exact_mut(len).zip(x.chunks_exact(width)) {
                 y.copy_from_slice(&x[start..start + len]);
@@ -136,6 +142,9 @@ pub(crate) fn uncolumns(dy: &Tensor, start: usize, width: usize) -> Tensor {
     let len = dy.last_dim();
     let mut shape = dy.shape().to_vec();
     shape[dy.shape().len() - 1] = width;
+    if len == 0 {
+        return Tensor::zeros(&shape, dy.dtype());
+    }
     let rows = rows_per_run(width);
     let mut out = Buffer::uninit(shape.iter().product::<usize>() * dy.dtype().size());
     with_element!(dy.dtype(), T => {
@@ -194,13 +203,27 @@ pub(crate) fn unslice_batch(dy: &Tensor, start: usize, batch: usize) -> Tensor {
     Tensor::new(out, &shape, dy.dtype())
 }
 
+/// A copy of x (B, T, C) with zeros in the rows `rows` of each entry.
+pub(crate) fn clear_rows(x: &Tensor, rows: &[usize]) -> Tensor {
+    let (entry, width) = (x.dim(1), x.last_dim());
+    let mut out = Buffer::uninit(x.numel() * x.dtype().size());
+    with_element!(x.dtype(), T => {
+        let y = out.as_mut_slice::<T>();
+        y.copy_from_slice(x.elements::<T>());
+        for row in (0..x.dim(0)).flat_map(|i| rows.iter().map(move |row| i * entry + row)) {
+            y[row * width..][..width].fill(T::from_f32(0.0));
+        }
+    });
+    Tensor::new(out, x.shape(), x.dtype())
+}
+
 /// Rows `ids` of table (V, C) → (ids, C).
 pub(crate) fn take_rows(table: &Tensor, ids: &[u32]) -> Tensor {
     let width = table.last_dim();
     let mut out = Buffer::uninit(ids.len() * width * table.dtype().size());
     with_element!(table.dtype(), T => {
         let table = table.elements::<T>();
-        for (y, &id) in out.as_mut_slice::<T>().chunks_exact_mut(width).zip(ids) {
+        for (y, &id) in out.as_mut_slice::<T>().chunks_exact_mut(width.max(1)).zip(ids) {
             y.copy_from_slice(&table[id as usize * width..][..width]);
         }
     });
@@ -213,7 +236,7 @@ pub(crate) fn add_rows(dy: &Tensor, ids: &[u32], rows: usize) -> Tensor {
     let mut out = Buffer::zeroed(rows * width * DType::F32.size());
     let table = out.as_mut_slice::<f32>();
     with_element!(dy.dtype(), T => {
-        for (dy, &id) in dy.elements::<T>().chunks_exact(width).zip(ids) {
+        for (dy, &id) in dy.elements::<T>().chunks_exact(width.max(1)).zip(ids) {
             for (sum, dy) in table[id as usize * width..][..width].iter_mut().zip(dy) {
                 *sum += dy.to_f32();
             }

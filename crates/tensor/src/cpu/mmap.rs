@@ -7,13 +7,20 @@ use std::path::Path;
 
 /// A file's bytes, mapped instead of read: pages come in when touched and belong to the system's file cache.
 ///
-/// The file must not be shortened or overwritten while it is mapped (replacing it by renaming is fine): a change may
-/// show in the bytes, and touching what is no longer there ends the process.
+/// # Soundness
+/// The file must not be changed or shortened while it is mapped (replacing it by renaming is fine). Rust takes borrowed bytes
+/// for constant, so a change is undefined behaviour, and touching what is no longer there ends the process. No system
+/// lets a program rule that out for a file that others may write. [`Mmap::open`] is not `unsafe` all the same: no caller
+/// could promise more, and copying gigabytes of weights instead would double the memory that they take. The condition is
+/// handed on to the user, in the documents of the program that opens the file.
 #[derive(Debug)]
 pub struct Mmap(memmap2::Mmap);
 
 impl Mmap {
-    /// Maps a whole regular file.
+    /// Maps a whole regular file, which nothing may change as long as the map is there (see [`Mmap`]).
+    ///
+    /// # Errors
+    /// The path is no regular file, or the system does not let it be read or mapped.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         if !file.metadata()?.is_file() {

@@ -29,7 +29,7 @@ pub(crate) struct Window {
     pub(crate) kernel: [usize; 2],
     pub(crate) stride: usize,
     /// Zeros above and to the left.
-    pub(crate) pad: usize,
+    pub(crate) pad: [usize; 2],
     /// False: row (y, x) reads (y · stride + ky − pad, …), a convolution. True: it reads the pixels whose
     /// window holds it, (y + pad − ky) / stride, the gradient of one.
     pub(crate) transposed: bool,
@@ -38,16 +38,17 @@ pub(crate) struct Window {
 impl Window {
     /// Whether it is that of a 3 × 3 convolution that keeps the image's size.
     pub(crate) fn is_same3x3(&self) -> bool {
-        self.kernel == [3, 3] && self.stride == 1 && self.pad == 1 && self.rows == self.size
+        self.kernel == [3, 3] && self.stride == 1 && self.pad == [1, 1] && self.rows == self.size
     }
 
-    /// Where along one axis row `at` reads for kernel position `tap`.
-    fn source(&self, at: usize, tap: usize, size: usize) -> Option<usize> {
+    /// Where along one axis (0: down, 1: to the right) row `at` reads for kernel position `tap`.
+    fn source(&self, at: usize, tap: usize, axis: usize) -> Option<usize> {
+        let (size, pad) = (self.size[axis], self.pad[axis]);
         let from = if self.transposed {
-            let shifted = (at + self.pad).checked_sub(tap)?;
+            let shifted = (at + pad).checked_sub(tap)?;
             shifted.is_multiple_of(self.stride).then_some(shifted / self.stride)?
         } else {
-            (at * self.stride + tap).checked_sub(self.pad)?
+            (at * self.stride + tap).checked_sub(pad)?
         };
         (from < size).then_some(from)
     }
@@ -55,8 +56,8 @@ impl Window {
     /// The pixel that row `row` reads for kernel position `tap`; None in the padding.
     pub(super) fn pixel(&self, row: [usize; 3], tap: usize) -> Option<usize> {
         let [image, y, x] = row;
-        let y = self.source(y, tap / self.kernel[1], self.size[0])?;
-        let x = self.source(x, tap % self.kernel[1], self.size[1])?;
+        let y = self.source(y, tap / self.kernel[1], 0)?;
+        let x = self.source(x, tap % self.kernel[1], 1)?;
         Some((image * self.size[0] + y) * self.size[1] + x)
     }
 

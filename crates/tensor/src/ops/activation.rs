@@ -1,5 +1,6 @@
 //! Activation functions.
 
+use super::check;
 use crate::Tensor;
 use crate::cpu::{elementwise, math, rows};
 use crate::tape::record;
@@ -31,7 +32,13 @@ where
 }
 
 /// x (.., 2n) → (.., n): first half · gelu(second half).
+///
+/// # Panics
+/// If the last dimension is odd.
 pub fn geglu(x: &Tensor) -> Tensor {
+    check::has_rows("geglu", x);
+    let width = x.last_dim();
+    assert!(width.is_multiple_of(2), "geglu: last dimension of x: expected an even number, found {width}");
     let y = rows::geglu(x);
     let input = x.detach();
     record(y, &[Some(x)], move |dy| vec![Some(rows::geglu_backward(&input, dy))])

@@ -1,17 +1,26 @@
 //! Sums and products of tensors of one shape.
 
+use super::check;
 use crate::Tensor;
 use crate::cpu::elementwise;
 use crate::tape::record;
 
 /// a + b, of one shape and dtype.
+///
+/// # Panics
+/// If shapes or dtypes differ.
 pub fn add(a: &Tensor, b: &Tensor) -> Tensor {
+    check::alike("add", "b", b, a);
     let y = elementwise::zip(a, b, |a, b| a + b);
     record(y, &[Some(a), Some(b)], |dy| vec![Some(dy.clone()), Some(dy.clone())])
 }
 
 /// a · b, element by element, of one shape and dtype.
+///
+/// # Panics
+/// If shapes or dtypes differ.
 pub fn mul(a: &Tensor, b: &Tensor) -> Tensor {
+    check::alike("mul", "b", b, a);
     let y = elementwise::zip(a, b, |a, b| a * b);
     // Each factor is kept for the other's gradient.
     let kept_a = b.requires_grad().then(|| a.detach());
@@ -26,8 +35,12 @@ pub fn scale(x: &Tensor, factor: f32) -> Tensor {
 }
 
 /// The linear combination Σ factorᵢ · xᵢ of at least one tensor, of one shape and dtype.
+///
+/// # Panics
+/// If there is none, or shapes or dtypes differ.
 pub fn lincomb(terms: &[(f32, &Tensor)]) -> Tensor {
-    let (&(first, x), rest) = terms.split_first().expect("at least one term");
+    let (&(first, x), rest) = terms.split_first().expect("lincomb: expected at least one term, found none");
+    rest.iter().for_each(|(_, other)| check::alike("lincomb", "a term", other, x));
     rest.iter().fold(scale(x, first), |sum, &(factor, x)| {
         let y = elementwise::zip(&sum, x, |sum, x| sum + factor * x);
         record(y, &[Some(&sum), Some(x)], move |dy| vec![Some(dy.clone()), Some(scale(dy, factor))])

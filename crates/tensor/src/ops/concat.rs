@@ -1,11 +1,22 @@
 //! Putting tensors together, and taking them apart.
 
+use super::check;
 use crate::Tensor;
 use crate::cpu::layout;
 use crate::tape::record;
 
-/// Tensors (.., Cᵢ) of one dtype, alike but for the last dimension → (.., Σ Cᵢ). At least one.
+/// Tensors (.., Cᵢ) of one dtype, alike but for the last dimension → (.., Σ Cᵢ).
+///
+/// # Panics
+/// If there is none, or they are not alike.
 pub fn concat(xs: &[&Tensor]) -> Tensor {
+    let first = *xs.first().expect("concat: expected at least one tensor, found none");
+    for x in xs {
+        check::has_rows("concat", x);
+        let like = [&first.shape()[..first.shape().len() - 1], &[x.last_dim()]].concat();
+        check::shape("concat", "a tensor", x, &like);
+        check::dtype("concat", "a tensor", x, first.dtype());
+    }
     let y = layout::concat(xs);
     let parts: Vec<_> = xs.iter().map(|x| (x.last_dim(), x.requires_grad())).collect();
     let inputs: Vec<_> = xs.iter().copied().map(Some).collect();
@@ -20,8 +31,18 @@ pub fn concat(xs: &[&Tensor]) -> Tensor {
     })
 }
 
-/// Tensors (Bᵢ, ..) of one dtype, alike but for the first dimension → (Σ Bᵢ, ..). At least one.
+/// Tensors (Bᵢ, ..) of one dtype, alike but for the first dimension → (Σ Bᵢ, ..).
+///
+/// # Panics
+/// If there is none, or they are not alike.
 pub fn cat_batch(xs: &[&Tensor]) -> Tensor {
+    let first = *xs.first().expect("cat_batch: expected at least one tensor, found none");
+    for x in xs {
+        check::has_rows("cat_batch", x);
+        check::has_rows("cat_batch", first);
+        check::shape("cat_batch", "a tensor", x, &[&[x.dim(0)], &first.shape()[1..]].concat());
+        check::dtype("cat_batch", "a tensor", x, first.dtype());
+    }
     let y = layout::cat_batch(xs);
     let parts: Vec<_> = xs.iter().map(|x| (x.dim(0), x.requires_grad())).collect();
     let inputs: Vec<_> = xs.iter().copied().map(Some).collect();
@@ -37,17 +58,27 @@ pub fn cat_batch(xs: &[&Tensor]) -> Tensor {
 }
 
 /// Columns `start..start + len` of the last dimension: x (.., C) → (.., len).
+///
+/// # Panics
+/// If there are no such columns.
 pub fn slice_last(x: &Tensor, start: usize, len: usize) -> Tensor {
+    check::has_rows("slice_last", x);
     let width = x.last_dim();
-    assert!(start + len <= width, "columns {start}..{} of {width}", start + len);
+    let fits = start.checked_add(len).is_some_and(|end| end <= width);
+    assert!(fits, "slice_last: columns: expected at most {width}, found {len} from {start} on");
     let y = layout::columns(x, start, len);
     record(y, &[Some(x)], move |dy| vec![Some(layout::uncolumns(dy, start, width))])
 }
 
 /// Entries `start..start + len` of the first dimension: x (B, ..) → (len, ..).
+///
+/// # Panics
+/// If there are no such entries.
 pub fn slice_batch(x: &Tensor, start: usize, len: usize) -> Tensor {
+    check::has_rows("slice_batch", x);
     let batch = x.dim(0);
-    assert!(start + len <= batch, "entries {start}..{} of {batch}", start + len);
+    let fits = start.checked_add(len).is_some_and(|end| end <= batch);
+    assert!(fits, "slice_batch: entries: expected at most {batch}, found {len} from {start} on");
     let y = layout::slice_batch(x, start, len);
     record(y, &[Some(x)], move |dy| vec![Some(layout::unslice_batch(dy, start, batch))])
 }

@@ -1,5 +1,6 @@
 //! Convolutions over NHWC images, as implicit matrix products or, where that is faster, by Winograd's algorithm.
 
+use super::check;
 use crate::cpu::gemm::{Epilogue, Gemm, gemm};
 use crate::cpu::operand::{Rows, Window};
 use crate::cpu::panels::Panels;
@@ -11,7 +12,7 @@ use crate::{DType, Tensor, Weight, ops};
 /// Where an image is padded with zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Padding {
-    /// Half the kernel's size on every side.
+    /// Half the kernel's height above and below, half its width on the left and on the right, rounded down.
     Same,
     /// One row below and one column on the right: the VAE encoder's downsampling.
     BottomRight,
@@ -29,16 +30,27 @@ pub struct Conv {
 impl Conv {
     /// The window of a `kernel` over an image of height and width `size`.
     fn window(&self, size: [usize; 2], kernel: [usize; 2]) -> Window {
+        assert!(matches!(self.stride, 1 | 2), "conv2d: stride: expected 1 or 2, found {}", self.stride);
         let (pad, padded) = match self.padding {
-            Padding::Same => (kernel[0] / 2, kernel[0] / 2 * 2),
-            Padding::BottomRight => (0, 1),
+            Padding::Same => (kernel.map(|k| k / 2), kernel.map(|k| k / 2 * 2)),
+            Padding::BottomRight => ([0, 0], [1, 1]),
         };
-        let out = |i: usize| (size[i] + padded - kernel[i]) / self.stride + 1;
+        let fits = |i: usize| kernel[i] > 0 && kernel[i] <= size[i] + padded[i];
+        assert!(
+            fits(0) && fits(1),
+            "conv2d: kernel: expected 1 pixel to the size of the padded image {size:?}, found {kernel:?}"
+        );
+        let out = |i: usize| (size[i] + padded[i] - kernel[i]) / self.stride + 1;
         Window { size, rows: [out(0), out(1)], kernel, stride: self.stride, pad, transposed: false }
     }
 }
 
-/// x (B, H, W, I) → (B, Ho, Wo, O): convolution + bias (O) + shift (B, O) + residual (B, Ho, Wo, O).
+/// x (B, H, W, I) → (B, Ho, Wo, O): convolution + bias (O) + shift (B, O) + residual (B, Ho, Wo, O). Bias and shift are f32 or
+/// bf16 whatever x is; the residual has x's dtype. A sum over no channels is 0.
+///
+/// # Panics
+/// If a shape or the residual's dtype is another, the stride is neither 1 nor 2, or the kernel is empty or larger than the
+/// padded image.
 pub fn conv2d(
     x: &Tensor,
     w: &Weight,
@@ -47,12 +59,13 @@ pub fn conv2d(
     shift: Option<&Tensor>,
     residual: Option<&Tensor>,
 ) -> Tensor {
-    let &[batch, height, width, channels] = x.shape() else { panic!("images are (B, H, W, C)") };
-    assert_eq!(channels, w.inp(), "channels of a convolution");
+    let [batch, height, width, channels] = check::image("conv2d", x);
+    check::shape("conv2d", "x", x, &[batch, height, width, w.inp()]);
     let window = conv.window([height, width], w.kernel);
     let [ho, wo] = window.rows;
+    check_added(&[batch, ho, wo, w.out()], x.dtype(), bias, shift, residual);
     let epilogue = Epilogue { bias, shift, act: Activation::None, residual };
-    let y = if window.is_same3x3() && winograd::pays(x, w.packed()) {
+    let y = if by_winograd(x, w, window) {
         winograd::conv3x3(x, w.packed(), Direction::Forward, &epilogue)
     } else {
         gemm(&Gemm {
@@ -80,6 +93,33 @@ pub fn conv2d(
     })
 }
 
+/// That what is added to the result, of shape `out`, fits.
+fn check_added(
+    out: &[usize; 4],
+    dtype: DType,
+    bias: Option<&Tensor>,
+    shift: Option<&Tensor>,
+    residual: Option<&Tensor>,
+) {
+    let &[batch, _, _, channels] = out;
+    if let Some(bias) = bias {
+        check::shape("conv2d", "bias", bias, &[channels]);
+    }
+    if let Some(shift) = shift {
+        check::shape("conv2d", "shift", shift, &[batch, channels]);
+    }
+    if let Some(residual) = residual {
+        check::shape("conv2d", "residual", residual, out);
+        check::dtype("conv2d", "residual", residual, dtype);
+    }
+}
+
+/// Whether this way through `w`, from x to y or from dy to dx, goes by Winograd's algorithm.
+fn by_winograd(x: &Tensor, w: &Weight, window: Window) -> bool {
+    let empty = x.numel() == 0 || w.out() == 0 || w.inp() == 0;
+    window.is_same3x3() && !empty && winograd::pays(x, w.packed())
+}
+
 /// An image's pixels under a window; under one of a single pixel they are a matrix's rows.
 fn rows(x: &Tensor, window: Window) -> Rows<'_> {
     match window {
@@ -92,7 +132,7 @@ fn rows(x: &Tensor, window: Window) -> Rows<'_> {
 fn input_gradient(dy: &Tensor, w: &Weight, window: Window) -> Tensor {
     let batch = dy.dim(0);
     let [height, width] = window.size;
-    if window.is_same3x3() && winograd::pays(dy, w.packed()) {
+    if by_winograd(dy, w, window) {
         let dx = winograd::conv3x3(dy, w.packed(), Direction::Backward, &Epilogue::NONE);
         return Tensor::new(dx, &[batch, height, width, w.inp()], dy.dtype());
     }
@@ -117,7 +157,7 @@ fn weight_gradient(dy: &Tensor, x: &Tensor, window: Window) -> Vec<Tensor> {
         let dw = gemm(&Gemm {
             m: out,
             n: inp,
-            k: dy.numel() / out,
+            k: dy.rows(),
             taps: 1,
             a: Rows::Transposed(dy),
             b: Panels::Image(x, window, tap),

@@ -1,6 +1,6 @@
 //! Group normalisation.
 
-use super::like;
+use super::{check, like};
 use crate::Tensor;
 use crate::cpu::group_norm::GroupNorm;
 use crate::tape::{needs, record};
@@ -10,15 +10,34 @@ use crate::tape::{needs, record};
 ///
 /// x (B, .., C) → (B, .., C), channels last. `weight` and `bias` are (C), f32 or bf16 whatever x is. `groups`
 /// divides C. `eps` is added to the variance (biased, as in PyTorch). Statistics are f32.
+///
+/// # Panics
+/// If a shape is another, or `groups` is 0 or does not divide C.
 pub fn group_norm(x: &Tensor, groups: usize, weight: &Tensor, bias: &Tensor, eps: f32, silu: bool) -> Tensor {
+    check_inputs(x, groups, weight, bias);
+    let (weight_like, bias_like) = (like(weight), like(bias));
+    if x.numel() == 0 {
+        let (dx, channels) = (x.detach(), x.last_dim());
+        return record(x.detach(), &[Some(x), Some(weight), Some(bias)], move |_| {
+            vec![Some(dx), Some(weight_like(vec![0.0; channels])), Some(bias_like(vec![0.0; channels]))]
+        });
+    }
     let norm = GroupNorm::new(x, groups, weight.to_vec(), bias.to_vec(), eps, silu);
     let y = norm.forward(x);
     let (input, with_dx) = (x.detach(), needs(Some(x)));
-    let (weight_like, bias_like) = (like(weight), like(bias));
     record(y, &[Some(x), Some(weight), Some(bias)], move |dy| {
         let grads = norm.backward(&input, dy, with_dx);
         vec![grads.dx, Some(weight_like(grads.dweight)), Some(bias_like(grads.dbias))]
     })
+}
+
+fn check_inputs(x: &Tensor, groups: usize, weight: &Tensor, bias: &Tensor) {
+    assert!(x.shape().len() >= 2, "group_norm: shape of x: expected (B, .., C), found {:?}", x.shape());
+    let channels = x.last_dim();
+    let fits = groups > 0 && channels.is_multiple_of(groups);
+    assert!(fits, "group_norm: groups: expected a divisor of {channels} channels, found {groups}");
+    check::shape("group_norm", "weight", weight, &[channels]);
+    check::shape("group_norm", "bias", bias, &[channels]);
 }
 
 #[cfg(test)]

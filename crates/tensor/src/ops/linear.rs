@@ -1,5 +1,6 @@
 //! Linear layers.
 
+use super::check;
 use crate::cpu::gemm::{Epilogue, Gemm, fuses_geglu, gemm};
 use crate::cpu::operand::Rows;
 use crate::cpu::panels::Panels;
@@ -22,8 +23,11 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// The activation as an op of its own.
-    fn apply(self, x: &Tensor) -> Tensor {
+    /// The activation as an op of its own: x (.., n) → (.., n), or (.., n / 2) for [`Activation::Geglu`].
+    ///
+    /// # Panics
+    /// GEGLU of an odd n.
+    pub fn apply(self, x: &Tensor) -> Tensor {
         match self {
             Activation::None => x.clone(),
             Activation::Silu => ops::silu(x),
@@ -34,7 +38,11 @@ impl Activation {
     }
 }
 
-/// act(x Wᵀ + bias) + residual. x (.., in) → (.., out), or (.., out / 2) for [`Activation::Geglu`].
+/// act(x Wᵀ + bias) + residual. x (.., in) → (.., out), or (.., out / 2) for [`Activation::Geglu`]. `bias` is (out), f32 or
+/// bf16 whatever x is; `residual` has the shape and the dtype of the result. A sum over no inputs is 0.
+///
+/// # Panics
+/// If a shape or the residual's dtype is another, the weight is one of a convolution, or GEGLU has an odd `out`.
 pub fn linear(
     x: &Tensor,
     w: &Weight,
@@ -42,16 +50,15 @@ pub fn linear(
     act: Activation,
     residual: Option<&Tensor>,
 ) -> Tensor {
-    assert_eq!(x.last_dim(), w.inp(), "inputs of a linear layer");
+    let shape = result_shape(x, w, bias, act, residual);
     let trains = needs(Some(x)) || needs(w.source.as_ref()) || needs(bias);
     let fused = !trains && (act != Activation::Geglu || fuses_geglu(w.out()));
     if act != Activation::None && !fused {
         let y = act.apply(&linear(x, w, bias, Activation::None, None));
         return residual.map_or(y.clone(), |r| ops::add(&y, r));
     }
-    let m = x.numel() / x.last_dim();
     let y = gemm(&Gemm {
-        m,
+        m: x.rows(),
         n: w.out(),
         k: w.inp(),
         taps: 1,
@@ -60,9 +67,6 @@ pub fn linear(
         epilogue: Epilogue { bias, shift: None, act, residual },
         dtype: x.dtype(),
     });
-    let mut shape = x.shape().to_vec();
-    *shape.last_mut().expect("x has a last dimension") =
-        if act == Activation::Geglu { w.out() / 2 } else { w.out() };
     let y = Tensor::new(y, &shape, x.dtype());
     let (kx, kw) = (needs(w.source.as_ref()).then(|| x.detach()), w.clone());
     let (x_shape, needs_x, needs_bias) = (x.shape().to_vec(), needs(Some(x)), needs(bias));
@@ -75,9 +79,38 @@ pub fn linear(
     })
 }
 
+/// The shape of the result, where all inputs fit.
+fn result_shape(
+    x: &Tensor,
+    w: &Weight,
+    bias: Option<&Tensor>,
+    act: Activation,
+    residual: Option<&Tensor>,
+) -> Vec<usize> {
+    let (inp, out) = (w.inp(), w.out());
+    assert!(w.kernel == [1, 1], "linear: kernel of the weight: expected [1, 1], found {:?}", w.kernel);
+    let Some((_, outer)) = x.shape().split_last().filter(|(last, _)| **last == inp) else {
+        panic!("linear: shape of x: expected (.., {inp}), found {:?}", x.shape())
+    };
+    assert!(
+        act != Activation::Geglu || out.is_multiple_of(2),
+        "linear: outputs for GEGLU: expected an even number, found {out}"
+    );
+    let width = if act == Activation::Geglu { out / 2 } else { out };
+    let shape = [outer, &[width]].concat();
+    if let Some(bias) = bias {
+        check::shape("linear", "bias", bias, &[out]);
+    }
+    if let Some(residual) = residual {
+        check::shape("linear", "residual", residual, &shape);
+        check::dtype("linear", "residual", residual, x.dtype());
+    }
+    shape
+}
+
 /// dx (m, in) = dy (m, out) W.
 fn input_gradient(dy: &Tensor, w: &Weight) -> Tensor {
-    let m = dy.numel() / w.out();
+    let m = dy.rows();
     let dx = gemm(&Gemm {
         m,
         n: w.inp(),
@@ -97,7 +130,7 @@ pub(crate) fn weight_gradient(dy: &Tensor, x: &Tensor) -> Tensor {
     let dw = gemm(&Gemm {
         m: out,
         n: inp,
-        k: dy.numel() / out,
+        k: dy.rows(),
         taps: 1,
         a: Rows::Transposed(dy),
         b: Panels::Matrix(x),

@@ -1,6 +1,6 @@
 //! From a tensor to one number. Results are f32, of shape ().
 
-use super::{mul, scale};
+use super::{check, mul, scale};
 use crate::cpu::{elementwise, reduce};
 use crate::tape::record;
 use crate::{DType, Tensor};
@@ -12,7 +12,7 @@ pub fn sum(x: &Tensor) -> Tensor {
     record(y, &[Some(x)], move |dy| vec![Some(Tensor::full(&shape, dy.f32s()[0], dtype))])
 }
 
-/// The mean of all elements: any shape, not empty → (), f32.
+/// The mean of all elements: any shape → (), f32. NaN of none.
 pub fn mean(x: &Tensor) -> Tensor {
     scale(&sum(x), 1.0 / x.numel() as f32)
 }
@@ -21,9 +21,12 @@ pub fn mean(x: &Tensor) -> Tensor {
 ///
 /// `weight` is constant: one number for each entry of the outer dimensions of `pred`, so (B) weighs
 /// images, (B, H, W) or (B, H, W, 1) masks pixels, pred's own shape weighs elements.
-/// The mean is over the number of elements, whatever the weights' sum.
+/// The mean is over the number of elements, whatever the weights' sum; NaN of none.
+///
+/// # Panics
+/// If the shapes of `pred` and `target` differ, or that of `weight` is not their beginning.
 pub fn mse(pred: &Tensor, target: &Tensor, weight: Option<&Tensor>) -> Tensor {
-    assert_eq!(pred.shape(), target.shape());
+    check::shape("mse", "target", target, pred.shape());
     let (p, t) = (pred.detach().to_dtype(DType::F32), target.detach().to_dtype(DType::F32));
     let difference = elementwise::zip(&p, &t, |p, t| p - t);
     let weighted = match weight {
@@ -44,7 +47,11 @@ pub fn mse(pred: &Tensor, target: &Tensor, weight: Option<&Tensor>) -> Tensor {
 fn spread(weight: &Tensor, shape: &[usize]) -> Tensor {
     let outer = weight.shape().iter().rposition(|&n| n != 1).map_or(0, |last| last + 1);
     let outer = &weight.shape()[..outer];
-    assert!(shape.starts_with(outer), "a weight {:?} for {shape:?}", weight.shape());
+    assert!(
+        shape.starts_with(outer),
+        "mse: shape of weight: expected the outer dimensions of {shape:?}, found {:?}",
+        weight.shape()
+    );
     let inner = shape[outer.len()..].iter().product::<usize>();
     let values: Vec<f32> = weight.to_vec().into_iter().flat_map(|w| std::iter::repeat_n(w, inner)).collect();
     Tensor::from_slice(&values, shape)

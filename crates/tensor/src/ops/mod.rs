@@ -1,8 +1,13 @@
-//! The fused ops of SDXL: one file an op, with its forward, its backward and their test.
+//! The fused ops of SDXL: one file an op, with its forward and its backward.
+//!
+//! Every op checks the shapes and dtypes of its inputs, and panics where they do not fit: the message names the op and the
+//! input, with expected and found. Dimensions of 0 are allowed, unless an op says otherwise: the result is empty, or a sum
+//! over nothing, which is 0.
 
 mod activation;
 mod arithmetic;
 mod attention;
+mod check;
 mod concat;
 mod conv2d;
 mod embedding;

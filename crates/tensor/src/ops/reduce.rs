@@ -2,9 +2,9 @@
 
 use rayon::prelude::*;
 
+use crate::Tensor;
 use crate::cpu::elementwise::with_element;
 use crate::cpu::math::Element;
-use crate::{DType, Tensor};
 
 /// Rows that are summed on their own before the partial sums are: fixed, so that the result is too.
 const GRAIN: usize = 256;
@@ -20,10 +20,12 @@ pub(crate) fn sum_images(x: &Tensor) -> Tensor {
 }
 
 fn sums(x: &Tensor, groups: usize) -> Vec<f32> {
-    debug_assert_ne!(x.dtype(), DType::F16);
+    if x.numel() == 0 {
+        return vec![0.0; groups * x.last_dim()];
+    }
     with_element!(x.dtype(), T => {
         let columns = x.last_dim();
-        let group = (x.numel() / groups).max(1);
+        let group = x.numel() / groups;
         let sum_group = |group: &[T]| {
             let partial: Vec<_> = group.par_chunks(GRAIN * columns).map(|rows| sum_chunk(rows, columns)).collect();
             sum_chunk(&partial.concat(), columns)

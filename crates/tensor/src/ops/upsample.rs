@@ -1,20 +1,28 @@
 //! Enlarging and cutting images.
 
+use super::check;
 use crate::Tensor;
 use crate::cpu::layout;
 use crate::tape::record;
 
 /// x (B, H, W, C) → (B, 2H, 2W, C): each pixel becomes four.
+///
+/// # Panics
+/// If x is no image.
 pub fn upsample_nearest2x(x: &Tensor) -> Tensor {
+    check::image("upsample_nearest2x", x);
     let y = layout::upsample_nearest2x(x);
     record(y, &[Some(x)], |dy| vec![Some(layout::upsample_nearest2x_backward(dy))])
 }
 
 /// x (B, H, W, C) → (B, height, width, C): without the lines below and the columns on the right that are
-/// too many. `height` is at most H, `width` at most W.
+/// too many.
+///
+/// # Panics
+/// If x is no image, `height` is more than H or `width` more than W.
 pub fn crop(x: &Tensor, height: usize, width: usize) -> Tensor {
-    let &[_, h, w, _] = x.shape() else { panic!("an image is (B, H, W, C), found {:?}", x.shape()) };
-    assert!(height <= h && width <= w, "({height}, {width}) of an image of ({h}, {w})");
+    let [_, h, w, _] = check::image("crop", x);
+    assert!(height <= h && width <= w, "crop: size: expected at most {h} × {w}, found {height} × {width}");
     let y = layout::resize_canvas(x, height, width);
     record(y, &[Some(x)], move |dy| vec![Some(layout::resize_canvas(dy, h, w))])
 }
