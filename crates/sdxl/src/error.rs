@@ -34,7 +34,7 @@ pub enum Error {
     Schedule(#[from] ScheduleError),
     /// A training set, or one of its files.
     #[error(transparent)]
-    Dataset(#[from] DatasetError),
+    Dataset(DatasetError),
     /// A training's checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -58,6 +58,12 @@ pub enum Error {
     /// The caller stopped the run.
     #[error("interrupted")]
     Interrupted,
+}
+
+impl From<DatasetError> for Error {
+    fn from(error: DatasetError) -> Self {
+        if matches!(error, DatasetError::Interrupted) { Self::Interrupted } else { Self::Dataset(error) }
+    }
 }
 
 impl Error {

@@ -2,11 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use super::archive::Entry;
-use super::error::list;
-use super::kind::stem;
+use super::archive::{Archive, Entry};
+use super::error::{list, list_most};
+use super::kind::{base, stem};
+use super::text::{self, MAX_TEXT, one_line};
 use super::{DatasetError, table};
 use crate::config::shorten;
+
+/// How many files a message names: all that someone would mend by hand.
+const NAMED: usize = 50;
+/// What the texts beside pictures may take together, in bytes.
+const MAX_TEXTS: usize = 64 << 20;
 
 /// The files that captions come from.
 #[derive(Default)]
@@ -14,34 +20,41 @@ pub(super) struct Sources {
     /// Tables of all captions.
     pub tables: Vec<Entry>,
     /// The text of a picture, by stem.
-    pub texts: BTreeMap<String, Entry>,
+    texts: BTreeMap<String, Entry>,
+}
+
+impl Sources {
+    /// Adds the text of a picture; gives back one that is not used, as there is another: `.txt` comes before `.caption`.
+    pub(super) fn add(&mut self, stem: String, text: Entry) -> Option<Entry> {
+        let is_txt = |entry: &Entry| entry.name.to_ascii_lowercase().ends_with(".txt");
+        match self.texts.get(&stem) {
+            Some(first) if is_txt(first) || !is_txt(&text) => Some(text),
+            _ => self.texts.insert(stem, text),
+        }
+    }
+
+    /// The text beside each picture, where there is one.
+    fn beside<'a>(&'a self, pictures: &[&str]) -> impl Iterator<Item = Option<&'a Entry>> {
+        pictures.iter().map(|picture| self.texts.get(&stem(picture)))
+    }
 }
 
 /// The caption of each of `pictures` (paths): of the table if there is one, which must have them all; else of the text beside
 /// the picture, and where there is none, `prefix`.
 pub(super) fn assign(
+    archive: &mut Archive,
     sources: &Sources,
     pictures: &[&str],
     prefix: &str,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<String>, DatasetError> {
-    let mut captions = match sources.tables.as_slice() {
-        [] => sidecars(sources, pictures)?,
-        [table] => {
+    let mut captions = match table(archive, sources, pictures, warnings)? {
+        None => sidecars(archive, sources, pictures)?,
+        Some((table, content)) => {
             let unused: Vec<&str> =
-                sidecars_of(sources, pictures).flatten().map(|text| text.name.as_str()).collect();
-            if !unused.is_empty() {
-                warnings.push(format!(
-                    "not used, since there is {}: {}",
-                    shorten(&table.name),
-                    list(&unused)
-                ));
-            }
-            table::captions(table, pictures)?
-        }
-        [first, second, ..] => {
-            let problem = format!("expected one CSV of captions, found {} as well", shorten(&second.name));
-            return Err(DatasetError::caption(&first.name, problem));
+                sources.beside(pictures).flatten().map(|text| text.name.as_str()).collect();
+            warn_unused(&unused, &table.name, warnings);
+            table::captions(&table.name, &content, pictures)?
         }
     };
     // Without the comma that would go on to the rest of the caption.
@@ -57,29 +70,79 @@ pub(super) fn assign(
     Ok(captions)
 }
 
-/// The text beside each picture, where there is one.
-fn sidecars_of<'a>(sources: &'a Sources, pictures: &[&str]) -> impl Iterator<Item = Option<&'a Entry>> {
-    pictures.iter().map(|picture| sources.texts.get(stem(picture)))
+fn warn_unused(names: &[&str], table: &str, warnings: &mut Vec<String>) {
+    if !names.is_empty() {
+        warnings.push(format!("not used, since there is {}: {}", shorten(table), list(names)));
+    }
 }
 
-fn sidecars(sources: &Sources, pictures: &[&str]) -> Result<Vec<String>, DatasetError> {
-    let text = |text: Option<&Entry>| text.map_or(Ok(String::new()), |text| Ok(one_line(utf8(text)?)));
-    sidecars_of(sources, pictures).map(text).collect()
+/// The table of captions, with its content. One called `metadata` may be about something else; it then is none, nor is it
+/// where each picture has a text or where another table is named after captions.
+fn table<'a>(
+    archive: &mut Archive,
+    sources: &'a Sources,
+    pictures: &[&str],
+    warnings: &mut Vec<String>,
+) -> Result<Option<(&'a Entry, String)>, DatasetError> {
+    let is_metadata = |table: &Entry| base(&table.name).to_ascii_lowercase().starts_with("metadata.");
+    let named = sources.tables.iter().filter(|table| !is_metadata(table)).count();
+    let needless = named > 0 || sources.beside(pictures).all(|text| text.is_some());
+    let (mut tables, mut unused) = (Vec::new(), Vec::new());
+    for table in &sources.tables {
+        if is_metadata(table) && needless {
+            unused.push(table.name.as_str());
+            continue;
+        }
+        let bytes = archive.read(table, MAX_TEXT)?;
+        match text::decode(&bytes) {
+            Ok(content) if !is_metadata(table) || table::has_captions(&table.name, &content) => {
+                tables.push((table, content));
+            }
+            Err(at) if !is_metadata(table) => {
+                return Err(DatasetError::caption(&table.name, text::encoding(at)));
+            }
+            _ => unused.push(table.name.as_str()),
+        }
+    }
+    if !unused.is_empty() {
+        warnings.push(format!("files that are not used: {}", list(&unused)));
+    }
+    if let [(first, _), (second, _), ..] = tables.as_slice() {
+        let problem = format!("expected one table of captions, found {} as well", shorten(&second.name));
+        return Err(DatasetError::caption(&first.name, problem));
+    }
+    Ok(tables.pop())
 }
 
-/// A file's text, without a byte order mark.
-pub(super) fn utf8(file: &Entry) -> Result<&str, DatasetError> {
-    let text = std::str::from_utf8(&file.bytes).map_err(|e| {
-        DatasetError::caption(
-            &file.name,
-            format!("expected UTF-8, found another encoding at byte {}", e.valid_up_to()),
-        )
-    })?;
-    Ok(text.trim_start_matches('\u{feff}'))
-}
-
-/// A caption in one line: runs of white space and control characters are one space, none at the ends.
-pub(super) fn one_line(text: &str) -> String {
-    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
-    words.collect::<Vec<_>>().join(" ")
+/// The texts beside the pictures. Of those in an encoding that is not read, all are named.
+fn sidecars(
+    archive: &mut Archive,
+    sources: &Sources,
+    pictures: &[&str],
+) -> Result<Vec<String>, DatasetError> {
+    let (mut captions, mut wrong, mut total) = (Vec::new(), Vec::new(), 0);
+    for text in sources.beside(pictures) {
+        let Some(text) = text else {
+            captions.push(String::new());
+            continue;
+        };
+        match text::decode(&archive.read(text, MAX_TEXT)?) {
+            Ok(content) => captions.push(one_line(&content)),
+            Err(at) => wrong.push((text.name.as_str(), at)),
+        }
+        total += captions.last().map_or(0, String::len);
+        if total > MAX_TEXTS {
+            let problem = format!("expected captions of at most {MAX_TEXTS} bytes together, found more");
+            return Err(DatasetError::caption(&text.name, problem));
+        }
+    }
+    match wrong.as_slice() {
+        [] => Ok(captions),
+        [(name, at)] => Err(DatasetError::caption(name, text::encoding(*at))),
+        several => {
+            let names: Vec<&str> = several.iter().map(|(name, _)| *name).collect();
+            let problem = "expected UTF-8, found another encoding in each of them".to_owned();
+            Err(DatasetError::Caption { file: list_most(&names, NAMED), problem })
+        }
+    }
 }

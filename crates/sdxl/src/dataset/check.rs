@@ -1,10 +1,13 @@
 //! What makes a set useless to train on, and what a user should know about its captions.
 
 use super::error::list;
-use super::{DatasetError, Example, contains_token};
+use super::{DatasetError, Example, contains_token, find_token};
 use crate::config::shorten;
 use crate::request::InputError;
 use crate::tokenizer::CLIP_TOKENS;
+
+/// Characters of a caption that are counted: far more than 77 tokens have.
+const COUNTED: usize = 8_000;
 
 /// An error unless the prefix has the token: pictures without a caption would teach it nothing.
 pub(crate) fn prefix(prefix: &str, token: &str) -> Result<(), InputError> {
@@ -21,7 +24,7 @@ pub(super) fn fits(count: usize, resolution: usize, limit: u64) -> Result<(), Da
     if bytes <= limit { Ok(()) } else { Err(DatasetError::TooManyPictures { count, resolution, limit }) }
 }
 
-/// An error where no caption has the token; warnings where some have not, and of captions too long for CLIP.
+/// An error where no caption has the token, or none where CLIP sees it; warnings where some have not, and of captions too long for CLIP.
 pub(super) fn captions(
     examples: &[Example],
     token: &str,
@@ -36,12 +39,38 @@ pub(super) fn captions(
     if !without.is_empty() {
         warnings.push(format!("{} is not in the caption of {}", shorten(token), list(&without)));
     }
+    let mut seen = false;
     for example in examples {
-        let count = count_tokens(&example.caption);
+        let (caption, whole) = counted(&example.caption);
+        let first = find_token(caption, token).into_iter().next();
+        // As many as there are up to the token's end, with those of start and end.
+        let is_seen = first.as_ref().is_some_and(|word| count_tokens(&caption[..word.end]) <= CLIP_TOKENS);
+        seen |= is_seen;
+        let count = count_tokens(caption);
         if count > CLIP_TOKENS {
             let name = shorten(&example.name);
-            warnings.push(format!("{name}: the caption has {count} tokens, of which {CLIP_TOKENS} count"));
+            let more = if whole { "" } else { "more than " };
+            let has_token = first.is_some() || contains_token(&example.caption, token);
+            let lost = if has_token && !is_seen {
+                format!(
+                    ", and {} is not among them: nothing is learnt from this picture for it",
+                    shorten(token)
+                )
+            } else {
+                String::new()
+            };
+            warnings.push(format!(
+                "{name}: the caption has {more}{count} tokens, of which {CLIP_TOKENS} count{lost}"
+            ));
         }
     }
-    Ok(())
+    if seen { Ok(()) } else { Err(DatasetError::TokenCut { token: shorten(token) }) }
+}
+
+/// The beginning of a caption that is looked at, and whether this is all of it.
+fn counted(caption: &str) -> (&str, bool) {
+    match caption.char_indices().nth(COUNTED) {
+        Some((end, _)) => (&caption[..end], false),
+        None => (caption, true),
+    }
 }

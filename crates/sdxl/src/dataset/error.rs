@@ -2,6 +2,7 @@
 
 use crate::config::shorten;
 use crate::request::{InputError, Problem};
+use crate::tokenizer::CLIP_TOKENS;
 
 /// How many files a message names before it counts the rest.
 const NAMED: usize = 3;
@@ -39,6 +40,19 @@ pub enum DatasetError {
         /// The most pixels that are decoded.
         limit: u64,
     },
+    /// The headers of all pictures and masks claim more pixels than their files could honestly hold.
+    #[error(
+        "input_images: expected at most {limit} pixels in all pictures together, found {pixels}: use fewer or smaller ones"
+    )]
+    TooManyPixelsInAll {
+        /// The pixels of all.
+        pixels: u64,
+        /// The most that are decoded, which follows the bytes of the set.
+        limit: u64,
+    },
+    /// The caller stopped the reading.
+    #[error("interrupted")]
+    Interrupted,
     /// More pictures than fit into memory at the training's resolution.
     #[error(
         "input_images: {count} pictures of {resolution} × {resolution} take more than {}: use fewer",
@@ -82,6 +96,14 @@ pub enum DatasetError {
         /// The token.
         token: String,
     },
+    /// Where captions name what is to be learnt, CLIP does not see it.
+    #[error(
+        "input_images: expected the token_string {token} among the first {CLIP_TOKENS} tokens of a caption, found it after them: put it at the beginning"
+    )]
+    TokenCut {
+        /// The token.
+        token: String,
+    },
 }
 
 impl DatasetError {
@@ -119,6 +141,10 @@ pub(super) fn list_most(names: &[&str], most: usize) -> String {
 }
 
 /// A number of bytes, as people write it.
-fn bytes(n: u64) -> String {
-    if n >= 1 << 30 { format!("{} GiB", n >> 30) } else { format!("{n} bytes") }
+pub(super) fn bytes(n: u64) -> String {
+    match n {
+        _ if n >= 1 << 30 => format!("{} GiB", n >> 30),
+        _ if n >= 1 << 20 && n % (1 << 20) == 0 => format!("{} MiB", n >> 20),
+        _ => format!("{n} bytes"),
+    }
 }

@@ -1,40 +1,67 @@
 //! What a file of a training set is for, by its name.
 
+use unicode_normalization::UnicodeNormalization;
+
 /// What a file is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A picture to learn from.
     Picture,
-    /// `NAME.mask.png`: what of the picture `NAME` matters.
+    /// `NAME.mask.png`, `NAME-masklabel.png`: what of the picture `NAME` matters.
     Mask,
-    /// The captions of all pictures, as CSV.
+    /// The captions of all pictures, as CSV or JSON lines.
     Table,
     /// The caption of one picture, or any other text.
     Text,
+    /// A picture in a format that is not read.
+    Unread,
     /// Nothing that a training uses.
     Other,
 }
 
 const PICTURES: [&str; 9] = ["png", "jpg", "jpeg", "jfif", "webp", "bmp", "gif", "tif", "tiff"];
-const MASK: &str = ".mask.png";
+/// Formats of pictures that are not read, by extension.
+const UNREAD: [&str; 26] = [
+    "heic", "heif", "hif", "avif", "jxl", "jp2", "j2k", "psd", "psb", "xcf", "pdf", "svg", "tga", "exr",
+    "hdr", "ico", "dng", "cr2", "cr3", "nef", "arw", "raf", "orf", "rw2", "pef", "srw",
+];
+const TEXTS: [&str; 2] = ["txt", "caption"];
+/// What stands between a picture's name and its mask's extension: of this project and of OneTrainer.
+const MASKS: [&str; 2] = [".mask", "-masklabel"];
+/// The same, where a picture may be called so too: a mask only beside the picture that it is named after.
+const MAYBE_MASKS: [&str; 2] = ["_mask", "-mask"];
+/// Folders of masks, and those of pictures that may stand beside them.
+const MASK_FOLDERS: [&str; 2] = ["masks", "mask"];
+const PICTURE_FOLDERS: [&str; 7] = ["", "images/", "image/", "img/", "imgs/", "photos/", "pictures/"];
+/// What systems and programs leave in folders.
+const LITTER: [&str; 7] = [
+    "__MACOSX",
+    "Thumbs.db",
+    "ehthumbs.db",
+    "desktop.ini",
+    "@eaDir",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+];
 
 impl Kind {
     /// The kind of the file at `name`; `None` for what systems leave in archives, which is passed over silently.
     pub(super) fn of(name: &str) -> Option<Kind> {
-        let litter = |part: &str| {
-            part.starts_with('.')
-                || ["__MACOSX", "Thumbs.db", "desktop.ini"].iter().any(|l| part.eq_ignore_ascii_case(l))
-        };
+        let litter =
+            |part: &str| part.starts_with('.') || LITTER.iter().any(|l| part.eq_ignore_ascii_case(l));
         if name.split('/').any(litter) {
             return None;
         }
         let base = base(name).to_ascii_lowercase();
-        let extension = base.rsplit_once('.').map_or("", |(_, extension)| extension);
+        let (start, extension) = base.rsplit_once('.').unwrap_or((&base, ""));
+        let is_picture = PICTURES.contains(&extension);
         Some(match extension {
-            _ if base.ends_with(MASK) => Kind::Mask,
-            "csv" if base.contains("caption") => Kind::Table,
-            "txt" => Kind::Text,
-            _ if PICTURES.contains(&extension) => Kind::Picture,
+            _ if is_picture && MASKS.iter().any(|mask| start.ends_with(mask)) => Kind::Mask,
+            _ if base == "contact_sheet.png" => Kind::Other,
+            "csv" | "jsonl" if start.contains("caption") || start == "metadata" => Kind::Table,
+            _ if TEXTS.contains(&extension) => Kind::Text,
+            _ if is_picture => Kind::Picture,
+            _ if UNREAD.contains(&extension) => Kind::Unread,
             _ => Kind::Other,
         })
     }
@@ -45,12 +72,33 @@ pub(super) fn base(name: &str) -> &str {
     name.rsplit('/').next().unwrap_or(name)
 }
 
-/// A file's path without its extension (of a mask, without `.mask.png`): what belongs together has the same.
-pub(super) fn stem(name: &str) -> &str {
-    let cut = |length: usize| name.len().checked_sub(length).and_then(|end| name.get(..end));
-    let is_mask = Kind::of(name) == Some(Kind::Mask);
+/// A file's path in one form: systems write an accent with its letter, or behind it.
+pub(super) fn normal(name: &str) -> String {
+    name.nfc().collect()
+}
+
+/// A file's path without its extension, in one form: what belongs together has the same.
+pub(super) fn stem(name: &str) -> String {
     let extension = base(name).rfind('.').map_or(0, |dot| base(name).len() - dot);
-    cut(if is_mask { MASK.len() } else { extension }).unwrap_or(name)
+    normal(&name[..name.len() - extension])
+}
+
+/// The stems that the picture of the mask at `name` may have.
+pub(super) fn masked(name: &str) -> Vec<String> {
+    let whole = stem(name);
+    let cut = MASKS.iter().chain(&MAYBE_MASKS).find_map(|mask| {
+        let end = whole.len().checked_sub(mask.len())?;
+        whole.get(end..).filter(|tail| tail.eq_ignore_ascii_case(mask)).map(|_| &whole[..end])
+    });
+    let mut stems: Vec<String> = cut.map(str::to_owned).into_iter().collect();
+    let base = base(cut.unwrap_or(&whole));
+    let (folder, _) = whole.rsplit_once('/').unwrap_or(("", ""));
+    let (outside, last) = folder.rsplit_once('/').map_or(("", folder), |(o, l)| (o, l));
+    if MASK_FOLDERS.iter().any(|name| last.eq_ignore_ascii_case(name)) {
+        let outside = if outside.is_empty() { String::new() } else { format!("{outside}/") };
+        stems.extend(PICTURE_FOLDERS.iter().map(|folder| format!("{outside}{folder}{base}")));
+    }
+    stems
 }
 
 #[cfg(test)]
@@ -64,7 +112,12 @@ mod tests {
         assert_eq!(kind("a/b/C.JPG"), "Picture");
         assert_eq!(kind("x (1).tiff"), "Picture");
         assert_eq!(kind("a.Mask.PNG"), "Mask");
-        assert_eq!(kind("a.mask.jpg"), "Picture");
+        assert_eq!(kind("a.mask.jpg"), "Mask");
+        assert_eq!(kind("a-masklabel.png"), "Mask");
+        assert_eq!(kind("a_mask.png"), "Picture");
+        assert_eq!(kind("metadata.jsonl"), "Table");
+        assert_eq!(kind("IMG_1.HEIC"), "Unread");
+        assert_eq!(kind("a.caption"), "Text");
         assert_eq!(kind("my_Captions.CSV"), "Table");
         assert_eq!(kind("other.csv"), "Other");
         assert_eq!(kind("a.TXT"), "Text");
@@ -82,12 +135,25 @@ mod tests {
         }
     }
 
-    /// Protects: a picture, its mask and its text have one stem; a dot in a folder's name is no extension.
+    /// Protects: a picture and its text have one stem, in whichever form a system writes accents; a dot in a folder's name
+    /// is no extension.
     #[test]
     fn stems() {
-        for name in ["a.b/c.png", "a.b/c.mask.png", "a.b/c.MASK.PNG", "a.b/c.txt", "a.b/c"] {
+        for name in ["a.b/c.png", "a.b/c.txt", "a.b/c"] {
             assert_eq!(stem(name), "a.b/c");
         }
-        assert_eq!(stem("é.mask.png"), "é");
+        assert_eq!(stem("cafe\u{301}.png"), "caf\u{e9}");
+    }
+
+    /// Protects: masks are found by the names that other programs give them.
+    #[test]
+    fn masks_name_their_pictures() {
+        for name in ["x/a.mask.png", "x/a.MASK.jpg", "x/a-masklabel.png", "x/a_mask.webp", "x/a-mask.png"] {
+            assert_eq!(masked(name), ["x/a"], "{name}");
+        }
+        assert!(masked("x/masks/a.png").contains(&"x/a".to_owned()));
+        assert!(masked("Masks/a_mask.png").contains(&"images/a".to_owned()));
+        assert_eq!(masked("x/a.png"), [""; 0]);
+        assert_eq!(masked("é.mask.png"), ["é"]);
     }
 }

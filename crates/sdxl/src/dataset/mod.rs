@@ -1,16 +1,16 @@
 //! The training set: an archive or a folder of pictures → square pictures with captions, and what to know about them.
 //!
 //! ```text
-//! archive/                          .zip, .tar, .tar.gz or folder → files in memory, none that escapes, none too big
-//! kind.rs, files.rs                 what each file is for, by its name
-//! captions.rs, table.rs             .txt beside the picture, or a CSV of all
+//! archive/                          .zip, .tar, .tar.gz or folder → files, listed; none that escapes, none too big
+//! kind.rs, layout.rs, files.rs      what each file is for, by its name and folder
+//! captions.rs, text.rs, table.rs    .txt beside the picture, or a table of all
 //! picture.rs, crop.rs, prepare.rs   decode upright, on white → the square to learn from → resized
 //! token.rs, check.rs                the token in captions; what a user should know before training
 //! report.rs, sheet.rs               the set as text, and as a picture
 //! fingerprint.rs                    the set as a number, to know it again
 //! ```
 //!
-//! Everything is made in memory, in the order of the files' paths: the same set gives the same examples.
+//! Files are read one at a time, in the order of their paths: the same set gives the same examples.
 
 mod archive;
 mod captions;
@@ -20,19 +20,23 @@ mod error;
 mod files;
 mod fingerprint;
 mod kind;
+mod layout;
 mod picture;
 mod prepare;
 mod report;
 mod sheet;
 mod table;
+mod text;
 pub(crate) mod token;
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 pub use error::DatasetError;
 pub use fingerprint::fingerprint;
 pub use token::{contains_token, find_token, replace_token};
 
+use self::archive::Archive;
 use self::files::Files;
 use crate::request::FileType;
 
@@ -40,6 +44,10 @@ use crate::request::FileType;
 const MAX_UNPACKED: u64 = 4 << 30;
 /// What its pictures may take when they are prepared: 2,730 of 1024 × 1024 without masks.
 const MAX_PREPARED: u64 = 8 << 30;
+
+/// Told before each picture how many are done, and of how many; breaking stops the reading with
+/// [`DatasetError::Interrupted`].
+pub type Progress<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
 
 /// What a training's request says about its set.
 #[derive(Debug, Clone, Copy)]
@@ -94,20 +102,26 @@ impl Dataset {
     /// # Errors
     /// The prefix lacks the token; the archive is broken, too big, not what `file_type` says, or holds what no archive
     /// of pictures does; there is no picture; a caption file or a mask does not fit the pictures; no caption has the
-    /// token.
+    /// token where CLIP sees it; `progress` stops.
     pub fn open(
         path: &Path,
         settings: &Settings,
         count_tokens: &dyn Fn(&str) -> usize,
+        progress: &mut Progress,
     ) -> Result<Dataset, DatasetError> {
         check::prefix(settings.caption_prefix, settings.token_string)?;
-        let entries = archive::read(path, settings.file_type, MAX_UNPACKED)?;
+        let (mut archive, entries) = Archive::open(path, settings.file_type, MAX_UNPACKED)?;
         let mut warnings = Vec::new();
-        let files = Files::sort(entries, &mut warnings);
+        let files = Files::sort(entries, &archive.links, &mut warnings);
+        if files.pictures.is_empty() {
+            return Err(DatasetError::NoPicture { reason: files.reason });
+        }
         check::fits(files.pictures.len(), settings.resolution, MAX_PREPARED)?;
+        prepare::check_pixels(&mut archive, &files)?;
         let names: Vec<&str> = files.pictures.iter().map(|p| p.name.as_str()).collect();
-        let captions = captions::assign(&files.sources, &names, settings.caption_prefix, &mut warnings)?;
-        let examples = prepare::examples(files, captions, settings, &mut warnings)?;
+        let prefix = settings.caption_prefix;
+        let captions = captions::assign(&mut archive, &files.sources, &names, prefix, &mut warnings)?;
+        let examples = prepare::examples(&mut archive, files, captions, settings, &mut warnings, progress)?;
         check::captions(&examples, settings.token_string, count_tokens, &mut warnings)?;
         Ok(Dataset {
             examples,

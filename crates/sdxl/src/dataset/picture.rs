@@ -3,41 +3,62 @@
 use std::io::Cursor;
 
 use image::metadata::Orientation;
-use image::{DynamicImage, GrayImage, ImageDecoder, ImageReader, Limits, Rgb, RgbImage};
+use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
 use crate::config::shorten;
 
-/// The most pixels of a picture: a little more than the largest cameras take.
-pub(super) const MAX_PIXELS: u64 = 200_000_000;
-/// The most that a decoder may allocate: nearly twice such a picture in four channels of 16 bits.
-const MAX_ALLOC: u64 = 3 << 30;
+/// The most pixels of a picture: what the largest cameras take.
+pub(super) const MAX_PIXELS: u64 = 120_000_000;
+/// The most bytes that a picture takes while it is decoded.
+const MAX_DECODING: u64 = 800_000_000;
+/// The most that a PNG's decoder takes beside the picture: texts and colour profiles, deflated.
+const MAX_BESIDE: u64 = 32 << 20;
 
 /// Why a picture was not decoded.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Undecoded {
-    /// More than [`MAX_PIXELS`]: width and height.
-    TooManyPixels(u32, u32),
+    /// More than the limit: width, height and limit.
+    TooManyPixels(u32, u32, u64),
     /// What the decoder says, in one line.
     Unreadable(String),
 }
 
-/// A picture as sRGB: upright, transparency on white, 8 bits. Colour profiles are not applied. JPEGs in CMYK are taken
-/// for inverted, as Adobe's programs write them, with or without Adobe's marker; so does Pillow.
-pub(super) fn decode(file: &[u8]) -> Result<RgbImage, Undecoded> {
-    let picture = upright(file)?;
+/// A picture as sRGB: upright, transparency on white, 8 bits; and whether any of it is transparent. Colour profiles are not
+/// applied. JPEGs in CMYK are taken for inverted, as Adobe's programs write them, with or without Adobe's marker; so does
+/// Pillow.
+pub(super) fn decode(file: &[u8]) -> Result<(RgbImage, bool), Undecoded> {
+    let (picture, orientation) = load(file)?;
+    let (picture, transparent) = on_white(picture);
+    let mut picture = DynamicImage::from(picture);
+    picture.apply_orientation(orientation);
+    Ok((picture.into_rgb8(), transparent))
+}
+
+/// A picture on white, and whether any of it is transparent. In place, since a picture may be large.
+fn on_white(picture: DynamicImage) -> (RgbImage, bool) {
     if !picture.color().has_alpha() {
-        return Ok(picture.into_rgb8());
+        return (picture.into_rgb8(), false);
     }
     let rgba = picture.into_rgba8();
-    Ok(RgbImage::from_fn(rgba.width(), rgba.height(), |x, y| {
-        let [r, g, b, a] = rgba.get_pixel(x, y).0;
-        Rgb([r, g, b].map(|c| over(c, 255, a)))
-    }))
+    let (width, height) = rgba.dimensions();
+    let mut bytes = rgba.into_raw();
+    let (pixels, mut transparent) = (bytes.len() / 4, false);
+    for i in 0..pixels {
+        let alpha = bytes[4 * i + 3];
+        transparent |= alpha < 255;
+        for c in 0..3 {
+            bytes[3 * i + c] = over(bytes[4 * i + c], 255, alpha);
+        }
+    }
+    bytes.truncate(3 * pixels);
+    bytes.shrink_to_fit();
+    (RgbImage::from_raw(width, height, bytes).expect("three bytes for each pixel"), transparent)
 }
 
 /// A mask as grey, upright: the luma of what has colours. What is transparent counts as black: it is cut out.
 pub(super) fn decode_mask(file: &[u8]) -> Result<GrayImage, Undecoded> {
-    let mask = upright(file)?;
+    let (mut mask, orientation) = load(file)?;
+    mask.apply_orientation(orientation);
     if !mask.color().has_alpha() {
         return Ok(mask.into_luma8());
     }
@@ -48,56 +69,134 @@ pub(super) fn decode_mask(file: &[u8]) -> Result<GrayImage, Undecoded> {
     }))
 }
 
+/// The pixels of a picture, by its header, of which `file` may be the beginning.
+pub(super) fn pixels(file: &[u8]) -> Result<u64, Undecoded> {
+    open(file).map(|decoder| pixels_of(decoder.dimensions()))
+}
+
+fn pixels_of((width, height): (u32, u32)) -> u64 {
+    u64::from(width) * u64::from(height)
+}
+
 /// `colour` of opacity `alpha` over `ground`, rounded.
 fn over(colour: u8, ground: u8, alpha: u8) -> u8 {
     let (c, g, a) = (u32::from(colour), u32::from(ground), u32::from(alpha));
     ((c * a + g * (255 - a) + 127) / 255) as u8
 }
 
-/// Decodes by content, the first frame of several, and turns it as its EXIF says.
-fn upright(file: &[u8]) -> Result<DynamicImage, Undecoded> {
-    let unreadable = |e: image::ImageError| Undecoded::Unreadable(shorten(&e.to_string()));
-    let mut reader = ImageReader::new(Cursor::new(file));
+/// Opens a picture by its content, if it has no more pixels than are decoded.
+fn open(file: &[u8]) -> Result<impl ImageDecoder, Undecoded> {
+    if let Some(format) = foreign(file) {
+        return Err(Undecoded::Unreadable(format!("{format} is not read (convert to PNG or JPEG)")));
+    }
+    let reader = ImageReader::new(Cursor::new(file));
+    let mut reader = reader.with_guessed_format().map_err(|e| unreadable(e.into()))?;
+    let format = reader.format();
     let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(MAX_ALLOC);
+    limits.max_alloc = Some(if format == Some(ImageFormat::Png) { MAX_BESIDE } else { MAX_DECODING });
     reader.limits(limits);
-    let reader = reader.with_guessed_format().map_err(|e| unreadable(e.into()))?;
-    let mut decoder = reader.into_decoder().map_err(unreadable)?;
+    let decoder = reader.into_decoder().map_err(unreadable)?;
     let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > MAX_PIXELS {
-        return Err(Undecoded::TooManyPixels(width, height));
+    let cost = bytes_per_pixel(file, format, u64::from(decoder.color_type().bytes_per_pixel()));
+    let limit = MAX_PIXELS.min(MAX_DECODING / cost);
+    if pixels_of((width, height)) > limit {
+        return Err(Undecoded::TooManyPixels(width, height, limit));
     }
     if width == 0 || height == 0 {
         return Err(Undecoded::Unreadable("it has no pixels".into()));
     }
+    Ok(decoder)
+}
+
+fn unreadable(e: image::ImageError) -> Undecoded {
+    Undecoded::Unreadable(shorten(&e.to_string()))
+}
+
+/// Bytes that a decoder takes for each pixel, at most: measured, with what the picture is brought into 8 bits with.
+fn bytes_per_pixel(file: &[u8], format: Option<ImageFormat>, decoded: u64) -> u64 {
+    match format {
+        // A second copy that the decoder does not count.
+        Some(ImageFormat::Tiff) => 2 * decoded + 3,
+        // The canvas and a frame.
+        Some(ImageFormat::Gif) => 8,
+        Some(ImageFormat::WebP)
+            if file.get(12..16) == Some(b"VP8X") && file.get(20).is_some_and(|f| f & 2 != 0) =>
+        {
+            15
+        }
+        Some(ImageFormat::WebP) => 8,
+        Some(ImageFormat::Jpeg) if segments(file).any(|(marker, _)| marker == PROGRESSIVE) => 10,
+        _ => decoded + 3,
+    }
+}
+
+/// A format that is not read, by its first bytes.
+fn foreign(file: &[u8]) -> Option<&'static str> {
+    if file.get(4..8) == Some(b"ftyp") {
+        return Some(match file.get(8..12)? {
+            b"avif" | b"avis" => "AVIF",
+            b"heic" | b"heix" | b"hevc" | b"heim" | b"heis" | b"mif1" | b"msf1" => "HEIC",
+            b"crx " => "CR3",
+            _ => "a video",
+        });
+    }
+    let known: [(&[u8], &str); 6] = [
+        (b"\xff\x0a", "JPEG XL"),
+        (b"\0\0\0\x0cJXL ", "JPEG XL"),
+        (b"\0\0\0\x0cjP  ", "JPEG 2000"),
+        (b"8BPS", "PSD"),
+        (b"%PDF", "PDF"),
+        (b"<svg", "SVG"),
+    ];
+    known.iter().find(|(head, _)| file.starts_with(head)).map(|(_, name)| *name)
+}
+
+/// Decodes the first frame of several; says how EXIF turns it.
+fn load(file: &[u8]) -> Result<(DynamicImage, Orientation), Undecoded> {
+    let mut decoder = open(file)?;
     if !jpeg_is_whole(file) {
         return Err(Undecoded::Unreadable("the file ends early".into()));
     }
     // A broken EXIF says nothing about the picture.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(unreadable)?;
-    picture.apply_orientation(orientation);
-    Ok(picture)
+    Ok((DynamicImage::from_decoder(decoder).map_err(unreadable)?, orientation))
+}
+
+const START_OF_SCAN: u8 = 0xda;
+const PROGRESSIVE: u8 = 0xc2;
+
+/// The segments of a JPEG before the picture itself (none of other files), as marker and place; in one of them there may be
+/// a whole JPEG as a thumbnail.
+fn segments(file: &[u8]) -> impl Iterator<Item = (u8, usize)> {
+    let mut at = if file.starts_with(&[0xff, 0xd8]) { 2 } else { file.len() };
+    let mut ended = false;
+    std::iter::from_fn(move || {
+        while !ended {
+            let Some(&[0xff, marker, high, low]) = file.get(at..at + 4) else { return None };
+            let place = at;
+            match marker {
+                // Fill bytes.
+                0xff => {
+                    at += 1;
+                    continue;
+                }
+                START_OF_SCAN => ended = true,
+                _ => at += 2 + usize::from(u16::from_be_bytes([high, low])),
+            }
+            return Some((marker, place));
+        }
+        None
+    })
 }
 
 /// Whether a JPEG has its end marker; true of other files. The decoder fills what is missing with grey and says nothing.
 fn jpeg_is_whole(file: &[u8]) -> bool {
-    const START_OF_SCAN: u8 = 0xda;
     const END: u8 = 0xd9;
     if !file.starts_with(&[0xff, 0xd8]) {
         return true;
     }
-    // Over the segments before the picture itself, in which there may be a whole JPEG as a thumbnail.
-    let mut at = 2;
-    while let Some(&[0xff, marker, high, low]) = file.get(at..at + 4) {
-        match marker {
-            // Fill bytes.
-            0xff => at += 1,
-            START_OF_SCAN => break,
-            _ => at += 2 + usize::from(u16::from_be_bytes([high, low])),
-        }
-    }
-    file.get(at..).is_some_and(|picture| picture.windows(2).any(|pair| pair == [0xff, END]))
+    let scan = segments(file).last().filter(|(marker, _)| *marker == START_OF_SCAN).map_or(2, |(_, at)| at);
+    file[scan..].windows(2).any(|pair| pair == [0xff, END])
 }
 
 #[cfg(test)]
@@ -127,7 +226,7 @@ mod tests {
         assert!(all.len() > 30);
         let mut wrong = Vec::new();
         for (name, seen) in all {
-            let picture = decode(&golden(&name)).unwrap_or_else(|e| panic!("{name}: {e:?}"));
+            let (picture, _) = decode(&golden(&name)).unwrap_or_else(|e| panic!("{name}: {e:?}"));
             let (w, h) = seen.size;
             assert_eq!(picture.dimensions(), (w, h), "{name}");
             let at = (0..3).flat_map(|y| (0..4).map(move |x| (x * (w - 1) / 3, y * (h - 1) / 2)));
@@ -178,7 +277,7 @@ mod tests {
         let mut bmp = golden("rgb.bmp");
         bmp[18..22].copy_from_slice(&30_000u32.to_le_bytes());
         bmp[22..26].copy_from_slice(&20_000u32.to_le_bytes());
-        assert_eq!(decode(&bmp), Err(Undecoded::TooManyPixels(30_000, 20_000)));
+        assert_eq!(decode(&bmp), Err(Undecoded::TooManyPixels(30_000, 20_000, MAX_PIXELS)));
     }
 
     /// Protects: a mask is the luma of its colours, and what is transparent is left out.

@@ -5,65 +5,106 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use image::{GrayImage, RgbImage};
 
-use super::archive::Entry;
+use super::archive::{Archive, Entry};
 use super::crop::Square;
 use super::error::list;
 use super::files::Files;
 use super::kind::stem;
-use super::picture::{self, MAX_PIXELS, Undecoded};
-use super::{DatasetError, Example, Settings};
+use super::picture::{self, Undecoded};
+use super::{DatasetError, Example, Progress, Settings};
 use crate::config::shorten;
 
-/// Decodes, crops and resizes every picture, one at a time. One that cannot be decoded is warned about and left out.
+/// The most bytes of a picture's file: more than an uncompressed picture of the most pixels has.
+const MAX_FILE: u64 = 512 << 20;
+/// Bytes of a file that its header is looked for in, before all of it is read.
+const HEADER: u64 = 64 << 10;
+/// Pixels of a set, whatever its size.
+const SET_PIXELS: u64 = 2_000_000_000;
+/// And as many for each byte that is stored: photos have 1 to 20.
+const PIXELS_PER_BYTE: u64 = 64;
+
+/// An error where the headers of all pictures and masks claim more pixels than the set's bytes could honestly hold: they
+/// would keep a processor busy for hours.
+pub(super) fn check_pixels(archive: &mut Archive, files: &Files) -> Result<(), DatasetError> {
+    let limit = SET_PIXELS.saturating_add(archive.stored.saturating_mul(PIXELS_PER_BYTE));
+    let mut total = 0_u64;
+    for entry in files.pictures.iter().chain(files.masks.values()) {
+        let pixels = match picture::pixels(&archive.head(entry, HEADER)?) {
+            Err(Undecoded::Unreadable(_)) => picture::pixels(&archive.head(entry, MAX_FILE)?),
+            pixels => pixels,
+        };
+        total = total.saturating_add(match pixels {
+            Ok(pixels) => pixels,
+            Err(Undecoded::Unreadable(_)) => 0,
+            Err(Undecoded::TooManyPixels(width, height, limit)) => {
+                return Err(DatasetError::TooManyPixels { name: shorten(&entry.name), width, height, limit });
+            }
+        });
+    }
+    if total <= limit { Ok(()) } else { Err(DatasetError::TooManyPixelsInAll { pixels: total, limit }) }
+}
+
+/// Reads, decodes, crops and resizes every picture, one at a time, after `progress` was told how many are done. One that
+/// cannot be decoded is warned about and left out.
 ///
 /// # Errors
-/// A picture has too many pixels, a mask does not fit, or no picture is left.
+/// A picture has too many pixels, a mask does not fit, no picture is left, or the caller stops.
 pub(super) fn examples(
+    archive: &mut Archive,
     files: Files,
     captions: Vec<String>,
     settings: &Settings,
     warnings: &mut Vec<String>,
+    progress: &mut Progress,
 ) -> Result<Vec<Example>, DatasetError> {
-    let mut examples: Vec<Example> = Vec::with_capacity(files.pictures.len());
+    let count = files.pictures.len();
+    let mut examples: Vec<Example> = Vec::with_capacity(count);
     let mut seen: HashMap<u64, String> = HashMap::new();
-    let mut unreadable = None;
-    for (Entry { name, bytes, .. }, caption) in files.pictures.into_iter().zip(captions) {
-        let picture = match picture::decode(&bytes) {
-            Ok(picture) => picture,
+    let (mut unreadable, mut transparent) = (None, Vec::new());
+    for (done, (entry, caption)) in files.pictures.into_iter().zip(captions).enumerate() {
+        if progress(done, count).is_break() {
+            return Err(DatasetError::Interrupted);
+        }
+        let decoded = picture::decode(&archive.read(&entry, MAX_FILE)?);
+        let name = entry.name;
+        let picture = match decoded {
+            Ok((picture, is_transparent)) => {
+                transparent.extend(is_transparent.then(|| name.clone()));
+                picture
+            }
             Err(Undecoded::Unreadable(reason)) => {
                 let reason = format!("{} cannot be read: {reason}", shorten(&name));
                 unreadable.get_or_insert_with(|| reason.clone());
                 warnings.push(format!("{reason} (left out)"));
                 continue;
             }
-            Err(Undecoded::TooManyPixels(width, height)) => {
-                return Err(DatasetError::TooManyPixels {
-                    name: shorten(&name),
-                    width,
-                    height,
-                    limit: MAX_PIXELS,
-                });
+            Err(Undecoded::TooManyPixels(width, height, limit)) => {
+                return Err(DatasetError::TooManyPixels { name: shorten(&name), width, height, limit });
             }
         };
-        let mask = files.masks.get(stem(&name)).map(|mask| fitting_mask(mask, &picture)).transpose()?;
+        let mask = files.masks.get(&stem(&name));
+        let decoded = mask.map(|mask| fitting_mask(archive, mask, &picture)).transpose()?;
         warn_about(&name, &picture, settings.resolution, &mut seen, warnings);
-        let example = example(name, caption, &picture, mask.as_ref(), settings);
-        if example.mask.as_ref().is_some_and(|mask| mask.iter().all(|&value| value == 0)) {
-            let mask = &files.masks[stem(&example.name)].name;
-            return Err(DatasetError::mask(mask, "black all over the crop: nothing to learn from"));
+        let example = example(name, caption, &picture, decoded.as_ref(), settings);
+        if let Some(mask) = mask.filter(|_| example.mask.iter().flatten().all(|&value| value == 0)) {
+            return Err(DatasetError::mask(&mask.name, "black all over the crop: nothing to learn from"));
         }
         examples.push(example);
+    }
+    if !transparent.is_empty() {
+        let names: Vec<&str> = transparent.iter().map(String::as_str).collect();
+        warnings.push(format!("transparent parts are learnt as white: {}", list(&names)));
     }
     if examples.is_empty() { Err(DatasetError::NoPicture { reason: unreadable }) } else { Ok(examples) }
 }
 
-/// Decodes a mask, which must have its picture's size.
-fn fitting_mask(mask: &Entry, picture: &RgbImage) -> Result<GrayImage, DatasetError> {
-    let decoded = picture::decode_mask(&mask.bytes).map_err(|e| {
+/// Reads and decodes a mask, which must have its picture's size.
+fn fitting_mask(archive: &mut Archive, mask: &Entry, picture: &RgbImage) -> Result<GrayImage, DatasetError> {
+    let decoded = picture::decode_mask(&archive.read(mask, MAX_FILE)?).map_err(|e| {
         let problem = match e {
             Undecoded::Unreadable(reason) => format!("cannot be read: {reason}"),
-            Undecoded::TooManyPixels(w, h) => {
-                format!("expected at most {MAX_PIXELS} pixels, found {w} × {h}")
+            Undecoded::TooManyPixels(w, h, limit) => {
+                format!("expected at most {limit} pixels, found {w} × {h}")
             }
         };
         DatasetError::mask(&mask.name, problem)

@@ -3,6 +3,9 @@
 use super::{Dataset, Example};
 use crate::config::shorten;
 
+/// The most characters of a caption that are shown: 77 tokens have some 400.
+const SHOWN: usize = 1000;
+
 impl Dataset {
     /// The set in words: how many pictures, a line for each (name, size, crop, mask, caption), then the warnings.
     pub fn report(&self) -> String {
@@ -44,8 +47,16 @@ fn row(example: &Example) -> [String; 5] {
         size(example),
         format!("top {top}, left {left}"),
         mask.into(),
-        example.caption.clone(),
+        shorten_to(&example.caption, SHOWN),
     ]
+}
+
+/// The beginning of a text that is too long.
+fn shorten_to(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 /// Width × height, as people write it.

@@ -2,9 +2,13 @@
 
 use std::ops::Range;
 
+use unicode_normalization::char::is_combining_mark;
+
 /// Whether `token` stands in `caption` as a whole word: `TOK` does in `a tok, smiling`, not in `TOKYO`.
 ///
-/// A word ends where letters, digits, underscores and combining marks do, so a token may itself hold spaces or signs.
+/// A word ends where letters, digits, underscores and combining marks do, so a token may itself hold spaces or signs. A word
+/// also ends between Latin letters and the characters of Chinese, Japanese, Korean, Thai and other scripts that are written
+/// without spaces, or with particles behind the word.
 /// The empty token is in no caption.
 pub fn contains_token(caption: &str, token: &str) -> bool {
     find(caption, token, 0).is_some()
@@ -65,16 +69,62 @@ pub(crate) fn fold(c: char) -> impl Iterator<Item = char> {
 pub(crate) fn stands_alone(text: &str, word: Range<usize>) -> bool {
     let joined = |at: usize| {
         let (before, after) = text.split_at(at);
-        before.chars().next_back().is_some_and(in_word) && after.chars().next().is_some_and(in_word)
+        before.chars().next_back().zip(after.chars().next()).is_some_and(|(a, b)| joins(a, b))
     };
     !joined(word.start) && !joined(word.end)
 }
 
-/// Letters, digits, underscore, and the marks that combine with the letter before them.
-fn in_word(c: char) -> bool {
-    let mark = matches!(c, '\u{300}'..='\u{36f}' | '\u{1ab0}'..='\u{1aff}' | '\u{1dc0}'..='\u{1dff}'
-        | '\u{20d0}'..='\u{20ff}' | '\u{fe00}'..='\u{fe0f}' | '\u{fe20}'..='\u{fe2f}');
-    c.is_alphanumeric() || c == '_' || mark
+/// Whether a word goes on from one character to the next.
+fn joins(before: char, after: char) -> bool {
+    let in_word = |c: char| c.is_alphanumeric() || c == '_' || is_mark(c);
+    in_word(before) && in_word(after) && (is_mark(after) || Script::of(before).joins(Script::of(after)))
+}
+
+/// A mark that combines with the letter before it.
+fn is_mark(c: char) -> bool {
+    // Variation selectors among them.
+    is_combining_mark(c) || matches!(c, '\u{200d}')
+}
+
+/// How a script marks where a word ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Script {
+    /// By spaces and signs: Latin and most others.
+    Spaced,
+    /// By spaces, but a particle stands behind a word of another script without one.
+    Hangul,
+    /// By a change of script: the words that Japanese writes in katakana.
+    Katakana,
+    /// Not at all: Chinese, hiragana, Thai, Lao, Burmese, Khmer, Tibetan.
+    Unspaced,
+}
+
+impl Script {
+    fn of(c: char) -> Script {
+        match c {
+            '\u{1100}'..='\u{11ff}'
+            | '\u{3130}'..='\u{318f}'
+            | '\u{a960}'..='\u{a97f}'
+            | '\u{ac00}'..='\u{d7ff}' => Script::Hangul,
+            '\u{30a0}'..='\u{30ff}' | '\u{31f0}'..='\u{31ff}' | '\u{ff66}'..='\u{ff9f}' => Script::Katakana,
+            '\u{0e00}'..='\u{0fff}' | '\u{1000}'..='\u{109f}' | '\u{1780}'..='\u{17ff}' => Script::Unspaced,
+            // Radicals, marks of repetition and hiragana; ideographs and their extensions.
+            '\u{2e80}'..='\u{2fdf}'
+            | '\u{3005}'..='\u{3007}'
+            | '\u{3040}'..='\u{309f}'
+            | '\u{3100}'..='\u{312f}' => Script::Unspaced,
+            '\u{3400}'..='\u{4dbf}'
+            | '\u{4e00}'..='\u{9fff}'
+            | '\u{f900}'..='\u{faff}'
+            | '\u{20000}'..='\u{3ffff}' => Script::Unspaced,
+            _ => Script::Spaced,
+        }
+    }
+
+    /// Whether neighbours of these scripts may be of one word.
+    fn joins(self, other: Script) -> bool {
+        self == other && self != Script::Unspaced
+    }
 }
 
 #[cfg(test)]
@@ -95,6 +145,22 @@ mod tests {
         }
         assert!(!contains_token("anything", ""));
         assert!(!contains_token("any thing", "  "));
+    }
+
+    /// Protects: scripts without spaces, and Korean's particles, end a word of another script; a longer word of the same
+    /// script does not.
+    #[test]
+    fn words_between_scripts() {
+        for caption in
+            ["一张TOK的照片", "TOKの写真", "TOK의 사진", "ภาพTOKใหม่", "2张tok", "トTOKト", "（TOK）"]
+        {
+            assert_eq!(find_token(caption, "TOK").len(), 1, "{caption}");
+        }
+        for caption in ["一张TOKYO的照片", "一TOK1", "STOKの写真", "TOK\u{301}の"] {
+            assert!(!contains_token(caption, "TOK"), "{caption}");
+        }
+        assert!(contains_token("小明的照片", "小明") && contains_token("ネコの写真", "ネコ"));
+        assert!(!contains_token("ネコバスの写真", "ネコ") && !contains_token("토끼풀", "토끼"));
     }
 
     /// Protects: a token may be more than letters.
@@ -121,7 +187,7 @@ mod tests {
     #[test]
     fn replacing_keeps_the_rest() {
         assert_eq!(replace_token("TOK in TOKYO: tok!", "TOK", "<s0><s1>"), "<s0><s1> in TOKYO: <s0><s1>!");
-        assert_eq!(replace_token("猫TOK 猫 TOK猫 TOK 猫", "tok", "x"), "猫TOK 猫 TOK猫 x 猫");
+        assert_eq!(replace_token("猫TOK 猫 TOKé TOK 猫", "tok", "x"), "猫x 猫 TOKé x 猫");
         assert_eq!(
             replace_token("TOK", "TOK", "TOK TOK"),
             "TOK TOK",

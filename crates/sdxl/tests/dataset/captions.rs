@@ -68,7 +68,7 @@ fn a_wrong_csv_is_refused() {
     assert_eq!(with(b"image_file,caption\na.png, \n"), "caption.csv: no caption for a.png");
     assert_eq!(with(b"caption\xff"), "caption.csv: expected UTF-8, found another encoding at byte 7");
     let two = [("a.png", picture(20, 20, 1)), ("caption.csv", vec![]), ("captions2.csv", vec![])];
-    assert_eq!(error(&two), "caption.csv: expected one CSV of captions, found captions2.csv as well");
+    assert_eq!(error(&two), "caption.csv: expected one table of captions, found captions2.csv as well");
     let mut many: Vec<(String, Vec<u8>)> = (0..6).map(|i| (format!("{i}.png"), picture(20, 20, i))).collect();
     many.push(("caption.csv".into(), b"image_file,caption\n1.png,TOK\n4.png,\n".to_vec()));
     let many: Vec<(&str, Vec<u8>)> =

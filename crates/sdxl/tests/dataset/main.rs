@@ -7,6 +7,7 @@ mod pictures;
 mod temp;
 
 use std::io::{Cursor, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use calotype_sdxl::Error;
@@ -77,7 +78,7 @@ fn words(caption: &str) -> usize {
 }
 
 fn open(path: &Path, settings: &Settings) -> Result<Dataset, DatasetError> {
-    Dataset::open(path, settings, &words)
+    Dataset::open(path, settings, &words, &mut |_, _| ControlFlow::Continue(()))
 }
 
 fn open_bytes(bytes: &[u8], settings: &Settings) -> Result<Dataset, DatasetError> {

@@ -21,7 +21,19 @@ impl Meter {
 
     /// A reader that counts, and fails when there is more than is left.
     pub(super) fn count<R: Read>(&self, inner: R) -> Metered<'_, R> {
-        Metered { inner, meter: self, ended: false }
+        Metered { inner, meter: self }
+    }
+
+    /// Counts bytes that are known to come.
+    pub(super) fn take(&self, bytes: u64) -> Result<(), Error> {
+        match self.left.get().checked_sub(bytes) {
+            Some(left) => self.left.set(left),
+            None => {
+                self.exceeded.set(true);
+                return Err(Error::other("too big"));
+            }
+        }
+        Ok(())
     }
 
     /// The error of an archive whose reading failed, at `what`, perhaps because of the limit.
@@ -37,27 +49,12 @@ impl Meter {
 pub(super) struct Metered<'a, R> {
     inner: R,
     meter: &'a Meter,
-    ended: bool,
-}
-
-impl<R> Metered<'_, R> {
-    /// Whether the end of the input was met.
-    pub(super) fn ended(&self) -> bool {
-        self.ended
-    }
 }
 
 impl<R: Read> Read for Metered<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
         let n = self.inner.read(buffer)?;
-        self.ended |= n == 0 && !buffer.is_empty();
-        match self.meter.left.get().checked_sub(n as u64) {
-            Some(left) => self.meter.left.set(left),
-            None => {
-                self.meter.exceeded.set(true);
-                return Err(Error::other("too big"));
-            }
-        }
+        self.meter.take(n as u64)?;
         Ok(n)
     }
 }

@@ -1,4 +1,5 @@
-//! The files of a training set: out of a `.zip`, a `.tar`, a `.tar.gz` or a folder, into memory. Nothing is written.
+//! The files of a training set: listed first, then read one at a time, out of a `.zip`, a `.tar`, a `.tar.gz` or a folder.
+//! Nothing is unpacked to a named file; a `.tar.gz` is unpacked to a nameless temporary one, to find files in it again.
 
 mod folder;
 mod meter;
@@ -8,11 +9,12 @@ mod unzip;
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 
 use self::meter::Meter;
+use self::unzip::Zip;
 use super::DatasetError;
 use super::kind::Kind;
 use crate::config::shorten;
@@ -20,16 +22,51 @@ use crate::request::FileType;
 
 /// Bytes that tell what a file is: a tar's first header.
 const HEAD: usize = 512;
+/// The longest name of a file, in bytes: what systems take.
+const MAX_NAME: u64 = 4096;
+/// The most files of a set.
+const MAX_FILES: usize = 1_000_000;
+/// Room that is made for a file before its content has come; more follows the content.
+const MAX_ROOM: u64 = 64 << 20;
 
-/// A file of the set.
+/// A file of the set. What is in it is read when it is needed.
 #[derive(Debug)]
 pub(super) struct Entry {
     /// The path inside of the set, with `/` between folders.
     pub name: String,
     /// What it is for.
     pub kind: Kind,
-    /// What is in it; nothing where it is of no use.
-    pub bytes: Vec<u8>,
+    place: Place,
+}
+
+/// Where a file's content is.
+#[derive(Debug)]
+enum Place {
+    /// The number of the entry.
+    Zip(usize),
+    /// Bytes of the tar.
+    Tar {
+        start: u64,
+        size: u64,
+    },
+    Path(PathBuf),
+}
+
+/// A set's container.
+pub(super) struct Archive {
+    path: PathBuf,
+    source: Source,
+    meter: Meter,
+    /// Bytes that the set takes where it is stored, packed.
+    pub stored: u64,
+    /// Links that lead out of the set's folder, which are not followed.
+    pub links: Vec<String>,
+}
+
+enum Source {
+    Folder,
+    Zip(Box<Zip>),
+    Tar(File),
 }
 
 /// What a file is, going by its first bytes.
@@ -40,36 +77,124 @@ enum Format {
     Gzip,
 }
 
-/// Reads all files that a training uses, sorted by path (byte order), of at most `limit` bytes together.
-///
-/// # Errors
-/// The path cannot be read, is none of the formats or not the one that `file_type` says, is broken or too big; an entry
-/// is a link or points out of the archive.
-pub(super) fn read(path: &Path, file_type: FileType, limit: u64) -> Result<Vec<Entry>, DatasetError> {
-    let io = |e: std::io::Error| DatasetError::open(path, shorten(&e.to_string()));
-    let meter = Meter::new(limit);
-    let metadata = std::fs::metadata(path).map_err(io)?;
-    let mut entries = if metadata.is_dir() {
-        check_kind(path, file_type, "a folder", file_type == FileType::Infer)?;
-        folder::read(path, &meter)?
-    } else if metadata.is_file() {
-        let mut file = File::open(path).map_err(io)?;
-        let mut head = Vec::with_capacity(HEAD);
-        (&mut file).take(HEAD as u64).read_to_end(&mut head).map_err(io)?;
-        file.rewind().map_err(io)?;
-        let file = BufReader::new(file);
-        match format(path, file_type, &head)? {
-            Format::Zip => unzip::read(path, file, &meter)?,
-            Format::Tar => untar::read(path, file, &meter)?,
-            Format::Gzip => untar::read(path, MultiGzDecoder::new(file), &meter)?,
+impl Archive {
+    /// Lists the files of the set at `path`, sorted by path (byte order). An archive unpacks to at most `limit` bytes.
+    ///
+    /// # Errors
+    /// The path cannot be read, is none of the formats or not the one that `file_type` says, is broken or too big; an
+    /// entry is a link, a sparse file or points out of the archive, or its name is too long.
+    pub(super) fn open(
+        path: &Path,
+        file_type: FileType,
+        limit: u64,
+    ) -> Result<(Archive, Vec<Entry>), DatasetError> {
+        let io = |e: std::io::Error| DatasetError::open(path, shorten(&e.to_string()));
+        let meter = Meter::new(limit);
+        let metadata = std::fs::metadata(path).map_err(io)?;
+        let (mut stored, mut links) = (metadata.len(), Vec::new());
+        let (source, mut entries) = if metadata.is_dir() {
+            check_kind(path, file_type, "a folder", file_type == FileType::Infer)?;
+            let found = folder::list(path)?;
+            (stored, links) = (found.bytes, found.links);
+            (Source::Folder, found.entries)
+        } else if metadata.is_file() {
+            open_file(path, file_type, &meter)?
+        } else {
+            return Err(DatasetError::open(path, "expected a file or a folder, found neither"));
+        };
+        if entries.len() > MAX_FILES {
+            return Err(DatasetError::open(path, format!("expected at most {MAX_FILES} files, found more")));
         }
-    } else {
-        return Err(DatasetError::open(path, "expected a file or a folder, found neither"));
-    };
-    entries.sort_by(|a, b| a.name.cmp(&b.name));
-    match entries.windows(2).find(|pair| pair[0].name == pair[1].name) {
-        Some(pair) => Err(DatasetError::entry(&pair[0].name, "twice in the archive")),
-        None => Ok(entries),
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        if let Some(pair) = entries.windows(2).find(|pair| pair[0].name == pair[1].name) {
+            return Err(DatasetError::entry(&pair[0].name, "twice in the archive"));
+        }
+        Ok((Archive { path: path.to_owned(), source, meter, stored, links }, entries))
+    }
+
+    /// What is in a file of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// It cannot be read, is cut off, has more bytes, or is more than the archive may unpack to.
+    pub(super) fn read(&mut self, entry: &Entry, limit: u64) -> Result<Vec<u8>, DatasetError> {
+        let bytes = self.take(entry, limit + 1, true)?;
+        if bytes.len() as u64 <= limit {
+            return Ok(bytes);
+        }
+        let problem = format!("expected at most {}, found more", super::error::bytes(limit));
+        Err(DatasetError::entry(&entry.name, problem))
+    }
+
+    /// The first bytes of a file, at most `most`.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub(super) fn head(&mut self, entry: &Entry, most: u64) -> Result<Vec<u8>, DatasetError> {
+        self.take(entry, most, false)
+    }
+
+    fn take(&mut self, entry: &Entry, most: u64, counts: bool) -> Result<Vec<u8>, DatasetError> {
+        let Archive { path, source, meter, .. } = self;
+        let free = Meter::new(u64::MAX);
+        let meter = if counts { &*meter } else { &free };
+        let file = match &entry.place {
+            Place::Path(path) => path.as_path(),
+            _ => path.as_path(),
+        };
+        let bad = |e: std::io::Error| meter.error(file, &entry.name, &e);
+        let mut bytes = Vec::new();
+        let mut read = |size: u64, from: &mut dyn Read| {
+            bytes.try_reserve_exact(size.min(most).min(MAX_ROOM) as usize).map_err(std::io::Error::other)?;
+            from.take(most).read_to_end(&mut bytes)
+        };
+        match (source, &entry.place) {
+            (Source::Zip(zip), Place::Zip(index)) => {
+                let entry = zip.by_index(*index).map_err(|e| bad(e.into()))?;
+                read(entry.size(), &mut meter.count(entry)).map_err(bad)?;
+            }
+            (Source::Tar(file), &Place::Tar { start, size }) => {
+                file.seek(std::io::SeekFrom::Start(start)).map_err(bad)?;
+                read(size, &mut file.take(size)).map_err(bad)?;
+                if (bytes.len() as u64) < size.min(most) {
+                    return Err(bad(untar::cut_off()));
+                }
+            }
+            (_, Place::Path(path)) => {
+                let mut file = File::open(path).map_err(bad)?;
+                let size = file.metadata().map_err(bad)?.len();
+                read(size, &mut file).map_err(bad)?;
+            }
+            _ => {}
+        }
+        Ok(bytes)
+    }
+}
+
+/// Opens an archive and lists its files.
+fn open_file(path: &Path, file_type: FileType, meter: &Meter) -> Result<(Source, Vec<Entry>), DatasetError> {
+    let io = |e: std::io::Error| DatasetError::open(path, shorten(&e.to_string()));
+    let mut file = File::open(path).map_err(io)?;
+    let mut head = Vec::with_capacity(HEAD);
+    (&mut file).take(HEAD as u64).read_to_end(&mut head).map_err(io)?;
+    file.rewind().map_err(io)?;
+    match format(path, file_type, &head)? {
+        Format::Zip => {
+            let (zip, entries) = unzip::list(path, BufReader::new(file))?;
+            Ok((Source::Zip(Box::new(zip)), entries))
+        }
+        Format::Tar => {
+            let entries = untar::list(path, &mut file, meter)?;
+            Ok((Source::Tar(file), entries))
+        }
+        Format::Gzip => {
+            let mut unpacked = tempfile::tempfile().map_err(io)?;
+            let mut packed = meter.count(MultiGzDecoder::new(BufReader::new(file)));
+            std::io::copy(&mut packed, &mut unpacked)
+                .map_err(|e| meter.error(path, "not a whole tar file", &e))?;
+            // All that the tar holds was counted by now.
+            let entries = untar::list(path, &mut unpacked, &Meter::new(u64::MAX))?;
+            Ok((Source::Tar(unpacked), entries))
+        }
     }
 }
 
@@ -163,12 +288,16 @@ mod tests {
         encoder.finish().expect("gzipped")
     }
 
-    /// Reads an archive from a file of its own.
-    fn read_bytes(bytes: &[u8], limit: u64) -> Result<Vec<Entry>, String> {
+    /// Reads all files of an archive from a file of its own.
+    fn read_bytes(bytes: &[u8], limit: u64) -> Result<Vec<Vec<u8>>, String> {
         let id = std::thread::current().id();
         let path = std::env::temp_dir().join(format!("calotype-archive-{}-{id:?}", std::process::id()));
         std::fs::write(&path, bytes).expect("written");
-        let read = read(&path, FileType::Infer, limit).map_err(|e| e.to_string());
+        let read = || -> Result<Vec<Vec<u8>>, DatasetError> {
+            let (mut archive, entries) = Archive::open(&path, FileType::Infer, limit)?;
+            entries.iter().map(|entry| archive.read(entry, limit)).collect()
+        };
+        let read = read().map_err(|e| e.to_string());
         std::fs::remove_file(&path).expect("removed");
         read
     }
@@ -193,7 +322,7 @@ mod tests {
             assert_eq!(read_bytes(&archive, 3 << 20).expect("enough").len(), 2);
         }
         assert!(read_bytes(&lying, 3 << 19).is_err());
-        // Of a compressed tar, what is skipped is unpacked too.
+        // Of a compressed tar, what is passed over is unpacked too.
         let skipped = gz(&tar(&[("a.mp4", &zeros), ("b.png", b"")]));
         assert!(read_bytes(&skipped, 1 << 19).expect_err("too big").contains("when unpacked, found more"));
     }
@@ -222,6 +351,6 @@ mod tests {
         header.set_cksum();
         let mut builder = tar::Builder::new(Vec::new());
         builder.append(&header, b"x".as_slice()).expect("an entry");
-        assert_eq!(read_bytes(&builder.into_inner().expect("a tar"), 1 << 20).expect("read")[0].bytes, b"x");
+        assert_eq!(read_bytes(&builder.into_inner().expect("a tar"), 1 << 20).expect("read")[0], b"x");
     }
 }

@@ -1,27 +1,30 @@
 //! Names of archive entries: where they may point, and how they are written.
 
+use super::MAX_NAME;
 use crate::dataset::DatasetError;
 
-/// The path of an entry inside of the archive, without `.` and empty parts.
+/// The path of an entry inside of the archive, without `.` and empty parts. A backslash separates folders, as older tools on
+/// Windows write it.
 ///
 /// Nothing is ever written to such a path. One that points elsewhere is refused all the same: no honest archive has it,
 /// and other programs that get this archive would be less careful.
 ///
 /// # Errors
-/// The name is absolute, begins with a drive letter, goes up, or holds a backslash (a separator on Windows) or NUL.
+/// The name is absolute, begins with a drive letter, goes up, is too long or holds NUL.
 pub(super) fn inside(name: &str) -> Result<String, DatasetError> {
     let refuse = |found: &str| {
         let problem = format!("expected a path inside of the archive, found {found}");
         Err(DatasetError::entry(name, problem))
     };
+    if name.len() as u64 > MAX_NAME {
+        return refuse(&format!("one of {} bytes", name.len()));
+    }
+    let name = &name.replace('\\', "/");
     let mut start = name.chars();
     match (start.next(), start.next()) {
         (Some('/'), _) => return refuse("an absolute path"),
         (Some(letter), Some(':')) if letter.is_ascii_alphabetic() => return refuse("a drive letter"),
         _ => {}
-    }
-    if name.contains('\\') {
-        return refuse("a backslash");
     }
     if name.contains('\0') {
         return refuse("a NUL character");
@@ -55,6 +58,7 @@ mod tests {
             "a.png\0.txt",
             ".. /a.png",
             "a/.../b.png",
+            &"a/".repeat(3000),
         ] {
             let error = inside(name).expect_err(name).to_string();
             assert!(error.contains("expected a path inside of the archive, found "), "{error}");
@@ -71,6 +75,8 @@ mod tests {
             ("a..png", "a..png"),
             ("..a/b..", "..a/b.."),
             ("./", ""),
+            ("a\\b.png", "a/b.png"),
+            (".\\a\\", "a"),
         ] {
             assert_eq!(inside(name).expect(name), expected);
         }
