@@ -12,12 +12,15 @@ pub fn program() -> Command {
     let quiet = Arg::new("quiet").short('q').long("quiet").help("Print errors only");
     // No long name: `verbose` is a field of trainings.
     let verbose = Arg::new("verbose").short('v').help("Print what is being done; twice for more");
+    let licenses =
+        Arg::new("licenses").long("licenses").help("Print the licences of all that the binary contains");
     Command::new("calotype")
         .version(env!("CARGO_PKG_VERSION"))
         .about("SDXL, generation and fine-tuning, in one binary")
         .subcommands(commands::all())
         .arg(quiet.global(true).action(ArgAction::SetTrue).conflicts_with("verbose"))
         .arg(verbose.global(true).action(ArgAction::Count))
+        .arg(licenses.action(ArgAction::SetTrue))
         .infer_long_args(false)
         .after_help(environment::help())
 }

@@ -40,6 +40,9 @@ fn run() -> Result<(), Failure> {
     };
     environment::check(std::env::vars_os().map(|(name, _)| name))?;
     log::start(args::Verbosity::of(&matches).level());
+    if matches.get_flag("licenses") {
+        return output::print(include_str!("../../../THIRD-PARTY.md"));
+    }
     match matches.subcommand() {
         Some((name, matches)) => commands::run(name, matches),
         None => Err(Failure::BadInput("no command given, see calotype --help".into())),
