@@ -168,15 +168,23 @@ fn the_memory_that_was_said() {
 }
 
 /// Protects: a training on the pocket model has its size, and goes on from a checkpoint also when the cache was emptied and has
-/// another path, with the bytes of one that was not cut off.
+/// another path, with the bytes of one that was not cut off: as this CPU computes by itself, and in bf16 as one that multiplies
+/// bf16 numbers.
 #[cfg(unix)]
 #[test]
 fn a_training_without_a_model() {
+    training_without_a_model(&[], &[]);
+    training_without_a_model(&["--dtype", "bf16"], &[("CALOTYPE_ISA", "emulated")]);
+}
+
+#[cfg(unix)]
+fn training_without_a_model(more: &[&str], environment: &[(&str, &str)]) {
     let here = Sandbox::new();
     let run = |cache: &str, args: &[&str]| {
         let cache = here.path(cache);
-        let output = here.command(args).env("XDG_CACHE_HOME", &cache).env("HOME", &cache).output();
-        let output = output.expect("it runs");
+        let mut command = here.command(args);
+        command.env("XDG_CACHE_HOME", &cache).env("HOME", &cache).envs(environment.iter().copied());
+        let output = command.output().expect("it runs");
         let said = String::from_utf8(output.stderr).expect("text");
         assert!(output.status.success(), "{said}");
         (String::from_utf8(output.stdout).expect("text"), said)
@@ -184,7 +192,8 @@ fn a_training_without_a_model() {
     let (tar, run_dir) = ("runs/set/trained_model.tar", here.path("runs/set"));
     run("cache", &["predict", "--num-outputs", "2", "--num-inference-steps", "1", "-o", "set"]);
     let settings = ["--max-train-steps", "2", "--train-batch-size", "1", "--checkpointing-steps", "1"];
-    let (printed, said) = run("cache", &[&["train", "-i", "input_images=@set"], &settings[..]].concat());
+    let (printed, said) =
+        run("cache", &[&["train", "-i", "input_images=@set"], &settings[..], more].concat());
     assert_eq!(printed, format!("{tar}\n"));
     assert!(said.starts_with("model: pocket"), "{said}");
     let whole = fs::read(here.path(tar)).expect("there");

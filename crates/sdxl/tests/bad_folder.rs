@@ -67,7 +67,8 @@ fn a_folder_without_model_index_is_refused() {
     expect(&dir.path().join("nowhere"), "nothing there");
     expect(&dir.write("model.safetensors", ""), "a file");
     for (text, expected) in [
-        ("", "model_index.json: not valid JSON: EOF"),
+        ("", "model_index.json: expected text, found an empty file"),
+        ("{", "model_index.json: not valid JSON: EOF"),
         ("[1]", "model_index.json: expected a JSON object, found a list of 1"),
         ("{}", "model_index.json: _class_name: expected StableDiffusionXLPipeline or "),
         ("{\"_class_name\": \"StableDiffusionPipeline\"}", "found StableDiffusionPipeline"),

@@ -44,7 +44,10 @@ fn png(width: u32, height: u32, rgb: &[u8]) -> Vec<u8> {
 /// The settings of a short training, with `more` behind them.
 fn args(more: &[&str]) -> Vec<String> {
     let model = tiny_model();
-    let mut args = vec!["train", "--dtype", "f32"];
+    let mut args = vec!["train"];
+    if !more.contains(&"--dtype") {
+        args.extend(["--dtype", "f32"]);
+    }
     if !more.contains(&"--model") {
         args.extend(["--model", model.to_str().expect("text")]);
     }

@@ -144,7 +144,7 @@ pub(super) fn list_most(names: &[&str], most: usize) -> String {
 pub(super) fn bytes(n: u64) -> String {
     match n {
         _ if n >= 1 << 30 => format!("{} GiB", n >> 30),
-        _ if n >= 1 << 20 && n % (1 << 20) == 0 => format!("{} MiB", n >> 20),
+        _ if n >= 1 << 20 && n.is_multiple_of(1 << 20) => format!("{} MiB", n >> 20),
         _ => format!("{n} bytes"),
     }
 }

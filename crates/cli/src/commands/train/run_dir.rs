@@ -52,8 +52,8 @@ impl RunDir {
             let problem = "holds a run already: go on with --resume, or take another folder";
             return Err(Failure::BadInput(format!("--run-dir {path}: {problem}")));
         }
-        check::no_links(path).map_err(|e| Failure::BadInput(format!("--run-dir {}: {e}", path.display())))?;
-        output::check_folder("--run-dir", path)
+        output::check_folder("--run-dir", path)?;
+        check::no_links(path).map_err(|e| Failure::BadInput(format!("--run-dir {}: {e}", path.display())))
     }
 
     /// Makes the folder of a new run: `asked`, or one called after the set.
