@@ -38,8 +38,8 @@ pub fn help() -> String {
 /// # Errors
 /// One line that names the variable.
 pub fn check(names: impl Iterator<Item = OsString>) -> Result<(), Failure> {
-    let own = names.filter_map(|name| name.into_string().ok()).filter(|name| name.starts_with(PREFIX));
-    for name in own.filter(|name| VARIABLES.iter().all(|(known, _)| known != name)) {
+    let mut own = names.filter_map(|name| name.into_string().ok()).filter(|name| name.starts_with(PREFIX));
+    if let Some(name) = own.find(|name| VARIABLES.iter().all(|(known, _)| known != name)) {
         // The prefix is alike in all names: only what follows it can be misspelt.
         let known = VARIABLES.iter().filter_map(|(known, _)| known.strip_prefix(PREFIX));
         let hint =

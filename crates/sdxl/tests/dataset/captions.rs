@@ -121,3 +121,32 @@ fn the_token_must_be_there() {
     let settings = Settings { token_string: "", ..SETTINGS };
     assert!(one_line(open_files(&files("a", "b"), &settings)).starts_with("caption_prefix: "));
 }
+
+/// Protects: captions in the files, the layouts and the encodings of other programs.
+#[test]
+fn captions_of_other_programs() {
+    let utf16 = |text: &str| -> Vec<u8> {
+        let units = text.encode_utf16().flat_map(u16::to_le_bytes);
+        [0xff, 0xfe].into_iter().chain(units).collect()
+    };
+    let lines = br#"{"file_name": "a.png", "text": "TOK one"}"#.to_vec();
+    for (name, text, caption) in [
+        ("a.caption", b"TOK by kohya".to_vec(), "TOK by kohya"),
+        ("metadata.jsonl", lines, "TOK one"),
+        ("metadata.csv", b"file_name,text\na.png,TOK two\n".to_vec(), "TOK two"),
+        ("a.txt", utf16("TOK, caf\u{e9}"), "TOK, caf\u{e9}"),
+    ] {
+        assert_eq!(captions(&set(&[("a.png", picture(20, 20, 1)), (name, text)])), [caption], "{name}");
+    }
+    // An accent as macOS writes it in names, and as everybody writes it in texts.
+    let accents = set(&[("cafe\u{301}.png", picture(20, 20, 1)), ("caf\u{e9}.txt", b"TOK here".to_vec())]);
+    assert_eq!(captions(&accents), ["TOK here"]);
+    let latin1 = b"TOK caf\xe9".to_vec();
+    let said = error(&[
+        ("a.png", picture(20, 20, 1)),
+        ("b.png", picture(20, 20, 2)),
+        ("a.txt", latin1.clone()),
+        ("b.txt", latin1),
+    ]);
+    assert!(said.contains("a.txt") && said.contains("b.txt"), "{said}");
+}

@@ -175,3 +175,52 @@ fn mutated_archives_do_not_panic() {
         }
     }
 }
+
+/// Protects: what a tar's header claims (a long name, notes, a file with holes) is refused from the header, before it takes
+/// memory, also where the tar is zipped.
+#[test]
+fn claims_of_a_tar_are_refused() {
+    use tar::EntryType::{GNULongName, GNUSparse, XHeader};
+    for (kind, says) in [
+        (GNULongName, "expected a name of at most 4097 bytes, found 1099511627776"),
+        (XHeader, "expected notes of at most 1048576 bytes, found 1099511627776"),
+        (GNUSparse, "found one with holes"),
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_path("a.png").expect("a name");
+        header.set_size(1 << 40);
+        header.set_entry_type(kind);
+        header.set_cksum();
+        let bytes = [header.as_bytes().as_slice(), &[0; 1024]].concat();
+        for bytes in [&bytes, &gz(&bytes)] {
+            let said = one_line(open_bytes(bytes, &SETTINGS));
+            assert!(said.contains(says), "{said}");
+        }
+    }
+}
+
+/// Protects: a folder that holds a run is no part of a set, so that a set can be trained on from inside of its folder.
+#[test]
+fn runs_are_passed_over() {
+    let temp = Temp::new();
+    temp.write("a.png", picture(20, 20, 1));
+    temp.write("runs/a/settings.json", "{}");
+    temp.write("runs/a/metrics.jsonl", "");
+    temp.write("runs/a/samples/b.png", picture(20, 20, 2));
+    let set = open(temp.path(), &SETTINGS).unwrap();
+    assert_eq!(names(&set), ["a.png"]);
+    assert!(set.warnings.iter().any(|w| w.contains("runs/a")), "{:?}", set.warnings);
+}
+
+/// Protects: a link out of a set's folder is not followed: what it names is not the set's to tell.
+#[cfg(unix)]
+#[test]
+fn links_that_lead_out_are_not_followed() {
+    let temp = Temp::new();
+    let secret = temp.write("secret.txt", "TOK and a password");
+    temp.write("set/a.png", picture(20, 20, 1));
+    std::os::unix::fs::symlink(secret, temp.path().join("set/a.txt")).expect("a link");
+    let set = open(&temp.path().join("set"), &SETTINGS).unwrap();
+    assert_eq!(captions(&set), ["a photo of TOK"]);
+    assert!(set.warnings.iter().any(|w| w.contains("a.txt")), "{:?}", set.warnings);
+}

@@ -153,3 +153,33 @@ fn mutated_pictures_do_not_panic() {
         }
     }
 }
+
+/// Protects: a picture whose header claims more pixels than a picture may have is refused before it is decoded, and so are
+/// many that claim too much together.
+#[test]
+fn canvases_are_limited() {
+    let gif = |side: u16| {
+        let mut gif = encode(RgbImage::new(1, 1), ImageFormat::Gif);
+        gif[6..8].copy_from_slice(&side.to_le_bytes());
+        gif[8..10].copy_from_slice(&side.to_le_bytes());
+        gif
+    };
+    let said = error(&[("a.gif", gif(14142))]);
+    assert!(said.contains("a.gif: expected at most") && said.contains("14142 × 14142"), "{said}");
+    let names: Vec<String> = (0..60).map(|i| format!("{i}.gif")).collect();
+    let many: Vec<(&str, Vec<u8>)> = names.iter().map(|name| (name.as_str(), gif(8000))).collect();
+    let said = error(&many);
+    assert!(said.contains("pixels in all pictures together"), "{said}");
+}
+
+/// Protects: masks by the names that other programs give them are masks, and no pictures.
+#[test]
+fn masks_by_other_names() {
+    let white_left = mask(20, 20, 0..10);
+    let named = |name| set(&[("a.png", picture(20, 20, 1)), (name, white_left.clone())]).examples;
+    let ours = named("a.mask.png");
+    assert_eq!(ours.len(), 1);
+    for other in ["a-masklabel.png", "a_mask.png", "masks/a.png"] {
+        assert_eq!(named(other), ours, "{other}");
+    }
+}

@@ -25,6 +25,7 @@ pub(super) fn list(
     meter: &Meter,
 ) -> Result<Vec<Entry>, DatasetError> {
     let bad = |e: Error| meter.error(path, "not a whole tar file", &e);
+    file.rewind().map_err(bad)?; // what was unpacked into it was just written
     check_headers(file).map_err(|e| e.unwrap_or_else(bad))?;
     file.rewind().map_err(bad)?;
     let mut archive = tar::Archive::new(Watched { inner: file, ended: false });
