@@ -181,3 +181,16 @@ fn ctrl_c_stops() {
     assert!(!rest.iter().any(|line| line.starts_with("100%|")), "{rest:?}");
     assert!(!here.path("out").exists());
 }
+
+/// Protects: the end of a prompt that does not fit is said once, and not once for each text encoder.
+#[test]
+fn a_long_prompt_is_said_once() {
+    let here = Sandbox::new();
+    let (prompt, model) = ("a red fox ".repeat(60), tiny_model());
+    let model = model.to_str().expect("text");
+    let size = ["--width", "64", "--height", "64", "--num-inference-steps", "1"];
+    let ended = here.run(&[&["predict", "--model", model, "--prompt", &prompt][..], &size].concat());
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let said = ended.stderr.lines().filter(|line| line.contains("this end of it is ignored"));
+    assert_eq!(said.count(), 1, "{}", ended.stderr);
+}

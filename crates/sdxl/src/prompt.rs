@@ -6,10 +6,10 @@ use calotype_tensor::{DType, Tensor, ops};
 
 use crate::Error;
 use crate::adapters::Adapters;
-use crate::config::{ClipTextConfig, Component, ModelConfigs, ModelFolder};
+use crate::config::{ClipTextConfig, Component, ModelConfigs, ModelFolder, shorten};
 use crate::models::{ClipTextModel, ClipTextOutput};
 use crate::nn::Parameter;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Encoding, Tokenizer};
 
 pub(crate) use syntax::warn_about_syntax;
 
@@ -93,8 +93,13 @@ impl PromptEncoder {
         prompts: &[String],
     ) -> Result<ClipTextOutput, Error> {
         let (tokenizer, new_ids) = encoder.tokenizer.with_tokens(&adapters.token_names())?;
-        let ids = prompts.iter().map(|prompt| Ok(tokenizer.encode(prompt)?.ids));
-        let ids = ids.collect::<Result<Vec<_>, Error>>()?;
+        let encoded = prompts.iter().map(|prompt| Ok(tokenizer.encode(prompt)?));
+        let encoded = encoded.collect::<Result<Vec<_>, Error>>()?;
+        if encoder.component == Component::TextEncoder2 {
+            // Once, of the encoder that every model has.
+            encoded.iter().for_each(|prompt| warn_about_length(prompt, tokenizer.length()));
+        }
+        let ids: Vec<_> = encoded.into_iter().map(|prompt| prompt.ids).collect();
         let store = (self.dtype == DType::BF16).then_some(DType::BF16);
         let weights = folder.weights(encoder.component, None, store)?.used_once();
         let weights = weights.patched(adapters.patch(encoder.component));
@@ -107,5 +112,12 @@ impl PromptEncoder {
             model.pool_as(new_ids.iter().copied().zip(as_first).collect());
         }
         Ok(model.forward(&ids))
+    }
+}
+
+fn warn_about_length(prompt: &Encoding, tokens: usize) {
+    if let Some(lost) = &prompt.truncated {
+        let lost = shorten(lost);
+        tracing::warn!("the prompt has more than {tokens} tokens; this end of it is ignored: {lost}");
     }
 }

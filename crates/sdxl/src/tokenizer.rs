@@ -159,7 +159,7 @@ impl Tokenizer {
         self.length.unwrap_or(CLIP_TOKENS) // for a folder that does not say
     }
 
-    /// Encodes a prompt. One that is too long is cut at its end, with a warning, as diffusers does.
+    /// Encodes a prompt. One that is too long is cut at its end, as diffusers does; [`Encoding::truncated`] says what was lost.
     ///
     /// # Errors
     /// When the vocabulary has no token for a part of the prompt, or the text encoder none for an id.
@@ -176,11 +176,6 @@ impl Tokenizer {
             return Err(self.no_embedding(id, self.inner.id_to_token(id).unwrap_or_default()));
         }
         let truncated = if cut.is_empty() { None } else { Some(self.text(cut)?) };
-        if let Some(text) = &truncated {
-            let (folder, limit) = (self.path.display(), self.length());
-            let text = shorten(text);
-            tracing::warn!(%folder, limit, "the prompt is too long; this end of it is ignored: {text}");
-        }
         Ok(Encoding { ids, truncated })
     }
 
