@@ -32,7 +32,7 @@ pub fn help() -> String {
     text
 }
 
-/// Refuses a name that begins like calotype's own and is none of them, and a value that its variable does not take.
+/// Refuses a name that begins with `CALOTYPE_` and is not in [`VARIABLES`], and a value that a variable does not take.
 /// `names` are the names of all variables that are set.
 ///
 /// # Errors

@@ -18,7 +18,6 @@ mod samples;
 mod session;
 mod settings;
 
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -340,8 +339,8 @@ fn open_set(folder: &ModelFolder, configs: &ModelConfigs, plan: &TrainPlan) -> R
     let count = |caption: &str| {
         tokenizer.count(&replace_token(caption, &plan.token_string, &NEW_TOKENS.concat())).unwrap_or(0)
     };
-    let mut flow = |_, _| if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-    Ok(Dataset::open(&plan.input_images, &settings, &count, &mut flow).map_err(Error::from)?)
+    Ok(Dataset::open(&plan.input_images, &settings, &count, &mut |_, _| interrupt::flow())
+        .map_err(Error::from)?)
 }
 
 /// Writes a `trained_model.tar`, whole or not at all; through a link only where somebody has named it.
