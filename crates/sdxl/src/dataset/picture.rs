@@ -3,7 +3,7 @@
 use std::io::Cursor;
 
 use image::metadata::Orientation;
-use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+use image::{ColorType, DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
 use crate::config::shorten;
 
@@ -97,7 +97,7 @@ fn open(file: &[u8]) -> Result<impl ImageDecoder, Undecoded> {
     reader.limits(limits);
     let decoder = reader.into_decoder().map_err(unreadable)?;
     let (width, height) = decoder.dimensions();
-    let cost = bytes_per_pixel(file, format, u64::from(decoder.color_type().bytes_per_pixel()));
+    let cost = bytes_per_pixel(file, format, decoder.color_type());
     let limit = MAX_PIXELS.min(MAX_DECODING / cost);
     if pixels_of((width, height)) > limit {
         return Err(Undecoded::TooManyPixels(width, height, limit));
@@ -112,22 +112,41 @@ fn unreadable(e: image::ImageError) -> Undecoded {
     Undecoded::Unreadable(shorten(&e.to_string()))
 }
 
-/// Bytes that a decoder takes for each pixel, at most: measured, with what the picture is brought into 8 bits with.
-fn bytes_per_pixel(file: &[u8], format: Option<ImageFormat>, decoded: u64) -> u64 {
+/// Bytes that a picture takes for each pixel, at most, beside its file: while it is decoded, brought into 8 bits, and turned
+/// upright. `tests/set_memory.rs` measures them.
+fn bytes_per_pixel(file: &[u8], format: Option<ImageFormat>, color: ColorType) -> u64 {
+    let decoded = u64::from(color.bytes_per_pixel());
+    let in_8_bits = match color {
+        ColorType::Rgb8 | ColorType::Rgba8 => decoded,
+        _ => decoded + if color.has_alpha() { 4 } else { 3 },
+    };
+    let usual = in_8_bits.max(TURNED);
     match format {
         // A second copy that the decoder does not count.
-        Some(ImageFormat::Tiff) => 2 * decoded + 3,
-        // The canvas and a frame.
-        Some(ImageFormat::Gif) => 8,
-        Some(ImageFormat::WebP)
-            if file.get(12..16) == Some(b"VP8X") && file.get(20).is_some_and(|f| f & 2 != 0) =>
-        {
-            15
-        }
+        Some(ImageFormat::Tiff) => usual.max(2 * decoded),
+        // The canvas, a frame that is smaller, and the numbers of its colours.
+        Some(ImageFormat::Gif) => 9,
+        // Of an animation also the canvas before the frame.
+        Some(ImageFormat::WebP) if has_flag(file, ANIMATION) => 15,
+        // Transparency is a picture of its own beside a lossy one.
+        Some(ImageFormat::WebP) if has_flag(file, ALPHA) => 11,
         Some(ImageFormat::WebP) => 8,
-        Some(ImageFormat::Jpeg) if segments(file).any(|(marker, _)| marker == PROGRESSIVE) => 10,
-        _ => decoded + 3,
+        // All coefficients, of two bytes, and the picture.
+        Some(ImageFormat::Jpeg) => segments(file)
+            .find(|(marker, _)| *marker == PROGRESSIVE)
+            .map_or(usual, |(_, at)| 2 * u64::from(file.get(at + 9).copied().unwrap_or(4)) + 3),
+        _ => usual,
     }
+}
+
+/// Two copies in 8 bits.
+const TURNED: u64 = 6;
+/// Flags of an extended WebP.
+const ANIMATION: u8 = 2;
+const ALPHA: u8 = 16;
+
+fn has_flag(webp: &[u8], flag: u8) -> bool {
+    webp.get(12..16) == Some(b"VP8X") && webp.get(20).is_some_and(|flags| flags & flag != 0)
 }
 
 /// A format that is not read, by its first bytes.
@@ -278,6 +297,28 @@ mod tests {
         bmp[18..22].copy_from_slice(&30_000u32.to_le_bytes());
         bmp[22..26].copy_from_slice(&20_000u32.to_le_bytes());
         assert_eq!(decode(&bmp), Err(Undecoded::TooManyPixels(30_000, 20_000, MAX_PIXELS)));
+    }
+
+    /// Protects: what a picture's decoder takes is known from its header. (That it takes no more is measured elsewhere.)
+    #[test]
+    fn costs_by_header() {
+        use ImageFormat::{Gif, Jpeg, Png, Tiff, WebP};
+        let cost = |format, color| bytes_per_pixel(&[], Some(format), color);
+        let colours =
+            [ColorType::Rgb8, ColorType::Rgba8, ColorType::La16, ColorType::Rgba16, ColorType::Rgb32F];
+        assert_eq!(colours.map(|color| cost(Png, color)), [6, 6, 8, 12, 15]);
+        assert_eq!(colours.map(|color| cost(Tiff, color)), [6, 8, 8, 16, 24]);
+        assert_eq!(cost(Gif, ColorType::Rgba8), 9);
+        let of = |name: &str, format, color| bytes_per_pixel(&golden(name), Some(format), color);
+        assert_eq!(of("grey.jpg", Jpeg, ColorType::L8), 6);
+        assert_eq!(of("progressive.jpg", Jpeg, ColorType::Rgb8), 9);
+        assert_eq!(of("lossy.webp", WebP, ColorType::Rgb8), 8);
+        assert_eq!(of("large_alpha.webp", WebP, ColorType::Rgba8), 11);
+        assert_eq!(of("large_frames.webp", WebP, ColorType::Rgba8), 15);
+        let mut cmyk = golden("progressive.jpg");
+        let (_, at) = segments(&cmyk).find(|(marker, _)| *marker == PROGRESSIVE).expect("a frame");
+        cmyk[at + 9] = 4;
+        assert_eq!(bytes_per_pixel(&cmyk, Some(Jpeg), ColorType::Rgb8), 11);
     }
 
     /// Protects: a mask is the luma of its colours, and what is transparent is left out.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use serde_json::Value;
+use serde::Deserialize;
 
 use super::DatasetError;
 use super::error::{list, list_most};
@@ -128,10 +128,11 @@ fn rows<'a>(table: &'a str, content: &'a str) -> Result<Rows<'a>, DatasetError> 
 fn csv_rows<'a>(table: &'a str, content: &'a str) -> Result<Rows<'a>, DatasetError> {
     let wrong = |problem: String| DatasetError::caption(table, problem);
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(content.as_bytes());
-    let headers = reader.headers().map_err(|e| wrong(describe(&e)))?.clone();
+    let headers = reader.headers().map_err(|e| wrong(describe(&e)))?;
     if headers.len() > MAX_COLUMNS {
         return Err(wrong(format!("expected at most {MAX_COLUMNS} columns, found {}", headers.len())));
     }
+    let headers = headers.clone();
     let column = |names: [&str; 2]| {
         let found = names.iter().find_map(|name| headers.iter().position(|h| h.eq_ignore_ascii_case(name)));
         found.ok_or_else(|| {
@@ -154,16 +155,24 @@ fn csv_rows<'a>(table: &'a str, content: &'a str) -> Result<Rows<'a>, DatasetErr
     })))
 }
 
+/// What a line of JSON lines says of a picture. Its other fields are passed over, and take no memory.
+#[derive(Deserialize)]
+struct JsonRow {
+    image_file: Option<String>,
+    file_name: Option<String>,
+    caption: Option<String>,
+    text: Option<String>,
+}
+
 fn json_rows<'a>(table: &'a str, content: &'a str) -> Rows<'a> {
     let lines = content.lines().zip(1..).filter(|(text, _)| !text.trim().is_empty());
     Box::new(lines.map(move |(text, line)| {
         let wrong = |problem: String| DatasetError::caption(table, format!("line {line}: {problem}"));
-        let row: Value = serde_json::from_str(text).map_err(|e| wrong(shorten(&e.to_string())))?;
-        let field = |names: [&str; 2]| {
-            let found = names.iter().find_map(|name| row.get(name)?.as_str());
-            found.ok_or_else(|| wrong(format!("expected a text {}, found none", names.join(" or "))))
-        };
-        Ok(Row { line, file: field(FILE_COLUMNS)?.into(), caption: one_line(field(CAPTION_COLUMNS)?) })
+        let row: JsonRow = serde_json::from_str(text).map_err(|e| wrong(shorten(&e.to_string())))?;
+        let missing = |names: [&str; 2]| wrong(format!("expected a text {}, found none", names.join(" or ")));
+        let file = row.image_file.or(row.file_name).ok_or_else(|| missing(FILE_COLUMNS))?;
+        let caption = row.caption.or(row.text).ok_or_else(|| missing(CAPTION_COLUMNS))?;
+        Ok(Row { line, file, caption: one_line(&caption) })
     }))
 }
 
