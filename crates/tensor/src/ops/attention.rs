@@ -26,8 +26,9 @@ pub enum Mask<'a> {
 /// softmax(q kᵀ / √d + mask) v, for each of `heads` heads. No gradient flows to a mask.
 /// q (B, T, heads · d), k and v (B, S, heads · d) → (B, T, heads · d), all of one dtype. d is a multiple of 8.
 ///
-/// A query that sees no key, since there are none or a bias hides them all, gets zeros, and no gradient flows through it (as in
-/// PyTorch's `scaled_dot_product_attention` from 2.5 on; earlier ones gave NaN).
+/// A query that sees no key, since there are none or a bias hides them all, gets zeros, and no gradient flows through it. With a
+/// bias of −∞, or no keys, PyTorch 2.15's `scaled_dot_product_attention` does so too; where the bias of all keys is a large
+/// finite number, PyTorch gives the mean of all values instead.
 ///
 /// # Panics
 /// If a shape or dtype is another, or `heads` is 0.
