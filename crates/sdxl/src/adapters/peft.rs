@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
 
 use super::source::{Member, PEFT_CONFIG};
@@ -11,10 +12,21 @@ use crate::config::{Component, shorten};
 
 /// In a file's metadata.
 const KEY: &str = "lora_adapter_metadata";
+/// The alphas of some layers, by patterns for their paths.
+const ALPHA_PATTERN: &str = "alpha_pattern";
+
+/// The most patterns that are not just a layer's name. SDXL has some thousand layers, whose alphas may all be named.
+const MAX_PATTERNS: usize = 1000;
+/// Bytes that a compiled pattern takes.
+const MAX_COMPILED: usize = 1 << 20;
 
 /// The scale of every layer, where a config has it.
 #[derive(Default)]
-pub(super) struct PeftConfig(Map<String, Value>);
+pub(super) struct PeftConfig {
+    fields: Map<String, Value>,
+    /// `alpha_pattern`, by the field's whole name.
+    patterns: HashMap<String, Vec<(Pattern, Value)>>,
+}
 
 impl PeftConfig {
     /// Reads a safetensors file's metadata, whose fields are named by component: `unet.lora_alpha`.
@@ -36,7 +48,7 @@ impl PeftConfig {
             return Err(fail(format!("expected at most {MAX_PARAMS} bytes, found {}", member.bytes.len())));
         }
         let config = Self::parse(&member.bytes).map_err(fail)?;
-        match config.0.get("peft_type") {
+        match config.fields.get("peft_type") {
             Some(Value::String(kind)) if kind != "LORA" => {
                 Err(fail(format!("peft_type: expected LORA, found {}", shorten(kind))))
             }
@@ -55,7 +67,7 @@ impl PeftConfig {
                 return Err(format!("{name}: not supported"));
             }
         }
-        Ok(Self(config))
+        Ok(Self { patterns: patterns(&config)?, fields: config })
     }
 
     /// alpha of a layer of this rank, so that alpha / rank is its scale; `None` where nothing is said.
@@ -63,17 +75,11 @@ impl PeftConfig {
     /// # Errors
     /// The config is not as PEFT writes it.
     pub(super) fn alpha(&self, component: Component, path: &str, rank: usize) -> Result<Option<f32>, String> {
-        let field =
-            |name: &str| self.0.get(&format!("{}.{name}", component.name())).or_else(|| self.0.get(name));
-        let mut alpha = field("lora_alpha");
-        if let Some(Value::Object(patterns)) = field("alpha_pattern") {
-            for (pattern, value) in patterns {
-                if matches(pattern, path)? {
-                    alpha = Some(value);
-                    break;
-                }
-            }
-        }
+        let own = |name: &str| format!("{}.{name}", component.name());
+        let field = |name: &str| self.fields.get(&own(name)).or_else(|| self.fields.get(name));
+        let patterns = self.patterns.get(&own(ALPHA_PATTERN)).or_else(|| self.patterns.get(ALPHA_PATTERN));
+        let named = patterns.and_then(|all| all.iter().find(|(pattern, _)| pattern.fits(path)));
+        let alpha = named.map(|(_, alpha)| alpha).or_else(|| field("lora_alpha"));
         let Some(alpha) = alpha else { return Ok(None) };
         let Some(alpha) = alpha.as_f64() else {
             let found = shorten(&alpha.to_string());
@@ -85,20 +91,59 @@ impl PeftConfig {
     }
 }
 
-/// PEFT takes a pattern as a regular expression for the end of a path; what is written there are names.
-fn matches(pattern: &str, path: &str) -> Result<bool, String> {
-    let (name, whole) = match pattern.strip_prefix('^') {
-        Some(name) => (name, true),
-        None => (pattern, false),
-    };
-    let name = name.strip_suffix('$').unwrap_or(name).replace("\\.", ".");
-    if !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.') {
-        let found = shorten(pattern);
-        return Err(format!(
-            "{KEY} or {PEFT_CONFIG}: alpha_pattern: expected a layer's name, found {found:?}"
-        ));
+/// A key of `alpha_pattern`. PEFT takes the key as a regular expression, for a whole path or for what follows a dot in it.
+enum Pattern {
+    /// A layer's name, and whether it is the whole path.
+    Name(String, bool),
+    Regex(Regex),
+}
+
+impl Pattern {
+    /// # Errors
+    /// It is no regular expression.
+    fn parse(key: &str) -> Result<Self, String> {
+        let (name, whole) = match key.strip_prefix('^') {
+            Some(name) => (name, true),
+            None => (key, false),
+        };
+        let name = name.strip_suffix('$').unwrap_or(name).replace("\\.", ".");
+        if name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.') {
+            return Ok(Self::Name(name, whole));
+        }
+        let regex = RegexBuilder::new(&format!("^(?:.*\\.)?(?:{key})$")).size_limit(MAX_COMPILED).build();
+        // What the parser says has several lines, with the place marked.
+        let regex = regex.map_err(|_| format!("expected a regular expression, found {:?}", shorten(key)))?;
+        Ok(Self::Regex(regex))
     }
-    Ok(path == name || (!whole && path.ends_with(&format!(".{name}"))))
+
+    fn fits(&self, path: &str) -> bool {
+        match self {
+            Self::Name(name, true) => path == name,
+            Self::Name(name, false) => {
+                path.strip_suffix(name).is_some_and(|p| p.is_empty() || p.ends_with('.'))
+            }
+            Self::Regex(regex) => regex.is_match(path),
+        }
+    }
+}
+
+/// Every `alpha_pattern` of a config, in its order: the first that fits counts.
+fn patterns(config: &Map<String, Value>) -> Result<HashMap<String, Vec<(Pattern, Value)>>, String> {
+    let mut found = HashMap::new();
+    for (field, value) in config.iter().filter(|(name, _)| name.rsplit('.').next() == Some(ALPHA_PATTERN)) {
+        let Value::Object(entries) = value else { continue };
+        let fail = |problem: String| format!("{field}: {problem}");
+        let parsed = entries.iter().map(|(key, alpha)| Ok((Pattern::parse(key)?, alpha.clone())));
+        let parsed: Vec<_> = parsed.collect::<Result<_, String>>().map_err(fail)?;
+        let regexes = parsed.iter().filter(|(pattern, _)| matches!(pattern, Pattern::Regex(_))).count();
+        if regexes > MAX_PATTERNS {
+            return Err(fail(format!(
+                "expected at most {MAX_PATTERNS} regular expressions, found {regexes}"
+            )));
+        }
+        found.insert(field.clone(), parsed);
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -120,5 +165,36 @@ mod tests {
         assert!(alpha(r#"{"lora_alpha": "x"}"#, "a").expect_err("text").contains("lora_alpha"));
         assert!(config(r#"{"use_dora": true}"#).err().expect("refused").contains("use_dora"));
         assert!(config("[]").is_err());
+    }
+
+    /// Protects: keys of `alpha_pattern` are regular expressions, matched as PEFT matches them (the values are what its
+    /// `get_pattern_key` gives), and what is none is refused by its field.
+    #[test]
+    fn patterns_of_a_config() {
+        let paths =
+            ["down_blocks.1.attn1.to_q", "mid_block.attn1.to_q", "down_blocks.1.attn2.to_k", "xattn1.to_q"];
+        for (key, expected) in [
+            (".*attn1.to_q", [true, true, false, true]),
+            ("down_blocks.*to_k", [false, false, true, false]),
+            ("down_blocks", [false; 4]),
+            ("attn1.to_q", [true, true, false, false]),
+            ("attn[12]\\\\.to_(q|k)", [true, true, true, false]),
+            ("^mid_block.*", [false, true, false, false]),
+            ("to_q|to_k", [true, true, true, true]),
+            ("o_q", [false; 4]),
+            ("^attn1\\\\.to_q$", [false; 4]),
+        ] {
+            let text = format!(r#"{{"lora_alpha": 8, "unet.alpha_pattern": {{"{key}": 2}}}}"#);
+            let config = PeftConfig::parse(text.as_bytes()).expect("valid");
+            let fits = paths.map(|path| config.alpha(Component::UNet, path, 4) == Ok(Some(2.0)));
+            assert_eq!(fits, expected, "{key}");
+            assert_eq!(config.alpha(Component::TextEncoder, paths[0], 4), Ok(Some(8.0)));
+        }
+        let refused = |text: String| PeftConfig::parse(text.as_bytes()).err().expect("refused");
+        let says = refused(r#"{"alpha_pattern": {"a(": 2}}"#.into());
+        assert_eq!(says, r#"alpha_pattern: expected a regular expression, found "a(""#);
+        assert!(refused(r#"{"alpha_pattern": {"(a{999}){999}": 2}}"#.into()).contains("regular expression"));
+        let many: Vec<String> = (0..1001).map(|i| format!(r#""{i}.*": 2"#)).collect();
+        assert!(refused(format!(r#"{{"alpha_pattern": {{{}}}}}"#, many.join(","))).contains("at most 1000"));
     }
 }
