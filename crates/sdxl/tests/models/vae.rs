@@ -138,3 +138,24 @@ fn one_tile() {
     let (once, tiled) = (vae.decode(latents), vae.decode_tiled(latents, 24));
     assert_eq!(tiled.to_vec(), once.to_vec());
 }
+
+/// Protects: a picture is the same bytes for any number of threads, in tiles as at once, and a batch is its pictures.
+#[test]
+fn the_same_bytes() {
+    let (golden, vae) = (Golden::load("vae_tiled"), load(DType::F32));
+    let latents = golden.get("latents");
+    let decode = |tile: Option<usize>| match tile {
+        Some(tile) => vae.decode_tiled(latents, tile).to_vec(),
+        None => vae.decode(latents).to_vec(),
+    };
+    for tile in [None, Some(4), Some(8), Some(12)] {
+        let once = decode(tile);
+        for threads in [1, 2, 3, 7] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+            assert!(pool.install(|| decode(tile)) == once, "{tile:?}, {threads} threads");
+        }
+    }
+    let other = ops::scale(latents, -0.5);
+    let batch = vae.decode(&ops::cat_batch(&[latents, &other])).to_vec();
+    assert!(batch == [vae.decode(latents).to_vec(), vae.decode(&other).to_vec()].concat());
+}
