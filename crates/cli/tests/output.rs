@@ -85,6 +85,18 @@ fn inputs_are_not_replaced() {
     here.assert_refused(&export("trained_model.tar"), &format!("{says} (TRAINED)"));
     here.assert_refused(&export("link"), says);
     here.assert_refused(&export("./set/../trained_model.tar"), says);
+    // Of a run's folder, its own files; an earlier export in it is replaced like any other.
+    fs::create_dir(here.path("run")).expect("made");
+    fs::copy(here.path("trained_model.tar"), here.path("run/trained_model.tar")).expect("copied");
+    here.write("run/settings.json", "{}");
+    let of_run = |to| ["export", "run", "--format", "kohya", "-o", to];
+    for own in ["run/trained_model.tar", "run/settings.json"] {
+        here.assert_refused(&of_run(own), &format!("{says} (TRAINED)"));
+    }
+    for _ in 0..2 {
+        assert_eq!(here.run(&of_run("run/x.safetensors")).stdout, "run/x.safetensors\n");
+    }
+    assert!(fs::read(here.path("run/x.safetensors")).expect("there") == file);
     let model = [&export("model/unet/config.json")[..], &["--model", "model"]].concat();
     here.assert_refused(&model, &format!("{says} (--model)"));
     let train = ["train", "-i", "input_images=@set", "-i", "caption_prefix=@prefix.txt", "-o"];

@@ -259,11 +259,14 @@ impl Weights {
         }
     }
 
-    /// Checks that nothing below this prefix is left over.
+    /// Checks that nothing below this prefix is left over, and that no file was written over meanwhile.
     ///
     /// # Errors
-    /// Names the first of the tensors that were never taken.
+    /// Names the first of the tensors that were never taken, or the file that has changed.
     pub fn finish(&self) -> Result<(), WeightsError> {
+        if let Some(changed) = self.all.files.iter().find(|file| !file.map.is_unchanged()) {
+            return Err(WeightsError::file(&changed.path, "changed while it was read"));
+        }
         let left = self.below().filter(|(_, entry)| !entry.taken.load(Ordering::Relaxed));
         let (ignored, left): (Vec<_>, Vec<_>) = left.partition(|(name, _)| self.all.layout.ignores(name));
         let left: Vec<&Entry> = left.into_iter().map(|(_, entry)| entry).collect();

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use calotype_sdxl::adapters::{AdapterError, Modules, SafetensorsFile, TrainedWeights};
+use calotype_sdxl::adapters::{AdapterError, Modules, SafetensorsFile, TrainedWeights, files_read};
 use calotype_sdxl::config::ModelFolder;
 use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 
+use super::train::run_dir;
 use crate::args::Verbosity;
 use crate::failure::Failure;
 use crate::output;
@@ -73,9 +74,14 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
 }
 
 impl Settings {
-    /// Makes sure that what is written can be, and is nothing that is read.
+    /// Makes sure that what is written can be, and is nothing that is read. An earlier export may be in the folder of a run,
+    /// beside the run's own files.
     fn check_output(&self, more: &[(&str, &Path)]) -> Result<(), Failure> {
-        let inputs = [&[("TRAINED", self.trained.as_path())], more].concat();
+        let own = run_dir::FILES.iter().chain([&run_dir::CHECKPOINTS, &run_dir::SAMPLES]);
+        let read: Vec<PathBuf> =
+            files_read(&self.trained).into_iter().chain(own.map(|name| self.trained.join(name))).collect();
+        let read = read.iter().map(|file| ("TRAINED", file.as_path()));
+        let inputs: Vec<_> = read.chain(more.iter().copied()).collect();
         output::check_file(&self.output, &inputs)?;
         match self.format {
             Format::Kohya => Ok(()),

@@ -48,6 +48,7 @@ pub use modules::Modules;
 pub use patch::Patch;
 pub use safetensors::SafetensorsFile;
 pub(crate) use safetensors::safetensors_header;
+pub use source::files_read;
 pub use stored::Stored;
 pub(crate) use tags::Tagged;
 pub use tags::{has_tag, name};

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use calotype_tensor::cpu::Mmap;
+use calotype_tensor::cpu::open_weights;
 
 use super::AdapterError;
 use super::stored::Region;
@@ -86,6 +86,23 @@ pub(super) fn known(name: &str) -> Option<&'static str> {
     LAYOUTS.iter().flat_map(|(_, names)| *names).copied().find(|known| *known == name)
 }
 
+/// The files that [`TrainedWeights::read`](super::TrainedWeights::read) reads at `path`, as far as their names tell: the path
+/// itself, or of a folder those of its layout, a run's result, or its only safetensors file.
+pub fn files_read(path: &Path) -> Vec<PathBuf> {
+    if !path.is_dir() {
+        return vec![path.to_path_buf()];
+    }
+    let names = LAYOUTS.iter().flat_map(|(_, names)| *names);
+    let of_layout: Vec<PathBuf> = names.map(|name| path.join(name)).filter(|file| file.exists()).collect();
+    let result = path.join(RESULT);
+    match listed(path, &["safetensors"]).as_slice() {
+        _ if !of_layout.is_empty() => of_layout,
+        _ if result.exists() => files_read(&result),
+        [one] => vec![path.join(one)],
+        _ => Vec::new(),
+    }
+}
+
 /// Every file whose change may change what a path stands for.
 pub(super) fn files(path: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(path) else { return vec![path.to_path_buf()] };
@@ -102,7 +119,7 @@ fn mapped(path: &Path) -> Result<Member, AdapterError> {
         let kind = if found.is_dir() { "a folder" } else { "a pipe or a device" };
         return Err(AdapterError::file(path, format!("expected a file, found {kind}")));
     }
-    let map = Mmap::open(path).map_err(|e| AdapterError::file(path, e))?;
+    let map = open_weights(path).map_err(|e| AdapterError::file(path, e))?;
     Ok(Member { path: path.into(), bytes: Region::whole(map) })
 }
 

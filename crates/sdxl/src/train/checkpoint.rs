@@ -129,7 +129,10 @@ impl<'a> Found<'a> {
             trained.state.step = state.optimizer_steps.get(&trained.name).copied().unwrap_or_default();
             tensors::fill(tensors, &located, trained);
         });
-        Ok(())
+        match tensors.is_unchanged() {
+            true => Ok(()),
+            false => Err(at(self.path)(io::Error::other(format!("{TENSORS}: changed while it was read")))),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
-use calotype_tensor::cpu::Mmap;
+use calotype_tensor::cpu::{Mmap, open_weights};
 use safetensors::tensor::{Dtype, SafeTensors, TensorInfo};
 use serde::Deserialize;
 
@@ -119,7 +119,7 @@ fn is_plain_name(name: &str) -> bool {
 
 impl Files {
     fn add(&mut self, path: PathBuf, keep: impl Fn(&str) -> bool) -> Result<(), WeightsError> {
-        let map = Mmap::open(&path).map_err(|e| WeightsError::file(&path, e.to_string()))?;
+        let map = open_weights(&path).map_err(|e| WeightsError::file(&path, e.to_string()))?;
         let header = Header::read(&map).map_err(|what| WeightsError::file(&path, what))?;
         let file = self.files.len();
         for (key, info, bytes) in header.tensors {

@@ -22,5 +22,5 @@ pub(crate) mod winograd;
 
 pub use buffer::{Buffer, trim_pool};
 pub use isa::{Isa, UnknownIsa, isa, try_isa};
-pub use mmap::Mmap;
+pub use mmap::{Mmap, open_weights};
 pub use winograd::uses_winograd;

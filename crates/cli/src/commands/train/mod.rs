@@ -13,7 +13,7 @@ mod check;
 mod memory;
 mod metrics;
 mod record;
-mod run_dir;
+pub mod run_dir;
 mod samples;
 mod session;
 mod settings;

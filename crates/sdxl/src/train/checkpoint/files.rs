@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use calotype_tensor::cpu::Mmap;
+use calotype_tensor::cpu::{Mmap, open_weights};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{read_text, shorten};
@@ -69,7 +69,7 @@ impl Sums {
         if sum.bytes > limit {
             return Err(format!("{name}: expected at most {limit} bytes, found {}", sum.bytes));
         }
-        let map = Mmap::open(&folder.join(name)).map_err(|e| format!("{name}: {e}"))?;
+        let map = open_weights(&folder.join(name)).map_err(|e| format!("{name}: {e}"))?;
         if map.len() as u64 != sum.bytes {
             return Err(format!("{name}: expected {} bytes, found {}", sum.bytes, map.len()));
         }
