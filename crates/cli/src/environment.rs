@@ -33,13 +33,16 @@ pub fn help() -> String {
 }
 
 /// Refuses a name that begins with `CALOTYPE_` and is not in [`VARIABLES`], and a value that a variable does not take.
-/// `names` are the names of all variables that are set.
+/// `set` are all variables that are set. Those that Kubernetes sets in each container for a Service whose name begins with
+/// `calotype` are not meant for us, and pass.
 ///
 /// # Errors
 /// One line that names the variable.
-pub fn check(names: impl Iterator<Item = OsString>) -> Result<(), Failure> {
-    let mut own = names.filter_map(|name| name.into_string().ok()).filter(|name| name.starts_with(PREFIX));
-    if let Some(name) = own.find(|name| VARIABLES.iter().all(|(known, _)| known != name)) {
+pub fn check(set: impl Iterator<Item = (OsString, OsString)>) -> Result<(), Failure> {
+    let own = set.filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+    let own = own.filter(|(name, _)| name.starts_with(PREFIX));
+    let mut unknown = own.filter(|(name, _)| VARIABLES.iter().all(|(known, _)| known != name));
+    if let Some((name, _)) = unknown.find(|(name, value)| !is_of_a_service(name, &value.to_string_lossy())) {
         // The prefix is alike in all names: only what follows it can be misspelt.
         let known = VARIABLES.iter().filter_map(|(known, _)| known.strip_prefix(PREFIX));
         let hint =
@@ -50,4 +53,79 @@ pub fn check(names: impl Iterator<Item = OsString>) -> Result<(), Failure> {
     cpu::try_isa().map_err(|e| Failure::BadInput(e.to_string()))?;
     memory::stated().map_err(Failure::BadInput)?;
     Ok(())
+}
+
+/// Whether Kubernetes sets such a variable for a Service: `…_SERVICE_HOST`, `…_SERVICE_PORT`, `…_SERVICE_PORT_HTTP` (a port's
+/// name), `…_PORT` and `…_PORT_80_TCP`, alone or with `_PROTO`, `_PORT` or `_ADDR`. Of `…_PORT` the value is an address, which
+/// a port that somebody meant for us would not be.
+fn is_of_a_service(name: &str, value: &str) -> bool {
+    if name.ends_with("_SERVICE_HOST") || name.ends_with("_SERVICE_PORT") || name.contains("_SERVICE_PORT_") {
+        return true;
+    }
+    let words: Vec<&str> = name.split('_').collect();
+    let is_number = |word: &str| word.parse::<u16>().is_ok();
+    match words.as_slice() {
+        [.., "PORT", number, "TCP" | "UDP" | "SCTP"]
+        | [.., "PORT", number, "TCP" | "UDP" | "SCTP", "PROTO" | "PORT" | "ADDR"] => is_number(number),
+        [.., "PORT"] => value.contains("://"),
+        _ => false,
+    }
+}
+
+/// Checks `RAYON_NUM_THREADS`, which says how many threads there are where nothing else does. The library that reads it takes
+/// what is no number for nothing said.
+///
+/// # Errors
+/// It is set, and no number of threads. 0 stands for as many as processors.
+pub fn threads(set: Option<OsString>) -> Result<(), Failure> {
+    let Some(text) = set.filter(|text| !text.is_empty()) else { return Ok(()) };
+    let text = text.to_string_lossy();
+    match text.parse::<u16>() {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Failure::BadInput(format!(
+            "RAYON_NUM_THREADS: expected a number of threads from 0 to {}, found {:?}",
+            u16::MAX,
+            text.chars().take(80).collect::<String>()
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Protects: what Kubernetes sets for a Service called calotype, or calotype-web, stops no command; any other name with our
+    /// prefix does, and so does a port that somebody meant for us.
+    #[test]
+    fn variables_of_services() {
+        let check = |name: &str, value: &str| check([(name.into(), value.into())].into_iter());
+        for (name, value) in [
+            ("CALOTYPE_SERVICE_HOST", "10.0.0.11"),
+            ("CALOTYPE_SERVICE_PORT", "5000"),
+            ("CALOTYPE_SERVICE_PORT_HTTP", "5000"),
+            ("CALOTYPE_PORT", "tcp://10.0.0.11:5000"),
+            ("CALOTYPE_PORT_5000_TCP", "tcp://10.0.0.11:5000"),
+            ("CALOTYPE_PORT_5000_TCP_PROTO", "tcp"),
+            ("CALOTYPE_PORT_5000_TCP_PORT", "5000"),
+            ("CALOTYPE_PORT_5000_TCP_ADDR", "10.0.0.11"),
+            ("CALOTYPE_PORT_53_UDP_ADDR", "10.0.0.11"),
+            ("CALOTYPE_WEB_SERVICE_HOST", "10.0.0.11"),
+            ("CALOTYPE_WEB_PORT_80_TCP", "tcp://10.0.0.11:80"),
+        ] {
+            assert!(check(name, value).is_ok(), "{name}");
+        }
+        for (name, value) in [
+            ("CALOTYPE_PORT", "8080"),
+            ("CALOTYPE_HOST", "10.0.0.11"),
+            ("CALOTYPE_SERVICE", "x"),
+            ("CALOTYPE_PORT_TCP", "x"),
+            ("CALOTYPE_PORT_X_TCP", "x"),
+            ("CALOTYPE_PORT_80_TCP_MODE", "x"),
+            ("CALOTYPE_MODLE", "x"),
+            ("CALOTYPE_", "x"),
+        ] {
+            let line = check(name, value).expect_err("refused").line();
+            assert!(line.contains(&format!("{name}: unknown environment variable")), "{line}");
+        }
+    }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use calotype_sdxl::request::schema::{self, Field, Kind, Schema};
 use calotype_sdxl::request::{InputError, Problem, unavailable};
+use calotype_sdxl::text;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Map, Value};
 
@@ -137,20 +138,7 @@ fn text_file(path: &str) -> io::Result<String> {
     if bytes.len() as u64 > MAX_FILE {
         return Err(wrong(format!("expected a text of at most {MAX_FILE} bytes, found more")));
     }
-    let utf16 = |pairs: &[u8], unit: fn([u8; 2]) -> u16| {
-        let units: Vec<u16> =
-            pairs.chunks(2).map(|pair| unit([pair[0], *pair.get(1).unwrap_or(&0)])).collect();
-        String::from_utf16(&units).map_err(|_| wrong("expected text, found no UTF-16".into()))
-    };
-    match &bytes[..] {
-        [0xff, 0xfe, rest @ ..] => utf16(rest, u16::from_le_bytes),
-        [0xfe, 0xff, rest @ ..] => utf16(rest, u16::from_be_bytes),
-        _ => {
-            let text =
-                String::from_utf8(bytes).map_err(|e| wrong(format!("expected UTF-8: {}", e.utf8_error())))?;
-            Ok(text.strip_prefix('\u{feff}').map(String::from).unwrap_or(text))
-        }
-    }
+    text::decode(&bytes).map_err(|at| wrong(text::problem(at)))
 }
 
 /// `--field text`: the text as it stands; a file's field takes its path with or without the `@`.

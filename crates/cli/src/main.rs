@@ -38,7 +38,7 @@ fn run() -> Result<(), Failure> {
         // Help and version.
         Err(e) => return output::print(&e.to_string()),
     };
-    environment::check(std::env::vars_os().map(|(name, _)| name))?;
+    environment::check(std::env::vars_os())?;
     log::start(args::Verbosity::of(&matches).level());
     if matches.get_flag("licenses") {
         return output::print(include_str!("../../../THIRD-PARTY.md"));

@@ -66,13 +66,14 @@ fn unreadable_fields() {
     let here = Sandbox::new();
     here.write("latin1.txt", b"caf\xe9");
     here.assert_refused(&["predict", "-i", "prompt=@nothing.txt"], "prompt: nothing.txt: ");
-    here.assert_refused(&["predict", "-i", "prompt=@latin1.txt"], "prompt: latin1.txt: ");
+    here.assert_refused(&["predict", "-i", "prompt=@latin1.txt"], "prompt: latin1.txt: expected UTF-8");
     here.assert_refused(&["predict", "-i", "prompt=@"], "prompt: @: ");
-    here.write("odd.txt", b"\xff\xfea\x00\x00\xd8");
-    here.assert_refused(
-        &["predict", "-i", "prompt=@odd.txt"],
-        "prompt: odd.txt: expected text, found no UTF-16",
-    );
+    // Half a surrogate pair, half a unit.
+    for odd in [&b"\xff\xfea\x00\x00\xd8"[..], b"\xff\xfea\x00b"] {
+        here.write("odd.txt", odd);
+        let says = "prompt: odd.txt: expected UTF-8, found another encoding at byte 4";
+        here.assert_refused(&["predict", "-i", "prompt=@odd.txt"], says);
+    }
     here.write("long.txt", vec![b'a'; 3 << 20]);
     here.assert_refused(
         &["predict", "-i", "prompt=@long.txt"],
@@ -152,6 +153,12 @@ fn environment_variables() {
             "CALOTYPE_MEMROY: unknown environment variable, did you mean CALOTYPE_MEMORY?",
         ),
         ("CALOTYPE_ZZ", "1", "CALOTYPE_ZZ: unknown environment variable"),
+        (
+            "RAYON_NUM_THREADS",
+            "two",
+            "RAYON_NUM_THREADS: expected a number of threads from 0 to 65535, found \"two\"",
+        ),
+        ("RAYON_NUM_THREADS", "-1", "RAYON_NUM_THREADS: expected a number of threads"),
     ] {
         for command in [&["predict"][..], &["train"], &["schema", "predict"]] {
             here.assert_refused_with(command, &[(name, value)], says);

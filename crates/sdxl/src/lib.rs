@@ -14,6 +14,7 @@ pub mod pipeline;
 pub mod prompt;
 pub mod request;
 pub mod samplers;
+pub mod text;
 pub mod tokenizer;
 pub mod train;
 pub mod weights;

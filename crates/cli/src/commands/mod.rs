@@ -17,7 +17,7 @@ use clap::{ArgMatches, Command};
 
 use self::predict::DtypeName;
 use crate::failure::Failure;
-use crate::{hub, pocket};
+use crate::{environment, hub, pocket};
 
 /// Bytes of a thread's stack: what a program's first thread has.
 const MAIN_STACK: usize = 8 << 20;
@@ -58,6 +58,9 @@ fn among_threads(
         return command();
     }
     let threads = matches.try_get_one::<u16>("threads").ok().flatten().copied().unwrap_or(0); // 0: as many as processors
+    if threads == 0 {
+        environment::threads(std::env::var_os("RAYON_NUM_THREADS"))?;
+    }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).stack_size(MAIN_STACK);
     pool.build_global().map_err(|e| Failure::Failed(format!("--threads {threads}: {e}")))?;
     rayon::scope(|_| command())

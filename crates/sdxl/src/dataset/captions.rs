@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use super::archive::{Archive, Entry};
 use super::error::{list, list_most};
 use super::kind::{base, stem};
-use super::text::{self, MAX_TEXT, one_line};
+use super::text::{MAX_TEXT, one_line};
 use super::{DatasetError, table};
 use crate::config::shorten;
+use crate::text;
 
 /// How many files a message names: all that someone would mend by hand.
 const NAMED: usize = 50;
@@ -99,7 +100,7 @@ fn table<'a>(
                 tables.push((table, content));
             }
             Err(at) if !is_metadata(table) => {
-                return Err(DatasetError::caption(&table.name, text::encoding(at)));
+                return Err(DatasetError::caption(&table.name, text::problem(at)));
             }
             _ => unused.push(table.name.as_str()),
         }
@@ -138,7 +139,7 @@ fn sidecars(
     }
     match wrong.as_slice() {
         [] => Ok(captions),
-        [(name, at)] => Err(DatasetError::caption(name, text::encoding(*at))),
+        [(name, at)] => Err(DatasetError::caption(name, text::problem(*at))),
         several => {
             let names: Vec<&str> = several.iter().map(|(name, _)| *name).collect();
             let problem = "expected UTF-8, found another encoding in each of them".to_owned();
