@@ -96,14 +96,17 @@ impl Repo {
     }
 
     /// Whether a blob is what its sum says: its own, or the one that its name is. A large file that was right is
-    /// known by its size and time, so that it is read through once.
+    /// known by its size and time, so that it is read through once. Where that cannot be noted, since the cache is somebody
+    /// else's to write, large files are taken as they are, like those of a model's folder: whoever fetched them has compared
+    /// their sums, a process that may not write has not damaged them, and each start would read gigabytes. That no file is
+    /// cut short is seen from its header.
     pub fn is_right(&self, blob: &Path, sum: Option<&Sum>) -> bool {
         let name = blob.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let sum = sum.cloned().or_else(|| Sum::sha256(name)).or_else(|| Sum::git(name));
         match sum {
             None => true,
             Some(sum @ Sum::Git(_)) => sum.holds(blob).unwrap_or(false),
-            Some(sum @ Sum::Sha256(_)) => self.was_checked(blob) || self.check(blob, &sum),
+            Some(sum @ Sum::Sha256(_)) => !self.is_to_check(blob) || self.check(blob, &sum),
         }
     }
 
@@ -118,12 +121,22 @@ impl Repo {
     /// Notes that a blob has the sum that it should have.
     pub fn note_right(&self, blob: &Path) {
         if let Some((note, stamp)) = self.note_of(blob) {
-            // Where the cache is not ours to write, the file is read through each time.
-            let _ = fs::create_dir_all(self.root.join(".checked")).and_then(|()| fs::write(note, stamp));
+            // Where the cache is not ours to write, large files are not read through.
+            let _ = fs::create_dir_all(self.notes()).and_then(|()| fs::write(note, stamp));
         }
     }
 
-    pub fn was_checked(&self, blob: &Path) -> bool {
+    /// Whether a large blob is to be read through: it was not yet, and that it was can be noted.
+    pub fn is_to_check(&self, blob: &Path) -> bool {
+        let can_note = || fs::create_dir_all(self.notes()).and_then(|()| tempfile::tempfile_in(self.notes()));
+        !self.was_checked(blob) && can_note().is_ok()
+    }
+
+    fn notes(&self) -> PathBuf {
+        self.root.join(".checked")
+    }
+
+    fn was_checked(&self, blob: &Path) -> bool {
         self.note_of(blob)
             .is_some_and(|(note, stamp)| fs::read_to_string(note).is_ok_and(|text| text == stamp))
     }
@@ -132,7 +145,7 @@ impl Repo {
     fn note_of(&self, blob: &Path) -> Option<(PathBuf, String)> {
         let found = fs::metadata(blob).ok()?;
         let time = found.modified().ok()?.duration_since(UNIX_EPOCH).ok()?.as_nanos();
-        Some((self.root.join(".checked").join(blob.file_name()?), format!("{} {time}\n", found.len())))
+        Some((self.notes().join(blob.file_name()?), format!("{} {time}\n", found.len())))
     }
 
     /// The blob that a file of a version is, where it is a link to one of this model's.
@@ -173,6 +186,10 @@ mod tests {
         assert!(repo.is_right(&blob, None) && repo.was_checked(&blob));
         fs::write(&blob, "hallo\n\n").expect("written");
         assert!(!repo.is_right(&blob, None));
+        // As in a cache that is not ours to write: nothing is noted, and nothing read through.
+        fs::remove_dir_all(repo.notes()).expect("removed");
+        fs::write(repo.notes(), "").expect("written");
+        assert!(!repo.is_to_check(&blob) && repo.is_right(&blob, None));
     }
 
     /// Protects: a link replaces what is in its place, leads to the blob, and `main` names the version.

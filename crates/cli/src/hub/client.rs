@@ -9,6 +9,7 @@ use ureq::{Agent, Body};
 
 use super::address::{joined, origin};
 use super::names::{Commit, Tag};
+use super::pace::{self, paced};
 use super::settings::Settings;
 
 /// Redirects that are followed: the real hub has one or two.
@@ -92,7 +93,8 @@ impl Client {
     pub fn text(&self, path: &str) -> Result<String, Problem> {
         let mut answer = self.get(path, 0)?;
         let mut bytes = Vec::new();
-        let read = answer.body.by_ref().take(MAX_LISTING + 1).read_to_end(&mut bytes);
+        let mut body = paced(answer.body.by_ref().take(MAX_LISTING + 1), Some(pace::SHORT));
+        let read = body.read_to_end(&mut bytes);
         read.map_err(|e| Problem::Line(self.said(&e.to_string())))?;
         if bytes.len() as u64 > MAX_LISTING {
             return Err(Problem::Wrong(format!("expected at most {MAX_LISTING} bytes, found more")));
@@ -171,7 +173,7 @@ fn answer(response: Response<Body>, mut about: About, start: u64) -> Result<Answ
         _ => return Err(Problem::Refused(status)),
     };
     about.size = about.size.or(total);
-    let body = response.into_body().into_with_config().limit(u64::MAX).reader();
+    let body = paced(response.into_body().into_with_config().limit(u64::MAX).reader(), None);
     let body: Box<dyn Read> = if zipped { Box::new(MultiGzDecoder::new(body)) } else { Box::new(body) };
     Ok(Answer { about, start: begins, body })
 }

@@ -12,6 +12,7 @@ use super::cache::Repo;
 use super::client::{Answer, Client, Problem};
 use super::listing::Listed;
 use super::names::{Commit, Tag};
+use super::pace::{self, paced};
 use super::sums::Sum;
 use crate::failure::Failure;
 use crate::output;
@@ -219,7 +220,7 @@ impl Fetch<'_> {
             *have = shortened(to, answer.start, coming)?; // a hub without ranges begins again
         }
         let limit = coming.size.unwrap_or(MAX_UNSAID);
-        let mut body = answer.body;
+        let mut body = paced(answer.body, coming.size.is_none().then_some(pace::SHORT));
         let mut piece = vec![0; 1 << 18];
         loop {
             let read = match body.read(&mut piece) {

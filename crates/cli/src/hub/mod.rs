@@ -10,6 +10,7 @@
 //! cache.rs      the cache on this machine, which other programs share
 //! listing.rs    which files there are, and which of them are read
 //! client.rs, address.rs   requests, redirects, and for whom the token is
+//! pace.rs       how slow an answer may be
 //! fetch.rs, sums.rs       one file, whole or not at all
 //! ```
 
@@ -19,6 +20,7 @@ mod client;
 mod fetch;
 mod listing;
 mod names;
+mod pace;
 mod settings;
 mod sums;
 
@@ -143,7 +145,7 @@ fn damaged(folder: &Path, repo: &Repo, name: &str, quiet: bool) -> Option<String
     let blobs = wanted.iter().filter_map(|file| Some((*file, repo.blob_of(&folder.join(file))?)));
     for (file, blob) in blobs {
         let is_large = fs::metadata(&blob).is_ok_and(|found| found.len() >= LARGE);
-        if !told && is_large && !repo.was_checked(&blob) {
+        if !told && is_large && repo.is_to_check(&blob) {
             output::note(&format!("{name}: checking its files in the cache, once"));
             told = true;
         }
