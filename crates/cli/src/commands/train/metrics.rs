@@ -10,6 +10,7 @@ use calotype_sdxl::train::chart::{Losses, is_drawn};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
+use crate::output;
 
 /// Most bytes of a line; one of ours has some 150.
 const MAX_LINE: u64 = 1 << 16;
@@ -22,21 +23,21 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Opens the file of a run of which `done` steps are kept: the lines of later steps are cut off, and with them one
-    /// that was not written to its end.
+    /// Opens the file of a run of which `done` steps are kept: the lines of later steps are left out, and with them one
+    /// that was not written to its end. What is kept is written to a file of its own in the place of the one that is there, which
+    /// may have other names in other folders (hard links).
     ///
     /// # Errors
     /// It cannot be read or written.
     pub fn open(path: PathBuf, done: usize) -> Result<Metrics, Failure> {
-        let Read { losses, kept, cut } = read(&path, done)?;
-        let open = || -> std::io::Result<File> {
-            let file = OpenOptions::new().create(true).append(true).open(&path)?;
-            if cut {
-                file.set_len(kept)?;
-            }
-            Ok(file)
-        };
-        let file = open().map_err(|e| Failure::io(&path, &e))?;
+        let Read { losses, kept } = read(&path, done)?;
+        let failed = |e: std::io::Error| Failure::io(&path, &e);
+        match File::open(&path) {
+            Ok(file) => output::write_file(&path, |to| std::io::copy(&mut file.take(kept), to).map(drop))?,
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(failed(e)),
+        }
+        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
         Ok(Metrics { path, file, losses })
     }
 
@@ -89,8 +90,6 @@ pub struct Read {
     pub losses: Losses,
     /// How many bytes their lines are.
     kept: u64,
-    /// Whether there is more in the file.
-    cut: bool,
 }
 
 /// Reads the file at `path`, if there is one, up to step `done`, or to where it is damaged. A loss that is no f32 is
@@ -100,13 +99,12 @@ pub struct Read {
 /// It cannot be read.
 pub fn read(path: &Path, done: usize) -> Result<Read, Failure> {
     let failed = |e: std::io::Error| Failure::io(path, &e);
-    let mut found = Read { losses: Losses::default(), kept: 0, cut: false };
+    let mut found = Read { losses: Losses::default(), kept: 0 };
     let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(found),
         Err(e) => return Err(failed(e)),
     };
-    let length = file.metadata().map_err(failed)?.len();
     let (mut file, mut line) = (BufReader::new(file), Vec::new());
     loop {
         line.clear();
@@ -116,7 +114,6 @@ pub fn read(path: &Path, done: usize) -> Result<Read, Failure> {
         }
         found.kept += count as u64;
     }
-    found.cut = found.kept != length;
     Ok(found)
 }
 
@@ -165,6 +162,24 @@ mod tests {
             fs::write(&path, &text).expect("written");
             let found = read(&path, 9).expect("read");
             assert_eq!((found.kept, found.losses.training.len()), (kept, losses), "{text:.60}");
+        }
+    }
+
+    /// Protects: a file that is in other folders, too, by a hard link, is not added to: the run gets one of its own.
+    #[test]
+    fn a_file_with_another_name() {
+        let here = tempfile::tempdir().expect("a directory");
+        let [path, theirs] = ["metrics.jsonl", "theirs.log"].map(|name| here.path().join(name));
+        let line = "{\"step\":1,\"loss\":0.5}\n";
+        for done in [0, 1] {
+            fs::write(&theirs, line).expect("written");
+            fs::hard_link(&theirs, &path).expect("linked");
+            let mut metrics = Metrics::open(path.clone(), done).expect("opened");
+            metrics.validation(9, 1.0).expect("written");
+            assert_eq!(fs::read_to_string(&theirs).expect("there"), line);
+            let found = fs::read_to_string(&path).expect("there");
+            assert_eq!(found.lines().count(), 1 + done, "{found}");
+            fs::remove_file(&path).expect("removed");
         }
     }
 
