@@ -56,6 +56,38 @@ fn an_interrupted_run_goes_on() {
     assert!(metrics(&here, "whole") == whole.1, "validated again");
 }
 
+/// Protects: a signal while the set is read ends the command with its exit code, and nothing is written. (That the reading stops at
+/// a picture is tested where sets are read.)
+#[cfg(target_os = "linux")]
+#[test]
+fn interrupted_while_the_set_is_read() {
+    let here = Sandbox::new();
+    // Far longer to read than the signal takes to come.
+    here.write("set/0.png", png(2000, 2000, &vec![90; 2000 * 2000 * 3]));
+    for i in 1..200 {
+        fs::hard_link(here.path("set/0.png"), here.path(&format!("set/{i}.png"))).expect("linked");
+    }
+    let args = args(&["--max-train-steps", "1", "--run-dir", "run"]);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let child = here.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
+    // Until the program has taken SIGINT over; the set is read after that.
+    let status = format!("/proc/{}/status", child.id());
+    let caught = || {
+        let status = fs::read_to_string(&status).expect("it runs");
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a line").trim();
+        u64::from_str_radix(mask, 16).expect("a mask") >> 1 & 1 == 1
+    };
+    while !caught() {
+        std::thread::yield_now();
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill").success());
+    let output = child.wait_with_output().expect("ends");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(130), 0), "{stderr}");
+    assert!(stderr.ends_with("interrupted\n"), "{stderr}");
+    assert!(!here.path("run").exists() && !here.path("runs").exists());
+}
+
 /// Protects: under `nohup` a closed terminal does not end a run.
 #[cfg(unix)]
 #[test]

@@ -45,8 +45,8 @@ const MAX_UNPACKED: u64 = 4 << 30;
 /// What its pictures may take when they are prepared: 2,730 of 1024 × 1024 without masks.
 const MAX_PREPARED: u64 = 8 << 30;
 
-/// Told before each picture how many are done, and of how many; breaking stops the reading with
-/// [`DatasetError::Interrupted`].
+/// Told before each picture how many are done, and of how many, and with none done now and then while the set is unpacked and
+/// its headers are read; breaking stops the reading with [`DatasetError::Interrupted`].
 pub type Progress<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
 
 /// What a training's request says about its set.
@@ -110,14 +110,14 @@ impl Dataset {
         progress: &mut Progress,
     ) -> Result<Dataset, DatasetError> {
         check::prefix(settings.caption_prefix, settings.token_string)?;
-        let (mut archive, entries) = Archive::open(path, settings.file_type, MAX_UNPACKED)?;
+        let (mut archive, entries) = Archive::open(path, settings.file_type, MAX_UNPACKED, progress)?;
         let mut warnings = Vec::new();
         let files = Files::sort(entries, &archive.links, &mut warnings);
         if files.pictures.is_empty() {
             return Err(DatasetError::NoPicture { reason: files.reason });
         }
         check::fits(files.pictures.len(), settings.resolution, MAX_PREPARED)?;
-        prepare::check_pixels(&mut archive, &files)?;
+        prepare::check_pixels(&mut archive, &files, progress)?;
         let names: Vec<&str> = files.pictures.iter().map(|p| p.name.as_str()).collect();
         let prefix = settings.caption_prefix;
         let captions = captions::assign(&mut archive, &files.sources, &names, prefix, &mut warnings)?;

@@ -25,10 +25,17 @@ const PIXELS_PER_BYTE: u64 = 64;
 
 /// An error where the headers of all pictures and masks claim more pixels than the set's bytes could honestly hold: they
 /// would keep a processor busy for hours.
-pub(super) fn check_pixels(archive: &mut Archive, files: &Files) -> Result<(), DatasetError> {
+pub(super) fn check_pixels(
+    archive: &mut Archive,
+    files: &Files,
+    progress: &mut Progress,
+) -> Result<(), DatasetError> {
     let limit = SET_PIXELS.saturating_add(archive.stored.saturating_mul(PIXELS_PER_BYTE));
     let mut total = 0_u64;
     for entry in files.pictures.iter().chain(files.masks.values()) {
+        if progress(0, files.pictures.len()).is_break() {
+            return Err(DatasetError::Interrupted);
+        }
         let pixels = match picture::pixels(&archive.head(entry, HEADER)?) {
             Err(Undecoded::Unreadable(_)) => picture::pixels(&archive.head(entry, MAX_FILE)?),
             pixels => pixels,

@@ -183,3 +183,36 @@ fn masks_by_other_names() {
         assert_eq!(named(other), ours, "{other}");
     }
 }
+
+/// Protects: whoever asks to stop waits for one picture, whatever the set is stored in, and gets no part of the set.
+#[test]
+fn reading_stops_at_a_picture() {
+    let names: Vec<String> = (0..9).map(|i| format!("{i}.png")).collect();
+    let files: Vec<(&str, Vec<u8>)> =
+        names.iter().zip(0..).map(|(name, i)| (name.as_str(), picture(20, 20, i))).collect();
+    let temp = Temp::new();
+    for (name, set) in [("set.zip", zip(&files)), ("set.tar", tar(&files)), ("set.tgz", gz(&tar(&files)))] {
+        let path = temp.write(name, set);
+        // How often the caller is asked: for each header, for each picture, and for each piece of what is unpacked.
+        let mut all = Vec::new();
+        let mut asked = |done, count| {
+            all.push((done, count));
+            ControlFlow::Continue(())
+        };
+        Dataset::open(&path, &SETTINGS, &words, &mut asked).expect("read");
+        let pictures: Vec<(usize, usize)> = (0..9).map(|done| (done, 9)).collect();
+        assert!(all.ends_with(&[&[(0, 9); 9][..], &pictures].concat()), "{name}: {all:?}");
+        for stop in 0..all.len() {
+            let mut left = stop;
+            let mut asked = |_, _| match left.checked_sub(1) {
+                Some(less) => {
+                    left = less;
+                    ControlFlow::Continue(())
+                }
+                None => ControlFlow::Break(()),
+            };
+            let stopped = Dataset::open(&path, &SETTINGS, &words, &mut asked);
+            assert!(matches!(stopped, Err(DatasetError::Interrupted)), "{name}: {stop}");
+        }
+    }
+}

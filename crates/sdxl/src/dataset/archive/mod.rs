@@ -15,8 +15,8 @@ use flate2::read::MultiGzDecoder;
 
 use self::meter::Meter;
 use self::unzip::Zip;
-use super::DatasetError;
 use super::kind::Kind;
+use super::{DatasetError, Progress};
 use crate::config::shorten;
 use crate::request::FileType;
 
@@ -26,6 +26,8 @@ const HEAD: usize = 512;
 const MAX_NAME: u64 = 4096;
 /// The most files of a set.
 const MAX_FILES: usize = 1_000_000;
+/// Bytes that are unpacked before the caller is asked whether to go on.
+const PIECE: u64 = 16 << 20;
 /// Room that is made for a file before its content has come; more follows the content.
 const MAX_ROOM: u64 = 64 << 20;
 
@@ -82,11 +84,12 @@ impl Archive {
     ///
     /// # Errors
     /// The path cannot be read, is none of the formats or not the one that `file_type` says, is broken or too big; an
-    /// entry is a link, a sparse file or points out of the archive, or its name is too long.
+    /// entry is a link, a sparse file or points out of the archive, or its name is too long; `progress` stops.
     pub(super) fn open(
         path: &Path,
         file_type: FileType,
         limit: u64,
+        progress: &mut Progress,
     ) -> Result<(Archive, Vec<Entry>), DatasetError> {
         let io = |e: std::io::Error| DatasetError::open(path, shorten(&e.to_string()));
         let meter = Meter::new(limit);
@@ -98,7 +101,7 @@ impl Archive {
             (stored, links) = (found.bytes, found.links);
             (Source::Folder, found.entries)
         } else if metadata.is_file() {
-            open_file(path, file_type, &meter)?
+            open_file(path, file_type, &meter, progress)?
         } else {
             return Err(DatasetError::open(path, "expected a file or a folder, found neither"));
         };
@@ -171,7 +174,12 @@ impl Archive {
 }
 
 /// Opens an archive and lists its files.
-fn open_file(path: &Path, file_type: FileType, meter: &Meter) -> Result<(Source, Vec<Entry>), DatasetError> {
+fn open_file(
+    path: &Path,
+    file_type: FileType,
+    meter: &Meter,
+    progress: &mut Progress,
+) -> Result<(Source, Vec<Entry>), DatasetError> {
     let io = |e: std::io::Error| DatasetError::open(path, shorten(&e.to_string()));
     let mut file = File::open(path).map_err(io)?;
     let mut head = Vec::with_capacity(HEAD);
@@ -189,8 +197,12 @@ fn open_file(path: &Path, file_type: FileType, meter: &Meter) -> Result<(Source,
         Format::Gzip => {
             let mut unpacked = tempfile::tempfile().map_err(io)?;
             let mut packed = meter.count(MultiGzDecoder::new(BufReader::new(file)));
-            std::io::copy(&mut packed, &mut unpacked)
-                .map_err(|e| meter.error(path, "not a whole tar file", &e))?;
+            let mut piece = || std::io::copy(&mut (&mut packed).take(PIECE), &mut unpacked);
+            while piece().map_err(|e| meter.error(path, "not a whole tar file", &e))? > 0 {
+                if progress(0, 0).is_break() {
+                    return Err(DatasetError::Interrupted);
+                }
+            }
             // All that the tar holds was counted by now.
             let entries = untar::list(path, &mut unpacked, &Meter::new(u64::MAX))?;
             Ok((Source::Tar(unpacked), entries))
@@ -260,6 +272,7 @@ fn has_tar_checksum(head: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::ops::ControlFlow::Continue;
 
     use super::*;
 
@@ -294,7 +307,8 @@ mod tests {
         let path = std::env::temp_dir().join(format!("calotype-archive-{}-{id:?}", std::process::id()));
         std::fs::write(&path, bytes).expect("written");
         let read = || -> Result<Vec<Vec<u8>>, DatasetError> {
-            let (mut archive, entries) = Archive::open(&path, FileType::Infer, limit)?;
+            let (mut archive, entries) =
+                Archive::open(&path, FileType::Infer, limit, &mut |_, _| Continue(()))?;
             entries.iter().map(|entry| archive.read(entry, limit)).collect()
         };
         let read = read().map_err(|e| e.to_string());
