@@ -248,7 +248,7 @@ fn sets_take_no_more_than_they_may() {
         let (set, grown) = grown(if name.ends_with(".zip") { &path } else { folder });
         let said = said(set);
         let line = format!("{name}: {length} bytes, grew by {grown}, expected at most {most}: {said}");
-        println!("{line}");
+        eprintln!("{line}");
         if grown > most + SLACK || !said.contains(says) {
             wrong.push(line);
         }
@@ -293,7 +293,7 @@ fn sets_take_no_more_than_they_may() {
         let length = file.len();
         let grown = check(name, file, length + most * pixels, "1 read");
         let taken = grown.saturating_sub(length) as f64 / pixels as f64;
-        println!("{name}: {taken:.2} bytes for each pixel, expected at most {most}");
+        eprintln!("{name}: {taken:.2} bytes for each pixel, expected at most {most}");
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
