@@ -1,4 +1,4 @@
-"""Times calotype beside its peers, in turns in one run, and prints markdown tables.
+"""Times calotype beside its peers, in turns in one run, prints markdown tables and records the run.
 
     python bench.py unet  --cache DIR --dtype bf16 [--peers eager compile openvino calotype]
     python bench.py vae   --cache DIR ...        decodes one picture
@@ -8,12 +8,13 @@
 
 Each peer runs in a process of its own, so that peak memory is its own; a round starts every peer once, and every other
 round goes backwards. The first run of a process is cold and shown apart; the median is of the others. `--tiny`
-tries everything on small models. Interfaces: peer.py, and `calotype bench {unet,vae,ops}` with the same arguments."""
+tries everything on small models. A run is recorded in a folder (record.py): docs/benchmarks/runs/<date>-<cpu>, or the
+one that `--save` names; `--tiny` runs only in one that `--save` names. Interfaces: peer.py, and
+`calotype bench {unet,vae,ops}` with the same arguments."""
 
 import argparse
 import json
 import os
-import platform
 import re
 import statistics
 import subprocess
@@ -26,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from make_real import PARTS, TINY, UNET, make_real
+from record import Record, default_folder, machine
 
 HERE = Path(__file__).resolve().parent
 OPS = [  # the UNet's own shapes at 512x512, batch 2, after the table of the design
@@ -92,7 +94,9 @@ def run_process(a, peer, arguments):
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{peer} {' '.join(arguments)}: exit code {process.returncode}")
-    return json.loads(out.strip().splitlines()[-1]), usage.ru_maxrss * 1024
+    result, peak = json.loads(out.strip().splitlines()[-1]), usage.ru_maxrss * 1024
+    a.record.process(peer, arguments, result, peak)
+    return result, peak
 
 
 def common_arguments(a, dtype=None):
@@ -159,17 +163,19 @@ def bench_model(a):
     results = turns(a, lambda peer: [*base, "--output", str(output(peer)), *common_arguments(a)])
     medians = {p: statistics.median(s for r, _ in rows for s in warm(r["seconds"])) for p, rows in results.items()}
     baseline = medians.get("eager", next(iter(medians.values()), 1.0))
-    print(f"\n{a.kind} {a.size}x{a.size}, batch {1 if a.kind == 'vae' else a.batch}, {a.dtype}, {flops / 1e12:.2f} TFLOP; "
-          f"GEMM peak {peak:.0f} GFLOP/s\n")
-    print("| | load s | first s | median s | speed-up | GFLOP/s | share of GEMM | peak GB | relative error |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    batch = 1 if a.kind == "vae" else a.batch
+    a.record.print(f"\n{a.kind} {a.size}x{a.size}, batch {batch}, {a.dtype}, {flops / 1e12:.2f} TFLOP; "
+                   f"GEMM peak {peak:.0f} GFLOP/s\n")
+    a.record.print("| | load s | first s | median s | speed-up | GFLOP/s | share of GEMM | peak GB | relative error |")
+    a.record.print("|---|---|---|---|---|---|---|---|---|")
     for peer, rows in results.items():
         load = statistics.median(r["load_seconds"] for r, _ in rows)
         first = statistics.median(r["seconds"][0] for r, _ in rows)
         rate = flops / medians[peer] / 1e9
         error = f"{relative_error(output(peer), reference):.1e}" if reference else "not measured"
-        print(f"| {peer} | {load:.1f} | {first:.3f} | {medians[peer]:.3f} | {baseline / medians[peer]:.2f}x | {rate:.0f} | "
-              f"{rate / peak:.0%} | {max(b for _, b in rows) / 1e9:.2f} | {error} |")
+        a.record.print(f"| {peer} | {load:.1f} | {first:.3f} | {medians[peer]:.3f} | {baseline / medians[peer]:.2f}x | "
+                       f"{rate:.0f} | "
+                       f"{rate / peak:.0%} | {max(b for _, b in rows) / 1e9:.2f} | {error} |")
 
 
 def bench_ops(a):
@@ -177,11 +183,11 @@ def bench_ops(a):
     results = turns(a, lambda peer: arguments)
     best = {p: {op: statistics.median(s for r, _ in rows for s in warm(r["seconds"][op])) for op in a.ops}
             for p, rows in results.items()}
-    print(f"\nops, {a.dtype}: milliseconds (GFLOP/s)\n\n| | {' | '.join(best)} | speed-up |\n|---|{'---|' * (len(best) + 1)}")
+    a.record.print(f"\nops, {a.dtype}: milliseconds (GFLOP/s)\n\n| | {' | '.join(best)} | speed-up |\n|---|{'---|' * (len(best) + 1)}")
     for op in a.ops:
         cells = [f"{t[op] * 1e3:.2f} ({op_flops(op) / t[op] / 1e9:.0f})" for t in best.values()]
         ratio = f"{best['eager'][op] / best['calotype'][op]:.2f}x" if {"eager", "calotype"} <= set(best) else ""
-        print(f"| {op} | {' | '.join(cells)} | {ratio} |")
+        a.record.print(f"| {op} | {' | '.join(cells)} | {ratio} |")
 
 
 def train_arguments(a, base, way):
@@ -205,22 +211,22 @@ def bench_train(a):
                 rows.setdefault(way, []).append(run_process(a, way[0], arguments))
             except (RuntimeError, OSError, ValueError) as e:
                 print(f"left out: {e}", file=sys.stderr)
-    print(f"\ntraining, {'whole UNet' if a.full else 'LoRA'}, {a.size}x{a.size}, batch 1, {a.dtype}\n")
-    print("| | recomputation | load s | first s | others s | median s | speed-up | peak GB |\n|---|---|---|---|---|---|---|---|")
+    a.record.print(f"\ntraining, {'whole UNet' if a.full else 'LoRA'}, {a.size}x{a.size}, batch 1, {a.dtype}\n")
+    a.record.print("| | recomputation | load s | first s | others s | median s | speed-up | peak GB |\n|---|---|---|---|---|---|---|---|")
     median = lambda way: statistics.median(s for r, _ in rows[way] for s in warm(r["seconds"]))  # noqa: E731
     for way, results in rows.items():
         again = "yes" if way[1] else "no"
         if any("seconds" not in r for r, _ in results):
             r = results[0][0]
-            print(f"| {way[0]} | {again} | does not fit: {r['needed_bytes'] / 1e9:.1f} of {r['available_bytes'] / 1e9:.1f} GB |")
+            a.record.print(f"| {way[0]} | {again} | does not fit: {r['needed_bytes'] / 1e9:.1f} of {r['available_bytes'] / 1e9:.1f} GB |")
             continue
         others = ", ".join(f"{s:.1f}" for r, _ in results for s in warm(r["seconds"]))
         eager = rows.get(("eager", way[1]), [({}, 0)])
         ratio = f"{median(('eager', way[1])) / median(way):.2f}x" if "seconds" in eager[0][0] else ""
         load, first = (statistics.median(of(r) for r, _ in results)
                        for of in (lambda r: r["load_seconds"], lambda r: r["seconds"][0]))
-        print(f"| {way[0]} | {again} | {load:.1f} | {first:.2f} | {others} | {median(way):.2f} | {ratio} | "
-              f"{max(b for _, b in results) / 1e9:.2f} |")
+        a.record.print(f"| {way[0]} | {again} | {load:.1f} | {first:.2f} | {others} | {median(way):.2f} | {ratio} | "
+                       f"{max(b for _, b in results) / 1e9:.2f} |")
 
 
 def first_step(command, env):
@@ -259,25 +265,16 @@ def bench_start(a):
         "calotype": [a.binary, "predict", "--model", str(folder), "--dtype", a.dtype, "-o", str(folder / "pictures")]
         + [x for pair in (f"width={a.size}", f"height={a.size}", "num_inference_steps=2", "prompt=a photo of a cat",
                           "apply_watermark=false", "seed=0") for x in ("-i", pair)]}
-    print("\n| | start to first step, s |\n|---|---|")
+    a.record.print("\n| | start to first step, s |\n|---|---|")
     for peer in ("eager", "calotype"):
         if peer in a.peers:
             try:
                 first_step(commands[peer], env)  # fills the file cache
-                seconds = statistics.median(first_step(commands[peer], env) for _ in range(a.rounds))
-                print(f"| {peer} | {seconds:.2f} |")
+                seconds = [first_step(commands[peer], env) for _ in range(a.rounds)]
+                a.record.process(peer, commands[peer][1:], {"seconds": seconds}, None)
+                a.record.print(f"| {peer} | {statistics.median(seconds):.2f} |")
             except (RuntimeError, OSError) as e:
                 print(f"left out: {e}", file=sys.stderr)
-
-
-def machine():
-    import diffusers
-
-    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    name = re.search(r"model name\s*: (.*)", text)
-    isa = [f for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if re.search(rf"\b{f}\b", text)]
-    return (f"{name[1] if name else platform.processor()}, {os.cpu_count()} CPUs, {' '.join(isa)}; "
-            f"torch {torch.__version__}, diffusers {diffusers.__version__}")
 
 
 def main():
@@ -297,11 +294,17 @@ def main():
     p.add_argument("--full", action="store_true", help="train: the UNet itself rather than LoRA")
     p.add_argument("--tiny", action="store_true")
     p.add_argument("--no-reference", dest="reference", action="store_false", help="no f32 run for the relative error")
+    where = p.add_mutually_exclusive_group()
+    where.add_argument("--save", metavar="DIR", help="folder that the run is recorded in")
+    where.add_argument("--no-save", action="store_true", help="only print")
     a = p.parse_args()
     if a.kind != "ops" and not a.cache:
         p.error("--cache is needed")
-    print(f"{machine()}; {a.threads} threads")
+    folder = a.save or (None if a.no_save or a.tiny else default_folder())
+    a.record = Record(folder, sys.argv[1:])
+    a.record.print(f"{machine()}; {a.threads} threads")
     {"ops": bench_ops, "start": bench_start, "train": bench_train}.get(a.kind, bench_model)(a)
+    a.record.save()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-//! `calotype bench unet|vae|ops|train`: times the networks and their ops, for the tables of docs/benchmarks.md.
+//! `calotype bench unet|vae|ops|train`: times the networks and their ops, for the tables of docs/benchmarks/.
 //!
 //! `tools/reference/bench` gives the inputs and times the peers beside it. The last line of stdout is JSON.
 
