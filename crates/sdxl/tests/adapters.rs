@@ -428,6 +428,11 @@ fn strange_tars_are_refused() {
     }
     let member = one_member("special_params.json", EntryType::Regular, b"{}");
     assert!(refusal(&[&member[..1024], &member].concat()).contains("twice in the tar"));
+    // A header whose sum is wrong is quoted with its name.
+    let mut damaged = one_member("lo\u{1b}ra\n", EntryType::Regular, b"");
+    damaged[148..156].fill(b'x');
+    let damaged = refusal(&damaged);
+    assert!(damaged.contains("not a readable tar") && !damaged.contains(char::is_control), "{damaged}");
     assert!(refusal(&[0; 2048]).contains("not a safetensors file"));
     assert!(refusal(b"\x1f\x8b\x08").contains("gzip"));
     assert!(refusal(b"PK\x03\x04").contains("zip"));

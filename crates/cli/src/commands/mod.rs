@@ -6,7 +6,7 @@ mod demo;
 mod export;
 mod predict;
 mod schema;
-mod train;
+pub mod train;
 
 use std::fs::File;
 use std::io::Read;

@@ -32,11 +32,11 @@ pub enum AdapterError {
 
 impl AdapterError {
     pub(super) fn file(path: &Path, problem: impl std::fmt::Display) -> Self {
-        Self::File { path: path.to_path_buf(), problem: problem.to_string() }
+        Self::File { path: path.to_path_buf(), problem: line(problem) }
     }
 
     pub(super) fn key(path: &Path, key: &str, problem: impl std::fmt::Display) -> Self {
-        Self::Key { path: path.to_path_buf(), key: shorten(key), problem: problem.to_string() }
+        Self::Key { path: path.to_path_buf(), key: shorten(key), problem: line(problem) }
     }
 
     /// The same, with a note at its end.
@@ -48,4 +48,9 @@ impl AdapterError {
             Self::Layout(problem) => Self::Layout(with(problem)),
         }
     }
+}
+
+/// What may quote a file, on one line.
+fn line(problem: impl std::fmt::Display) -> String {
+    problem.to_string().replace(char::is_control, " ")
 }

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::AdapterError;
 use super::source::{Member, Members, known};
+use crate::config::shorten;
 
 /// tar's unit.
 const BLOCK: usize = 512;
@@ -62,7 +63,9 @@ fn expected() -> String {
 }
 
 fn entries(file: &Member) -> Result<Vec<Entry>, AdapterError> {
-    let broken = |e: std::io::Error| AdapterError::file(&file.path, format!("not a readable tar: {e}"));
+    let broken = |e: std::io::Error| {
+        AdapterError::file(&file.path, format!("not a readable tar: {}", shorten(&e.to_string())))
+    };
     let mut found = Vec::new();
     let mut end = 0;
     let mut archive = tar::Archive::new(Cursor::new(&*file.bytes));

@@ -57,16 +57,23 @@ fn on_white(picture: DynamicImage) -> (RgbImage, bool) {
 
 /// A mask as grey, upright: the luma of what has colours. What is transparent counts as black: it is cut out.
 pub(super) fn decode_mask(file: &[u8]) -> Result<GrayImage, Undecoded> {
-    let (mut mask, orientation) = load(file)?;
+    let (mask, orientation) = load(file)?;
+    // Turned last: a turned picture is a copy, of which grey is the smallest.
+    let mut mask = DynamicImage::from(grey(mask));
     mask.apply_orientation(orientation);
-    if !mask.color().has_alpha() {
-        return Ok(mask.into_luma8());
+    Ok(mask.into_luma8())
+}
+
+/// The luma of a picture on black.
+fn grey(picture: DynamicImage) -> GrayImage {
+    if !picture.color().has_alpha() {
+        return picture.into_luma8();
     }
-    let mask = mask.into_luma_alpha8();
-    Ok(GrayImage::from_fn(mask.width(), mask.height(), |x, y| {
-        let [grey, a] = mask.get_pixel(x, y).0;
-        [over(grey, 0, a)].into()
-    }))
+    let picture = picture.into_luma_alpha8();
+    GrayImage::from_fn(picture.width(), picture.height(), |x, y| {
+        let [grey, alpha] = picture.get_pixel(x, y).0;
+        [over(grey, 0, alpha)].into()
+    })
 }
 
 /// The pixels of a picture, by its header, of which `file` may be the beginning.
@@ -176,9 +183,30 @@ fn load(file: &[u8]) -> Result<(DynamicImage, Orientation), Undecoded> {
     if !jpeg_is_whole(file) {
         return Err(Undecoded::Unreadable("the file ends early".into()));
     }
+    // The decoder of WebP takes what memory the EXIF claims.
+    let orientation = if file.get(8..12) == Some(b"WEBP") {
+        webp_exif(file).and_then(Orientation::from_exif_chunk)
+    } else {
+        decoder.orientation().ok()
+    };
     // A broken EXIF says nothing about the picture.
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let orientation = orientation.unwrap_or(Orientation::NoTransforms);
     Ok((DynamicImage::from_decoder(decoder).map_err(unreadable)?, orientation))
+}
+
+/// The EXIF of a WebP, if it is all there.
+fn webp_exif(file: &[u8]) -> Option<&[u8]> {
+    let mut rest = file.get(12..)?;
+    loop {
+        let (name, size) = (rest.get(..4)?, rest.get(4..8)?.try_into().ok()?);
+        let size = usize::try_from(u32::from_le_bytes(size)).ok()?;
+        let content = rest.get(8..)?.get(..size)?;
+        if name == b"EXIF" {
+            return Some(content);
+        }
+        // Chunks begin at even places.
+        rest = rest.get(8 + size + size % 2..)?;
+    }
 }
 
 const START_OF_SCAN: u8 = 0xda;
@@ -236,6 +264,18 @@ mod tests {
     fn golden(name: &str) -> Vec<u8> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pictures");
         std::fs::read(folder.join(name)).expect("a golden file")
+    }
+
+    /// Protects: an EXIF is what the file holds of it, and one that claims more than the file has is none.
+    #[test]
+    fn exif_of_webp() {
+        let mut file = golden("turned.webp");
+        let at = file.windows(4).position(|name| name == b"EXIF").expect("an EXIF");
+        let length = u32::from_le_bytes(file[at + 4..at + 8].try_into().expect("four bytes")) as usize;
+        assert_eq!(webp_exif(&file), Some(&file[at + 8..][..length]));
+        file[at + 4..at + 8].fill(0xff);
+        assert_eq!(webp_exif(&file), None);
+        assert!(decode(&file).is_ok());
     }
 
     /// Protects: every format, depth, palette, transparency, inverted CMYK and orientation comes out as Pillow sees it.

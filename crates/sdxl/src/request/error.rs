@@ -23,7 +23,7 @@ pub enum Problem {
         nearest: Option<String>,
     },
     /// The value is of the wrong type, out of range, or not one of the choices.
-    #[error("expected {expected}, found {found}")]
+    #[error("expected {}, found {}", line(expected), line(found))]
     Value {
         /// What the field takes.
         expected: String,
@@ -40,7 +40,7 @@ pub enum Problem {
     #[error("{0}")]
     Unavailable(&'static str),
     /// A file that the field names cannot be used.
-    #[error("{}: {reason}", clean(path))]
+    #[error("{}: {}", clean(path), line(reason))]
     File {
         /// The file, as it was named.
         path: String,
@@ -49,14 +49,17 @@ pub enum Problem {
     },
 }
 
-/// The beginning of a name that a request gave, on one line: a terminal obeys control characters.
-fn clean(name: &str) -> String {
-    let mut clean: String =
-        name.chars().map(|c| if c.is_control() { ' ' } else { c }).take(4 * SHOWN).collect();
-    if clean.len() < name.len() {
-        clean.push('…');
+/// What may quote a request, on one line: a terminal obeys control characters.
+fn line(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
+/// The beginning of what a request gave, on one line.
+pub(super) fn clean(text: &str) -> String {
+    match text.char_indices().nth(4 * SHOWN) {
+        Some((end, _)) => line(&text[..end]) + "…",
+        None => line(text),
     }
-    clean
 }
 
 impl InputError {

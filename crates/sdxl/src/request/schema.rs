@@ -10,6 +10,7 @@ use schemars::generate::SchemaSettings;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use super::error::clean;
 use super::{InputError, PredictInput, Problem, TrainInput};
 
 /// Bytes of a text: far more than a prompt that is read to its end, and less than takes time.
@@ -329,8 +330,9 @@ pub fn check(schema: &Schema, given: Map<String, Value>) -> Result<Map<String, V
 /// The typed request, from a [`check`]ed object.
 pub(super) fn deserialize<T: DeserializeOwned>(checked: Map<String, Value>) -> Result<T, InputError> {
     let shown = Value::Object(checked.clone()).to_string();
-    serde_json::from_value(Value::Object(checked))
-        .map_err(|e| InputError::value("input", format!("a valid request ({e})"), shown))
+    serde_json::from_value(Value::Object(checked)).map_err(|e| {
+        InputError::value("input", format!("a valid request ({})", clean(&e.to_string())), shown)
+    })
 }
 
 /// The files that the value of a field with several names, with commas between them. A comma in a name is written `\,`.

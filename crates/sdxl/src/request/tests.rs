@@ -367,4 +367,11 @@ fn names_are_quoted_cleanly() {
     let line = refusal(json!({ name: 1 }));
     assert!(line.starts_with("wi [2J dthx") && line.ends_with(": unknown field"), "{line}");
     assert!(line.len() < 400 && !line.contains(char::is_control), "{line}");
+    // JSON keeps this one as it is.
+    let value = format!("K_\u{7f}{}", "x".repeat(5000));
+    let beyond =
+        TrainOptions::from_json(object(json!({ value.clone(): 1 }))).expect_err("unknown").to_string();
+    for line in [beyond, refusal(json!({ "scheduler": value })), refusal(json!({ "width": value }))] {
+        assert!(line.len() < 600 && !line.contains(char::is_control), "{line}");
+    }
 }

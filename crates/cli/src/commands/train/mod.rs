@@ -97,6 +97,13 @@ pub fn losses(dir: &Path, steps: usize) -> Result<Losses, Failure> {
     Ok(Losses { title: "Loss".into(), steps, ..losses })
 }
 
+/// What the run in `dir` trains, by its settings.
+#[cfg(fuzzing)]
+pub fn plan(dir: &Path) -> Result<TrainPlan, Failure> {
+    let (_, record) = RunDir::open(dir)?;
+    Ok(record.plan)
+}
+
 /// A training whose set is open and whose settings are complete.
 struct Job {
     folder: ModelFolder,

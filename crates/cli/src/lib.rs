@@ -1,0 +1,69 @@
+//! The `calotype` binary, as a library that `main.rs` and the fuzz targets call.
+//!
+//! Exit codes: 0 done, 1 failed, 2 bad input; interrupted: 130 by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP. An error is one line on stderr, `error: …`. Files that
+//! were written are printed on stdout, one path a line; everything else goes to stderr.
+
+mod args;
+mod commands;
+mod environment;
+mod failure;
+mod fields;
+mod hub;
+mod infotext;
+mod interrupt;
+mod log;
+mod output;
+mod picture;
+mod pocket;
+mod progress;
+
+use std::process::ExitCode;
+
+use failure::Failure;
+
+/// The program: reads the command line, does what it says, and writes errors to stderr.
+pub fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::note(&failure.line());
+            failure.exit_code()
+        }
+    }
+}
+
+fn run() -> Result<(), Failure> {
+    let matches = match args::program().try_get_matches() {
+        Ok(matches) => matches,
+        Err(e) if e.use_stderr() => return Err(args::in_one_line(&e)),
+        // Help and version.
+        Err(e) => return output::print(&e.to_string()),
+    };
+    environment::check(std::env::vars_os())?;
+    log::start(args::Verbosity::of(&matches).level());
+    if matches.get_flag("licenses") {
+        return output::print(include_str!("../../../THIRD-PARTY.md"));
+    }
+    match matches.subcommand() {
+        Some((name, matches)) => commands::run(name, matches),
+        None => Err(Failure::BadInput("no command given, see calotype --help".into())),
+    }
+}
+
+/// What the settings in a run's folder say that it trains, checked as `train --resume` checks them. An error is what is
+/// shown.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub fn run_plan(run: &std::path::Path) -> Result<calotype_sdxl::request::TrainPlan, String> {
+    commands::train::plan(run).map_err(|failure| log::clean(&failure.line()))
+}
+
+/// The losses of the first `steps` steps of a run. An error is what is shown.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub fn run_losses(
+    run: &std::path::Path,
+    steps: usize,
+) -> Result<calotype_sdxl::train::chart::Losses, String> {
+    commands::train::losses(run, steps).map_err(|failure| log::clean(&failure.line()))
+}

@@ -1,0 +1,127 @@
+//! A model folder in which one file is the input: a config, a tokenizer's file, weights; or a prompt to its tokenizer.
+//!
+//! The first byte of an input says which file it replaces, the rest is the file.
+
+#![no_main]
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use calotype_fuzz::{check_error, copy, golden, new_folder};
+use calotype_sdxl::Error;
+use calotype_sdxl::config::{Component, ModelFolder};
+use calotype_sdxl::models::{clip_text::ClipTextModel, unet::UNet, vae::Vae};
+use calotype_sdxl::samplers::{Sampler, Schedule};
+use calotype_sdxl::tokenizer::Tokenizer;
+use calotype_sdxl::weights::{Layout, Weights};
+use calotype_tensor::DType;
+use libfuzzer_sys::fuzz_target;
+use safetensors::SafeTensors;
+
+/// What an input can replace. The last three are in folders of their own.
+const FILES: [&str; 14] = [
+    "model_index.json",
+    "unet/config.json",
+    "vae/config.json",
+    "text_encoder/config.json",
+    "text_encoder_2/config.json",
+    "scheduler/scheduler_config.json",
+    "tokenizer/vocab.json",
+    "tokenizer/merges.txt",
+    "tokenizer/tokenizer_config.json",
+    "tokenizer/special_tokens_map.json",
+    "tokenizer_2/tokenizer.json",
+    "weights/model.safetensors",
+    "shards/diffusion_pytorch_model.safetensors.index.json",
+    "prompt",
+];
+
+/// The golden pipeline, and beside it weights and shards alone.
+static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
+    let (pipeline, folder) = (golden("pipeline"), new_folder("model"));
+    copy(&pipeline, &folder);
+    for name in ["weights", "shards"] {
+        fs::create_dir(folder.join(name)).unwrap();
+    }
+    fs::copy(pipeline.join("vae/diffusion_pytorch_model.safetensors"), folder.join("shards/a.safetensors"))
+        .unwrap();
+    folder
+});
+
+fuzz_target!(|input: &[u8]| {
+    let Some((&which, bytes)) = input.split_first() else { return };
+    let Some(&name) = FILES.get(which as usize) else { return };
+    let path = FOLDER.join(name);
+    let before = fs::read(&path).ok();
+    fs::write(&path, bytes).unwrap();
+    let result = match name.split('/').next() {
+        Some("weights") => tensors(bytes),
+        Some("shards") => {
+            Weights::open(&FOLDER.join("shards"), Layout::Vae, None, None).map(drop).map_err(Error::from)
+        }
+        Some("tokenizer" | "tokenizer_2") => tokenizers(),
+        Some("prompt") => prompt(bytes),
+        _ => networks(),
+    };
+    match before {
+        Some(before) => fs::write(&path, before).unwrap(),
+        None => fs::remove_file(&path).unwrap(),
+    }
+    result.unwrap_or_else(check_error);
+});
+
+/// Every network and sampler, from the configs.
+fn networks() -> Result<(), Error> {
+    let folder = ModelFolder::open(&FOLDER)?;
+    let scheduler = folder.scheduler()?;
+    for sampler in Sampler::ALL {
+        if let Err(error) = Schedule::new(sampler, &scheduler, 3) {
+            check_error(error);
+        }
+    }
+    let configs = folder.configs()?;
+    let weights = |component| folder.weights(component, None, None);
+    if let Some(config) = &configs.text_encoder {
+        ClipTextModel::load(&weights(Component::TextEncoder)?, config, false, DType::F32)?;
+    }
+    ClipTextModel::load(&weights(Component::TextEncoder2)?, &configs.text_encoder_2, true, DType::F32)?;
+    UNet::load(&weights(Component::UNet)?, &configs.unet)?;
+    Vae::load(&weights(Component::Vae)?, &configs.vae)?;
+    Ok(())
+}
+
+/// Every tensor that the file says it has.
+fn tensors(bytes: &[u8]) -> Result<(), Error> {
+    let weights = Weights::open(&FOLDER.join("weights"), Layout::ClipText, None, None)?;
+    let Ok((_, header)) = SafeTensors::read_metadata(bytes) else {
+        panic!("opened what is no safetensors file")
+    };
+    for (key, info) in header.tensors() {
+        for key in [key.clone(), format!("text_model.{key}")] {
+            if let Err(error) = weights.tensor(&key, &info.shape) {
+                check_error(error);
+            }
+        }
+    }
+    Ok(weights.finish()?)
+}
+
+fn tokenizers() -> Result<(), Error> {
+    for name in ["tokenizer", "tokenizer_2"] {
+        let tokenizer = Tokenizer::load(&FOLDER.join(name))?.for_encoder(634, 77)?;
+        for text in ["", "a photo of an astronaut, don't!", "é 日本 <|endoftext|>"] {
+            let encoding = tokenizer.encode(text)?;
+            assert_eq!(encoding.ids.len(), tokenizer.length());
+        }
+    }
+    Ok(())
+}
+
+fn prompt(bytes: &[u8]) -> Result<(), Error> {
+    static TOKENIZER: LazyLock<Tokenizer> =
+        LazyLock::new(|| Tokenizer::load(&FOLDER.join("tokenizer")).unwrap());
+    let encoding = TOKENIZER.encode(&String::from_utf8_lossy(bytes))?;
+    assert_eq!(encoding.ids.len(), 77);
+    Ok(())
+}
