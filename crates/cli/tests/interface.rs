@@ -1,4 +1,4 @@
-//! What scripts rely on: help, version, schemas.
+//! What scripts rely on: help, version, schemas, licences.
 
 mod common;
 
@@ -46,5 +46,27 @@ fn schemas_are_json() {
         let properties = schema["properties"].as_object().expect("properties");
         assert_eq!((properties.len(), properties.keys().next().map(String::as_str)), (count, Some(first)));
         assert!(properties.values().enumerate().all(|(i, field)| field["x-order"] == i));
+    }
+}
+
+/// Protects: `--licenses` prints the notices whole: crates that are linked, fonts and data, the standard library, and texts.
+#[test]
+fn licenses() {
+    let ended = Sandbox::new().run(&["--licenses"]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../THIRD-PARTY.md");
+    assert_eq!(ended.stdout, std::fs::read_to_string(path).expect("the notices"));
+    for row in [
+        "| tokenizers ",
+        "| webpki-roots ",
+        "X11's misc-fixed fonts",
+        "OpenAI's CLIP",
+        "`models/pocket`",
+        "## Rust's standard library",
+        "| hashbrown ",
+        "Mozilla Public License Version 2.0",
+        "CDLA-Permissive-2.0",
+    ] {
+        assert!(ended.stdout.contains(row), "{row}");
     }
 }
