@@ -276,7 +276,7 @@ impl Pipeline {
         }
         // Without the lock: loading has parallel loops, in which this thread may take up another request, which would wait
         // for a lock that its own thread holds.
-        let weights = self.folder.weights(Component::UNet, None, self.store())?.patched(patch);
+        let weights = self.folder.weights(Component::UNet, None, self.store())?.with_hook(patch);
         let unet = Arc::new(UNet::load(&weights, &self.configs.unet)?);
         // Another request may have loaded the same meanwhile: its weights may be packed already.
         if let Some(unet) = self.kept_unet(&wanted) {

@@ -102,7 +102,7 @@ impl PromptEncoder {
         let ids: Vec<_> = encoded.into_iter().map(|prompt| prompt.ids).collect();
         let store = (self.dtype == DType::BF16).then_some(DType::BF16);
         let weights = folder.weights(encoder.component, None, store)?.used_once();
-        let weights = weights.patched(adapters.patch(encoder.component));
+        let weights = weights.with_hook(adapters.patch(encoder.component));
         let projection = encoder.component == Component::TextEncoder2;
         let mut model = ClipTextModel::load(&weights, &encoder.config, projection, self.dtype)?;
         if let Some(rows) = adapters.rows(encoder.component) {

@@ -3,6 +3,7 @@
 
 mod file_kind;
 mod files;
+mod hook;
 mod layout;
 
 use std::collections::BTreeMap;
@@ -16,11 +17,11 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use safetensors::tensor::Dtype;
 
-use crate::adapters::{FullTensors, LoraLayers, Patch};
-use crate::nn::{Lora, Parameter};
+use crate::nn::Parameter;
 pub use file_kind::wrong_kind;
 pub(crate) use files::Header;
 use files::{Located, MappedFile};
+pub use hook::{Replacement, TensorHook};
 pub use layout::Layout;
 
 /// What is wrong with a checkpoint.
@@ -77,7 +78,7 @@ impl WeightsError {
     }
 }
 
-/// Of a file, to know it again.
+/// The samples of a file's bytes that tell the file from others ([`Weights::fingerprint`]): how many, and how long each is.
 const SAMPLES: usize = 64;
 const SAMPLE_BYTES: usize = 4096;
 
@@ -86,20 +87,9 @@ const SAMPLE_BYTES: usize = 4096;
 pub struct Weights {
     all: Arc<Checkpoint>,
     prefix: String,
-    patch: Arc<Patch>,
+    hook: Option<Arc<dyn TensorHook>>,
     used_once: bool,
-    training: Training,
-}
-
-/// How a network is loaded that is to be trained.
-#[derive(Clone, Default)]
-pub struct Training {
-    /// Takes the layers beside which low-rank matrices train.
-    pub lora: Option<Arc<LoraLayers>>,
-    /// Takes the network's own tensors, where they train.
-    pub full: Option<Arc<FullTensors>>,
-    /// Whether blocks compute their insides again on the way back, rather than keep them.
-    pub recompute: bool,
+    always_packed: bool,
 }
 
 struct Checkpoint {
@@ -142,15 +132,15 @@ impl Weights {
         Ok(Self {
             all: Arc::new(all),
             prefix: String::new(),
-            patch: Arc::default(),
+            hook: None,
             used_once: false,
-            training: Training::default(),
+            always_packed: false,
         })
     }
 
-    /// The same tensors, with a request's trained weights merged in as they are taken.
-    pub fn patched(self, patch: Arc<Patch>) -> Self {
-        Self { patch, ..self }
+    /// The same tensors, each as `hook` changes it when it is taken.
+    pub fn with_hook(self, hook: Arc<dyn TensorHook>) -> Self {
+        Self { hook: Some(hook), ..self }
     }
 
     /// Every tensor's key and shape.
@@ -186,19 +176,9 @@ impl Weights {
         Self { used_once: true, ..self }
     }
 
-    /// For a network that is to be trained.
-    pub fn for_training(self, training: Training) -> Self {
-        Self { training, ..self }
-    }
-
-    /// Whether blocks compute their insides again on the way back.
-    pub(crate) fn recompute(&self) -> bool {
-        self.training.recompute
-    }
-
-    /// The low-rank matrices that train beside a linear layer, where there are any.
-    pub(crate) fn lora(&self, name: &str, out: usize, inp: usize) -> Option<Lora> {
-        self.training.lora.as_ref()?.beside(self.key(name), out, inp)
+    /// For a network that runs at every step of a training: all matrices are packed, those of parts that an inference uses once too.
+    pub fn always_packed(self) -> Self {
+        Self { always_packed: true, ..self }
     }
 
     /// The tensors below `name`: `w.sub("down_blocks").sub(0)`.
@@ -211,19 +191,11 @@ impl Weights {
         Ok(self.take(name, shape)?.tensor(shape))
     }
 
-    /// Takes a tensor as f32, of exactly this shape, which may train.
-    fn parameter(&self, name: &str, shape: &[usize]) -> Result<Parameter, WeightsError> {
-        let value = self.tensor(name, shape)?;
-        Ok(match &self.training.full {
-            Some(full) => full.tensor(self.key(name), value),
-            None => Parameter::fixed(value),
-        })
-    }
-
     /// Takes a norm's `weight` and `bias`, both (channels), as f32.
     pub fn norm(&self, name: &str, channels: usize) -> Result<(Parameter, Parameter), WeightsError> {
         let norm = self.sub(name);
-        Ok((norm.parameter("weight", &[channels])?, norm.parameter("bias", &[channels])?))
+        let parameter = |name: &str| Ok(Parameter::fixed(norm.tensor(name, &[channels])?));
+        Ok((parameter("weight")?, parameter("bias")?))
     }
 
     /// Takes a linear layer: `weight` (out, in), packed at first use, and where it has one its `bias` (out), f32.
@@ -235,8 +207,9 @@ impl Weights {
         bias: bool,
     ) -> Result<(Parameter<Weight>, Option<Parameter>), WeightsError> {
         let layer = self.sub(name);
-        let weight = layer.weight(&[out, inp], self.used_once && self.training.lora.is_none())?;
-        Ok((weight, bias.then(|| layer.parameter("bias", &[out])).transpose()?))
+        let weight = layer.weight(&[out, inp], self.used_once && !self.always_packed)?;
+        let bias = bias.then(|| layer.tensor("bias", &[out])).transpose()?;
+        Ok((weight, bias.map(Parameter::fixed)))
     }
 
     /// Takes a convolution: `weight` (out, in, kernel, kernel), packed at first use, and its `bias` (out), f32.
@@ -249,7 +222,7 @@ impl Weights {
     ) -> Result<(Parameter<Weight>, Parameter), WeightsError> {
         let layer = self.sub(name);
         let weight = layer.weight(&[out, inp, kernel, kernel], false)?;
-        Ok((weight, layer.parameter("bias", &[out])?))
+        Ok((weight, Parameter::fixed(layer.tensor("bias", &[out])?)))
     }
 
     /// Counts everything below this prefix as taken: a part of the checkpoint that is not wanted now.
@@ -314,13 +287,14 @@ impl Weights {
         entry.taken.store(true, Ordering::Relaxed);
         let mapped =
             MappedTensor { all: self.all.clone(), file: entry.at.file, range: entry.at.bytes.clone() };
-        let found = match self.patch.replacement(&key) {
-            Some(tensor) => {
-                Found { dtype: tensor.dtype(), content: Content::Stored(Box::new(tensor.clone())) }
+        let hook = self.hook.as_ref();
+        Ok(match hook.and_then(|hook| hook.replace(&key, &mapped, dtype)) {
+            Some(Replacement::Stored(bytes, dtype)) => Found { dtype, content: Content::Stored(bytes) },
+            Some(Replacement::Values(values)) => {
+                Found { dtype: DType::F32, content: Content::Values(values) }
             }
             None => Found { dtype, content: Content::Stored(Box::new(mapped)) },
-        };
-        Ok(found.merged(&self.patch, &key))
+        })
     }
 
     /// Takes a layer's `weight`; `streamed` where it may be read from its file again and again.
@@ -328,22 +302,14 @@ impl Weights {
         let found = self.take("weight", shape)?;
         let &[out, inp, ref kernel @ ..] = shape else { panic!("a weight is (out, in, ..), not {shape:?}") };
         let all = [out, inp, kernel.first().copied().unwrap_or(1), kernel.last().copied().unwrap_or(1)];
-        let key = self.key("weight");
-        let full = self.training.full.as_ref().filter(|_| FullTensors::takes(&key));
         let dtype = found.dtype;
-        let store = if full.is_some() { DType::F32 } else { self.all.store.unwrap_or(dtype) };
-        let weight = match found.content {
+        let store = self.all.store.unwrap_or(dtype);
+        Ok(Parameter::fixed(match found.content {
             // Packed now: until its first use it would be in memory, and after it still.
-            Content::Merged(values) => Weight::conv(bytemuck::cast_slice(&values), dtype, all, store),
-            Content::Stored(bytes) if streamed && store == dtype && full.is_none() => {
-                Weight::streamed(bytes, dtype, out, inp)
-            }
+            Content::Values(values) => Weight::conv(bytemuck::cast_slice(&values), dtype, all, store),
+            Content::Stored(bytes) if streamed && store == dtype => Weight::streamed(bytes, dtype, out, inp),
             Content::Stored(bytes) => Weight::lazy(bytes, dtype, all, store),
-        };
-        Ok(match full {
-            Some(full) => full.weight(key, shape, weight),
-            None => Parameter::fixed(weight),
-        })
+        }))
     }
 }
 
@@ -355,32 +321,17 @@ struct Found {
 
 /// Where its elements are.
 enum Content {
-    /// In a file, or in trained weights.
+    /// In a file.
     Stored(Box<dyn WeightBytes>),
-    /// In no file: LoRA was added to what is in one.
-    Merged(Vec<f32>),
+    /// In memory alone.
+    Values(Vec<f32>),
 }
 
 impl Found {
-    /// With the LoRA that a patch has for `key`.
-    fn merged(self, patch: &Patch, key: &str) -> Self {
-        let merged = match &self.content {
-            Content::Stored(bytes) => {
-                let merged = patch.merge(key, bytes.bytes(), self.dtype);
-                merged.inspect(|_| bytes.release())
-            }
-            Content::Merged(_) => None,
-        };
-        match merged {
-            Some(values) => Self { content: Content::Merged(values), dtype: DType::F32 },
-            None => self,
-        }
-    }
-
     /// As an f32 tensor of its shape.
     fn tensor(self, shape: &[usize]) -> Tensor {
         match self.content {
-            Content::Merged(values) => Tensor::from_vec(values, shape),
+            Content::Values(values) => Tensor::from_vec(values, shape),
             Content::Stored(bytes) => {
                 let tensor = Tensor::from_vec(to_f32(bytes.bytes(), self.dtype), shape);
                 bytes.release();

@@ -30,7 +30,7 @@ pub struct Weight {
 /// How the elements lie: in the kernels' panels and, until they do, as they were given.
 struct Layout {
     packed: OnceLock<Packed>,
-    rows: Option<Rows>,
+    rows: Option<Arc<Rows>>,
     /// What panels hold.
     store: DType,
     /// Whether products read the rows, which come into panels in the cache alone.
@@ -92,14 +92,14 @@ impl Weight {
 
     /// A weight (O, I, kh, kw), or (O, I, 1, 1) of a linear layer, that is packed at first use.
     pub fn lazy(bytes: Box<dyn WeightBytes>, dtype: DType, shape: [usize; 4], store: DType) -> Weight {
-        let rows = Some(Self::rows(bytes, dtype, shape));
+        let rows = Some(Arc::new(Self::rows(bytes, dtype, shape)));
         Self::new(Layout { packed: OnceLock::new(), rows, store, streamed: false }, shape)
     }
 
     /// A matrix (out, in) for a layer that is used once or twice: not packed, unless for a gradient.
     pub fn streamed(bytes: Box<dyn WeightBytes>, dtype: DType, out: usize, inp: usize) -> Weight {
         let shape = [out, inp, 1, 1];
-        let rows = Some(Self::rows(bytes, dtype, shape));
+        let rows = Some(Arc::new(Self::rows(bytes, dtype, shape)));
         Self::new(Layout { packed: OnceLock::new(), rows, store: dtype, streamed: true }, shape)
     }
 
@@ -166,10 +166,20 @@ impl Weight {
         }
     }
 
-    /// The same weight as a new leaf that requires a gradient, which is (O, I, kh, kw), f32. Its panels must be f32: they
-    /// are the only copy of what trains.
-    pub fn var(self) -> Weight {
-        assert_eq!(self.layout.store, DType::F32, "a weight that trains");
+    /// The same weight as a new leaf that requires a gradient, which is (O, I, kh, kw), f32. Its panels are f32, packed from
+    /// the elements as they were given: they are the only copy of what trains.
+    ///
+    /// # Panics
+    /// If the weight was packed at once, and not in f32: its elements as they were given are gone.
+    pub fn var(mut self) -> Weight {
+        if let Some(rows) = &self.layout.rows
+            && (self.layout.store != DType::F32 || self.layout.streamed)
+        {
+            let rows = Some(rows.clone());
+            let layout = Layout { packed: OnceLock::new(), rows, store: DType::F32, streamed: false };
+            self.layout = Arc::new(layout);
+        }
+        assert_eq!(self.layout.store, DType::F32, "dtype of the panels of a weight that trains");
         Weight { source: Some(Tensor::stand_in(&self.shape())), ..self }
     }
 

@@ -1,24 +1,22 @@
 //! `calotype bench train`: times steps of training (LoRA, or the whole UNet) on given latents and texts, as `train_peer.py` does.
 
-use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
 
-use calotype_sdxl::adapters::{FullTensor, FullTensors, LoraLayers};
 use calotype_sdxl::config::UNetConfig;
 use calotype_sdxl::models::UNet;
-use calotype_sdxl::nn::Trainable;
-use calotype_sdxl::optim::{Adafactor, AdamW, Optimizer, State};
-use calotype_sdxl::weights::{Layout, Training};
-use calotype_tensor::{DType, LeafId, Tensor, ops};
+use calotype_sdxl::nn::Activations;
+use calotype_sdxl::request::{Method, TrainInput, TrainOptions, TrainPlan};
+use calotype_sdxl::train::{Batch, Rates, UNetTrainer};
+use calotype_sdxl::weights::Layout;
+use calotype_tensor::{DType, Tensor};
 use serde_json::{Value, json};
 
 use super::bench::{Inputs, weights};
 use crate::failure::Failure;
 
 /// Any will do.
-const LR: f64 = 1e-4;
+const RATES: Rates = Rates { lr: 1e-4, ti_lr: None };
 
 /// What is timed.
 pub struct Case {
@@ -34,89 +32,43 @@ pub struct Case {
 pub fn run(model: &Path, inputs: &Path, case: &Case) -> Result<Value, Failure> {
     let start = Instant::now();
     let config = UNetConfig::read(model).map_err(calotype_sdxl::Error::from)?;
-    let (lora, full) = (Arc::new(LoraLayers::new(case.rank)), Arc::new(FullTensors::default()));
-    let training = Training {
-        lora: (!case.full).then(|| lora.clone()),
-        full: case.full.then(|| full.clone()),
-        recompute: case.recompute,
-    };
-    let weights = weights(model, Layout::UNet, case.dtype)?.for_training(training);
+    let weights = weights(model, Layout::UNet, case.dtype)?.always_packed();
     let unet = UNet::load(&weights, &config).map_err(calotype_sdxl::Error::from)?;
-    lora.init(0);
+    let activations = if case.recompute { Activations::Recompute } else { Activations::Keep };
+    let mut trainer = UNetTrainer::new(unet, &plan(case)?, &[], activations)?;
     let load_seconds = start.elapsed().as_secs_f64();
     let inputs = Inputs::read(inputs)?;
-    let batch = Batch {
-        sample: inputs.tensor("sample")?.to_dtype(case.dtype),
-        timestep: inputs.tensor("timestep")?.to_vec(),
-        text: inputs.tensor("encoder_hidden_states")?.to_dtype(case.dtype),
-        pooled: inputs.tensor("text_embeds")?,
-        ids: inputs.tensor("time_ids")?,
-        target: inputs.tensor("target")?,
-    };
-    let mut trained = Trained::all(&lora, &full);
     let (mut seconds, mut losses) = (Vec::new(), Vec::new());
     for _ in 0..case.runs {
+        let batch = batch(&inputs, case.dtype)?;
         let start = Instant::now();
-        losses.push(step(&unet, &batch, &mut trained, case.full));
+        let mut batch = Some(batch);
+        let step = trainer.step_on(RATES, &mut |_| batch.take().expect("a step has one batch"));
         seconds.push(start.elapsed().as_secs_f64());
+        let (loss, _) = step.ok_or_else(|| Failure::Failed("the loss is not a number".into()))?;
+        losses.push(loss);
     }
     Ok(json!({ "seconds": seconds, "losses": losses, "load_seconds": load_seconds }))
 }
 
-struct Batch {
-    sample: Tensor,
-    timestep: Vec<f32>,
-    text: Tensor,
-    pooled: Tensor,
-    ids: Tensor,
-    target: Tensor,
+/// The training that is timed: the peers do not clip gradients.
+fn plan(case: &Case) -> Result<TrainPlan, Failure> {
+    let options = TrainOptions { max_grad_norm: Some(0.0), ..TrainOptions::default() };
+    let input = TrainInput { seed: Some(0), is_lora: !case.full, ..TrainInput::default() };
+    let plan = TrainPlan::new(input, options)?;
+    let method = if case.full { Method::Full } else { Method::Lora { rank: case.rank } };
+    Ok(TrainPlan { method, ..plan })
 }
 
-/// A parameter, with its shape and its optimizer's state.
-struct Trained {
-    parameter: Arc<dyn Trainable>,
-    shape: Vec<usize>,
-    state: State,
-}
-
-impl Trained {
-    fn all(lora: &LoraLayers, full: &FullTensors) -> Vec<Trained> {
-        let lora = lora.layers().into_values().flat_map(|lora| [lora.down, lora.up]).map(|p| {
-            let shape = p.get().shape().to_vec();
-            Trained { parameter: Arc::new(p), state: AdamW.state(&shape), shape }
-        });
-        let full = full.tensors().into_values().map(|FullTensor { shape, parameter }| {
-            let state = Adafactor.state(&shape);
-            Trained { parameter, shape, state }
-        });
-        lora.chain(full).collect()
-    }
-
-    fn update(&mut self, optimizer: &dyn Optimizer, gradient: &mut Tensor) {
-        let gradient = gradient.f32s_mut();
-        let factor = optimizer.step(&mut self.state, &self.shape, gradient, LR);
-        self.parameter.step((1.0 - LR * optimizer.weight_decay()) as f32, factor, gradient);
-    }
-}
-
-/// Forward, backward, and the optimizer's step: AdamW's once all gradients are there, Adafactor's with each of them. Gives the
-/// loss.
-fn step(unet: &UNet, batch: &Batch, trained: &mut [Trained], full: bool) -> f32 {
-    let context = unet.prepare(&batch.text, &batch.pooled, &batch.ids);
-    let prediction = unet.forward(&batch.sample, &batch.timestep, &context);
-    let loss = ops::mse(&prediction, &batch.target, None);
-    drop((context, prediction));
-    let leaf = |(i, t): (usize, &Trained)| t.parameter.leaf_id().map(|leaf| (leaf, i));
-    let of_leaf: HashMap<LeafId, usize> = trained.iter().enumerate().filter_map(leaf).collect();
-    let mut gradients = Vec::new();
-    let one = Tensor::full(&[], 1.0, DType::F32);
-    loss.backward_with(one, &mut |leaf, mut gradient| match of_leaf.get(&leaf) {
-        Some(&i) if full => trained[i].update(&Adafactor, &mut gradient),
-        Some(&i) => gradients.push((i, gradient)),
-        None => {}
-    });
-    for (i, mut gradient) in gradients {
-        trained[i].update(&AdamW, &mut gradient);
-    }
-    loss.f32s()[0]
+fn batch(inputs: &Inputs, dtype: DType) -> Result<Batch, Failure> {
+    let tensor = |name: &str| -> Result<Tensor, Failure> { inputs.tensor(name) };
+    Ok(Batch {
+        sample: tensor("sample")?.to_dtype(dtype),
+        timesteps: tensor("timestep")?.to_vec(),
+        hidden: tensor("encoder_hidden_states")?.to_dtype(dtype),
+        pooled: tensor("text_embeds")?,
+        time_ids: tensor("time_ids")?,
+        target: tensor("target")?,
+        weights: None,
+    })
 }

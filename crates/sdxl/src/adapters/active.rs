@@ -68,7 +68,7 @@ impl Adapters {
             }
             all.add_tokens(path, &found, configs, &mut shares)?;
             for (key, tensor) in found.unet {
-                if let Some(key) = unet.replace(key, tensor) {
+                if let Some(key) = unet.insert(key, tensor) {
                     return Err(AdapterError::key(path, &key, "an earlier file's full fine-tune has it too"));
                 }
             }

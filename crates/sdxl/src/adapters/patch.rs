@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use calotype_tensor::ops::{self, Activation};
-use calotype_tensor::{DType, Tensor, Weight};
+use calotype_tensor::{DType, Tensor, Weight, WeightBytes};
 
 use super::{LoraPair, Stored};
-use crate::weights::to_f32;
+use crate::weights::{Replacement, TensorHook, to_f32};
 
 /// Tensors that take another's place, and LoRA that is added.
 #[derive(Default)]
@@ -28,7 +28,7 @@ impl Patch {
     }
 
     /// Puts a tensor in the place of the folder's; gives back an earlier one's key.
-    pub(super) fn replace(&mut self, key: String, tensor: Stored) -> Option<String> {
+    pub(super) fn insert(&mut self, key: String, tensor: Stored) -> Option<String> {
         let earlier = self.replaced.insert(key.clone(), tensor);
         earlier.map(|_| key)
     }
@@ -39,13 +39,8 @@ impl Patch {
         self.added.entry(format!("{path}.weight")).or_default().push(Delta { pair, scale });
     }
 
-    /// The tensor that takes the place of the folder's.
-    pub(crate) fn replacement(&self, key: &str) -> Option<&Stored> {
-        self.replaced.get(key)
-    }
-
     /// A tensor with LoRA added, in f32, so that nothing is rounded; `None` where there is none for it.
-    pub(crate) fn merge(&self, key: &str, bytes: &[u8], dtype: DType) -> Option<Vec<f32>> {
+    fn merge(&self, key: &str, bytes: &[u8], dtype: DType) -> Option<Vec<f32>> {
         let deltas = self.added.get(key)?;
         let mut weight = to_f32(bytes, dtype);
         for delta in deltas {
@@ -55,6 +50,21 @@ impl Patch {
             }
         }
         Some(weight)
+    }
+}
+
+impl TensorHook for Patch {
+    fn replace(&self, key: &str, stored: &dyn WeightBytes, dtype: DType) -> Option<Replacement> {
+        let replaced = self.replaced.get(key);
+        let (from, dtype) = match replaced {
+            Some(tensor) => (tensor as &dyn WeightBytes, tensor.dtype()),
+            None => (stored, dtype),
+        };
+        if let Some(values) = self.merge(key, from.bytes(), dtype) {
+            from.release();
+            return Some(Replacement::Values(values));
+        }
+        replaced.map(|tensor| Replacement::Stored(Box::new(tensor.clone()), dtype))
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use calotype_tensor::cpu::Mmap;
 use calotype_tensor::{DType, Tensor, WeightBytes};
 
-use super::FullTensor;
+use crate::nn::Trainable;
 use crate::weights::to_f32;
 
 /// A part of a mapped file. Cheap to clone; the map lives as long as its last part.
@@ -52,13 +52,19 @@ enum Data {
     Held(Tensor),
     Mapped(Region),
     /// With its values, once somebody wanted to look at them.
-    Training(FullTensor, OnceLock<Tensor>),
+    Training(Arc<dyn Trainable>, OnceLock<Tensor>),
 }
 
 impl Stored {
     /// `region` is as long as shape and dtype say.
     pub(super) fn mapped(region: Region, shape: Vec<usize>, dtype: DType) -> Self {
         Self { shape, dtype, data: Data::Mapped(region) }
+    }
+
+    /// A parameter of this shape that is being trained, f32: its values are those that it has when they are looked at, or
+    /// written.
+    pub fn training(shape: Vec<usize>, parameter: Arc<dyn Trainable>) -> Self {
+        Self { shape, dtype: DType::F32, data: Data::Training(parameter, OnceLock::new()) }
     }
 
     /// Sizes of the dimensions.
@@ -76,10 +82,10 @@ impl Stored {
         match &self.data {
             Data::Mapped(region) => region,
             Data::Held(tensor) => tensor_bytes(tensor),
-            Data::Training(tensor, values) => {
+            Data::Training(parameter, values) => {
                 // Copying is a parallel loop, so it is not done inside of the cell (see `Weight::packed`).
-                let copied = values.get().is_none().then(|| tensor.parameter.values());
-                tensor_bytes(values.get_or_init(|| copied.unwrap_or_else(|| tensor.parameter.values())))
+                let copied = values.get().is_none().then(|| parameter.values());
+                tensor_bytes(values.get_or_init(|| copied.unwrap_or_else(|| parameter.values())))
             }
         }
     }
@@ -92,7 +98,7 @@ impl Stored {
     /// Writes the bytes, and keeps none in memory that were not there before.
     pub(super) fn write(&self, to: &mut dyn Write) -> io::Result<()> {
         match &self.data {
-            Data::Training(tensor, _) => to.write_all(tensor_bytes(&tensor.parameter.values())),
+            Data::Training(parameter, _) => to.write_all(tensor_bytes(&parameter.values())),
             _ => to.write_all(self.bytes()),
         }
     }
@@ -112,14 +118,6 @@ impl WeightBytes for Stored {
         if let Data::Mapped(region) = &self.data {
             region.map.release(region.range.clone());
         }
-    }
-}
-
-impl From<FullTensor> for Stored {
-    /// The tensor as it is when it is looked at, or written.
-    fn from(tensor: FullTensor) -> Self {
-        let shape = tensor.shape.clone();
-        Self { shape, dtype: DType::F32, data: Data::Training(tensor, OnceLock::new()) }
     }
 }
 

@@ -5,7 +5,9 @@ use calotype_tensor::Tensor;
 use calotype_tensor::ops::{self, Padding};
 
 use crate::config::VaeConfig;
-use crate::nn::{Attention, Conv2d, Downsample2D, GroupNorm, ResnetBlock2D, ResnetConfig, Upsample2D};
+use crate::nn::{
+    Activations, Attention, Conv2d, Downsample2D, GroupNorm, ResnetBlock2D, ResnetConfig, Upsample2D,
+};
 use crate::weights::{Weights, WeightsError};
 
 /// Epsilon of every group norm.
@@ -220,7 +222,7 @@ impl DownEncoderBlock {
 
     /// x (B, H, W, C), taken so that its memory is free after the first ResNet → (B, H/2, W/2, C').
     pub fn forward(&self, x: Tensor) -> Tensor {
-        let x = self.resnets.iter().fold(x, |x, resnet| resnet.forward(&x, None));
+        let x = self.resnets.iter().fold(x, |x, resnet| resnet.forward(&x, None, Activations::Keep));
         match &self.downsampler {
             Some(downsampler) => downsampler.forward(&x),
             None => x,
@@ -243,7 +245,7 @@ impl UpDecoderBlock {
 
     /// x (B, H, W, C), taken so that its memory is free after the first ResNet → (B, 2H, 2W, C').
     pub fn forward(&self, x: Tensor) -> Tensor {
-        let x = self.resnets.iter().fold(x, |x, resnet| resnet.forward(&x, None));
+        let x = self.resnets.iter().fold(x, |x, resnet| resnet.forward(&x, None, Activations::Keep));
         match &self.upsampler {
             Some(upsampler) => upsampler.forward(&x),
             None => x,
@@ -269,11 +271,11 @@ impl MidBlock {
 
     /// x (B, H, W, C) → (B, H, W, C).
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let mut x = self.resnets[0].forward(x, None);
+        let mut x = self.resnets[0].forward(x, None, Activations::Keep);
         if let Some(attention) = &self.attention {
             x = attention.forward(&x);
         }
-        self.resnets[1].forward(&x, None)
+        self.resnets[1].forward(&x, None, Activations::Keep)
     }
 }
 

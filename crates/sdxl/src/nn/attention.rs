@@ -3,7 +3,7 @@
 use calotype_tensor::Tensor;
 use calotype_tensor::ops::{self, Activation, Mask};
 
-use super::Linear;
+use super::{Linear, module};
 use crate::weights::{Weights, WeightsError};
 
 /// What queries attend to.
@@ -79,3 +79,5 @@ impl Attention {
         self.forward(x, &self.key_value(x), residual)
     }
 }
+
+module!(Attention { to_q => "to_q", to_k => "to_k", to_v => "to_v", to_out => "to_out.0" });

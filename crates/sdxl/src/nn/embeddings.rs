@@ -3,7 +3,7 @@
 use calotype_tensor::Tensor;
 use calotype_tensor::ops::Activation;
 
-use super::Linear;
+use super::{Linear, module};
 use crate::weights::{Weights, WeightsError};
 
 /// Two linear layers with SiLU between.
@@ -30,3 +30,5 @@ impl TimestepEmbedding {
         self.linear_2.forward_fused(&h, Activation::None, residual)
     }
 }
+
+module!(TimestepEmbedding { linear_1 => "linear_1", linear_2 => "linear_2" });

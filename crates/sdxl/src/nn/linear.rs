@@ -13,7 +13,9 @@ pub struct Linear {
     pub weight: Parameter<Weight>,
     /// (out).
     pub bias: Option<Parameter>,
-    /// What is trained beside it.
+    /// Whether the checkpoint has the layer as a 1 × 1 convolution: its weight is (out, in, 1, 1) there.
+    pub is_conv1x1: bool,
+    /// Low-rank matrices whose product is added to the layer's.
     pub lora: Option<Lora>,
 }
 
@@ -21,7 +23,7 @@ impl Linear {
     /// Loads `name.weight` (out, in) and `name.bias` (out).
     pub fn load(weights: &Weights, name: &str, input: usize, output: usize) -> Result<Self, WeightsError> {
         let (weight, bias) = weights.linear(name, output, input, true)?;
-        Ok(Self { weight, bias, lora: weights.lora(name, output, input) })
+        Ok(Self { weight, bias, is_conv1x1: false, lora: None })
     }
 
     /// Loads a layer that has no bias.
@@ -32,7 +34,7 @@ impl Linear {
         output: usize,
     ) -> Result<Self, WeightsError> {
         let (weight, bias) = weights.linear(name, output, input, false)?;
-        Ok(Self { weight, bias, lora: weights.lora(name, output, input) })
+        Ok(Self { weight, bias, is_conv1x1: false, lora: None })
     }
 
     /// Loads a layer that the checkpoint has as a 1×1 convolution: over channels-last pixels the same.
@@ -43,7 +45,13 @@ impl Linear {
         output: usize,
     ) -> Result<Self, WeightsError> {
         let (weight, bias) = weights.conv(name, output, input, 1)?;
-        Ok(Self { weight, bias: Some(bias), lora: weights.lora(name, output, input) })
+        Ok(Self { weight, bias: Some(bias), is_conv1x1: true, lora: None })
+    }
+
+    /// The shape of the weight in a checkpoint: (out, in), or (out, in, 1, 1).
+    pub fn shape(&self) -> Vec<usize> {
+        let [out, input, kh, kw] = self.weight.get().shape();
+        if self.is_conv1x1 { vec![out, input, kh, kw] } else { vec![out, input] }
     }
 
     /// x (.., in) → (.., out).
@@ -88,6 +96,7 @@ mod tests {
         Linear {
             weight: Parameter::fixed(Weight::from_tensor(&noise(&[8, 6], 1))),
             bias: Some(Parameter::fixed(noise(&[8], 2))),
+            is_conv1x1: false,
             lora: Some(Lora {
                 down: Parameter::<Tensor>::new(noise(&[2, 6], 3)),
                 up: Parameter::<Tensor>::new(noise(&[8, 2], 4)),

@@ -1,7 +1,7 @@
 //! Low-rank adaptation of a linear layer. Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021.
 
 use calotype_tensor::ops::{self, Activation};
-use calotype_tensor::{Tensor, Weight};
+use calotype_tensor::{DType, Tensor, Weight};
 
 use super::Parameter;
 
@@ -15,6 +15,12 @@ pub struct Lora {
 }
 
 impl Lora {
+    /// Matrices of zeros of rank `rank`, at least 1, for a layer from `input` to `output` channels.
+    pub fn zeros(rank: usize, input: usize, output: usize) -> Self {
+        let zeros = |rows, columns| Parameter::<Tensor>::new(Tensor::zeros(&[rows, columns], DType::F32));
+        Self { down: zeros(rank, input), up: zeros(output, rank) }
+    }
+
     /// x (.., in), base (.., out) → base + up(down(x)).
     pub fn add_to(&self, base: &Tensor, x: &Tensor) -> Tensor {
         let (down, up) = (Weight::from_tensor(&self.down.get()), Weight::from_tensor(&self.up.get()));

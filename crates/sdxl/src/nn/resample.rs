@@ -3,7 +3,7 @@
 use calotype_tensor::Tensor;
 use calotype_tensor::ops::{self, Conv, Padding};
 
-use super::Conv2d;
+use super::{Conv2d, module};
 use crate::weights::{Weights, WeightsError};
 
 /// Halves height and width with a convolution of stride 2.
@@ -56,3 +56,6 @@ impl Upsample2D {
         self.conv.forward(&ops::crop(&doubled, height, width))
     }
 }
+
+module!(Downsample2D { conv => "conv" });
+module!(Upsample2D { conv => "conv" });

@@ -2,7 +2,7 @@
 
 use calotype_tensor::{Tensor, checkpoint};
 
-use super::{Conv2d, GroupNorm, Linear};
+use super::{Activations, Conv2d, GroupNorm, Linear, module};
 use crate::weights::{Weights, WeightsError};
 
 /// Two 3×3 convolutions, each after a group norm and SiLU, around which the input is added.
@@ -20,8 +20,6 @@ pub struct ResnetBlock2D {
     pub conv2: Conv2d,
     /// 1×1, I → O; where I and O differ.
     pub conv_shortcut: Option<Conv2d>,
-    /// Whether training computes its insides again on the way back, rather than keep them.
-    pub recompute: bool,
 }
 
 /// The sizes that the residual blocks of a network share.
@@ -59,13 +57,12 @@ impl ResnetBlock2D {
             norm2: norm("norm2", output)?,
             conv2: Conv2d::load(weights, "conv2", output, output, 3)?,
             conv_shortcut,
-            recompute: weights.recompute(),
         })
     }
 
     /// x (B, H, W, I), `emb` (B, time embedding), SiLU already applied → (B, H, W, O).
-    pub fn forward(&self, x: &Tensor, emb: Option<&Tensor>) -> Tensor {
-        if !self.recompute {
+    pub fn forward(&self, x: &Tensor, emb: Option<&Tensor>, activations: Activations) -> Tensor {
+        if activations == Activations::Keep {
             return self.run(&x.fork(), emb.map(Tensor::fork).as_ref());
         }
         let block = self.clone();
@@ -84,3 +81,12 @@ impl ResnetBlock2D {
         self.conv2.forward_fused(&h, None, Some(shortcut))
     }
 }
+
+module!(ResnetBlock2D {
+    norm1 => "norm1",
+    conv1 => "conv1",
+    time_emb_proj => "time_emb_proj",
+    norm2 => "norm2",
+    conv2 => "conv2",
+    conv_shortcut => "conv_shortcut",
+});

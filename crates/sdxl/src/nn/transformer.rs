@@ -3,7 +3,7 @@
 use calotype_tensor::ops::Activation;
 use calotype_tensor::{Tensor, checkpoint};
 
-use super::{Attention, GroupNorm, KeyValue, LayerNorm, Linear};
+use super::{Activations, Attention, GroupNorm, KeyValue, LayerNorm, Linear, module};
 use crate::weights::{Weights, WeightsError};
 
 /// Epsilon of the layer norms.
@@ -52,8 +52,6 @@ pub struct BasicTransformerBlock {
     pub norm3: LayerNorm,
     /// Feed-forward.
     pub ff: FeedForward,
-    /// Whether training computes its insides again on the way back, rather than keep them.
-    pub recompute: bool,
 }
 
 impl BasicTransformerBlock {
@@ -68,13 +66,12 @@ impl BasicTransformerBlock {
             attn2: Attention::load(&weights.sub("attn2"), channels, Some(cross_attention_dim), heads)?,
             norm3: norm("norm3")?,
             ff: FeedForward::load(&weights.sub("ff"), channels)?,
-            recompute: weights.recompute(),
         })
     }
 
     /// x (B, T, C); `text` holds attn2's keys and values → (B, T, C).
-    pub fn forward(&self, x: &Tensor, text: &KeyValue) -> Tensor {
-        if !self.recompute {
+    pub fn forward(&self, x: &Tensor, text: &KeyValue, activations: Activations) -> Tensor {
+        if activations == Activations::Keep {
             return self.run(&x.fork(), &KeyValue { k: text.k.fork(), v: text.v.fork() });
         }
         let block = self.clone();
@@ -143,13 +140,29 @@ impl Transformer2DModel {
     }
 
     /// x (B, H, W, C); `text` from [`Self::key_values`] → (B, H, W, C).
-    pub fn forward(&self, x: &Tensor, text: &[KeyValue]) -> Tensor {
+    pub fn forward(&self, x: &Tensor, text: &[KeyValue], activations: Activations) -> Tensor {
         let tokens = [x.dim(0), x.dim(1) * x.dim(2), x.dim(3)]; // (B, T, C)
         let mut h = self.proj_in.forward(&self.norm.forward(x)).reshape(&tokens);
         assert_eq!(self.transformer_blocks.len(), text.len(), "keys and values for every block");
         for (block, text) in self.transformer_blocks.iter().zip(text) {
-            h = block.forward(&h, text);
+            h = block.forward(&h, text, activations);
         }
         self.proj_out.forward_fused(&h.reshape(x.shape()), Activation::None, Some(x))
     }
 }
+
+module!(FeedForward { proj => "net.0.proj", out => "net.2" });
+module!(BasicTransformerBlock {
+    norm1 => "norm1",
+    attn1 => "attn1",
+    norm2 => "norm2",
+    attn2 => "attn2",
+    norm3 => "norm3",
+    ff => "ff",
+});
+module!(Transformer2DModel {
+    norm => "norm",
+    proj_in => "proj_in",
+    transformer_blocks => "transformer_blocks",
+    proj_out => "proj_out",
+});

@@ -11,19 +11,19 @@ use crate::optim;
 pub(super) struct Gradients {
     /// Whose gradient each leaf's is.
     of_leaf: HashMap<LeafId, usize>,
-    /// None of what does not train now, or takes its step at once.
+    /// Parameters that are not trained in this step, or that take their step at once, have no sum.
     sums: Vec<Option<Vec<f32>>>,
     /// Whether all but the embeddings take their step at once: then there is one gradient of theirs at a time.
     at_once: bool,
-    /// Of the gradients that were used up: each in its own place, since the order in which they come depends on what is
-    /// computed again, and their sum must not.
+    /// Of the gradients that were used up, by parameter: the order in which gradients come depends on what is computed again, and
+    /// the sum of these must not.
     squared_norms: Vec<f64>,
 }
 
 impl Gradients {
     /// Zeros: a parameter that a batch does not touch (embeddings without their token) has a gradient all the same.
-    pub(super) fn new(trained: &[Trained], rows_train: bool, at_once: bool) -> Self {
-        let summed = |t: &Trained| if t.rows { rows_train } else { !at_once };
+    pub(super) fn new(trained: &[Trained], embeddings_train: bool, at_once: bool) -> Self {
+        let summed = |t: &Trained| if t.is_embedding { embeddings_train } else { !at_once };
         let leaf = |(i, t): (usize, &Trained)| t.parameter.leaf_id().map(|leaf| (leaf, i));
         Self {
             of_leaf: trained.iter().enumerate().filter_map(leaf).collect(),
@@ -33,12 +33,12 @@ impl Gradients {
         }
     }
 
-    /// Takes a leaf's gradient in. `lr` is that of what takes its step at once, unless a gradient before it was no number.
+    /// Takes a leaf's gradient in. A parameter that takes its step at once does so at `lr`, unless an earlier gradient was not a number.
     pub(super) fn take(&mut self, trained: &mut [Trained], leaf: LeafId, mut gradient: Tensor, lr: f64) {
         let Some(&i) = self.of_leaf.get(&leaf) else { return };
         if let Some(sum) = &mut self.sums[i] {
             sum.iter_mut().zip(gradient.f32s()).for_each(|(sum, g)| *sum += g);
-        } else if self.at_once && !trained[i].rows {
+        } else if self.at_once && !trained[i].is_embedding {
             self.squared_norms[i] = optim::squared_norm(gradient.f32s());
             if self.squared_norms.iter().all(|square| square.is_finite()) {
                 trained[i].update(gradient.f32s_mut(), 1.0, lr);
@@ -53,7 +53,7 @@ impl Gradients {
         (used_up + summed).sqrt()
     }
 
-    /// What was added up, in the order of what trains.
+    /// The sums, in the order of the parameters.
     pub(super) fn into_sums(self) -> Vec<Option<Vec<f32>>> {
         self.sums
     }

@@ -13,10 +13,9 @@ use std::ffi::OsStr;
 
 use calotype_tensor::DType;
 
-use super::TrainerOptions;
 use super::stages::{Stage, side, stages};
+use super::{TrainerOptions, full, lora};
 use crate::Error;
-use crate::adapters::{FullTensors, LoraLayers};
 use crate::config::{ClipTextConfig, Component, ModelConfigs, ModelFolder, UNetConfig};
 use crate::request::{Method, TrainPlan};
 use crate::tokenizer::CLIP_TOKENS;
@@ -82,7 +81,7 @@ impl Footprint {
         let configs = folder.configs()?;
         let store = (options.dtype == DType::BF16).then_some(DType::BF16);
         let unet = folder.weights(Component::UNet, None, store)?;
-        let frozen = |key: &str| plan.method != Method::Full || !FullTensors::takes(key);
+        let frozen = |key: &str| plan.method != Method::Full || !full::trains(key);
         let mut weights = unet.packed_bytes(frozen);
         for component in [Component::TextEncoder, Component::TextEncoder2] {
             if component == Component::TextEncoder2 || configs.text_encoder.is_some() {
@@ -208,8 +207,8 @@ pub(super) fn trained_values(folder: &ModelFolder, plan: &TrainPlan) -> Result<f
 /// Whether something trains because of a UNet's tensor.
 fn trains(key: &str, method: Method) -> bool {
     match method {
-        Method::Full => FullTensors::takes(key),
-        Method::Lora { .. } => key.strip_suffix(".weight").is_some_and(LoraLayers::takes),
+        Method::Full => full::trains(key),
+        Method::Lora { .. } => key.strip_suffix(".weight").is_some_and(lora::trains),
         Method::TextualInversion => false,
     }
 }

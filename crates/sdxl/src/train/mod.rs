@@ -6,9 +6,12 @@
 //! latents.rs      the pictures, as the VAE sees them
 //! text.rs         the captions, as the text encoders see them, and the new tokens' embeddings
 //! draw.rs         the random numbers of a batch
+//! lora.rs, full.rs   what of the UNet trains: matrices beside its layers, or its own tensors
 //! trained.rs      what trains, with its optimizer
 //! gradients.rs    a step's gradients, added up or used up
-//! trainer.rs      a step
+//! batches.rs      latents, noise and captions, joined to batches
+//! unet_trainer.rs a step on a batch
+//! trainer.rs      a training between two steps
 //! initial.rs      a training that begins from trained weights
 //! validation.rs   a loss on numbers that are always the same
 //! memory.rs       how much memory it takes
@@ -20,12 +23,15 @@
 //!
 //! What is computed is defined by `tools/reference/trainer.py`, and proven against its runs.
 
+mod batches;
 pub mod chart;
 pub mod checkpoint;
 mod draw;
+mod full;
 mod gradients;
 mod initial;
 mod latents;
+mod lora;
 pub mod memory;
 pub mod noise;
 mod stages;
@@ -34,9 +40,11 @@ mod text;
 pub mod time;
 mod trained;
 mod trainer;
+mod unet_trainer;
 mod validation;
 mod work;
 
 pub use stream::{Purpose, stream};
 pub use text::NEW_TOKENS;
 pub use trainer::{OnPicture, StepReport, Trainer, TrainerOptions};
+pub use unet_trainer::{Batch, Rates, UNetTrainer};

@@ -32,7 +32,7 @@ struct Encoder {
     /// Token ids of every caption.
     ids: Vec<Vec<u32>>,
     /// (2, width): the new tokens' embeddings.
-    rows: Parameter,
+    new_embeddings: Parameter,
     /// The deviation of the table that they joined.
     std: f64,
 }
@@ -73,8 +73,8 @@ impl Text {
     }
 
     /// The new tokens' embeddings in each encoder, (2, width).
-    pub fn rows(&self) -> impl Iterator<Item = &Parameter> {
-        self.encoders.iter().map(|encoder| &encoder.rows)
+    pub fn embeddings(&self) -> impl Iterator<Item = &Parameter> {
+        self.encoders.iter().map(|encoder| &encoder.new_embeddings)
     }
 
     /// Encodes captions (none: the empty prompt). With `trains` the embeddings are on the tape, and about to change.
@@ -121,10 +121,10 @@ impl Text {
     /// that of its table.
     pub fn rescale(&self) {
         for encoder in &self.encoders {
-            let rows = encoder.rows.get();
-            let factor = (encoder.std / deviation(rows.f32s())).powf(0.1) as f32;
-            let values: Vec<f32> = rows.f32s().iter().map(|x| x * factor).collect();
-            encoder.rows.set_values(&values);
+            let embeddings = encoder.new_embeddings.get();
+            let factor = (encoder.std / deviation(embeddings.f32s())).powf(0.1) as f32;
+            let values: Vec<f32> = embeddings.f32s().iter().map(|x| x * factor).collect();
+            encoder.new_embeddings.set_values(&values);
         }
     }
 }
@@ -146,17 +146,18 @@ impl Encoder {
         let projection = component == Component::TextEncoder2;
         let mut model = ClipTextModel::load(&weights, config, projection, dtype)?;
         let std = deviation(&model.embeddings.token_embedding.to_vec());
-        let rows = Parameter::<Tensor>::new(Tensor::zeros(&[new.len(), config.hidden_size], DType::F32));
-        model.set_embeddings(&new, rows.clone());
-        Ok(Self { model, ids, rows, std })
+        let zeros = Tensor::zeros(&[new.len(), config.hidden_size], DType::F32);
+        let new_embeddings = Parameter::<Tensor>::new(zeros);
+        model.set_embeddings(&new, new_embeddings.clone());
+        Ok(Self { model, ids, new_embeddings, std })
     }
 
     /// First embeddings: as far apart as the table's.
     fn init(&mut self, seed: u64, index: u64) {
-        let shape = self.rows.get().shape().to_vec();
+        let shape = self.new_embeddings.get().shape().to_vec();
         let values = stream(seed, Purpose::Init, index).randn(shape.iter().product());
         let values: Vec<f32> = values.into_iter().map(|x| x * self.std as f32).collect();
-        self.rows.set_values(&values);
+        self.new_embeddings.set_values(&values);
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::text::Text;
-use crate::adapters::{FullTensors, LoraLayers};
+use super::{full, lora};
+use crate::models::UNet;
 use crate::nn::{Parameter, Trainable};
 use crate::optim::{self, AdamW, Optimizer};
+use crate::request::{InputError, Method, TrainPlan};
 
 /// Weight decay of the new tokens' embeddings.
-const ROWS_DECAY: f64 = 1e-3;
+const EMBEDDING_DECAY: f64 = 1e-3;
 
 /// A parameter and its optimizer.
 pub(super) struct Trained {
@@ -19,30 +20,37 @@ pub(super) struct Trained {
     pub(super) parameter: Arc<dyn Trainable>,
     pub(super) state: optim::State,
     /// Whether it is the new tokens' embeddings.
-    pub(super) rows: bool,
+    pub(super) is_embedding: bool,
     optimizer: &'static dyn Optimizer,
 }
 
-/// Every parameter, in a fixed order.
+/// Prepares the UNet to be trained, and gives every parameter, in a fixed order.
 pub(super) fn all(
-    lora: Option<&LoraLayers>,
-    full: Option<&FullTensors>,
-    text: &Text,
-    optimizer: &'static dyn Optimizer,
-) -> Vec<Trained> {
+    plan: &TrainPlan,
+    unet: &mut UNet,
+    embeddings: &[Parameter],
+) -> Result<Vec<Trained>, InputError> {
+    let optimizer = plan.optimizer()?;
     let mut all = Vec::new();
-    for (path, lora) in lora.map(LoraLayers::layers).unwrap_or_default() {
-        all.push(Trained::tensor(format!("{path}.down"), lora.down, optimizer));
-        all.push(Trained::tensor(format!("{path}.up"), lora.up, optimizer));
+    match plan.method {
+        Method::Lora { rank } => {
+            for (path, lora) in lora::inject(unet, rank, plan.seed) {
+                all.push(Trained::tensor(format!("{path}.down"), lora.down, optimizer));
+                all.push(Trained::tensor(format!("{path}.up"), lora.up, optimizer));
+            }
+        }
+        Method::Full => {
+            for (key, tensor) in full::record(unet) {
+                all.push(Trained::new(key, tensor.shape, tensor.parameter, optimizer));
+            }
+        }
+        Method::TextualInversion => {}
     }
-    for (key, tensor) in full.map(FullTensors::tensors).unwrap_or_default() {
-        all.push(Trained::new(key, tensor.shape, tensor.parameter, optimizer));
+    for (i, embeddings) in embeddings.iter().enumerate() {
+        let trained = Trained::tensor(format!("text_encoders_{i}"), embeddings.clone(), &AdamW);
+        all.push(Trained { is_embedding: true, ..trained });
     }
-    for (i, rows) in text.rows().enumerate() {
-        let rows = Trained::tensor(format!("text_encoders_{i}"), rows.clone(), &AdamW);
-        all.push(Trained { rows: true, ..rows });
-    }
-    all
+    Ok(all)
 }
 
 impl Trained {
@@ -52,7 +60,7 @@ impl Trained {
         parameter: Arc<dyn Trainable>,
         optimizer: &'static dyn Optimizer,
     ) -> Self {
-        Self { state: optimizer.state(&shape), name, shape, parameter, rows: false, optimizer }
+        Self { state: optimizer.state(&shape), name, shape, parameter, is_embedding: false, optimizer }
     }
 
     fn tensor(name: String, parameter: Parameter, optimizer: &'static dyn Optimizer) -> Self {
@@ -70,7 +78,7 @@ impl Trained {
             gradient.iter_mut().for_each(|g| *g *= clip);
         }
         let factor = self.optimizer.step(&mut self.state, &self.shape, gradient, lr);
-        let decay = if self.rows { ROWS_DECAY } else { self.optimizer.weight_decay() };
+        let decay = if self.is_embedding { EMBEDDING_DECAY } else { self.optimizer.weight_decay() };
         let keep = (1.0 - lr * decay) as f32;
         self.parameter.step(keep, factor, gradient);
     }

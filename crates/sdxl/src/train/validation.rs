@@ -55,6 +55,6 @@ impl Trainer {
             dropped: vec![false],
             min_snr_gamma: None,
         };
-        f64::from(self.loss(&[item], &[Some(item)], &draw, false).f32s()[0])
+        self.loss(&[item], &[Some(item)], &draw)
     }
 }

@@ -1,5 +1,6 @@
 use calotype_sdxl::config::UNetConfig;
 use calotype_sdxl::models::UNet;
+use calotype_sdxl::nn::Activations;
 use calotype_sdxl::weights::{Layout, Weights};
 use calotype_tensor::{DType, Tensor, ops};
 
@@ -21,7 +22,7 @@ fn run(
     let time_ids = golden.get(&format!("{case}.time_ids"));
     let context = unet.prepare(&input("encoder_hidden_states"), &input("text_embeds"), time_ids);
     let t = golden.get(&format!("{case}.timestep")).to_vec();
-    unet.forward_observed(&input("sample"), &t, &context, observe)
+    unet.forward_observed(&input("sample"), &t, &context, Activations::Keep, observe)
 }
 
 fn check_forward(name: &str, case: &str) {

@@ -5,7 +5,9 @@ use calotype_tensor::ops::{self, Padding};
 
 use super::{BlockContext, resnet_config};
 use crate::config::{UNetBlock, UNetConfig, UNetMidBlock};
-use crate::nn::{Downsample2D, ResnetBlock2D, Transformer2DConfig, Transformer2DModel, Upsample2D};
+use crate::nn::{
+    Activations, Downsample2D, ResnetBlock2D, Transformer2DConfig, Transformer2DModel, Upsample2D, module,
+};
 use crate::weights::{Weights, WeightsError};
 
 /// `DownBlock2D`, or `CrossAttnDownBlock2D` where it has attention.
@@ -91,12 +93,19 @@ impl DownBlock {
     }
 
     /// x (B, H, W, C), `emb` (B, E) after SiLU → (B, H/2, W/2, C'). Pushes every stage's result onto `skips`.
-    pub fn forward(&self, x: &Tensor, emb: &Tensor, text: &BlockContext, skips: &mut Vec<Tensor>) -> Tensor {
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        emb: &Tensor,
+        text: &BlockContext,
+        skips: &mut Vec<Tensor>,
+        activations: Activations,
+    ) -> Tensor {
         let mut x = x.clone();
         for (i, resnet) in self.resnets.iter().enumerate() {
-            x = resnet.forward(&x, Some(emb));
+            x = resnet.forward(&x, Some(emb), activations);
             if let Some(attention) = self.attentions.get(i) {
-                x = attention.forward(&x, &text[i]);
+                x = attention.forward(&x, &text[i], activations);
             }
             skips.push(x.clone());
         }
@@ -128,12 +137,12 @@ impl MidBlock {
     }
 
     /// x (B, H, W, C), `emb` (B, E) after SiLU → (B, H, W, C).
-    pub fn forward(&self, x: &Tensor, emb: &Tensor, text: &BlockContext) -> Tensor {
+    pub fn forward(&self, x: &Tensor, emb: &Tensor, text: &BlockContext, activations: Activations) -> Tensor {
         let mut x = x.clone();
         for (i, resnet) in self.resnets.iter().enumerate() {
-            x = resnet.forward(&x, Some(emb));
+            x = resnet.forward(&x, Some(emb), activations);
             if let Some(attention) = self.attentions.get(i) {
-                x = attention.forward(&x, &text[i]);
+                x = attention.forward(&x, &text[i], activations);
             }
         }
         x
@@ -175,13 +184,20 @@ impl UpBlock {
 
     /// x (B, H, W, C), `emb` (B, E) after SiLU → (B, 2H, 2W, C'), or the size of the next skip, which is one less where
     /// the down path rounded up. Pops a skip for each ResNet.
-    pub fn forward(&self, x: &Tensor, emb: &Tensor, text: &BlockContext, skips: &mut Vec<Tensor>) -> Tensor {
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        emb: &Tensor,
+        text: &BlockContext,
+        skips: &mut Vec<Tensor>,
+        activations: Activations,
+    ) -> Tensor {
         let mut x = x.clone();
         for (i, resnet) in self.resnets.iter().enumerate() {
             let skip = skips.pop().expect("a skip for every ResNet");
-            x = resnet.forward(&ops::concat(&[&x, &skip]), Some(emb));
+            x = resnet.forward(&ops::concat(&[&x, &skip]), Some(emb), activations);
             if let Some(attention) = self.attentions.get(i) {
-                x = attention.forward(&x, &text[i]);
+                x = attention.forward(&x, &text[i], activations);
             }
         }
         match (&self.upsampler, skips.last()) {
@@ -190,3 +206,7 @@ impl UpBlock {
         }
     }
 }
+
+module!(DownBlock { resnets => "resnets", attentions => "attentions", downsampler => "downsamplers.0" });
+module!(MidBlock { resnets => "resnets", attentions => "attentions" });
+module!(UpBlock { resnets => "resnets", attentions => "attentions", upsampler => "upsamplers.0" });

@@ -10,7 +10,7 @@ pub use blocks::{DownBlock, MidBlock, UpBlock};
 pub use context::{BlockContext, Context};
 
 use crate::config::UNetConfig;
-use crate::nn::{Conv2d, GroupNorm, ResnetConfig, TimestepEmbedding};
+use crate::nn::{Activations, Conv2d, GroupNorm, ResnetConfig, TimestepEmbedding, module};
 use crate::weights::{Weights, WeightsError};
 
 /// The denoiser.
@@ -82,7 +82,18 @@ impl UNet {
     /// computes in; H and W are of any size. t: one timestep for all images, or one for each. `context` from
     /// [`Self::prepare`]. → (B, H, W, `out_channels`).
     pub fn forward(&self, sample: &Tensor, t: &[f32], context: &Context) -> Tensor {
-        self.forward_observed(sample, t, context, &mut |_, _| {})
+        self.forward_for_training(sample, t, context, Activations::Keep)
+    }
+
+    /// [`Self::forward`] where gradients will be asked for: `activations` says what becomes of the blocks' insides until then.
+    pub fn forward_for_training(
+        &self,
+        sample: &Tensor,
+        t: &[f32],
+        context: &Context,
+        activations: Activations,
+    ) -> Tensor {
+        self.forward_observed(sample, t, context, activations, &mut |_, _| {})
     }
 
     /// [`Self::forward`], where `observe` sees what each part gives, under the part's checkpoint name.
@@ -91,6 +102,7 @@ impl UNet {
         sample: &Tensor,
         t: &[f32],
         context: &Context,
+        activations: Activations,
         observe: &mut dyn FnMut(&str, &Tensor),
     ) -> Tensor {
         let emb = self.time_embed(t, context); // (B, E)
@@ -100,13 +112,13 @@ impl UNet {
         observe("conv_in", &x);
         let mut skips = vec![x.clone()];
         for (i, (block, text)) in self.down_blocks.iter().zip(&context.down_blocks).enumerate() {
-            x = block.forward(&x, &emb, text, &mut skips);
+            x = block.forward(&x, &emb, text, &mut skips, activations);
             observe(&format!("down_blocks.{i}"), &x);
         }
-        x = self.mid_block.forward(&x, &emb, &context.mid_block);
+        x = self.mid_block.forward(&x, &emb, &context.mid_block, activations);
         observe("mid_block", &x);
         for (i, (block, text)) in self.up_blocks.iter().zip(&context.up_blocks).enumerate() {
-            x = block.forward(&x, &emb, text, &mut skips);
+            x = block.forward(&x, &emb, text, &mut skips, activations);
             observe(&format!("up_blocks.{i}"), &x);
         }
         self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)) // (B, H, W, out)
@@ -134,3 +146,14 @@ fn resnet_config(config: &UNetConfig) -> ResnetConfig {
         eps: config.norm_eps,
     }
 }
+
+module!(UNet {
+    conv_in => "conv_in",
+    time_embedding => "time_embedding",
+    add_embedding => "add_embedding",
+    down_blocks => "down_blocks",
+    mid_block => "mid_block",
+    up_blocks => "up_blocks",
+    conv_norm_out => "conv_norm_out",
+    conv_out => "conv_out",
+});

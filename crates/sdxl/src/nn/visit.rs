@@ -1,0 +1,127 @@
+//! A walk over a network's layers: how whoever trains finds what can be trained.
+
+use calotype_tensor::{Tensor, Weight};
+
+use super::{Conv2d, GroupNorm, LayerNorm, Linear, Parameter};
+
+/// A layer that has parameters of its own, found by a [visit](Module::visit).
+pub enum Layer<'a> {
+    /// A linear layer.
+    Linear(&'a mut Linear),
+    /// A convolution.
+    Conv2d(&'a mut Conv2d),
+    /// A group norm.
+    GroupNorm(&'a mut GroupNorm),
+    /// A layer norm.
+    LayerNorm(&'a mut LayerNorm),
+}
+
+/// A parameter of a layer.
+#[derive(Clone, Copy)]
+pub enum AnyParameter<'a> {
+    /// A bias, or the scale of a norm.
+    Tensor(&'a Parameter<Tensor>),
+    /// A weight in the kernels' layout.
+    Weight(&'a Parameter<Weight>),
+}
+
+/// Part of a network.
+pub trait Module {
+    /// Shows each layer below this module to `f`, with the layer's path in a checkpoint: `conv_in`, or
+    /// `down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q`. `path` is this module's own; that of a whole network is
+    /// empty.
+    fn visit(&mut self, path: &str, f: &mut dyn FnMut(&str, Layer<'_>));
+
+    /// Shows each parameter below this module to `f`, with the parameter's key and shape in a checkpoint.
+    fn visit_parameters(&mut self, path: &str, f: &mut dyn FnMut(&str, &[usize], AnyParameter<'_>)) {
+        self.visit(path, &mut |path, layer| layer.parameters(path, f));
+    }
+}
+
+impl Layer<'_> {
+    /// Shows the parameters of the layer at `path` to `f`, `weight` before `bias`.
+    fn parameters(&self, path: &str, f: &mut dyn FnMut(&str, &[usize], AnyParameter<'_>)) {
+        let (weight, shape, bias) = match self {
+            Self::Linear(linear) => {
+                (AnyParameter::Weight(&linear.weight), linear.shape(), linear.bias.as_ref())
+            }
+            Self::Conv2d(conv) => {
+                (AnyParameter::Weight(&conv.weight), conv.weight.get().shape().to_vec(), Some(&conv.bias))
+            }
+            Self::GroupNorm(GroupNorm { weight, bias, .. })
+            | Self::LayerNorm(LayerNorm { weight, bias, .. }) => {
+                (AnyParameter::Tensor(weight), weight.get().shape().to_vec(), Some(bias))
+            }
+        };
+        f(&format!("{path}.weight"), &shape, weight);
+        if let Some(bias) = bias {
+            f(&format!("{path}.bias"), bias.get().shape(), AnyParameter::Tensor(bias));
+        }
+    }
+}
+
+/// The path of `name` in the module at `path`.
+pub(crate) fn join(path: &str, name: impl std::fmt::Display) -> String {
+    if path.is_empty() { name.to_string() } else { format!("{path}.{name}") }
+}
+
+/// Implements [`Module`] for a type by its fields that are modules, each with its name in a checkpoint.
+///
+/// `module!(Attention { to_q => "to_q", to_out => "to_out.0" })` expands to
+/// ```ignore
+/// impl Module for Attention {
+///     fn visit(&mut self, path: &str, f: &mut dyn FnMut(&str, Layer<'_>)) {
+///         self.to_q.visit(&join(path, "to_q"), f);
+///         self.to_out.visit(&join(path, "to_out.0"), f);
+///     }
+/// }
+/// ```
+macro_rules! module {
+    ($name:ty { $($field:ident => $key:literal),* $(,)? }) => {
+        impl $crate::nn::Module for $name {
+            fn visit(&mut self, path: &str, f: &mut dyn FnMut(&str, $crate::nn::Layer<'_>)) {
+                $($crate::nn::Module::visit(&mut self.$field, &$crate::nn::visit::join(path, $key), f);)*
+            }
+        }
+    };
+}
+pub(crate) use module;
+
+impl<M: Module> Module for Option<M> {
+    fn visit(&mut self, path: &str, f: &mut dyn FnMut(&str, Layer<'_>)) {
+        self.iter_mut().for_each(|module| module.visit(path, f));
+    }
+}
+
+impl<M: Module> Module for Vec<M> {
+    /// The path of module `i` is the list's, a dot, and `i`.
+    fn visit(&mut self, path: &str, f: &mut dyn FnMut(&str, Layer<'_>)) {
+        for (i, module) in self.iter_mut().enumerate() {
+            module.visit(&join(path, i), f);
+        }
+    }
+}
+
+impl Module for Linear {
+    fn visit(&mut self, path: &str, f: &mut dyn FnMut(&str, Layer<'_>)) {
+        f(path, Layer::Linear(self));
+    }
+}
+
+impl Module for Conv2d {
+    fn visit(&mut self, path: &str, f: &mut dyn FnMut(&str, Layer<'_>)) {
+        f(path, Layer::Conv2d(self));
+    }
+}
+
+impl Module for GroupNorm {
+    fn visit(&mut self, path: &str, f: &mut dyn FnMut(&str, Layer<'_>)) {
+        f(path, Layer::GroupNorm(self));
+    }
+}
+
+impl Module for LayerNorm {
+    fn visit(&mut self, path: &str, f: &mut dyn FnMut(&str, Layer<'_>)) {
+        f(path, Layer::LayerNorm(self));
+    }
+}
