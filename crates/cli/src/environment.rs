@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 use std::fmt::Write;
 
-use calotype_sdxl::request::schema::nearest;
-use calotype_sdxl::train::memory;
+use calotype_request::schema::nearest;
 use calotype_tensor::cpu;
+use calotype_train::forecast::memory;
 
 use crate::failure::Failure;
 

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use calotype_sdxl::request::InputError;
+use calotype_request::InputError;
+use calotype_sdxl::ArgumentError;
 
 use crate::interrupt;
 
@@ -51,12 +52,37 @@ impl From<InputError> for Failure {
     }
 }
 
+impl From<ArgumentError> for Failure {
+    fn from(e: ArgumentError) -> Failure {
+        Failure::BadInput(e.to_string())
+    }
+}
+
+impl From<calotype_models::Error> for Failure {
+    fn from(e: calotype_models::Error) -> Failure {
+        Failure::BadInput(e.to_string())
+    }
+}
+
 impl From<calotype_sdxl::Error> for Failure {
     fn from(e: calotype_sdxl::Error) -> Failure {
-        match e.exit_code() {
-            2 => Failure::BadInput(e.to_string()),
-            130 => Failure::Interrupted,
-            _ => Failure::Failed(e.to_string()),
+        use calotype_sdxl::Error;
+        match e {
+            Error::Interrupted => Failure::Interrupted,
+            Error::NotFinite => Failure::Failed(e.to_string()),
+            e => Failure::BadInput(e.to_string()),
+        }
+    }
+}
+
+impl From<calotype_train::Error> for Failure {
+    fn from(e: calotype_train::Error) -> Failure {
+        use calotype_train::Error;
+        match e {
+            Error::Sdxl(e) => e.into(),
+            Error::Interrupted => Failure::Interrupted,
+            Error::Io { .. } | Error::Diverged { .. } => Failure::Failed(e.to_string()),
+            Error::Dataset(_) | Error::Checkpoint(_) => Failure::BadInput(e.to_string()),
         }
     }
 }

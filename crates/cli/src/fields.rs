@@ -5,8 +5,8 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use calotype_sdxl::request::schema::{self, Field, Kind, Schema};
-use calotype_sdxl::request::{InputError, Problem, unavailable};
+use calotype_request::schema::{self, Field, Kind, Schema};
+use calotype_request::{InputError, Problem, unavailable};
 use calotype_sdxl::text;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Map, Value};

@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use calotype_sdxl::PredictPlan;
 use calotype_sdxl::adapters;
-use calotype_sdxl::request::{PredictPlan, Scheduler};
+use calotype_sdxl::samplers::Sampler;
 use serde_json::{Value, json};
+
+use crate::plans;
 
 /// What made a picture, apart from the request.
 #[derive(Debug, Clone)]
@@ -49,8 +52,8 @@ pub fn automatic1111(plan: &PredictPlan, seed: u64, maker: &Maker) -> String {
 }
 
 /// The web UI's name for a sampler; our own where it has none.
-fn sampler(scheduler: Scheduler) -> &'static str {
-    match scheduler.name() {
+fn sampler(sampler: &'static Sampler) -> &'static str {
+    match sampler.name() {
         "DPMSolverMultistep" => "DPM++ 2M",
         "HeunDiscrete" => "Heun",
         "KarrasDPM" => "DPM++ 2M Karras",
@@ -75,7 +78,7 @@ pub fn json(plan: &PredictPlan, seed: u64, maker: &Maker) -> String {
     let dtype = maker.dtype.to_string();
     json!({
         "version": version, "model": maker.model, "dtype": dtype, "rng": maker.rng,
-        "empty_negative": maker.empty_negative, "input": input
+        "empty_negative": maker.empty_negative, "input": plans::request(&input)
     })
     .to_string()
 }
@@ -91,13 +94,13 @@ fn file_name(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use calotype_sdxl::request::PredictInput;
+    use calotype_request::PredictInput;
 
     use super::*;
 
     fn plan(given: Value) -> PredictPlan {
         let given = given.as_object().cloned().expect("an object");
-        PredictPlan::new(PredictInput::from_json(given).expect("valid"))
+        plans::predict(PredictInput::from_json(given).expect("valid")).expect("a plan")
     }
 
     fn maker() -> Maker {

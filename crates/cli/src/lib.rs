@@ -14,6 +14,7 @@ mod interrupt;
 mod log;
 mod output;
 mod picture;
+mod plans;
 mod pocket;
 mod progress;
 
@@ -54,16 +55,13 @@ fn run() -> Result<(), Failure> {
 /// shown.
 #[cfg(fuzzing)]
 #[doc(hidden)]
-pub fn run_plan(run: &std::path::Path) -> Result<calotype_sdxl::request::TrainPlan, String> {
+pub fn run_plan(run: &std::path::Path) -> Result<calotype_train::TrainPlan, String> {
     commands::train::plan(run).map_err(|failure| log::clean(&failure.line()))
 }
 
 /// The losses of the first `steps` steps of a run. An error is what is shown.
 #[cfg(fuzzing)]
 #[doc(hidden)]
-pub fn run_losses(
-    run: &std::path::Path,
-    steps: usize,
-) -> Result<calotype_sdxl::train::chart::Losses, String> {
+pub fn run_losses(run: &std::path::Path, steps: usize) -> Result<calotype_train::chart::Losses, String> {
     commands::train::losses(run, steps).map_err(|failure| log::clean(&failure.line()))
 }

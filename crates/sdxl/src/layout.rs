@@ -3,7 +3,7 @@
 use calotype_tensor::Tensor;
 
 /// Numbers of (B, C, h, w), in the order that torch draws them in, as images (B, h, w, C).
-pub(crate) fn channels_last(numbers: &[f32], [h, w, c]: [usize; 3]) -> Tensor {
+pub fn channels_last(numbers: &[f32], [h, w, c]: [usize; 3]) -> Tensor {
     let at = |i: usize| {
         let (image, pixel, channel) = (i / (h * w * c), i / c % (h * w), i % c);
         numbers[(image * c + channel) * h * w + pixel]

@@ -1,22 +1,16 @@
-//! SDXL: networks, samplers, pipeline. No HTTP, no async.
+//! Pictures with SDXL: prompts, samplers, trained weights, and the pipeline that joins them.
 
 pub mod adapters;
-pub mod config;
-pub mod dataset;
 pub mod error;
 mod layout;
-pub mod lr_schedule;
-pub mod models;
-pub mod nn;
-pub mod optim;
-pub mod page;
 pub mod pipeline;
+pub mod plan;
 pub mod prompt;
-pub mod request;
 pub mod samplers;
 pub mod text;
-pub mod tokenizer;
-pub mod train;
-pub mod weights;
+pub mod token;
 
-pub use error::Error;
+pub use error::{ArgumentError, Error};
+pub use layout::channels_last;
+pub use pipeline::Pipeline;
+pub use plan::PredictPlan;

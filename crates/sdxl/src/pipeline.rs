@@ -10,12 +10,12 @@ use calotype_tensor::{DType, Tensor, cpu, ops};
 
 use crate::Error;
 use crate::adapters::{Adapters, Fingerprint, Modules, Tagged};
-use crate::config::{Component, ModelConfigs, ModelFolder};
 use crate::layout::channels_last;
-use crate::models::{Context, UNet, Vae};
+use crate::plan::{PredictPlan, check_size};
 use crate::prompt::{self, PromptEmbeds, PromptEncoder};
-use crate::request::{PredictPlan, check_size};
-use crate::samplers::{self, Hooks, Sampler, Schedule, SchedulerConfig};
+use crate::samplers::{self, Hooks, Schedule, SchedulerConfig};
+use calotype_models::{Component, ModelConfigs, ModelFolder};
+use calotype_models::{Context, UNet, Vae};
 
 /// Latents of a tile's side when a picture is decoded in tiles: up to 1024 × 1024 pixels are decoded at once.
 const VAE_TILE: usize = 128;
@@ -102,7 +102,7 @@ impl Pipeline {
     pub fn open(path: &Path, options: Options) -> Result<Pipeline, Error> {
         let folder = ModelFolder::open(path)?;
         let configs = folder.configs()?;
-        let scheduler = folder.scheduler()?;
+        let scheduler = SchedulerConfig::open(&folder)?;
         let prompts = PromptEncoder::open(&folder, &configs, options.dtype)?;
         let (unet, vae) = (Mutex::new(None), OnceLock::new());
         Ok(Pipeline { folder, configs, scheduler, prompts, options, unet, vae })
@@ -127,8 +127,7 @@ impl Pipeline {
         check_size("width", plan.width, scale)?;
         check_size("height", plan.height, scale)?;
         prompt::warn_about_syntax([&plan.prompt, &plan.negative_prompt]);
-        let sampler = Sampler::find(plan.scheduler.name())?;
-        let schedule = Schedule::new(sampler, &self.scheduler, plan.steps)?;
+        let schedule = Schedule::new(plan.scheduler, &self.scheduler, plan.steps)?;
         let mut progress = Progress { done: 0, steps: plan.num_outputs * schedule.steps(), on_step };
         progress.report()?;
         // Before they are read, so that what is changed meanwhile is read again next time.

@@ -6,10 +6,11 @@ use calotype_tensor::{DType, Tensor, ops};
 
 use crate::Error;
 use crate::adapters::Adapters;
-use crate::config::{ClipTextConfig, Component, ModelConfigs, ModelFolder, shorten};
-use crate::models::{ClipTextModel, ClipTextOutput};
-use crate::nn::Parameter;
-use crate::tokenizer::{Encoding, Tokenizer};
+use calotype_models::config::ClipTextConfig;
+use calotype_models::nn::Parameter;
+use calotype_models::tokenizer::{Encoding, Tokenizer};
+use calotype_models::{ClipTextModel, ClipTextOutput};
+use calotype_models::{Component, ModelConfigs, ModelFolder, shorten};
 
 pub(crate) use syntax::warn_about_syntax;
 

@@ -1,5 +1,6 @@
 //! Many predictions at once, from one pipeline, on the threads of one pool: as a service runs them.
 
+mod plan;
 mod temp;
 
 use std::ops::ControlFlow;
@@ -7,8 +8,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use calotype_sdxl::PredictPlan;
 use calotype_sdxl::pipeline::{EmptyNegative, Options, Pipeline, Rng};
-use calotype_sdxl::request::{PredictInput, PredictPlan};
 use calotype_tensor::DType;
 use serde_json::json;
 use temp::golden;
@@ -24,9 +25,7 @@ fn open() -> Pipeline {
 /// A small request with these trained weights.
 fn plan(weights: &[PathBuf]) -> PredictPlan {
     let request = json!({"prompt": "a TOK", "width": 32, "height": 32, "num_inference_steps": 1, "seed": 5});
-    let request = request.as_object().expect("an object").clone();
-    let plan = PredictPlan::new(PredictInput::from_json(request).expect("a valid request"));
-    PredictPlan { replicate_weights: weights.to_vec(), ..plan }
+    PredictPlan { replicate_weights: weights.to_vec(), ..plan::plan(&request) }
 }
 
 fn predict(pipeline: &Pipeline, plan: &PredictPlan) -> Vec<u8> {

@@ -1,5 +1,6 @@
 //! Whole pictures against those that diffusers makes from the same folder.
 
+mod plan;
 mod temp;
 
 use std::collections::HashMap;
@@ -7,14 +8,14 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use calotype_sdxl::Error;
+use calotype_sdxl::PredictPlan;
 use calotype_sdxl::pipeline::{EmptyNegative, Image, Options, Pipeline, Rng, Step};
-use calotype_sdxl::request::{PredictInput, PredictPlan};
 use calotype_tensor::DType;
 use safetensors::SafeTensors;
 use serde_json::{Map, Value};
 
 fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../sdxl/tests/golden").join(name)
 }
 
 fn open(dtype: DType, rng: Rng) -> Pipeline {
@@ -23,7 +24,7 @@ fn open(dtype: DType, rng: Rng) -> Pipeline {
 }
 
 fn plan(request: Map<String, Value>) -> PredictPlan {
-    PredictPlan::new(PredictInput::from_json(request).expect("a valid request"))
+    plan::plan(&request.into())
 }
 
 fn predict(pipeline: &Pipeline, plan: &PredictPlan) -> Vec<Image> {
@@ -162,17 +163,4 @@ fn sides_are_whole_latents() {
     // Good sides come as far as the weights, which are of four levels.
     assert!(refusal(5, 992, 64).contains("safetensors: "));
     assert!(refusal(3, 1000, 8).contains("safetensors: "));
-}
-
-/// Protects: a guidance below 1, which the command line takes, is none, and the picture says so.
-#[test]
-fn guidance_below_1_is_none() {
-    let plan = |scale: f64| {
-        let given = serde_json::json!({"prompt": "a photo", "guidance_scale": scale, "seed": 1});
-        PredictPlan::new(
-            PredictInput::from_command_line(given.as_object().expect("an object").clone()).expect("valid"),
-        )
-    };
-    assert_eq!(plan(0.0), plan(1.0));
-    assert_eq!(plan(0.5), plan(1.0));
 }

@@ -1,15 +1,16 @@
 //! The pocket model changed in one thing each, against the pictures that diffusers 0.42 makes of it in f32 (`golden/pocket`):
 //! 128 × 128 pixels, 6 steps of K_EULER, guidance 5, seed 3.
 
+mod plan;
 mod temp;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use calotype_sdxl::pipeline::{EmptyNegative, Options, Pipeline, Rng};
-use calotype_sdxl::request::{PredictInput, PredictPlan};
 use calotype_tensor::DType;
 use half::f16;
+use plan::plan;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
@@ -28,8 +29,7 @@ fn picture(folder: &Path, empty_negative: EmptyNegative) -> Vec<u8> {
         "prompt": "a red fox in the snow", "seed": 3, "num_inference_steps": 6, "guidance_scale": 5,
         "width": 128, "height": 128,
     });
-    let request = request.as_object().expect("an object").clone();
-    let plan = PredictPlan::new(PredictInput::from_json(request).expect("a valid request"));
+    let plan = plan(&request);
     let options = Options { dtype: DType::F32, rng: Rng::Cpu, empty_negative };
     let pipeline = Pipeline::open(folder, options).expect("a model folder");
     pipeline.predict(&plan, &mut |_| ControlFlow::Continue(())).expect("a picture").remove(0).rgb

@@ -65,7 +65,8 @@ fn close(what: &str, ours: &[f32], golden: &[f32]) {
 /// latent that it sees, the result, and that progress counts the steps that were asked for.
 #[test]
 fn trajectories_equal_diffusers() {
-    let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/samplers.safetensors"));
+    let bytes =
+        std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../sdxl/tests/golden/samplers.safetensors"));
     let bytes = bytes.expect("golden file");
     let (_, header) = SafeTensors::read_metadata(&bytes).expect("golden file");
     let metadata: HashMap<String, String> =

@@ -5,9 +5,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use calotype_sdxl::config::{UNetConfig, VaeConfig};
-use calotype_sdxl::models::{UNet, Vae};
-use calotype_sdxl::weights::{Layout, Weights};
+use calotype_models::config::{UNetConfig, VaeConfig};
+use calotype_models::weights::{Layout, Weights};
+use calotype_models::{UNet, Vae};
 use calotype_tensor::ops::{self, Activation, Conv, Mask, Padding};
 use calotype_tensor::{DType, Tensor, Weight};
 use clap::{ArgMatches, Args, Command, FromArgMatches};

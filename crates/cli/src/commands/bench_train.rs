@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::time::Instant;
 
-use calotype_sdxl::config::UNetConfig;
-use calotype_sdxl::models::UNet;
-use calotype_sdxl::nn::Activations;
-use calotype_sdxl::request::{Method, TrainInput, TrainOptions, TrainPlan};
-use calotype_sdxl::train::{Batch, Rates, UNetTrainer};
-use calotype_sdxl::weights::Layout;
+use calotype_models::UNet;
+use calotype_models::config::UNetConfig;
+use calotype_models::nn::Activations;
+use calotype_models::weights::Layout;
 use calotype_tensor::{DType, Tensor};
+use calotype_train::trainer::{Batch, Rates, UNetTrainer};
+use calotype_train::{Method, TrainOptions, TrainPlan};
 use serde_json::{Value, json};
 
 use super::bench::{Inputs, weights};
@@ -35,7 +35,7 @@ pub fn run(model: &Path, inputs: &Path, case: &Case) -> Result<Value, Failure> {
     let weights = weights(model, Layout::UNet, case.dtype)?.always_packed();
     let unet = UNet::load(&weights, &config).map_err(calotype_sdxl::Error::from)?;
     let activations = if case.recompute { Activations::Recompute } else { Activations::Keep };
-    let mut trainer = UNetTrainer::new(unet, &plan(case)?, &[], activations)?;
+    let mut trainer = UNetTrainer::new(unet, &plan(case), &[], activations)?;
     let load_seconds = start.elapsed().as_secs_f64();
     let inputs = Inputs::read(inputs)?;
     let (mut seconds, mut losses) = (Vec::new(), Vec::new());
@@ -52,12 +52,10 @@ pub fn run(model: &Path, inputs: &Path, case: &Case) -> Result<Value, Failure> {
 }
 
 /// The training that is timed: the peers do not clip gradients.
-fn plan(case: &Case) -> Result<TrainPlan, Failure> {
+fn plan(case: &Case) -> TrainPlan {
     let options = TrainOptions { max_grad_norm: Some(0.0), ..TrainOptions::default() };
-    let input = TrainInput { seed: Some(0), is_lora: !case.full, ..TrainInput::default() };
-    let plan = TrainPlan::new(input, options)?;
     let method = if case.full { Method::Full } else { Method::Lora { rank: case.rank } };
-    Ok(TrainPlan { method, ..plan })
+    TrainPlan { seed: 0, method, options, ..TrainPlan::default() }
 }
 
 fn batch(inputs: &Inputs, dtype: DType) -> Result<Batch, Failure> {

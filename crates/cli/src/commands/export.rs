@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use calotype_models::ModelFolder;
 use calotype_sdxl::adapters::{AdapterError, Modules, SafetensorsFile, TrainedWeights, files_read};
-use calotype_sdxl::config::ModelFolder;
 use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 
 use super::train::run_dir;

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use calotype_sdxl::weights::wrong_kind;
+use calotype_models::wrong_kind;
 use clap::{ArgMatches, Command};
 
 use self::predict::DtypeName;

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use calotype_request::PredictInput;
+use calotype_sdxl::PredictPlan;
 use calotype_sdxl::pipeline::{EmptyNegative, Image, Options, Pipeline, Rng};
-use calotype_sdxl::request::{PredictInput, PredictPlan, command_line};
 use calotype_tensor::DType;
 use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ use crate::infotext::{self, Maker};
 use crate::output::{self, OutputDir};
 use crate::progress::Progress;
 
-use crate::{fields, interrupt, picture, pocket};
+use crate::{fields, interrupt, picture, plans, pocket};
 
 /// What is not part of the request.
 #[derive(Debug, Args)]
@@ -85,15 +86,15 @@ const EMPTY_NEGATIVE: &str =
 pub fn options(command: Command) -> Command {
     // The about last: the settings' own documentation would take its place.
     let command = Settings::augment_args(command).about("Make pictures from a prompt");
-    fields::options(command, &command_line())
+    fields::options(command, &PredictInput::command_line_schema())
 }
 
 /// Checks everything that can be checked, then makes the pictures and writes them.
 pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let settings = Settings::from_arg_matches(matches).map_err(|e| crate::args::in_one_line(&e))?;
     let quiet = Verbosity::of(matches) == Verbosity::Quiet;
-    let given = fields::given(&command_line(), matches)?;
-    let plan = PredictPlan::new(PredictInput::from_command_line(given.clone())?);
+    let given = fields::given(&PredictInput::command_line_schema(), matches)?;
+    let plan = plans::predict(PredictInput::from_command_line(given.clone())?)?;
     let output = OutputDir::check(&settings.output)?;
     let folder = super::model_folder(settings.model.as_deref(), quiet)?;
     interrupt::install()?;
@@ -101,7 +102,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     tracing::info!("model {}, {}, {} threads", maker.model, maker.dtype, rayon::current_num_threads());
 
     let pipeline = Pipeline::open(&folder, settings.options())?;
-    let plan = plan.of_native_size(&given, pipeline.native_size());
+    let plan = plans::predict_at_native_size(plan, &given, pipeline.native_size());
     let unasked = settings.model.is_none();
     let unchosen = settings.empty_negative.is_none() && pipeline.diffusers_gives_zeros(&plan);
     let lines = [

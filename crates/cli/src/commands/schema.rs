@@ -1,6 +1,6 @@
 //! `calotype schema predict|train`: the JSON schema of a request.
 
-use calotype_sdxl::request::schema;
+use calotype_request::{PredictInput, TrainInput};
 use clap::{Arg, ArgMatches, Command};
 
 use crate::failure::Failure;
@@ -15,8 +15,8 @@ pub fn options(command: Command) -> Command {
 /// Prints the schema.
 pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let schema = match matches.get_one::<String>("of").map(String::as_str) {
-        Some("train") => schema::train(),
-        _ => schema::predict(),
+        Some("train") => TrainInput::schema(),
+        _ => PredictInput::schema(),
     };
     output::print(&format!("{:#}\n", schema.json()))
 }

@@ -28,7 +28,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use calotype_sdxl::config::{Component, ModelFolder};
+use calotype_models::{Component, ModelFolder};
 
 use self::cache::Repo;
 use self::client::{Client, Problem};

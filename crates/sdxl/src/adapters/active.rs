@@ -10,7 +10,7 @@ use calotype_tensor::{Tensor, ops};
 use super::embeddings::both;
 use super::words::{self, Replaced, Words};
 use super::{AdapterError, Modules, Patch, TrainedWeights, tokens};
-use crate::config::{Component, ModelConfigs, shorten};
+use calotype_models::{Component, ModelConfigs, shorten};
 
 /// Each is looked for in every prompt.
 const MAX_NEW_TOKENS: usize = 10_000;

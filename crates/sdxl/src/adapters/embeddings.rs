@@ -7,8 +7,8 @@ use calotype_tensor::Tensor;
 use super::source::Member;
 use super::values::{floats, shape_problem, sorted};
 use super::{AdapterError, Modules};
-use crate::config::Component;
-use crate::weights::Header;
+use calotype_models::Component;
+use calotype_models::weights::Header;
 
 /// What the encoders' embeddings are called, in the layouts that have no `bundle_emb.NAME.` before it.
 const ENCODERS: [[&str; 2]; 2] = [["clip_l", "clip_g"], ["text_encoders_0", "text_encoders_1"]];

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::shorten;
+use calotype_models::shorten;
 
 /// Trained weights that cannot be read, or not be used with a model, or not be written in a layout. Always one line.
 #[derive(Debug, thiserror::Error)]

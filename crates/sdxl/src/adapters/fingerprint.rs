@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn only_what_cannot_have_changed_is_the_same() {
         let of = |path: &str, scale| Fingerprint::of(&[PathBuf::from(path)], &[scale]);
-        let settled = env!("CARGO_MANIFEST_DIR").to_string() + "/tests/golden/tiny_vocab/vocab.json";
+        let settled = env!("CARGO_MANIFEST_DIR").to_string() + "/../sdxl/tests/golden/tiny_vocab/vocab.json";
         let new = std::env::temp_dir().join(format!("calotype-fingerprint-{}", std::process::id()));
         std::fs::write(&new, "x").expect("written");
         let new = new.to_str().expect("text");

@@ -1,6 +1,6 @@
 //! What a key of a LoRA file says: which layer of which network, and which part of its LoRA.
 
-use crate::config::Component;
+use calotype_models::Component;
 
 use super::Modules;
 

@@ -43,7 +43,7 @@ pub use fingerprint::Fingerprint;
 pub use modules::Modules;
 pub use patch::Patch;
 pub use safetensors::SafetensorsFile;
-pub(crate) use safetensors::safetensors_header;
+pub use safetensors::safetensors_header;
 pub use source::files_read;
 pub use stored::Stored;
 pub(crate) use tags::Tagged;

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::{Component, ModelConfigs, ModelFolder, UNetConfig};
-use crate::weights::{Weights, WeightsError};
+use calotype_models::config::UNetConfig;
+use calotype_models::weights::{Weights, WeightsError};
+use calotype_models::{Component, ModelConfigs, ModelFolder};
 
 use super::sgm;
 

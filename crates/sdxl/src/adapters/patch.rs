@@ -6,7 +6,7 @@ use calotype_tensor::ops::{self, Activation};
 use calotype_tensor::{DType, Tensor, Weight, WeightBytes};
 
 use super::{LoraPair, Stored};
-use crate::weights::{Replacement, TensorHook, to_f32};
+use calotype_models::weights::{Replacement, TensorHook, to_f32};
 
 /// Tensors that take another's place, and LoRA that is added.
 #[derive(Default)]

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::source::{Member, PEFT_CONFIG};
 use super::{AdapterError, tokens::MAX_PARAMS};
-use crate::config::{Component, shorten};
+use calotype_models::{Component, shorten};
 
 /// In a file's metadata.
 const KEY: &str = "lora_adapter_metadata";

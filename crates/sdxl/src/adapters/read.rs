@@ -15,8 +15,8 @@ use super::stored::{Region, Stored};
 use super::tokens::{MAX_PARAMS, MAX_VALUE, MAX_WORDS};
 use super::values::{floats, scalar, shape_problem, sorted, squeezed};
 use super::{AdapterError, LoraPair, Modules, TrainedWeights, other_model, step, tokens};
-use crate::config::{Component, shorten};
-use crate::weights::{Header, element_type, tuple};
+use calotype_models::weights::{Header, element_type, tuple};
+use calotype_models::{Component, shorten};
 
 /// A layer's parts, as they are found.
 #[derive(Default)]

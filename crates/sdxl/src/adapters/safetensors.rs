@@ -61,7 +61,7 @@ impl SafetensorsFile {
 }
 
 /// The header of a file with these tensors (key, element type, shape) one after the other.
-pub(crate) fn safetensors_header<'a>(
+pub fn safetensors_header<'a>(
     metadata: &BTreeMap<String, String>,
     tensors: impl Iterator<Item = (&'a str, DType, &'a [usize])>,
 ) -> String {

@@ -1,7 +1,7 @@
 //! SDXL's original names: kohya's trainer numbers the UNet's blocks as Stability's code does, over all levels at once.
 //! As diffusers' `_maybe_map_sgm_blocks_to_diffusers`, but written the other way round: from the path to its old name.
 
-use crate::config::UNetConfig;
+use calotype_models::config::UNetConfig;
 
 /// The layers outside of the blocks.
 const OUTSIDE: [(&str, &str); 6] = [
@@ -61,8 +61,8 @@ fn up(config: &UNetConfig, block: usize, kind: &str, i: usize, layer: &str) -> O
         "attentions" => format!("output_blocks.{}.1.{layer}", first + i),
         "upsamplers" => {
             let place = match config.up_block_types.get(block)? {
-                crate::config::UNetBlock::CrossAttn => 2,
-                crate::config::UNetBlock::Plain => 1,
+                calotype_models::config::UNetBlock::CrossAttn => 2,
+                calotype_models::config::UNetBlock::Plain => 1,
             };
             format!("output_blocks.{}.{place}.{layer}", first + layers.get(block)? - 1)
         }
@@ -81,7 +81,7 @@ fn number(text: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::UNetConfig;
+    use calotype_models::config::UNetConfig;
 
     /// Protects: the numbering of SDXL's own UNet, as in Stability's checkpoint and kohya's files.
     #[test]

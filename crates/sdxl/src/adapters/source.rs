@@ -156,7 +156,7 @@ fn folder(path: &Path) -> Result<Source, AdapterError> {
         .filter(|name| !there.contains(&name.as_str()))
         .collect();
     if !others.is_empty() {
-        tracing::warn!("{}: not used: {}", path.display(), crate::config::shorten(&others.join(", ")));
+        tracing::warn!("{}: not used: {}", path.display(), calotype_models::shorten(&others.join(", ")));
     }
     let members = there.into_iter().map(|name| Ok((name, mapped(&path.join(name))?)));
     Ok(Source::Several(layout, members.collect::<Result<_, AdapterError>>()?))
@@ -189,7 +189,7 @@ fn another_folder(path: &Path) -> Result<Source, AdapterError> {
         [] => fail(format!("no trained weights: expected {} in it", expected())),
         many => fail(format!(
             "expected one safetensors file, found {}: name one of them",
-            crate::config::shorten(&many.join(", "))
+            calotype_models::shorten(&many.join(", "))
         )),
     }
 }

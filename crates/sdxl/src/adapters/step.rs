@@ -10,8 +10,8 @@ use super::source::{Member, Members, STATE, STATE_PLAN, STATE_SUMS};
 use super::stored::Stored;
 use super::values::{floats, shape_problem, sorted};
 use super::{AdapterError, LoraPair, Modules, TrainedWeights, tokens};
-use crate::config::Component;
-use crate::weights::{Header, element_type, tuple};
+use calotype_models::Component;
+use calotype_models::weights::{Header, element_type, tuple};
 
 /// `state.json` has a line for every tensor that trains.
 const MAX_JSON: usize = 16 << 20;

@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 use calotype_tensor::cpu::Mmap;
 use calotype_tensor::{DType, Tensor, WeightBytes};
 
-use crate::nn::Trainable;
-use crate::weights::to_f32;
+use calotype_models::nn::Trainable;
+use calotype_models::weights::to_f32;
 
 /// A part of a mapped file. Cheap to clone; the map lives as long as its last part.
 #[derive(Clone)]

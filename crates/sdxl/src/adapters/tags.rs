@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::config::shorten;
+use calotype_models::shorten;
 
 /// What the web UIs' tags begin with.
 const KINDS: [&str; 3] = ["<lora:", "<lyco:", "<hypernet:"];

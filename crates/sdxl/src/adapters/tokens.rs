@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::tokenizer::CLIP_TOKENS;
+use calotype_models::tokenizer::CLIP_TOKENS;
 
 /// `<s0>`, `<s1>`, …
 pub(super) fn names(range: Range<usize>) -> Vec<String> {

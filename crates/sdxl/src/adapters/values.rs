@@ -8,7 +8,7 @@ use half::f16;
 use safetensors::tensor::{Dtype, TensorInfo};
 
 use super::AdapterError;
-use crate::weights::{Header, element_type, to_f32, tuple};
+use calotype_models::weights::{Header, element_type, to_f32, tuple};
 
 /// In the order of the keys, so that errors and results do not depend on the file's order.
 pub(super) fn sorted(header: Header) -> Vec<(String, TensorInfo, Range<usize>)> {

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::shorten;
-use crate::dataset::token::{fold, prefix, stands_alone};
+use crate::token::{fold, prefix, stands_alone};
+use calotype_models::shorten;
 
 /// ComfyUI's way to call an embedding: `embedding:NAME`, also with the file's extension.
 const CALL: &str = "embedding:";

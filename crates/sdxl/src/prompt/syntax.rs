@@ -3,7 +3,7 @@
 /// Warns, once, of the first part of the prompts that other programs do not take as text.
 pub(crate) fn warn_about_syntax(prompts: [&String; 2]) {
     if let Some(part) = prompts.into_iter().find_map(|prompt| syntax(prompt)) {
-        let part = crate::config::shorten(part);
+        let part = calotype_models::shorten(part);
         tracing::warn!(
             "the prompt's {part:?} is taken as text: weights, alternatives and BREAK are not read"
         );

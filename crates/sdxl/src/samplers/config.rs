@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use calotype_models::ModelFolder;
 use serde_json::{Map, Value};
 
 use super::{ScheduleError, class};
@@ -22,6 +23,17 @@ pub struct SchedulerConfig {
 }
 
 impl SchedulerConfig {
+    /// Reads the scheduler's configuration of a model.
+    ///
+    /// # Errors
+    /// There is none, it is not what it should be, or the model's scheduler has noise levels that no sampler here has.
+    pub fn open(folder: &ModelFolder) -> Result<SchedulerConfig, ScheduleError> {
+        if let Some(name) = &folder.scheduler_class {
+            class::check(&folder.path().join("model_index.json"), "scheduler", name)?;
+        }
+        Self::load(&folder.scheduler_config_path())
+    }
+
     /// Reads the file at `path`.
     ///
     /// # Errors

@@ -26,10 +26,10 @@ use calotype_tensor::{DType, Tensor};
 use config::Presets;
 pub use config::SchedulerConfig;
 pub use error::ScheduleError;
-pub(crate) use prediction::Prediction;
+pub use prediction::Prediction;
 use prediction::{clip, combine};
 pub use schedule::Schedule;
-pub(crate) use training::Training;
+pub use training::Training;
 
 /// A way to get from noise to latents.
 pub struct Sampler {
@@ -67,9 +67,22 @@ impl Sampler {
         found.ok_or_else(|| ScheduleError::Name { expected: names(), found: name.to_string() })
     }
 
+    /// The published default.
+    pub fn k_euler() -> &'static Sampler {
+        const K_EULER: &Sampler = &euler::K_EULER;
+        K_EULER
+    }
+
     /// The wire name.
     pub fn name(&self) -> &'static str {
         self.name
+    }
+}
+
+impl PartialEq for Sampler {
+    /// Each has a name of its own.
+    fn eq(&self, other: &Sampler) -> bool {
+        self.name == other.name
     }
 }
 

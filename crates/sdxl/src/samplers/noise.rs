@@ -112,7 +112,7 @@ mod tests {
     /// Protects the roundings: ᾱ of every timestep is diffusers' to the last bit.
     #[test]
     fn alphas_cumprod_equal_diffusers() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/samplers.safetensors");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../sdxl/tests/golden/samplers.safetensors");
         let bytes = std::fs::read(path).expect("golden file");
         let file = safetensors::SafeTensors::deserialize(&bytes).expect("golden file");
         for (name, schedule, zero_snr) in [

@@ -5,7 +5,7 @@ use calotype_tensor::ops::{lincomb, scale};
 
 /// The meaning of the network's output for latents x = α·x0 + σ·ε with α² + σ² = 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Prediction {
+pub enum Prediction {
     /// The noise ε.
     Epsilon,
     /// v = α·ε - σ·x0: Salimans and Ho, "Progressive Distillation for Fast Sampling of Diffusion Models" (2022).

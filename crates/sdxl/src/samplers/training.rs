@@ -7,10 +7,11 @@ use super::{ScheduleError, noise};
 
 /// The noise that a network is trained with, and what it learns to predict.
 #[derive(Debug, Clone)]
-pub(crate) struct Training {
+pub struct Training {
     /// ᾱ of every training timestep.
-    pub(crate) alphas_cumprod: Vec<f32>,
-    pub(crate) prediction: Prediction,
+    pub alphas_cumprod: Vec<f32>,
+    /// What the network predicts.
+    pub prediction: Prediction,
 }
 
 /// diffusers' `DDPMScheduler`, less what only sampling reads.
@@ -31,7 +32,7 @@ const PREDICTIONS: &[(&str, Prediction)] =
 impl Training {
     /// # Errors
     /// If a field is wrong or asks for what is not supported.
-    pub(crate) fn read(config: &SchedulerConfig) -> Result<Training, ScheduleError> {
+    pub fn read(config: &SchedulerConfig) -> Result<Training, ScheduleError> {
         let fields = Fields { config, class: DEFAULTS, forced: &[] };
         let train = fields.integer("num_train_timesteps", (1, MAX_TRAIN_TIMESTEPS))?;
         let zero_snr = fields.flag("rescale_betas_zero_snr")?;

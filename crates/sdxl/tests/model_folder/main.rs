@@ -7,7 +7,8 @@ mod understood;
 
 use std::path::Path;
 
-use calotype_sdxl::config::{Component, HiddenAct, ModelFolder, UNetBlock, UNetMidBlock};
+use calotype_models::config::{HiddenAct, UNetBlock, UNetMidBlock};
+use calotype_models::{Component, ModelFolder};
 use calotype_sdxl::error::Error;
 use calotype_sdxl::samplers::SchedulerConfig;
 use serde_json::{Value, json};
@@ -44,7 +45,7 @@ fn open(dir: &Path) -> Result<(), Error> {
 /// The error of a folder: one line, for exit code 2.
 fn error(dir: &Temp) -> String {
     let error = open(dir.path()).expect_err("an error");
-    assert_eq!(error.exit_code(), 2);
+    assert!(!matches!(error, Error::NotFinite | Error::Interrupted), "the caller's to mend");
     let text = error.to_string();
     assert!(!text.contains('\n') && text.len() < 1000, "one short line: {text}");
     text

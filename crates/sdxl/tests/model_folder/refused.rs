@@ -260,7 +260,7 @@ fn schedulers_without_betas_are_refused() {
     let scheduler = |file: &str, field: &str, value: Value| {
         let dir = tiny();
         edit(&dir, file, |config| config[field] = value);
-        ModelFolder::open(dir.path()).unwrap().scheduler().map(drop).map_err(|e| e.to_string())
+        SchedulerConfig::open(&ModelFolder::open(dir.path()).unwrap()).map(drop).map_err(|e| e.to_string())
     };
     let config = "scheduler/scheduler_config.json";
     for (class, what) in [

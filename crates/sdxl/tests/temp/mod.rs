@@ -38,7 +38,7 @@ impl Drop for Temp {
 
 /// The golden files' folder.
 pub fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../sdxl/tests/golden")
 }
 
 /// A copy of a folder, to change.

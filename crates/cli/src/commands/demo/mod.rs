@@ -12,11 +12,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use calotype_request::schema;
+use calotype_sdxl::PredictPlan;
 use calotype_sdxl::pipeline::{EmptyNegative, Image, Options, Pipeline, Rng};
-use calotype_sdxl::request::{PredictInput, PredictPlan, schema};
 use calotype_tensor::DType;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
-use serde_json::Map;
 
 use self::mascot::SCENES;
 use self::sheet::Sheet;
@@ -210,14 +210,17 @@ impl Demo {
 
 /// A picture of the model's own size.
 fn plan(pipeline: &Pipeline, prompt: &str, seed: u64, trained: &[PathBuf]) -> PredictPlan {
-    let input = PredictInput {
+    let default = PredictPlan::default();
+    let side = pipeline.native_size().unwrap_or(default.width);
+    PredictPlan {
         prompt: prompt.into(),
-        seed: Some(seed),
-        num_inference_steps: INFERENCE_STEPS,
+        width: side,
+        height: side,
+        steps: INFERENCE_STEPS,
         guidance_scale: GUIDANCE,
         lora_scale: LORA_SCALE,
-        ..PredictInput::default()
-    };
-    let plan = PredictPlan { replicate_weights: trained.to_vec(), ..PredictPlan::new(input) };
-    plan.of_native_size(&Map::new(), pipeline.native_size())
+        replicate_weights: trained.to_vec(),
+        seed,
+        ..default
+    }
 }

@@ -1,9 +1,9 @@
 //! The demo on one page: what was shown, the prompts before and after, the losses.
 
-use calotype_sdxl::dataset::find_token;
-use calotype_sdxl::page::{BODY, DETAIL, LINE, MARGIN, NAME, Page, TITLE, characters, wrap};
 use calotype_sdxl::pipeline::Image;
-use calotype_sdxl::train::chart::Losses;
+use calotype_sdxl::token::find_token;
+use calotype_train::chart::Losses;
+use calotype_train::page::{BODY, DETAIL, LINE, MARGIN, NAME, Page, TITLE, characters, wrap};
 
 use super::mascot::{SIDE, Scene};
 

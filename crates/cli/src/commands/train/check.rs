@@ -4,11 +4,12 @@ use std::fs;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
-use calotype_sdxl::request::{InputError, TrainInput};
+use calotype_request::{InputError, TrainInput};
 use serde_json::Value;
 
 use super::record::Record;
 use super::run_dir::{CHECKPOINTS, FILES, SAMPLES, SETTINGS};
+use crate::plans;
 
 /// Most bytes of `settings.json`.
 const MAX_SETTINGS: u64 = 16 << 20;
@@ -88,7 +89,7 @@ fn parse(text: &str) -> Result<Record, String> {
         let problem = e.into_inner();
         if path == "." { problem.to_string() } else { format!("{path}: {problem}") }
     })?;
-    record.plan.check(&record.request).map_err(|e| e.to_string())?;
+    plans::check_train(&record.plan, &record.request).map_err(|e| e.to_string())?;
     numbers(&record).map_err(|e| e.to_string())?;
     Ok(record)
 }

@@ -1,10 +1,10 @@
 //! Whether a training fits into the memory that there is, and what would make it fit.
 
-use calotype_sdxl::config::ModelFolder;
-use calotype_sdxl::request::{Method, TrainOptions, TrainPlan};
-use calotype_sdxl::train::TrainerOptions;
-use calotype_sdxl::train::memory::{Footprint, available};
+use calotype_models::ModelFolder;
 use calotype_tensor::DType;
+use calotype_train::TrainerOptions;
+use calotype_train::forecast::memory::{Footprint, available};
+use calotype_train::{Method, TrainOptions, TrainPlan};
 
 use super::record::Record;
 use super::settings::Recompute;

@@ -5,8 +5,8 @@ use std::io::{BufRead, BufReader, ErrorKind, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use calotype_sdxl::train::StepReport;
-use calotype_sdxl::train::chart::{Losses, is_drawn};
+use calotype_train::StepReport;
+use calotype_train::chart::{Losses, is_drawn};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;

@@ -21,15 +21,19 @@ mod settings;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use calotype_sdxl::Error;
+use calotype_models::{Component, ModelConfigs, ModelFolder};
+use calotype_request::TrainInput;
 use calotype_sdxl::adapters::{AdapterError, Modules, TrainedWeights};
-use calotype_sdxl::config::{Component, ModelConfigs, ModelFolder};
-use calotype_sdxl::dataset::{self, Dataset, replace_token};
-use calotype_sdxl::request::{LrScheduler, TrainPlan, check_size, schema};
-use calotype_sdxl::train::chart::Losses;
-use calotype_sdxl::train::memory::taken;
-use calotype_sdxl::train::time::Times;
-use calotype_sdxl::train::{NEW_TOKENS, Trainer, checkpoint};
+use calotype_sdxl::plan::check_size;
+use calotype_sdxl::token::replace_token;
+use calotype_train::TrainPlan;
+use calotype_train::chart::Losses;
+use calotype_train::dataset::{self, Dataset};
+use calotype_train::forecast::memory::taken;
+use calotype_train::forecast::time::Times;
+use calotype_train::lr_schedule::LrScheduler;
+use calotype_train::trainer::NEW_TOKENS;
+use calotype_train::{Error, Trainer, checkpoint};
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use indicatif::HumanDuration;
 use serde_json::{Map, Value};
@@ -53,14 +57,14 @@ const SHORT: Duration = Duration::from_secs(2);
 pub fn options(command: Command) -> Command {
     // The about last: the settings' own documentation would take its place.
     let command = Settings::augment_args(command).about("Fine-tune on pictures");
-    fields::options(command, &schema::train_command_line())
+    fields::options(command, &TrainInput::command_line_schema())
 }
 
 /// Checks everything that can be checked, then trains, and prints the path of the result.
 pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let settings = Settings::from_arg_matches(matches).map_err(|e| crate::args::in_one_line(&e))?;
     let quiet = Verbosity::of(matches) == Verbosity::Quiet;
-    let mut given = fields::given(&schema::train_command_line(), matches)?;
+    let mut given = fields::given(&TrainInput::command_line_schema(), matches)?;
     let initial = given.remove("replicate_weights");
     let initial = initial.as_ref().and_then(Value::as_str).map(Path::new);
     settings.output.as_deref().map_or(Ok(()), |output| output::check_file(output, &[]))?; // before a model is fetched

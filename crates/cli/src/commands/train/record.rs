@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use calotype_sdxl::config::{ModelConfigs, ModelFolder};
-use calotype_sdxl::dataset::{self, Example};
-use calotype_sdxl::request::{TrainInput, TrainOptions, TrainPlan, epochs};
-use calotype_sdxl::train::checkpoint;
+use calotype_models::{ModelConfigs, ModelFolder};
+use calotype_request::{TrainInput, epochs};
+use calotype_train::TrainPlan;
+use calotype_train::checkpoint;
+use calotype_train::dataset::{self, Example};
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ use serde_json::{Map, Value};
 use super::settings::{Recompute, Settings};
 use crate::commands::predict::DtypeName;
 use crate::failure::Failure;
+use crate::plans;
 
 /// Denoising steps of the pictures made on the way.
 const SAMPLE_STEPS: usize = 25;
@@ -77,8 +79,8 @@ impl Record {
     pub fn new(given: &Map<String, Value>, settings: &Settings, quiet: bool) -> Result<Record, Failure> {
         let request = TrainInput::from_json(given.clone())?;
         let given_options = settings.options.given()?;
-        let options = TrainOptions::from_json(given_options.clone())?;
-        let plan = TrainPlan::new(request.clone(), options)?;
+        let options = plans::train_options(given_options.clone())?;
+        let plan = plans::train(request.clone(), options)?;
         for name in plan.without_effect() {
             if given.contains_key(*name) || given_options.contains_key(*name) {
                 tracing::warn!("{name}: changes nothing in this kind of training");
@@ -121,7 +123,7 @@ impl Record {
         weights: String,
     ) -> Record {
         self.weights = weights;
-        self.plan = self.plan.of_native_size(given, configs.native_size());
+        self.plan = plans::train_at_native_size(self.plan, given, configs.native_size());
         self.request.resolution = self.plan.resolution;
         self
     }
@@ -211,7 +213,7 @@ impl Record {
             self.request.input_images = self.plan.input_images.to_string_lossy().into_owned();
         }
         self.request = self.request_with(given, "input_images_filetype")?;
-        self.plan.input_images_filetype = self.request.input_images_filetype;
+        self.plan.input_images_filetype = plans::file_type(self.request.input_images_filetype);
         Ok(())
     }
 
@@ -241,7 +243,7 @@ impl Record {
         let request = serde_json::to_value(&self.request).map_err(json)?;
         let options = serde_json::to_value(&self.plan.options).map_err(json)?;
         let given_options = settings.options.given()?;
-        let checked = serde_json::to_value(TrainOptions::from_json(given_options.clone())?).map_err(json)?;
+        let checked = serde_json::to_value(plans::train_options(given_options.clone())?).map_err(json)?;
         let mut pairs: Vec<(String, Value, Value)> = Vec::new();
         for (name, value) in given.iter().filter(|(name, _)| !CHANGEABLE.contains(&name.as_str())) {
             pairs.push((name.clone(), request[name].clone(), value.clone()));

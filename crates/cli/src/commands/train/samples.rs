@@ -5,9 +5,9 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use calotype_sdxl::Error;
+use calotype_sdxl::PredictPlan;
 use calotype_sdxl::adapters::TrainedWeights;
 use calotype_sdxl::pipeline::{EmptyNegative, Image, Options, Pipeline, Rng};
-use calotype_sdxl::request::{PredictInput, PredictPlan};
 
 use super::record::Record;
 use super::run_dir::{CHECKPOINTS, SAMPLES};
@@ -78,7 +78,7 @@ fn plan(record: &Record, i: usize, trained: &Path) -> PredictPlan {
         lora_scale: 1.0,
         replicate_weights: vec![trained.into()],
         seed: i as u64 + 1,
-        ..PredictPlan::new(PredictInput::default())
+        ..PredictPlan::default()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use calotype_sdxl::train::{Trainer, checkpoint};
+use calotype_train::{Trainer, checkpoint};
 
 use super::metrics::Metrics;
 use super::record::Record;

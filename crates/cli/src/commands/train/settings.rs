@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use calotype_sdxl::request::InputError;
+use calotype_request::InputError;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};

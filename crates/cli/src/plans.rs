@@ -1,0 +1,291 @@
+//! From requests to what the pipeline and the trainer take, and back.
+
+use std::path::PathBuf;
+
+use calotype_request::{FileType, LrScheduler, PredictInput, RESOLUTION_MULTIPLE, SIZE_MULTIPLE, SIZES};
+use calotype_request::{InputError, TrainInput, schema};
+use calotype_sdxl::plan::random_seed;
+use calotype_sdxl::samplers::Sampler;
+use calotype_sdxl::{ArgumentError, PredictPlan};
+use calotype_train::{Method, TrainOptions, TrainPlan, dataset, lr_schedule};
+use serde_json::{Map, Value, json};
+
+use crate::failure::Failure;
+
+/// A prediction's plan. Where the request has no seed, one is drawn at random.
+///
+/// # Errors
+/// There is no sampler of the request's name.
+pub fn predict(input: PredictInput) -> Result<PredictPlan, Failure> {
+    Ok(PredictPlan {
+        prompt: input.prompt,
+        negative_prompt: input.negative_prompt,
+        width: input.width,
+        height: input.height,
+        num_outputs: input.num_outputs,
+        scheduler: Sampler::find(input.scheduler.name()).map_err(calotype_sdxl::Error::from)?,
+        steps: input.num_inference_steps,
+        guidance_scale: input.guidance_scale.max(1.0),
+        lora_scale: input.lora_scale,
+        replicate_weights: input.replicate_weights.as_deref().map(schema::split).unwrap_or_default(),
+        seed: input.seed.unwrap_or_else(random_seed),
+    })
+}
+
+/// The plan with the size that the model was trained for, `side` pixels, where `given` says no width or no height.
+pub fn predict_at_native_size(
+    mut plan: PredictPlan,
+    given: &Map<String, Value>,
+    side: Option<usize>,
+) -> PredictPlan {
+    if let Some(side) = side.filter(|side| side % SIZE_MULTIPLE == 0 && SIZES.contains(side)) {
+        for (name, length) in [("width", &mut plan.width), ("height", &mut plan.height)] {
+            if !given.contains_key(name) {
+                *length = side;
+            }
+        }
+    }
+    plan
+}
+
+/// The request for a plan's pictures, under the wire names.
+pub fn request(plan: &PredictPlan) -> Value {
+    let mut request = json!({
+        "prompt": plan.prompt,
+        "negative_prompt": plan.negative_prompt,
+        "width": plan.width,
+        "height": plan.height,
+        "num_outputs": plan.num_outputs,
+        "scheduler": plan.scheduler.name(),
+        "num_inference_steps": plan.steps,
+        "guidance_scale": plan.guidance_scale,
+        "lora_scale": plan.lora_scale,
+    });
+    if !plan.replicate_weights.is_empty() {
+        request["replicate_weights"] = schema::join(&plan.replicate_weights).into();
+    }
+    request["seed"] = plan.seed.into();
+    request
+}
+
+/// Settings of a training that the published interface lacks, from their JSON object: the rest takes its default.
+///
+/// # Errors
+/// An unknown setting, or a value of another type.
+pub fn train_options(given: Map<String, Value>) -> Result<TrainOptions, InputError> {
+    schema::deserialize(given)
+}
+
+/// A training's plan. Where the request has no seed, one is drawn at random.
+///
+/// The steps are `max_train_steps`; where epochs were given instead ([`calotype_request::epochs`]), they follow from the set:
+/// [`TrainPlan::for_epochs`].
+///
+/// # Errors
+/// A token that is no word, a prefix without it, or a setting out of its range.
+pub fn train(input: TrainInput, options: TrainOptions) -> Result<TrainPlan, ArgumentError> {
+    let (method, lr) = match (input.is_lora, options.textual_inversion_only) {
+        (true, true) => (Method::TextualInversion, input.ti_lr),
+        (true, false) => (Method::Lora { rank: input.lora_rank }, input.lora_lr),
+        (false, _) => (Method::Full, input.unet_learning_rate),
+    };
+    let plan = TrainPlan {
+        input_images: PathBuf::from(input.input_images),
+        input_images_filetype: file_type(input.input_images_filetype),
+        seed: input.seed.unwrap_or_else(random_seed),
+        resolution: input.resolution,
+        train_batch_size: input.train_batch_size,
+        steps: input.max_train_steps,
+        method,
+        lr,
+        ti_lr: input.ti_lr,
+        lr_scheduler: lr_scheduler(input.lr_scheduler),
+        lr_warmup_steps: input.lr_warmup_steps,
+        token_string: input.token_string,
+        caption_prefix: input.caption_prefix,
+        crop_based_on_salience: input.crop_based_on_salience,
+        checkpointing_steps: input.checkpointing_steps,
+        pivot: None,
+        options,
+    };
+    plan.checked()
+}
+
+/// What kind of archive the request says that its set is.
+pub fn file_type(file_type: FileType) -> dataset::FileType {
+    match file_type {
+        FileType::Zip => dataset::FileType::Zip,
+        FileType::Tar => dataset::FileType::Tar,
+        FileType::Infer => dataset::FileType::Infer,
+    }
+}
+
+fn lr_scheduler(scheduler: LrScheduler) -> lr_schedule::LrScheduler {
+    match scheduler {
+        LrScheduler::Constant => lr_schedule::LrScheduler::Constant,
+        LrScheduler::Linear => lr_schedule::LrScheduler::Linear,
+    }
+}
+
+/// The plan at the size that a small model was trained for, where `given` says no resolution: `side` pixels, if that is
+/// less and a resolution.
+pub fn train_at_native_size(
+    mut plan: TrainPlan,
+    given: &Map<String, Value>,
+    side: Option<usize>,
+) -> TrainPlan {
+    if let Some(side) = side.filter(|side| side % RESOLUTION_MULTIPLE == 0 && *side > 0)
+        && !given.contains_key("resolution")
+    {
+        plan.resolution = plan.resolution.min(side);
+    }
+    plan
+}
+
+/// Whether a training's plan, as a file has it, follows from this checked request and the plan's own settings beyond the request.
+///
+/// # Errors
+/// A setting out of its range, or a field of the plan that is not what follows, as `plan.steps`.
+pub fn check_train(plan: &TrainPlan, request: &TrainInput) -> Result<(), ArgumentError> {
+    let expected = train(request.clone(), plan.options.clone())?;
+    if let Some(pivot) = plan.pivot.filter(|pivot| *pivot > plan.steps) {
+        let at_most = format!("at most {}, the steps", plan.steps);
+        return Err(ArgumentError::new("plan.pivot", at_most, pivot.to_string()));
+    }
+    let fields = |plan: &TrainPlan| serde_json::to_value(plan).unwrap_or_default();
+    let (expected, found) = (fields(&TrainPlan { pivot: plan.pivot, ..expected }), fields(plan));
+    for (name, value) in expected.as_object().into_iter().flatten() {
+        if found[name] != *value {
+            let field = format!("plan.{name}");
+            let expected = format!("{value}, as the request has it");
+            return Err(ArgumentError::new(&field, expected, found[name].to_string()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(value: Value) -> Map<String, Value> {
+        value.as_object().cloned().expect("an object")
+    }
+
+    fn plan(value: Value) -> PredictPlan {
+        predict(PredictInput::from_json(object(value)).expect("a valid request")).expect("a plan")
+    }
+
+    /// Protects: an empty request is the published default picture.
+    #[test]
+    fn defaults_make_a_plan() {
+        let plan = plan(json!({}));
+        assert_eq!((plan.width, plan.height, plan.num_outputs, plan.steps), (1024, 1024, 1, 50));
+        assert_eq!((plan.scheduler.name(), plan.guidance_scale), ("K_EULER", 7.5));
+        assert!(plan.seed <= u64::from(u32::MAX));
+    }
+
+    /// Protects: seed 0 is a seed, large seeds are kept whole, a batch counts on from the first, negatives are refused.
+    #[test]
+    fn seeds() {
+        assert_eq!(plan(json!({"seed": 0})).seed, 0);
+        assert_eq!(plan(json!({"seed": u64::MAX})).seed, u64::MAX);
+        assert_eq!(plan(json!({"seed": 5})).image_seed(2), 7);
+        assert_eq!(plan(json!({"seed": u64::MAX})).image_seed(1), 0);
+        let distinct: std::collections::HashSet<u64> =
+            (0..8).map(|_| plan(json!({"seed": null})).seed).collect();
+        assert!(distinct.len() > 1, "random seeds differ");
+    }
+
+    /// Protects: a training's plan follows its request: the rate of what trains, seed 0, the prefix of another token, steps
+    /// from epochs; and it reads back as it was written.
+    #[test]
+    fn a_training_plan_follows_the_request() {
+        let plan = |value: Value, options: Value| {
+            let input = TrainInput::from_json(object(value)).expect("a valid request");
+            train(input, train_options(object(options)).expect("options")).expect("a plan")
+        };
+        let lora = plan(json!({"input_images": "a.zip", "seed": 0, "token_string": "XYZ"}), json!({}));
+        assert_eq!((lora.seed, lora.method, lora.lr), (0, Method::Lora { rank: 32 }, 1e-4));
+        assert_eq!((lora.caption_prefix.as_str(), lora.steps), ("a photo of XYZ, ", 1000));
+        let text = serde_json::to_string(&lora).expect("JSON");
+        assert_eq!(serde_json::from_str::<TrainPlan>(&text).expect("a plan"), lora);
+        let options =
+            json!({"textual_inversion_only": true, "max_grad_norm": 0, "gradient_accumulation_steps": 2});
+        let alone = plan(json!({"input_images": "a.zip", "ti_lr": 0.5}), options);
+        assert_eq!((alone.method, alone.lr, alone.max_grad_norm()), (Method::TextualInversion, 0.5, None));
+        // 3 times 5 pictures, 4 × 2 a step.
+        assert_eq!(alone.clone().for_epochs(3, 5).steps, 2);
+        assert_eq!(alone.for_epochs(usize::MAX, 5).steps, 10_000_000);
+        assert_eq!(calotype_request::epochs(&object(json!({"num_train_epochs": 3}))), Some(3));
+        assert_eq!(
+            calotype_request::epochs(&object(json!({"num_train_epochs": 3, "max_train_steps": 9}))),
+            None
+        );
+    }
+
+    /// Protects: a plan's JSON is a request for the same pictures.
+    #[test]
+    fn a_plan_is_a_request_again() {
+        let first =
+            plan(json!({"prompt": "a cat", "seed": 7, "scheduler": "K_EULER_ANCESTRAL", "width": 64}));
+        let again = request(&first);
+        assert_eq!(again["scheduler"], first.scheduler.name());
+        assert_eq!(plan(again), first);
+    }
+
+    /// Protects: names of files with commas come back as they were.
+    #[test]
+    fn names_of_files_come_back() {
+        let first = plan(json!({ "replicate_weights": r"a\,b.tar,c", "seed": 1 }));
+        assert_eq!(first.replicate_weights, [PathBuf::from("a,b.tar"), PathBuf::from("c")]);
+        assert_eq!(plan(request(&first)), first);
+    }
+
+    /// Protects: the published defaults are those of a plan without a request.
+    #[test]
+    fn defaults_are_the_published_ones() {
+        let default = PredictPlan { seed: 1, ..PredictPlan::default() };
+        assert_eq!(plan(json!({ "seed": 1 })), default);
+        let input = TrainInput::from_json(object(json!({ "input_images": "", "seed": 1 })));
+        let training = train(input.expect("a request"), TrainOptions::default()).expect("a plan");
+        let default = TrainPlan { seed: 1, ..TrainPlan::default() }.checked().expect("a plan");
+        assert_eq!(training, default);
+    }
+
+    /// Protects: every scheduler of the published interface has a sampler.
+    #[test]
+    fn schedulers_have_samplers() {
+        for scheduler in calotype_request::Scheduler::ALL {
+            assert_eq!(plan(json!({ "scheduler": scheduler.name() })).scheduler.name(), scheduler.name());
+        }
+    }
+
+    /// Protects: a guidance below 1, which the command line takes, is none, and the picture says so.
+    #[test]
+    fn guidance_below_1_is_none() {
+        let plan = |scale: f64| {
+            let given = object(json!({"prompt": "a photo", "guidance_scale": scale, "seed": 1}));
+            predict(PredictInput::from_command_line(given).expect("valid")).expect("a plan")
+        };
+        assert_eq!(plan(0.0), plan(1.0));
+        assert_eq!(plan(0.5), plan(1.0));
+    }
+
+    /// Protects: whatever a field of a training is given, the plan is made or refused by the field's name.
+    #[test]
+    fn any_training_gets_an_answer() {
+        let values = json!([true, 0, 1e308, 0.1, "", "\u{0}", "猫".repeat(500)]);
+        for field in TrainInput::schema().fields() {
+            for value in values.as_array().expect("an array") {
+                let given = object(json!({ "input_images": "a.zip", &field.name: value }));
+                let Ok(input) = TrainInput::from_json(given) else { continue };
+                let Err(refused) = train(input, TrainOptions::default()) else { continue };
+                // A token that the prefix lacks is said of the prefix.
+                let known = [field.name.as_str(), "caption_prefix"].contains(&refused.name.as_str());
+                let line = refused.to_string();
+                assert!(known && !line.contains('\n') && line.len() < 400, "{line}");
+            }
+        }
+    }
+}

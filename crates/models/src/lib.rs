@@ -1,0 +1,29 @@
+//! SDXL's networks as their papers draw them, with the files that they come in: configs, weights, tokenizers.
+//!
+//! Each network reads like its diagram; a field has the name of its checkpoint key.
+
+pub mod clip_text;
+pub mod config;
+mod error;
+mod file_kind;
+mod folder;
+mod json;
+mod message;
+pub mod nn;
+mod parameter;
+pub mod tokenizer;
+pub mod unet;
+pub mod vae;
+pub mod vae_tiling;
+pub mod weights;
+
+pub use clip_text::{ClipTextModel, ClipTextOutput};
+pub use error::Error;
+pub use file_kind::wrong_kind;
+pub use folder::{Component, ModelConfigs, ModelFolder};
+pub use json::{ConfigError, read_text};
+pub use message::shorten;
+pub use tokenizer::{Tokenizer, TokenizerError};
+pub use unet::{Context, UNet};
+pub use vae::{Moments, Vae};
+pub use weights::{Weights, WeightsError};

@@ -1,0 +1,29 @@
+//! The layers that SDXL's networks are made of. A field has the name of its checkpoint key.
+//!
+//! Images are (B, H, W, C), sequences (B, T, C). A layer works in the dtype of what it is given.
+
+mod attention;
+mod conv2d;
+mod embeddings;
+mod linear;
+mod lora;
+mod norm;
+mod recompute;
+mod resample;
+mod resnet;
+mod transformer;
+pub(crate) mod visit;
+
+pub use crate::parameter::{Parameter, Trainable};
+pub use attention::{Attention, KeyValue};
+pub use conv2d::Conv2d;
+pub use embeddings::TimestepEmbedding;
+pub use linear::Linear;
+pub use lora::Lora;
+pub use norm::{GroupNorm, LayerNorm};
+pub use recompute::Activations;
+pub use resample::{Downsample2D, Upsample2D};
+pub use resnet::{ResnetBlock2D, ResnetConfig};
+pub use transformer::{BasicTransformerBlock, FeedForward, Transformer2DConfig, Transformer2DModel};
+pub(crate) use visit::module;
+pub use visit::{AnyParameter, Layer, Module};

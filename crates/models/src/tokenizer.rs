@@ -1,0 +1,255 @@
+//! CLIP's byte-level BPE, equal to transformers' `CLIPTokenizer`: from a tokenizer folder of transformers 4 or 5, with
+//! the special tokens that the folder names.
+
+mod specials;
+mod vocab;
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use tokenizers::decoders::byte_level::ByteLevel;
+use tokenizers::models::bpe::BPE;
+use tokenizers::normalizers::{self, Lowercase, NFC, Replace, replace::ReplacePattern};
+use tokenizers::pre_tokenizers::{self, split::Split, split::SplitPattern};
+use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior};
+
+use crate::json::ConfigError;
+use crate::message::shorten;
+use specials::Specials;
+use vocab::Vocabulary;
+
+/// CLIP's words: the special tokens, English contractions, runs of letters, single digits, runs of anything else.
+const WORDS: &str =
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+const WORD_END: &str = "</w>";
+/// What CLIP reads of a prompt, with the tokens of start and end.
+pub const CLIP_TOKENS: usize = 77;
+
+/// Bytes of a text that are looked at: more than the tokens of any encoder take.
+const MAX_TEXT: usize = 256 << 10;
+
+/// What is wrong with a tokenizer folder, or with a prompt for its encoder.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenizerError {
+    /// One of its JSON files.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A file that is missing, unreadable, or not what it should be.
+    #[error("{path}: {problem}")]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was expected and what was found.
+        problem: String,
+    },
+    /// A token that the text encoder has no embedding for.
+    #[error(
+        "{path}: token {token:?}: expected an id below {vocab_size} (the text encoder's vocab_size), found {id}"
+    )]
+    Vocabulary {
+        /// The tokenizer's folder.
+        path: PathBuf,
+        /// The token.
+        token: String,
+        /// Its id.
+        id: u32,
+        /// Rows of the encoder's token embedding.
+        vocab_size: usize,
+    },
+}
+
+impl TokenizerError {
+    fn file(path: &Path, problem: impl std::fmt::Display) -> Self {
+        Self::File { path: path.to_path_buf(), problem: shorten(&problem.to_string()) }
+    }
+}
+
+/// A prompt as its encoder takes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoding {
+    /// Start, the prompt's tokens, end, padding: always the tokenizer's whole length (77).
+    pub ids: Vec<u32>,
+    /// The end of the prompt that did not fit, where it was too long.
+    pub truncated: Option<String>,
+}
+
+/// One of a model folder's tokenizers.
+#[derive(Clone)]
+pub struct Tokenizer {
+    path: PathBuf,
+    inner: tokenizers::Tokenizer,
+    bos: u32,
+    eos: u32,
+    pad: u32,
+    length: Option<usize>,
+    vocab_size: usize,
+}
+
+impl Tokenizer {
+    /// Loads a tokenizer folder: `tokenizer.json`, or `vocab.json` and `merges.txt`; the special tokens from
+    /// `tokenizer_config.json` and `special_tokens_map.json`, where they are there.
+    ///
+    /// # Errors
+    /// Names the file, with what was expected and found.
+    pub fn load(dir: &Path) -> Result<Self, TokenizerError> {
+        let vocabulary = Vocabulary::read(dir)?;
+        let specials = Specials::read(dir, vocabulary.added)?;
+        let fail = |e: tokenizers::Error| TokenizerError::file(&vocabulary.path, e);
+        let bpe = BPE::builder()
+            .vocab_and_merges(vocabulary.ids, vocabulary.merges)
+            .unk_token(specials.unk.clone())
+            .continuing_subword_prefix(String::new())
+            .end_of_word_suffix(WORD_END.into())
+            .build()
+            .map_err(fail)?;
+        let inner = clip(bpe, specials.tokens).map_err(fail)?;
+        let id = |token: &str| {
+            inner.token_to_id(token).ok_or_else(|| TokenizerError::file(dir, format!("no token {token:?}")))
+        };
+        let (bos, eos, pad) = (id(&specials.bos)?, id(&specials.eos)?, id(&specials.pad)?);
+        let length = specials.length;
+        Ok(Self { path: dir.to_path_buf(), inner, bos, eos, pad, length, vocab_size: usize::MAX })
+    }
+
+    /// The tokenizer with its text encoder's limits: rows of the token and of the position embedding.
+    ///
+    /// # Errors
+    /// When the tokenizer's own length is more than the encoder has positions for.
+    pub fn for_encoder(mut self, vocab_size: usize, positions: usize) -> Result<Self, TokenizerError> {
+        let length = *self.length.get_or_insert(positions);
+        if length > positions {
+            return Err(self.wrong_length(format!(
+                "expected at most {positions} (the text encoder's max_position_embeddings), found {length}"
+            )));
+        }
+        self.vocab_size = vocab_size;
+        Ok(self)
+    }
+
+    /// The error of a length that does not fit, as `problem` says.
+    pub(crate) fn wrong_length(&self, problem: String) -> TokenizerError {
+        TokenizerError::file(&self.path.join(specials::CONFIG), format!("model_max_length: {problem}"))
+    }
+
+    /// The tokenizer with more tokens, as transformers' `add_tokens` adds them, and their ids: behind the vocabulary,
+    /// except for tokens that it has already.
+    ///
+    /// # Errors
+    /// An id is beyond the rows that the text encoder's table has with a row more for each new token.
+    pub fn with_tokens(&self, tokens: &[String]) -> Result<(Self, Vec<u32>), TokenizerError> {
+        let fail = |e: tokenizers::Error| TokenizerError::file(&self.path, e);
+        let mut more = self.clone();
+        let added = tokens.iter().map(|token| tokenizers::AddedToken::from(token.as_str(), false));
+        more.inner.add_tokens(added).map_err(fail)?;
+        let ids: Vec<u32> = tokens.iter().filter_map(|token| more.inner.token_to_id(token)).collect();
+        for (token, &id) in tokens.iter().zip(&ids) {
+            if id as usize > more.vocab_size {
+                return Err(more.no_embedding(id, token.clone()));
+            }
+            more.vocab_size = more.vocab_size.max(id as usize + 1);
+        }
+        Ok((more, ids))
+    }
+
+    fn no_embedding(&self, id: u32, token: String) -> TokenizerError {
+        TokenizerError::Vocabulary { path: self.path.clone(), token, id, vocab_size: self.vocab_size }
+    }
+
+    /// How many ids every prompt becomes (77).
+    pub fn length(&self) -> usize {
+        self.length.unwrap_or(CLIP_TOKENS) // for a folder that does not say
+    }
+
+    /// Encodes a prompt. One that is too long is cut at its end, as diffusers does; [`Encoding::truncated`] says what was lost.
+    ///
+    /// # Errors
+    /// When the vocabulary has no token for a part of the prompt, or the text encoder none for an id.
+    pub fn encode(&self, prompt: &str) -> Result<Encoding, TokenizerError> {
+        let encoded = self.encode_whole(prompt)?;
+        let room = self.length() - 2;
+        let (kept, cut) = encoded.get_ids().split_at(room.min(encoded.get_ids().len()));
+        let mut ids = Vec::with_capacity(self.length());
+        ids.push(self.bos);
+        ids.extend_from_slice(kept);
+        ids.push(self.eos);
+        ids.resize(self.length(), self.pad);
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab_size) {
+            return Err(self.no_embedding(id, self.inner.id_to_token(id).unwrap_or_default()));
+        }
+        let truncated = if cut.is_empty() { None } else { Some(self.text(cut)?) };
+        Ok(Encoding { ids, truncated })
+    }
+
+    /// How many tokens a prompt has, with those of start and end, also where that is too many. Of a text beyond
+    /// [`MAX_TEXT`] bytes the beginning counts.
+    ///
+    /// # Errors
+    /// When the vocabulary has no token for a part of the prompt.
+    pub fn count(&self, prompt: &str) -> Result<usize, TokenizerError> {
+        Ok(self.encode_whole(prompt)?.get_ids().len() + 2)
+    }
+
+    /// All tokens of the text that counts.
+    fn encode_whole(&self, prompt: &str) -> Result<tokenizers::Encoding, TokenizerError> {
+        let prompt = beginning(prompt);
+        self.inner.encode_fast(&*prompt, false).map_err(|e| TokenizerError::file(&self.path, e))
+    }
+
+    /// Tokens as readable text, which may differ from the prompt in case and spaces.
+    fn text(&self, ids: &[u32]) -> Result<String, TokenizerError> {
+        let text = self.inner.decode(ids, false).map_err(|e| TokenizerError::file(&self.path, e))?;
+        Ok(text.replace(WORD_END, " ").trim().to_owned())
+    }
+}
+
+/// The first [`MAX_TEXT`] bytes of a text, runs of spaces counted as one: what comes after can be no token that an encoder takes.
+fn beginning(text: &str) -> Cow<'_, str> {
+    if text.len() <= MAX_TEXT {
+        return Cow::Borrowed(text);
+    }
+    let mut kept = String::new();
+    for word in text.split_whitespace() {
+        let room = MAX_TEXT - kept.len();
+        let end = (0..=word.len().min(room)).rev().find(|&end| word.is_char_boundary(end)).unwrap_or(0);
+        kept.push_str(&word[..end]);
+        if kept.len() >= MAX_TEXT || end < word.len() {
+            break;
+        }
+        kept.push(' ');
+    }
+    Cow::Owned(kept)
+}
+
+/// The steps around the BPE, as `CLIPTokenizer` builds them.
+fn clip(bpe: BPE, specials: Vec<tokenizers::AddedToken>) -> tokenizers::Result<tokenizers::Tokenizer> {
+    let spaces = Replace::new(ReplacePattern::Regex(r"\s+".into()), " ")?;
+    let normalizer = normalizers::Sequence::new(vec![NFC.into(), spaces.into(), Lowercase.into()]);
+    let words = Split::new(SplitPattern::Regex(WORDS.into()), SplitDelimiterBehavior::Removed, true)?;
+    let bytes = ByteLevel::default().add_prefix_space(false);
+    let pre_tokenizer = pre_tokenizers::sequence::Sequence::new(vec![words.into(), bytes.into()]);
+    let mut tokenizer = tokenizers::Tokenizer::new(bpe);
+    tokenizer
+        .with_normalizer(Some(NormalizerWrapper::Sequence(normalizer)))?
+        .with_pre_tokenizer(Some(PreTokenizerWrapper::Sequence(pre_tokenizer)))
+        .with_decoder(Some(ByteLevel::default()));
+    tokenizer.add_tokens(specials)?;
+    Ok(tokenizer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Protects: of a text without end only the beginning is looked at, whatever it is made of, and none of a reasonable one is
+    /// left out.
+    #[test]
+    fn only_the_beginning_of_a_long_text_counts() {
+        assert_eq!(beginning(" a  cat "), " a  cat ");
+        let spaces = format!("a{}cat", " ".repeat(2 * MAX_TEXT));
+        assert_eq!(beginning(&spaces).split_whitespace().collect::<Vec<_>>(), ["a", "cat"]);
+        for text in ["猫".repeat(MAX_TEXT), "a b ".repeat(MAX_TEXT)] {
+            let kept = beginning(&text);
+            assert!((MAX_TEXT - 3..=MAX_TEXT).contains(&kept.len()) && text.starts_with(&*kept));
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! A tokenizer folder's special tokens, resolved from its several files in transformers' order.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+use tokenizers::AddedToken;
+
+use super::TokenizerError;
+use crate::json::{ConfigError, Json};
+
+pub(super) const CONFIG: &str = "tokenizer_config.json";
+const MAP: &str = "special_tokens_map.json";
+const ADDED: &str = "added_tokens.json";
+/// Named tokens, in the order in which transformers adds them, with `CLIPTokenizer`'s defaults.
+const NAMED: [(&str, Option<&str>); 7] = [
+    ("bos_token", Some("<|startoftext|>")),
+    ("eos_token", Some("<|endoftext|>")),
+    ("unk_token", Some("<|endoftext|>")),
+    ("sep_token", None),
+    ("pad_token", Some("<|endoftext|>")),
+    ("cls_token", None),
+    ("mask_token", None),
+];
+const MAX_LENGTH: u64 = 1 << 14;
+
+/// The special tokens and the length.
+pub(super) struct Specials {
+    pub bos: String,
+    pub eos: String,
+    pub unk: String,
+    pub pad: String,
+    /// All added tokens, in the order to add them.
+    pub tokens: Vec<AddedToken>,
+    /// Tokens of an encoded prompt, where the folder says.
+    pub length: Option<usize>,
+}
+
+/// A token as the files write it. What is not given depends on what the token is for.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub(super) struct Added {
+    #[serde(default)]
+    id: u32,
+    content: String,
+    #[serde(default)]
+    single_word: bool,
+    #[serde(default)]
+    lstrip: bool,
+    #[serde(default)]
+    rstrip: bool,
+    normalized: Option<bool>,
+    #[serde(default)]
+    special: bool,
+}
+
+/// A named token: only its text, or with its flags.
+#[derive(Clone, Deserialize, PartialEq)]
+#[serde(untagged, expecting = "a string, or an object with a content")]
+enum Token {
+    Text(String),
+    Full(Added),
+}
+
+impl Token {
+    fn content(&self) -> &str {
+        match self {
+            Self::Text(text) => text,
+            Self::Full(token) => &token.content,
+        }
+    }
+
+    /// The token to add; those with a name are special.
+    fn added(&self, named: bool) -> AddedToken {
+        match self {
+            Self::Text(text) => AddedToken::from(text.as_str(), true),
+            Self::Full(t) => {
+                let special = t.special || named;
+                AddedToken::from(t.content.as_str(), special)
+                    .single_word(t.single_word)
+                    .lstrip(t.lstrip)
+                    .rstrip(t.rstrip)
+                    .normalized(t.normalized.unwrap_or(!special))
+            }
+        }
+    }
+}
+
+impl Specials {
+    /// Reads a folder's special tokens; `added` are those of its `tokenizer.json`.
+    pub(super) fn read(dir: &Path, added: Vec<Added>) -> Result<Self, TokenizerError> {
+        let mut config = optional(&dir.join(CONFIG))?;
+        let mut by_id: BTreeMap<u32, Added> = BTreeMap::new();
+        if !config.value["added_tokens_decoder"].is_null() {
+            let decoder: BTreeMap<u32, Added> = config.at("added_tokens_decoder")?;
+            by_id.extend(decoder);
+        } else {
+            config.overlay(optional(&dir.join(MAP))?);
+            by_id.extend(legacy(&optional(&dir.join(ADDED))?)?);
+            by_id.extend(added.into_iter().map(|token| (token.id, token)));
+        }
+        let named = named(&config, by_id.values())?;
+        let name = |wanted: &str| {
+            let found = named.iter().find(|(name, _)| *name == wanted);
+            found.map(|(_, token)| token.content().to_owned()).unwrap_or_default()
+        };
+        Ok(Self {
+            bos: name("bos_token"),
+            eos: name("eos_token"),
+            unk: name("unk_token"),
+            pad: name("pad_token"),
+            tokens: to_add(by_id.into_values().collect(), &named, extra(&config)?),
+            length: length(&config)?,
+        })
+    }
+}
+
+/// A JSON file of the folder, empty where there is none.
+fn optional(path: &Path) -> Result<Json, ConfigError> {
+    if path.exists() { Json::read(path) } else { Json::parse(path, "{}") }
+}
+
+/// The named tokens; one that is among the added ones has its flags from there.
+fn named<'a>(
+    config: &Json,
+    added: impl Iterator<Item = &'a Added> + Clone,
+) -> Result<Vec<(&'static str, Token)>, ConfigError> {
+    let mut named = Vec::new();
+    for (name, default) in NAMED {
+        let token = match (&config.value[name], default) {
+            (Value::Null, None) => continue,
+            (Value::Null, Some(text)) => Token::Text(text.into()),
+            _ => config.at(name)?,
+        };
+        let full = added.clone().find(|a| a.content == token.content());
+        named.push((name, full.cloned().map_or(token, Token::Full)));
+    }
+    Ok(named)
+}
+
+/// `added_tokens.json` of older transformers: ids by text.
+fn legacy(file: &Json) -> Result<BTreeMap<u32, Added>, ConfigError> {
+    let ids: BTreeMap<String, u32> = file.to()?;
+    let plain = |(content, id): (String, u32)| {
+        let token = Added {
+            id,
+            content,
+            single_word: false,
+            lstrip: false,
+            rstrip: false,
+            normalized: None,
+            special: false,
+        };
+        (id, token)
+    };
+    Ok(ids.into_iter().map(plain).collect())
+}
+
+/// Special tokens without a name.
+fn extra(config: &Json) -> Result<Vec<Token>, ConfigError> {
+    match ["extra_special_tokens", "additional_special_tokens"]
+        .into_iter()
+        .find(|f| config.value[*f].is_array())
+    {
+        Some(field) => config.at(field),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// What transformers hands to `add_tokens`: a later entry of the same text changes an earlier one's flags.
+fn to_add(added: Vec<Added>, named: &[(&'static str, Token)], extra: Vec<Token>) -> Vec<AddedToken> {
+    let known: Vec<String> = added.iter().map(|token| token.content.clone()).collect();
+    let mut tokens: Vec<Token> = added.into_iter().map(Token::Full).collect();
+    for token in named.iter().map(|(_, token)| token).chain(&extra) {
+        if !known.iter().any(|k| k == token.content()) && !tokens.contains(token) {
+            tokens.push(token.clone());
+        }
+    }
+    let has_name = |token: &Token| named.iter().any(|(_, n)| n.content() == token.content());
+    tokens.iter().map(|token| token.added(has_name(token))).collect()
+}
+
+/// `model_max_length`, unless it is absent or transformers' number for «not given» (10³⁰).
+fn length(config: &Json) -> Result<Option<usize>, ConfigError> {
+    match &config.value["model_max_length"] {
+        Value::Null => Ok(None),
+        Value::Number(n) if n.as_f64().is_some_and(|n| n > 1e9) => Ok(None),
+        other => match other.as_u64().filter(|n| (3..=MAX_LENGTH).contains(n)) {
+            Some(n) => Ok(Some(n as usize)),
+            None => Err(config.fail("model_max_length", format!("3 to {MAX_LENGTH}"), other)),
+        },
+    }
+}

@@ -1,0 +1,401 @@
+//! Safetensors to modules, by checkpoint key: memory-mapped, checked against the shapes that a config implies, and
+//! converted straight from the mapped bytes.
+
+mod files;
+mod hook;
+mod layout;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use calotype_tensor::{DType, Tensor, Weight, WeightBytes};
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use safetensors::tensor::Dtype;
+
+use crate::parameter::Parameter;
+pub use files::Header;
+use files::{Located, MappedFile};
+pub use hook::{Replacement, TensorHook};
+pub use layout::Layout;
+
+/// What is wrong with a checkpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsError {
+    /// A file that is missing, unreadable, truncated or not in its format.
+    #[error("{path}: {problem}")]
+    File {
+        /// The file or its folder.
+        path: PathBuf,
+        /// What was expected and what was found.
+        problem: String,
+    },
+    /// A shard index that cannot be read.
+    #[error("{0}")]
+    Index(String),
+    /// A tensor of another shape or element type than the config implies.
+    #[error("{file}: {key}: expected {expected}, found {found}")]
+    Mismatch {
+        /// The file that has it.
+        file: PathBuf,
+        /// Its key there.
+        key: String,
+        /// The shape or element types that would do.
+        expected: String,
+        /// What it has.
+        found: String,
+    },
+    /// A tensor that no file has.
+    #[error("{file}: {key}: missing, expected {expected}")]
+    Missing {
+        /// The file, or the shards' index.
+        file: PathBuf,
+        /// Its key.
+        key: String,
+        /// The shape it should have.
+        expected: String,
+    },
+    /// Tensors that the model has no place for.
+    #[error("{file}: {first}: surplus, expected no such tensor ({count} in all)")]
+    Surplus {
+        /// The file that has the first.
+        file: PathBuf,
+        /// The first few keys.
+        first: String,
+        /// How many there are.
+        count: usize,
+    },
+}
+
+impl WeightsError {
+    fn file(path: &Path, problem: impl Into<String>) -> Self {
+        Self::File { path: path.to_path_buf(), problem: problem.into() }
+    }
+}
+
+/// The samples of a file's bytes that tell the file from others ([`Weights::fingerprint`]): how many, and how long each is.
+const SAMPLES: usize = 64;
+const SAMPLE_BYTES: usize = 4096;
+
+/// A component's tensors below one key prefix. Cheap to clone; clones share what has been taken.
+#[derive(Clone)]
+pub struct Weights {
+    all: Arc<Checkpoint>,
+    prefix: String,
+    hook: Option<Arc<dyn TensorHook>>,
+    used_once: bool,
+    always_packed: bool,
+}
+
+struct Checkpoint {
+    name: PathBuf,
+    files: Vec<MappedFile>,
+    tensors: BTreeMap<String, Entry>,
+    layout: Layout,
+    store: Option<DType>,
+}
+
+struct Entry {
+    /// The key in the file, for errors.
+    key: String,
+    shape: Vec<usize>,
+    at: Located,
+    taken: AtomicBool,
+}
+
+impl Weights {
+    /// Opens the files in `dir`: single or sharded, plain or a variant such as `fp16`.
+    ///
+    /// Files of `variant` come first, then plain ones, then `fp16` and `bf16`. Matrices are packed as `store`, or,
+    /// without it, as they are in the file.
+    ///
+    /// # Errors
+    /// When there is no such file, or one is truncated or no safetensors file.
+    pub fn open(
+        dir: &Path,
+        layout: Layout,
+        variant: Option<&str>,
+        store: Option<DType>,
+    ) -> Result<Self, WeightsError> {
+        let found = files::open(dir, layout.stem(), variant)?;
+        let entry = |(name, (key, at)): (String, (String, Located))| {
+            let shape = layout.reshape(&name, &at.shape);
+            (name, Entry { key, shape, at, taken: AtomicBool::new(false) })
+        };
+        let tensors = layout.rename(found.tensors).into_iter().map(entry).collect();
+        let all = Checkpoint { name: found.name, files: found.files, tensors, layout, store };
+        Ok(Self {
+            all: Arc::new(all),
+            prefix: String::new(),
+            hook: None,
+            used_once: false,
+            always_packed: false,
+        })
+    }
+
+    /// The same tensors, each as `hook` changes it when it is taken.
+    pub fn with_hook(self, hook: Arc<dyn TensorHook>) -> Self {
+        Self { hook: Some(hook), ..self }
+    }
+
+    /// Every tensor's key and shape.
+    pub fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.below().map(|(name, entry)| (name.as_str(), entry.shape.as_slice()))
+    }
+
+    /// A number for what the files are, without reading them whole: of their lengths, and of samples of their bytes.
+    pub fn fingerprint(&self) -> u32 {
+        let mut crc = flate2::Crc::new();
+        for file in &self.all.files {
+            crc.update(&file.map.len().to_le_bytes());
+            let last = file.map.len().saturating_sub(SAMPLE_BYTES);
+            for sample in 0..SAMPLES {
+                let start = last * sample / (SAMPLES - 1);
+                crc.update(&file.map[start..file.map.len().min(start + SAMPLE_BYTES)]);
+            }
+        }
+        crc.sum()
+    }
+
+    /// How many bytes the tensors of these keys take in memory, stored as they will be packed.
+    pub fn packed_bytes(&self, of: impl Fn(&str) -> bool) -> u64 {
+        let bytes = |entry: &Entry| match self.all.store {
+            Some(dtype) => entry.shape.iter().product::<usize>() * dtype.size(),
+            None => entry.at.bytes.len(),
+        };
+        self.below().filter(|(key, _)| of(key)).map(|(_, entry)| bytes(entry) as u64).sum()
+    }
+
+    /// For a network that runs once or twice: its matrices are not packed, which would take longer than it saves.
+    pub fn used_once(self) -> Self {
+        Self { used_once: true, ..self }
+    }
+
+    /// For a network that runs at every step of a training: all matrices are packed, those of parts that an inference uses once too.
+    pub fn always_packed(self) -> Self {
+        Self { always_packed: true, ..self }
+    }
+
+    /// The tensors below `name`: `w.sub("down_blocks").sub(0)`.
+    pub fn sub(&self, name: impl std::fmt::Display) -> Self {
+        Self { prefix: format!("{}{name}.", self.prefix), ..self.clone() }
+    }
+
+    /// Takes a tensor as f32, of exactly this shape.
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, WeightsError> {
+        Ok(self.take(name, shape)?.tensor(shape))
+    }
+
+    /// Takes a norm's `weight` and `bias`, both (channels), as f32.
+    pub fn norm(&self, name: &str, channels: usize) -> Result<(Parameter, Parameter), WeightsError> {
+        let norm = self.sub(name);
+        let parameter = |name: &str| Ok(Parameter::fixed(norm.tensor(name, &[channels])?));
+        Ok((parameter("weight")?, parameter("bias")?))
+    }
+
+    /// Takes a linear layer: `weight` (out, in), packed at first use, and where it has one its `bias` (out), f32.
+    pub fn linear(
+        &self,
+        name: &str,
+        out: usize,
+        inp: usize,
+        bias: bool,
+    ) -> Result<(Parameter<Weight>, Option<Parameter>), WeightsError> {
+        let layer = self.sub(name);
+        let weight = layer.weight(&[out, inp], self.used_once && !self.always_packed)?;
+        let bias = bias.then(|| layer.tensor("bias", &[out])).transpose()?;
+        Ok((weight, bias.map(Parameter::fixed)))
+    }
+
+    /// Takes a convolution: `weight` (out, in, kernel, kernel), packed at first use, and its `bias` (out), f32.
+    pub fn conv(
+        &self,
+        name: &str,
+        out: usize,
+        inp: usize,
+        kernel: usize,
+    ) -> Result<(Parameter<Weight>, Parameter), WeightsError> {
+        let layer = self.sub(name);
+        let weight = layer.weight(&[out, inp, kernel, kernel], false)?;
+        Ok((weight, Parameter::fixed(layer.tensor("bias", &[out])?)))
+    }
+
+    /// Counts everything below this prefix as taken: a part of the checkpoint that is not wanted now.
+    pub fn skip(&self) {
+        for (_, entry) in self.below() {
+            entry.taken.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Checks that nothing below this prefix is left over, and that no file was written over meanwhile.
+    ///
+    /// # Errors
+    /// Names the first of the tensors that were never taken, or the file that has changed.
+    pub fn finish(&self) -> Result<(), WeightsError> {
+        if let Some(changed) = self.all.files.iter().find(|file| !file.map.is_unchanged()) {
+            return Err(WeightsError::file(&changed.path, "changed while it was read"));
+        }
+        let left = self.below().filter(|(_, entry)| !entry.taken.load(Ordering::Relaxed));
+        let (ignored, left): (Vec<_>, Vec<_>) = left.partition(|(name, _)| self.all.layout.ignores(name));
+        let left: Vec<&Entry> = left.into_iter().map(|(_, entry)| entry).collect();
+        if let Some((name, _)) = ignored.first() {
+            let (file, count) = (self.all.name.display(), ignored.len());
+            tracing::info!("{file}: {name}: not used ({count} such tensors in all)");
+        }
+        let Some(first) = left.first() else { return Ok(()) };
+        let keys: Vec<&str> = left.iter().take(3).map(|entry| entry.key.as_str()).collect();
+        Err(WeightsError::Surplus {
+            file: self.all.files[first.at.file].path.clone(),
+            first: crate::message::shorten(&keys.join(", ")),
+            count: left.len(),
+        })
+    }
+
+    fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    fn below(&self) -> impl Iterator<Item = (&String, &Entry)> {
+        let from = self.all.tensors.range(self.prefix.clone()..);
+        from.take_while(|(name, _)| name.starts_with(&self.prefix))
+    }
+
+    /// Checks one tensor, and counts it as taken.
+    fn take(&self, name: &str, shape: &[usize]) -> Result<Found, WeightsError> {
+        let key = self.key(name);
+        let Some(entry) = self.all.tensors.get(&key) else {
+            return Err(WeightsError::Missing { file: self.all.name.clone(), key, expected: tuple(shape) });
+        };
+        let file = &self.all.files[entry.at.file];
+        let mismatch = |expected: String, found: String| WeightsError::Mismatch {
+            file: file.path.clone(),
+            key: entry.key.clone(),
+            expected,
+            found,
+        };
+        if entry.shape != shape {
+            return Err(mismatch(tuple(shape), tuple(&entry.shape)));
+        }
+        let Some(dtype) = element_type(entry.at.dtype) else {
+            return Err(mismatch("f32, f16 or bf16".into(), format!("{:?}", entry.at.dtype)));
+        };
+        entry.taken.store(true, Ordering::Relaxed);
+        let mapped =
+            MappedTensor { all: self.all.clone(), file: entry.at.file, range: entry.at.bytes.clone() };
+        let hook = self.hook.as_ref();
+        Ok(match hook.and_then(|hook| hook.replace(&key, &mapped, dtype)) {
+            Some(Replacement::Stored(bytes, dtype)) => Found { dtype, content: Content::Stored(bytes) },
+            Some(Replacement::Values(values)) => {
+                Found { dtype: DType::F32, content: Content::Values(values) }
+            }
+            None => Found { dtype, content: Content::Stored(Box::new(mapped)) },
+        })
+    }
+
+    /// Takes a layer's `weight`; `streamed` where it may be read from its file again and again.
+    fn weight(&self, shape: &[usize], streamed: bool) -> Result<Parameter<Weight>, WeightsError> {
+        let found = self.take("weight", shape)?;
+        let &[out, inp, ref kernel @ ..] = shape else { panic!("a weight is (out, in, ..), not {shape:?}") };
+        let all = [out, inp, kernel.first().copied().unwrap_or(1), kernel.last().copied().unwrap_or(1)];
+        let dtype = found.dtype;
+        let store = self.all.store.unwrap_or(dtype);
+        Ok(Parameter::fixed(match found.content {
+            // Packed now: until its first use it would be in memory, and after it still.
+            Content::Values(values) => Weight::conv(bytemuck::cast_slice(&values), dtype, all, store),
+            Content::Stored(bytes) if streamed && store == dtype => Weight::streamed(bytes, dtype, out, inp),
+            Content::Stored(bytes) => Weight::lazy(bytes, dtype, all, store),
+        }))
+    }
+}
+
+/// A tensor of the right shape.
+struct Found {
+    content: Content,
+    dtype: DType,
+}
+
+/// Where its elements are.
+enum Content {
+    /// In a file.
+    Stored(Box<dyn WeightBytes>),
+    /// In memory alone.
+    Values(Vec<f32>),
+}
+
+impl Found {
+    /// As an f32 tensor of its shape.
+    fn tensor(self, shape: &[usize]) -> Tensor {
+        match self.content {
+            Content::Values(values) => Tensor::from_vec(values, shape),
+            Content::Stored(bytes) => {
+                let tensor = Tensor::from_vec(to_f32(bytes.bytes(), self.dtype), shape);
+                bytes.release();
+                tensor
+            }
+        }
+    }
+}
+
+/// A tensor's bytes in its file, which stays mapped as long as they are needed.
+struct MappedTensor {
+    all: Arc<Checkpoint>,
+    file: usize,
+    range: Range<usize>,
+}
+
+impl WeightBytes for MappedTensor {
+    fn bytes(&self) -> &[u8] {
+        &self.all.files[self.file].map[self.range.clone()]
+    }
+
+    fn release(&self) {
+        self.all.files[self.file].map.release(self.range.clone());
+    }
+}
+
+/// The element types that weights come in.
+pub fn element_type(dtype: Dtype) -> Option<DType> {
+    match dtype {
+        Dtype::F32 => Some(DType::F32),
+        Dtype::BF16 => Some(DType::BF16),
+        Dtype::F16 => Some(DType::F16),
+        _ => None,
+    }
+}
+
+/// A shape as Python writes it: `(640, 640)`, `(640,)`.
+pub fn tuple(shape: &[usize]) -> String {
+    match shape {
+        [one] => format!("({one},)"),
+        many => format!("({})", many.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// Little-endian bytes of a file, at any alignment, as f32.
+pub fn to_f32(bytes: &[u8], dtype: DType) -> Vec<f32> {
+    let mut out = vec![0.0; bytes.len() / dtype.size()];
+    if dtype == DType::F32 {
+        for (o, b) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
+            *o = f32::from_le_bytes(*b);
+        }
+        return out;
+    }
+    // By piece, as the slice conversions use the CPU's own instructions.
+    let mut bits = [0u16; 2048];
+    for (o, b) in out.chunks_mut(bits.len()).zip(bytes.chunks(2 * bits.len())) {
+        let bits = &mut bits[..o.len()];
+        for (bit, pair) in bits.iter_mut().zip(b.as_chunks::<2>().0) {
+            *bit = u16::from_le_bytes(*pair);
+        }
+        match dtype {
+            DType::F16 => {
+                half::slice::HalfBitsSliceExt::reinterpret_cast::<f16>(&*bits).convert_to_f32_slice(o)
+            }
+            _ => half::slice::HalfBitsSliceExt::reinterpret_cast::<bf16>(&*bits).convert_to_f32_slice(o),
+        }
+    }
+    out
+}

@@ -1,0 +1,202 @@
+//! Finding a component's safetensors files, and reading their headers.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::path::{Component, Path, PathBuf};
+
+use calotype_tensor::cpu::{Mmap, open_weights};
+use safetensors::tensor::{Dtype, SafeTensors, TensorInfo};
+use serde::Deserialize;
+
+use super::WeightsError;
+use crate::file_kind::wrong_kind;
+use crate::json::read_text;
+use crate::message::shorten;
+
+/// A shard index lists every tensor's name; SDXL's UNet has 1,680.
+const MAX_INDEX_BYTES: u64 = 64 << 20;
+const MAX_SHARDS: usize = 1024;
+/// As the format's own library has it. SDXL's UNet has a header of 200 kB.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// One mapped safetensors file.
+#[derive(Debug)]
+pub(super) struct MappedFile {
+    pub path: PathBuf,
+    pub map: Mmap,
+}
+
+/// Where a tensor lies. `bytes` is inside of its file, and as long as shape and dtype say.
+#[derive(Debug)]
+pub(super) struct Located {
+    pub file: usize,
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    pub bytes: Range<usize>,
+}
+
+/// A component's files and what is in them, by key.
+#[derive(Debug)]
+pub(super) struct Files {
+    /// What to call the whole in an error about a tensor that is in no file: the file, or the shards' index.
+    pub name: PathBuf,
+    pub files: Vec<MappedFile>,
+    pub tensors: BTreeMap<String, Located>,
+}
+
+/// Opens the files of `stem` in `dir`. As diffusers does, an index comes before a single file.
+pub(super) fn open(dir: &Path, stem: &str, variant: Option<&str>) -> Result<Files, WeightsError> {
+    let order = variant.into_iter().map(Some).chain([None, Some("fp16"), Some("bf16")]);
+    for variant in order {
+        let [index, single] = names(stem, variant).map(|name| dir.join(name));
+        if index.is_file() {
+            return open_shards(dir, &index);
+        }
+        if single.is_file() {
+            let mut files = Files { name: single.clone(), files: Vec::new(), tensors: BTreeMap::new() };
+            files.add(single, |_| true)?;
+            return Ok(files);
+        }
+    }
+    Err(WeightsError::file(dir, format!("no weights: expected {stem}.safetensors, found {}", listing(dir))))
+}
+
+/// The index and the single file of a variant.
+fn names(stem: &str, variant: Option<&str>) -> [String; 2] {
+    match variant {
+        None => [format!("{stem}.safetensors.index.json"), format!("{stem}.safetensors")],
+        Some(v) => [format!("{stem}.safetensors.index.{v}.json"), format!("{stem}.{v}.safetensors")],
+    }
+}
+
+fn listing(dir: &Path) -> String {
+    let Ok(entries) = std::fs::read_dir(dir) else { return "no such folder".into() };
+    let mut names: Vec<_> = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names.truncate(8);
+    if names.is_empty() { "an empty folder".into() } else { shorten(&names.join(", ")) }
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+fn open_shards(dir: &Path, path: &Path) -> Result<Files, WeightsError> {
+    let text = read_text(path, MAX_INDEX_BYTES).map_err(|e| WeightsError::Index(e.to_string()))?;
+    let index: Index = serde_json::from_str(&text)
+        .map_err(|e| WeightsError::file(path, format!("not a shard index: {}", shorten(&e.to_string()))))?;
+    let mut shards: Vec<&str> = index.weight_map.values().map(String::as_str).collect();
+    shards.sort();
+    shards.dedup();
+    if shards.len() > MAX_SHARDS {
+        return Err(WeightsError::file(
+            path,
+            format!("expected at most {MAX_SHARDS} shards, found {}", shards.len()),
+        ));
+    }
+    let mut files = Files { name: path.to_path_buf(), files: Vec::new(), tensors: BTreeMap::new() };
+    for shard in shards {
+        if !is_plain_name(shard) {
+            let problem =
+                format!("expected the name of a .safetensors file beside it, found {:?}", shorten(shard));
+            return Err(WeightsError::file(path, problem));
+        }
+        // The index decides between shards that both have a key; a key that it does not know stays, as a surplus.
+        files.add(dir.join(shard), |key| index.weight_map.get(key).is_none_or(|s| s == shard))?;
+    }
+    match index.weight_map.iter().find(|(key, _)| !files.tensors.contains_key(*key)) {
+        Some((key, shard)) => Err(WeightsError::file(&dir.join(shard), format!("{}: missing", shorten(key)))),
+        None => Ok(files),
+    }
+}
+
+/// Whether a name from an index is a file of the same folder, and nothing else.
+fn is_plain_name(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name)
+        && !name.contains(['\\', ':', '\0'])
+        && name.ends_with(".safetensors")
+}
+
+impl Files {
+    fn add(&mut self, path: PathBuf, keep: impl Fn(&str) -> bool) -> Result<(), WeightsError> {
+        let map = open_weights(&path).map_err(|e| WeightsError::file(&path, e.to_string()))?;
+        let header = Header::read(&map).map_err(|what| WeightsError::file(&path, what))?;
+        let file = self.files.len();
+        for (key, info, bytes) in header.tensors {
+            if keep(&key) {
+                let located = Located { file, dtype: info.dtype, shape: info.shape, bytes };
+                self.tensors.insert(key, located);
+            }
+        }
+        self.files.push(MappedFile { path, map });
+        Ok(())
+    }
+}
+
+/// What a safetensors file says of itself.
+pub struct Header {
+    /// Key, element type and shape, and where the bytes are: inside of the file.
+    pub tensors: Vec<(String, TensorInfo, Range<usize>)>,
+    /// `__metadata__`.
+    pub metadata: HashMap<String, String>,
+}
+
+impl Header {
+    /// Reads the header of a whole file.
+    ///
+    /// # Errors
+    /// The bytes are no safetensors file, or a truncated one. The text is one line without the file's name.
+    pub fn read(file: &[u8]) -> Result<Self, String> {
+        let bad = |what: String| format!("not a safetensors file: {}", shorten(&what));
+        if let Some(kind) = wrong_kind(file) {
+            return Err(bad(kind.into()));
+        }
+        check_extent(file).map_err(bad)?;
+        let (header, metadata) = SafeTensors::read_metadata(file).map_err(|e| bad(e.to_string()))?;
+        let data = header + 8;
+        let mut tensors = Vec::new();
+        for (key, info) in metadata.tensors() {
+            let bytes = info.data_offsets.0 + data..info.data_offsets.1 + data;
+            if bytes.end > file.len() {
+                return Err(bad(format!("{key} ends beyond the file")));
+            }
+            tensors.push((key, info.clone(), bytes));
+        }
+        let metadata = metadata.metadata().iter().flatten().map(|(key, text)| (key.clone(), text.clone()));
+        Ok(Self { tensors, metadata: metadata.collect() })
+    }
+}
+
+/// One entry of a safetensors header, as far as its extent goes. (`__metadata__` has none.)
+#[derive(Deserialize)]
+struct Extent {
+    #[serde(default)]
+    data_offsets: [u64; 2],
+}
+
+/// Checks that the header is inside of the file, of a size that a header has, and that every tensor ends inside of
+/// the file, before the sizes are added up: the parser's sums can overflow on a header that lies. What is no JSON is
+/// left for the parser to describe.
+fn check_extent(file: &[u8]) -> Result<(), String> {
+    let Some(length) = file.first_chunk::<8>().map(|n| u64::from_le_bytes(*n)) else {
+        return Err(format!("expected a header, found {} bytes (truncated?)", file.len()));
+    };
+    if length > MAX_HEADER_BYTES {
+        return Err(format!("expected a header of at most {MAX_HEADER_BYTES} bytes, found {length}"));
+    }
+    let after = file.len() as u64 - 8;
+    let Some(data) = after.checked_sub(length) else {
+        return Err(format!("its header says that it has {length} bytes, found {after} (truncated?)"));
+    };
+    let header = &file[8..8 + length as usize];
+    let Ok(entries) = serde_json::from_slice::<HashMap<String, Extent>>(header) else { return Ok(()) };
+    match entries.iter().filter(|(_, e)| e.data_offsets[1] > data).min_by_key(|(key, _)| *key) {
+        Some((key, extent)) => Err(format!(
+            "{key} ends at byte {} of the data, found {data} (truncated?)",
+            extent.data_offsets[1]
+        )),
+        None => Ok(()),
+    }
+}

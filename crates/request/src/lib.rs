@@ -1,0 +1,24 @@
+//! What a user may ask for, declared once.
+//!
+//! [`PredictInput`] and [`TrainInput`] are the wire forms: a field's name, type, default, choices, range and
+//! description stand there and nowhere else. Their JSON [`schema`] drives whatever takes a request: command-line
+//! flags, `key=value` pairs, JSON bodies, help and documentation.
+
+mod error;
+mod predict;
+mod scheduler;
+pub mod schema;
+#[cfg(test)]
+mod tests;
+mod train;
+
+pub use error::{InputError, Problem};
+pub use predict::{PredictInput, Refine, SIZE_MULTIPLE, SIZES};
+pub use scheduler::Scheduler;
+pub use train::{FileType, LrScheduler, RESOLUTION_MULTIPLE, TrainInput, epochs};
+
+/// Why `field` cannot be used (at all, or with some of its values) yet; `None` where it can.
+pub fn unavailable(field: &str) -> Option<&'static str> {
+    let mut all = predict::UNAVAILABLE.iter().chain(train::UNAVAILABLE);
+    all.find(|(name, ..)| *name == field).map(|(.., why)| *why)
+}

@@ -1,0 +1,326 @@
+//! What a request accepts, refuses and says.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::schema::{self, Schema};
+use super::*;
+
+fn object(value: Value) -> Map<String, Value> {
+    value.as_object().cloned().expect("an object")
+}
+
+fn refusal(value: Value) -> String {
+    PredictInput::from_json(object(value)).expect_err("a refusal").to_string()
+}
+
+fn accepted(value: Value) -> PredictInput {
+    PredictInput::from_json(object(value)).expect("a valid request")
+}
+
+/// Protects: the table of schedulers is the schema's.
+#[test]
+fn schedulers_have_their_wire_names() {
+    let names: Vec<Value> = Scheduler::ALL.iter().map(|scheduler| json!(scheduler.name())).collect();
+    assert_eq!(PredictInput::schema().json()["properties"]["scheduler"]["enum"], json!(names));
+    for scheduler in Scheduler::ALL {
+        assert_eq!(accepted(json!({"scheduler": scheduler.name()})).scheduler, scheduler);
+    }
+}
+
+/// Compares two JSON values; numbers by value, since 1 and 1.0 are the same default.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a.as_f64(), b.as_f64()) {
+        (Some(a), Some(b)) => a == b,
+        _ => a == b,
+    }
+}
+
+/// Every key of the published component is in ours with the same value, except the defaults in `changed`.
+/// Ours may say more (limits), but has no other field.
+fn assert_published(ours: &Schema, published: &Value, components: &Value, changed: &[&str]) {
+    let fields = published["properties"].as_object().expect("properties");
+    assert_eq!(ours.fields().len(), fields.len());
+    assert_eq!(ours.json()["title"], published["title"]);
+    assert_eq!(ours.json().get("required"), published.get("required"));
+    for (name, theirs) in fields {
+        let field = &ours.json()["properties"][name];
+        for (key, value) in object(theirs.clone()) {
+            if key == "allOf" {
+                let target =
+                    value[0]["$ref"].as_str().and_then(|r| r.rsplit('/').next()).expect("a reference");
+                assert_eq!(field["enum"], components[target]["enum"], "{name}: choices");
+                assert_eq!(field["type"], components[target]["type"], "{name}: type of the choices");
+            } else if !(key == "default" && changed.contains(&name.as_str())) {
+                assert!(same(&field[&key], &value), "{name}.{key}: expected {value}, found {}", field[&key]);
+            }
+        }
+        assert_eq!(field.get("default").is_some(), theirs.get("default").is_some(), "{name}: default");
+    }
+}
+
+/// Protects: names, types, defaults, choices, ranges, order and descriptions of the published interface.
+#[test]
+fn schemas_are_the_published_ones() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/contracts/sdxl-openapi.json");
+    let Ok(text) = std::fs::read_to_string(file) else {
+        eprintln!("skipped: no ../shared/contracts");
+        return;
+    };
+    let document: Value = serde_json::from_str(&text).expect("JSON");
+    let components = &document["components"]["schemas"];
+    assert_published(&PredictInput::schema(), &components["Input"], components, &[]);
+    let changed = ["resolution", "checkpointing_steps"];
+    assert_published(&TrainInput::schema(), &components["TrainingInput"], components, &changed);
+}
+
+/// Protects: the same on a plain clone, for the names, the defaults and their order.
+#[test]
+fn names_and_defaults_stay() {
+    let listed = |schema: &Schema| -> Vec<(String, Value)> {
+        let default = |f: &schema::Field| f.default().cloned().unwrap_or(Value::Null);
+        schema.fields().iter().map(|f| (f.name.clone(), default(f))).collect()
+    };
+    let predict = json!({
+        "prompt": "An astronaut riding a rainbow unicorn", "negative_prompt": "", "image": null, "mask": null,
+        "width": 1024, "height": 1024, "num_outputs": 1, "scheduler": "K_EULER", "num_inference_steps": 50,
+        "guidance_scale": 7.5, "prompt_strength": 0.8, "seed": null, "refine": "no_refiner",
+        "high_noise_frac": 0.8, "refine_steps": null, "apply_watermark": true, "lora_scale": 0.6,
+        "replicate_weights": null, "disable_safety_checker": false
+    });
+    assert_eq!(listed(&PredictInput::schema()), object(predict).into_iter().collect::<Vec<_>>());
+    let train = json!({
+        "input_images": null, "seed": null, "resolution": 512, "train_batch_size": 4, "num_train_epochs": 4000,
+        "max_train_steps": 1000, "is_lora": true, "unet_learning_rate": 1e-6, "ti_lr": 3e-4, "lora_lr": 1e-4,
+        "lora_rank": 32, "lr_scheduler": "constant", "lr_warmup_steps": 100, "token_string": "TOK",
+        "caption_prefix": "a photo of TOK, ", "mask_target_prompts": null, "crop_based_on_salience": true,
+        "use_face_detection_instead": false, "clipseg_temperature": 1.0, "verbose": true,
+        "checkpointing_steps": 200, "input_images_filetype": "infer"
+    });
+    assert_eq!(listed(&TrainInput::schema()), object(train).into_iter().collect::<Vec<_>>());
+}
+
+/// Protects: a field's schema has the published keys, and nothing of Rust's (formats, nulls, references).
+#[test]
+fn a_field_reads_as_published() {
+    let predict = PredictInput::schema();
+    let properties = &predict.json()["properties"];
+    assert_eq!(
+        properties["num_inference_steps"],
+        json!({"type": "integer", "title": "Num Inference Steps", "default": 50, "maximum": 500, "minimum": 1,
+               "x-order": 8, "description": "Number of denoising steps"})
+    );
+    assert_eq!(properties["refine_steps"]["type"], "integer");
+    assert_eq!(
+        properties["scheduler"]["enum"],
+        json!([
+            "DDIM",
+            "DPMSolverMultistep",
+            "HeunDiscrete",
+            "KarrasDPM",
+            "K_EULER_ANCESTRAL",
+            "K_EULER",
+            "PNDM"
+        ])
+    );
+    assert!(!predict.json().to_string().contains("$ref"));
+}
+
+/// Protects: what is wrong is said by field, with expected and found.
+#[test]
+fn refusals_name_the_field() {
+    let size = "expected a multiple of 8 from 8 to 4096";
+    for (request, message) in [
+        (json!({"width": 1023}), format!("width: {size}, found 1023")),
+        (json!({"width": 0}), format!("width: {size}, found 0")),
+        (json!({"height": 4104}), format!("height: {size}, found 4104")),
+        (json!({"height": null}), format!("height: {size}, found null")),
+        (
+            json!({"num_inference_steps": 0}),
+            "num_inference_steps: expected an integer from 1 to 500, found 0".into(),
+        ),
+        (
+            json!({"num_inference_steps": 501}),
+            "num_inference_steps: expected an integer from 1 to 500, found 501".into(),
+        ),
+        (
+            json!({"num_inference_steps": 2.5}),
+            "num_inference_steps: expected an integer from 1 to 500, found 2.5".into(),
+        ),
+        (json!({"num_outputs": 5}), "num_outputs: expected an integer from 1 to 4, found 5".into()),
+        (json!({"guidance_scale": 0.5}), "guidance_scale: expected a number from 1 to 50, found 0.5".into()),
+        (json!({"prompt": 3}), "prompt: expected text, found 3".into()),
+        (
+            json!({"scheduler": "EULER"}),
+            "scheduler: expected one of DDIM, DPMSolverMultistep, HeunDiscrete, KarrasDPM, K_EULER_ANCESTRAL, \
+             K_EULER, PNDM, found \"EULER\""
+                .into(),
+        ),
+        (json!({"widht": 512}), "widht: unknown field, did you mean width?".into()),
+        (json!({"sheduler": "PNDM"}), "sheduler: unknown field, did you mean scheduler?".into()),
+        (json!({"zzz": 1}), "zzz: unknown field".into()),
+    ] {
+        assert_eq!(refusal(request), message);
+    }
+}
+
+/// Protects: a field without its feature is refused by name, not ignored; what asks for nothing is accepted.
+#[test]
+fn what_is_not_there_is_refused() {
+    for (field, value) in [
+        ("image", json!("a.png")),
+        ("mask", json!("a.png")),
+        ("prompt_strength", json!(0.8)),
+        ("refine", json!("base_image_refiner")),
+        ("high_noise_frac", json!(0.8)),
+        ("refine_steps", json!(5)),
+        ("apply_watermark", json!(true)),
+        ("disable_safety_checker", json!(false)),
+    ] {
+        let error = PredictInput::from_json(object(json!({ field: value }))).expect_err(field);
+        assert!(matches!(error.problem, Problem::Unavailable(_)), "{error}");
+        assert_eq!((error.field.as_str(), unavailable(field).is_some()), (field, true));
+    }
+    accepted(
+        json!({"refine": "no_refiner", "apply_watermark": false, "disable_safety_checker": true, "image": null}),
+    );
+    assert!(PredictInput::schema().fields().iter().any(|f| unavailable(&f.name).is_none()));
+}
+
+/// Protects: text is read by the field's type, with all digits of a 64-bit seed, and never beyond a number.
+#[test]
+fn text_is_read_by_type() {
+    let schema = PredictInput::schema();
+    let parse = |name: &str, text: &str| schema.field(name).and_then(|f| f.parse(text));
+    assert_eq!(parse("seed", "18446744073709551615"), Ok(json!(u64::MAX)));
+    assert_eq!(parse("seed", "-1"), Ok(json!(-1)));
+    assert_eq!(parse("guidance_scale", "7"), Ok(json!(7.0)));
+    assert_eq!(parse("prompt", "512"), Ok(json!("512")));
+    assert_eq!(parse("apply_watermark", "False"), Ok(json!(false)));
+    for (name, text) in
+        [("width", "512.5"), ("width", ""), ("seed", "18446744073709551616"), ("guidance_scale", "nan")]
+    {
+        let message = parse(name, text).expect_err(text).to_string();
+        assert!(
+            message.starts_with(&format!("{name}: expected ")) && message.ends_with(&format!("{text:?}"))
+        );
+    }
+}
+
+/// Protects: a training names what it cannot do without.
+#[test]
+fn a_training_needs_pictures() {
+    let error = schema::check(&TrainInput::schema(), Map::new()).expect_err("a refusal");
+    assert_eq!(error.to_string(), "input_images: required, but not given");
+}
+
+/// Protects: whatever a field is given, it is accepted or refused by name, without a panic.
+#[test]
+fn any_value_gets_an_answer() {
+    let texts = [
+        "",
+        " ",
+        "-",
+        "+1",
+        "-0",
+        "1e999",
+        "0x10",
+        "９",
+        "\u{0}",
+        "nan",
+        "inf",
+        "null",
+        "[]",
+        "{}",
+        "😀",
+        &"猫".repeat(500),
+    ];
+    let values = json!([null, true, 0, -1, u64::MAX, i64::MIN, 1e308, -0.0, 0.1, "", "\u{0}", [], {}, [[1]], {"a": 1}, "猫".repeat(500)]);
+    for schema in [PredictInput::schema(), TrainInput::schema()] {
+        for field in schema.fields() {
+            let mut answers = Vec::new();
+            for value in values.as_array().expect("an array") {
+                answers.push(schema::check(&schema, object(json!({ &field.name: value }))).err());
+                answers.push(PredictInput::from_json(object(json!({ &field.name: value }))).err());
+                let training = json!({ "input_images": "a.zip", &field.name: value });
+                answers.push(TrainInput::from_json(object(training)).err());
+            }
+            answers.extend(texts.iter().map(|text| field.parse(text).err()));
+            for refused in answers.into_iter().flatten() {
+                let known = field.name == refused.field || refused.problem == Problem::Missing;
+                let line = refused.to_string();
+                assert!(known && !line.contains('\n') && line.len() < 400, "{line}");
+            }
+        }
+    }
+}
+
+/// Protects: LoRA may be overdone or turned round on the command line, and on the wire only what is published.
+#[test]
+fn lora_scale_has_limits_on_the_wire() {
+    for scale in [-1.0, 1.5] {
+        let given = object(json!({ "lora_scale": scale }));
+        assert_eq!(PredictInput::from_command_line(given.clone()).map(|input| input.lora_scale), Ok(scale));
+        let line = PredictInput::from_json(given).expect_err("a refusal").to_string();
+        assert!(line.starts_with("lora_scale: expected a number from 0 to 1, found "), "{line}");
+    }
+}
+
+/// Protects: several files in one field, with commas in their names or not, there and back.
+#[test]
+fn files_are_separated_by_commas() {
+    let files = schema::split;
+    assert_eq!(files("a.tar"), [Path::new("a.tar")]);
+    assert_eq!(files("a.tar, b/c.tar,"), [Path::new("a.tar"), Path::new("b/c.tar")]);
+    assert_eq!(files(r"a\,b.tar,C:\c"), [Path::new("a,b.tar"), Path::new(r"C:\c")]);
+    assert_eq!(files(r"C:\a\\,b\c\"), [Path::new(r"C:\a\"), Path::new(r"b\c\")]);
+    assert!(files("").is_empty());
+}
+
+/// Protects: any names come back from the value that names them, whatever backslashes and commas they have.
+#[test]
+fn names_of_files_come_back() {
+    let letters = ["a", r"\", ",", r"\\", " b"];
+    let mut names = vec!["x".to_string()];
+    for first in letters {
+        for second in letters {
+            for third in letters {
+                names.push(format!("{first}{second}{third}").trim().to_string());
+            }
+        }
+    }
+    for pair in names.windows(2) {
+        let (a, b) = (&pair[0], &pair[1]);
+        for files in [vec![a], vec![a, b], vec![b, a, b]] {
+            let found = schema::split(&schema::join(&files));
+            assert_eq!(found, files.iter().map(std::path::PathBuf::from).collect::<Vec<_>>());
+        }
+    }
+}
+
+/// Protects: a text of any length is not carried on: beyond a limit it is refused by name.
+#[test]
+fn long_texts_are_refused() {
+    let text = |bytes: usize| object(json!({ "prompt": "a".repeat(bytes) }));
+    assert!(PredictInput::from_json(text(schema::MAX_TEXT)).is_ok());
+    let error = PredictInput::from_json(text(schema::MAX_TEXT + 1)).expect_err("too long").to_string();
+    assert_eq!(error, "prompt: expected at most 1048576 bytes, found 1048577");
+}
+
+/// Protects: a terminal that shows a refusal is told nothing by it: names of fields are quoted without control characters, and
+/// not at length.
+#[test]
+fn names_are_quoted_cleanly() {
+    let name = format!("wi\u{1b}[2J\ndth{}", "x".repeat(5000));
+    let line = refusal(json!({ name: 1 }));
+    assert!(line.starts_with("wi [2J dthx") && line.ends_with(": unknown field"), "{line}");
+    assert!(line.len() < 400 && !line.contains(char::is_control), "{line}");
+    // JSON keeps this one as it is.
+    let value = format!("K_\u{7f}{}", "x".repeat(5000));
+    let beyond = schema::deserialize::<TrainInput>(object(json!({ value.clone(): 1 })));
+    let beyond = beyond.expect_err("unknown").to_string();
+    for line in [beyond, refusal(json!({ "scheduler": value })), refusal(json!({ "width": value }))] {
+        assert!(line.len() < 600 && !line.contains(char::is_control), "{line}");
+    }
+}

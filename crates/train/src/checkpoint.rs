@@ -1,0 +1,222 @@
+//! Checkpoints: a training on disk between two steps, from which it goes on to the same bytes as if it had never stopped.
+//!
+//! ```text
+//! RUN/checkpoints/step-000200/state.safetensors   every parameter NAME, and its optimizer's NAME.exp_avg, …; f32
+//!                             state.json          steps done, the plan, dtype and instruction set, each parameter's optimizer steps
+//!                             sums.json           length and CRC-32 of both
+//! ```
+//!
+//! All that is random follows from the seed and the step, so there is no generator's state. A checkpoint appears whole or not
+//! at all: it is written under a name that begins with a dot, brought to the disk, and renamed.
+
+mod error;
+mod files;
+mod state;
+mod tensors;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use calotype_tensor::cpu::Mmap;
+
+use crate::Error;
+use crate::trainer::Trainer;
+pub use error::CheckpointError;
+use state::State;
+
+const FOLDER: &str = "checkpoints";
+const STATE: &str = "state.json";
+const TENSORS: &str = "state.safetensors";
+/// Most bytes of `state.json`, which has a line for each tensor.
+const MAX_STATE: u64 = 16 << 20;
+
+/// Writes the checkpoint `run_dir/checkpoints/step-000200/` of a trainer that has done 200 steps, and returns its path. Of
+/// the checkpoints up to it the newest `keep` stay (at least this one); those of later steps are left alone. A whole
+/// checkpoint of this training at this step is kept as it is.
+///
+/// # Errors
+/// Something cannot be written, read or removed, or there is another training's checkpoint at this step; or a weight is no
+/// number any more: earlier checkpoints stay.
+pub fn save(run_dir: &Path, trainer: &Trainer, keep: usize) -> Result<PathBuf, Error> {
+    if !trainer.is_finite() {
+        return Err(Error::Diverged { step: trainer.steps_done() });
+    }
+    let folder = run_dir.join(FOLDER);
+    let (step, path) = (trainer.steps_done(), folder.join(name(trainer.steps_done())));
+    make_folder(run_dir, &folder).map_err(at(&folder))?;
+    for leftover in leftovers(&folder).map_err(at(&folder))? {
+        fs::remove_dir_all(&leftover).map_err(at(&leftover))?;
+    }
+    let whole = match Found::open(&path) {
+        Ok(found) => {
+            found.state(trainer)?;
+            found.tensors(trainer).is_ok()
+        }
+        Err(_) => false,
+    };
+    if !whole {
+        write(&folder, &path, trainer)?;
+    }
+    remove_older(&folder, step, keep.max(1)).map_err(at(&folder))?;
+    Ok(path)
+}
+
+/// Puts a trainer of the same plan at the newest whole checkpoint of `run_dir`, and returns its step. A damaged one is passed
+/// over with a warning. None: there is no whole one, and the trainer stays as it is.
+///
+/// # Errors
+/// The folder cannot be read; or the checkpoint is of another training, by its plan (`checkpointing_steps`, the place
+/// of the set and the number of steps may differ), its examples, its model, its dtype, or the names and shapes of what trains. The trainer stays as it is.
+pub fn restore(run_dir: &Path, trainer: &mut Trainer) -> Result<Option<usize>, Error> {
+    let folder = run_dir.join(FOLDER);
+    for (step, path) in list(&folder).map_err(at(&folder))?.into_iter().rev() {
+        let problem = match Found::open(&path) {
+            Ok(found) => {
+                let state = found.state(trainer)?;
+                match found.tensors(trainer) {
+                    Ok(tensors) => {
+                        found.fill(step, &state, &tensors, trainer)?;
+                        return Ok(Some(step));
+                    }
+                    Err(problem) => problem,
+                }
+            }
+            Err(problem) => problem,
+        };
+        tracing::warn!("{}: damaged, passed over: {problem}", path.display());
+    }
+    Ok(None)
+}
+
+/// The step of the newest checkpoint of `run_dir`, if it has any: where a training most likely goes on.
+pub fn newest(run_dir: &Path) -> Option<usize> {
+    list(&run_dir.join(FOLDER)).ok()?.last().map(|(step, _)| *step)
+}
+
+/// A checkpoint whose `state.json` is as it was written.
+struct Found<'a> {
+    path: &'a Path,
+    sums: files::Sums,
+    state: Mmap,
+}
+
+impl<'a> Found<'a> {
+    /// What is wrong is said without the checkpoint's path.
+    fn open(path: &'a Path) -> Result<Self, String> {
+        let sums = files::Sums::read(path)?;
+        let state = sums.open(path, STATE, MAX_STATE)?;
+        Ok(Self { path, sums, state })
+    }
+
+    /// Its state, where it is of the trainer's training.
+    fn state(&self, trainer: &Trainer) -> Result<State, Error> {
+        let state = State::parse(&self.path.join(STATE), &self.state)?;
+        state.check_training(self.path, trainer)?;
+        Ok(state)
+    }
+
+    /// Its tensors, where they are as they were written.
+    fn tensors(&self, trainer: &Trainer) -> Result<Mmap, String> {
+        self.sums.open(self.path, TENSORS, tensors::most_bytes(trainer))
+    }
+
+    fn fill(&self, step: usize, state: &State, tensors: &Mmap, trainer: &mut Trainer) -> Result<(), Error> {
+        state.check_steps(&self.path.join(STATE), step, trainer)?;
+        state.warn_of_isa(self.path);
+        let located = tensors::locate(&self.path.join(TENSORS), tensors, trainer)?;
+        trainer.resume(step, |trained| {
+            trained.state.step = state.optimizer_steps.get(&trained.name).copied().unwrap_or_default();
+            tensors::fill(tensors, &located, trained);
+        });
+        match tensors.is_unchanged() {
+            true => Ok(()),
+            false => Err(at(self.path)(io::Error::other(format!("{TENSORS}: changed while it was read")))),
+        }
+    }
+}
+
+/// Writes a checkpoint in the place of nothing or of a damaged one.
+fn write(folder: &Path, path: &Path, trainer: &Trainer) -> Result<(), Error> {
+    let partial = folder.join(format!(".{}.partial", name(trainer.steps_done())));
+    let state = State::of(path, trainer)?;
+    let written = || -> io::Result<()> {
+        fs::create_dir(&partial)?;
+        let mut sums = files::Sums::default();
+        sums.write(&partial, TENSORS, |to| tensors::write(to, trainer))?;
+        sums.write(&partial, STATE, |to| state.write(to))?;
+        sums.finish(&partial)?;
+        if path.exists() {
+            discard(path)?;
+        }
+        fs::rename(&partial, path)?;
+        files::sync_folder(folder)
+    };
+    written().map_err(|source| {
+        // What the disk has no room for must not take the room; the next save would remove it too.
+        let _ = fs::remove_dir_all(&partial);
+        at(path)(source)
+    })
+}
+
+fn make_folder(run_dir: &Path, folder: &Path) -> io::Result<()> {
+    if !folder.is_dir() {
+        fs::create_dir_all(folder)?;
+        files::sync_folder(run_dir)?;
+    }
+    Ok(())
+}
+
+fn name(step: usize) -> String {
+    format!("step-{step:06}")
+}
+
+/// The checkpoints, oldest first.
+fn list(folder: &Path) -> io::Result<Vec<(usize, PathBuf)>> {
+    let step_of = |path: &Path| -> Option<usize> {
+        let found = path.file_name()?.to_str()?;
+        let step = found.strip_prefix("step-")?.parse().ok()?;
+        (found == name(step)).then_some(step)
+    };
+    let mut all: Vec<_> =
+        paths(folder)?.into_iter().filter_map(|p| step_of(&p).map(|step| (step, p))).collect();
+    all.sort();
+    Ok(all)
+}
+
+/// What a killed save left behind.
+fn leftovers(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let ours = |path: &PathBuf| {
+        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(".step-"))
+    };
+    Ok(paths(folder)?.into_iter().filter(ours).collect())
+}
+
+/// What is in a folder, which need not be there.
+fn paths(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(e),
+    }
+}
+
+/// Removes all up to `step` but the newest `keep`. One that is damaged is none, as far as a glance tells.
+fn remove_older(folder: &Path, step: usize, keep: usize) -> io::Result<()> {
+    let older = list(folder)?.into_iter().filter(|(s, _)| *s <= step).map(|(_, path)| path);
+    let (whole, damaged): (Vec<_>, Vec<_>) = older.partition(|path| files::Sums::lengths_fit(path));
+    let surplus = whole.len().saturating_sub(keep);
+    damaged.iter().chain(&whole[..surplus]).try_for_each(|path| discard(path))
+}
+
+/// Removes a checkpoint: whole or not at all, too.
+fn discard(path: &Path) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let old = path.with_file_name(format!(".{name}.old"));
+    fs::rename(path, &old)?;
+    fs::remove_dir_all(&old)
+}
+
+fn at(path: &Path) -> impl Fn(io::Error) -> Error {
+    move |source| Error::Io { path: path.to_path_buf(), source }
+}

@@ -1,0 +1,189 @@
+//! What a checkpoint says of its training.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::Path;
+
+use calotype_tensor::cpu;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::CheckpointError;
+use crate::plan::TrainPlan;
+use crate::trainer::Trainer;
+use calotype_models::shorten;
+
+/// Counts on when checkpoints are no longer read as before.
+const FORMAT: u64 = 2;
+/// What may differ: when checkpoints are written and where the set lies change nothing that is learnt (the set is known by
+/// its CRC-32), and the number of steps may be changed on the way ([`TrainPlan::with_steps`]).
+const FREE: [&str; 5] = ["checkpointing_steps", "input_images", "input_images_filetype", "pivot", "steps"];
+
+/// `state.json`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct State {
+    format: u64,
+    /// Optimizer steps.
+    steps_done: usize,
+    /// The CRC-32 of the examples.
+    examples: u32,
+    /// The CRC-32 of the model.
+    model: u32,
+    /// What it was computed in.
+    dtype: String,
+    /// The instruction set that it was computed with; none in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    isa: Option<String>,
+    plan: Value,
+    /// Of each parameter.
+    pub(super) optimizer_steps: BTreeMap<String, u64>,
+}
+
+impl State {
+    pub(super) fn of(path: &Path, trainer: &Trainer) -> Result<Self, CheckpointError> {
+        let plan =
+            serde_json::to_value(trainer.plan()).map_err(|e| invalid(path, format!("the plan: {e}")))?;
+        Ok(Self {
+            format: FORMAT,
+            steps_done: trainer.steps_done(),
+            examples: trainer.set(),
+            model: trainer.model(),
+            dtype: trainer.options().dtype.to_string(),
+            isa: Some(cpu::isa().name().into()),
+            plan,
+            optimizer_steps: trainer.trained().iter().map(|t| (t.name.clone(), t.state.step)).collect(),
+        })
+    }
+
+    pub(super) fn write(&self, to: &mut dyn Write) -> io::Result<()> {
+        Ok(serde_json::to_writer_pretty(to, self)?)
+    }
+
+    pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, CheckpointError> {
+        let json: Value =
+            serde_json::from_slice(bytes).map_err(|e| invalid(path, format!("not valid JSON: {e}")))?;
+        let format = &json["format"];
+        if format.as_u64() != Some(FORMAT) {
+            let found = shorten(&format.to_string());
+            return Err(invalid(path, format!("format: expected {FORMAT}, found {found}")));
+        }
+        serde_json::from_value(json).map_err(|e| invalid(path, shorten(&e.to_string())))
+    }
+
+    /// Whether it is of the trainer's training.
+    pub(super) fn check_training(&self, path: &Path, trainer: &Trainer) -> Result<(), CheckpointError> {
+        let expected = Self::of(path, trainer)?;
+        let mut differences = Vec::new();
+        compare("", Some(&expected.plan), Some(&self.plan), &mut differences);
+        self.compare_pivots(trainer.plan(), &mut differences);
+        if expected.dtype != self.dtype {
+            differences.push(format!("dtype: expected {}, found {}", expected.dtype, shorten(&self.dtype)));
+        }
+        for (what, expected, found) in
+            [("the examples", expected.examples, self.examples), ("the model", expected.model, self.model)]
+        {
+            if expected != found {
+                differences.push(format!("{what}: expected the CRC-32 {expected:08x}, found {found:08x}"));
+            }
+        }
+        match differences.is_empty() {
+            true => Ok(()),
+            false => Err(CheckpointError::OtherTraining { path: path.to_path_buf(), differences }),
+        }
+    }
+
+    /// Whether the embeddings have trained for as many of the steps that are done as the trainer's plan has them train.
+    fn compare_pivots(&self, plan: &TrainPlan, differences: &mut Vec<String>) {
+        let Ok(own) = serde_json::from_value::<TrainPlan>(self.plan.clone()) else {
+            return differences.push("the plan: expected that of a training, found another".into());
+        };
+        let [expected, found] = [plan, &own].map(|plan| plan.pivot().min(self.steps_done));
+        if expected != found {
+            let trained = format!("expected {expected} of {} steps, found {found}", self.steps_done);
+            differences.push(format!("the embeddings' training: {trained}"));
+        }
+    }
+
+    /// A warning where it was computed with another instruction set than this process uses.
+    pub(super) fn warn_of_isa(&self, path: &Path) {
+        let now = cpu::isa().name();
+        if let Some(isa) = self.isa.as_deref().filter(|isa| *isa != now) {
+            tracing::warn!(
+                "{}: computed with {}, going on with {now}: the bytes will differ from an uninterrupted run's",
+                path.display(),
+                shorten(isa)
+            );
+        }
+    }
+
+    /// Whether it is at this step, which the training has, and counts the steps of every parameter.
+    pub(super) fn check_steps(
+        &self,
+        path: &Path,
+        step: usize,
+        trainer: &Trainer,
+    ) -> Result<(), CheckpointError> {
+        let fail = |problem: String| Err(invalid(path, problem));
+        if self.steps_done != step {
+            return fail(format!(
+                "steps_done: expected {step}, as the folder's name, found {}",
+                self.steps_done
+            ));
+        }
+        if step > trainer.plan().steps {
+            return fail(format!("steps_done: expected at most {}, found {step}", trainer.plan().steps));
+        }
+        for trained in trainer.trained() {
+            match self.optimizer_steps.get(&trained.name) {
+                None => return fail(format!("optimizer_steps: {}: missing", trained.name)),
+                Some(&steps) if steps > step as u64 => {
+                    let problem = format!("expected at most {step}, found {steps}");
+                    return fail(format!("optimizer_steps: {}: {problem}", trained.name));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn invalid(path: &Path, problem: String) -> CheckpointError {
+    CheckpointError::Invalid { path: path.to_path_buf(), problem }
+}
+
+/// Names every field that differs, those of objects by their path. None: it is not there.
+fn compare(path: &str, expected: Option<&Value>, found: Option<&Value>, differences: &mut Vec<String>) {
+    if let (Some(Value::Object(a)), Some(Value::Object(b))) = (expected, found) {
+        for key in a.keys().chain(b.keys().filter(|key| !a.contains_key(*key))) {
+            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            compare(&path, a.get(key), b.get(key), differences);
+        }
+    } else if expected != found && !FREE.contains(&path) {
+        let show = |value: Option<&Value>| value.map_or("nothing".into(), |v| shorten(&v.to_string()));
+        differences.push(format!("{}: expected {}, found {}", shorten(path), show(expected), show(found)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Protects: what differs is named, at every depth, and nothing else is.
+    #[test]
+    fn differences_are_named() {
+        let a =
+            json!({ "seed": 1, "lr": 0.1, "method": { "lora": { "rank": 4 } }, "checkpointing_steps": 5 });
+        let b = json!({ "seed": 1, "lr": 0.2, "method": { "lora": { "rank": 8 } }, "checkpointing_steps": 6, "x": null });
+        let mut found = Vec::new();
+        compare("", Some(&a), Some(&b), &mut found);
+        let expected = [
+            "lr: expected 0.1, found 0.2",
+            "method.lora.rank: expected 4, found 8",
+            "x: expected nothing, found null",
+        ];
+        assert_eq!(found, expected);
+    }
+}

@@ -1,0 +1,149 @@
+//! What each picture shows, in words.
+
+use std::collections::BTreeMap;
+
+use super::archive::{Archive, Entry};
+use super::error::{list, list_most};
+use super::kind::{base, stem};
+use super::text::{MAX_TEXT, one_line};
+use super::{DatasetError, table};
+use calotype_models::shorten;
+use calotype_sdxl::text;
+
+/// How many files a message names: all that someone would mend by hand.
+const NAMED: usize = 50;
+/// What the texts beside pictures may take together, in bytes.
+const MAX_TEXTS: usize = 64 << 20;
+
+/// The files that captions come from.
+#[derive(Default)]
+pub(super) struct Sources {
+    /// Tables of all captions.
+    pub tables: Vec<Entry>,
+    /// The text of a picture, by stem.
+    texts: BTreeMap<String, Entry>,
+}
+
+impl Sources {
+    /// Adds the text of a picture; gives back one that is not used, as there is another: `.txt` comes before `.caption`.
+    pub(super) fn add(&mut self, stem: String, text: Entry) -> Option<Entry> {
+        let is_txt = |entry: &Entry| entry.name.to_ascii_lowercase().ends_with(".txt");
+        match self.texts.get(&stem) {
+            Some(first) if is_txt(first) || !is_txt(&text) => Some(text),
+            _ => self.texts.insert(stem, text),
+        }
+    }
+
+    /// The text beside each picture, where there is one.
+    fn beside<'a>(&'a self, pictures: &[&str]) -> impl Iterator<Item = Option<&'a Entry>> {
+        pictures.iter().map(|picture| self.texts.get(&stem(picture)))
+    }
+}
+
+/// The caption of each of `pictures` (paths): of the table if there is one, which must have them all; else of the text beside
+/// the picture, and where there is none, `prefix`.
+pub(super) fn assign(
+    archive: &mut Archive,
+    sources: &Sources,
+    pictures: &[&str],
+    prefix: &str,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<String>, DatasetError> {
+    let mut captions = match table(archive, sources, pictures, warnings)? {
+        None => sidecars(archive, sources, pictures)?,
+        Some((table, content)) => {
+            let unused: Vec<&str> =
+                sources.beside(pictures).flatten().map(|text| text.name.as_str()).collect();
+            warn_unused(&unused, &table.name, warnings);
+            table::captions(&table.name, &content, pictures)?
+        }
+    };
+    // Without the comma that would go on to the rest of the caption.
+    let alone = one_line(prefix).trim_end_matches([',', ' ']).to_owned();
+    let empty: Vec<usize> = (0..captions.len()).filter(|&i| captions[i].is_empty()).collect();
+    if !empty.is_empty() && empty.len() < captions.len() {
+        let names: Vec<&str> = empty.iter().map(|&i| pictures[i]).collect();
+        warnings.push(format!("no caption for {}: \"{alone}\" is used", list(&names)));
+    }
+    for i in empty {
+        captions[i].clone_from(&alone);
+    }
+    Ok(captions)
+}
+
+fn warn_unused(names: &[&str], table: &str, warnings: &mut Vec<String>) {
+    if !names.is_empty() {
+        warnings.push(format!("not used, since there is {}: {}", shorten(table), list(names)));
+    }
+}
+
+/// The table of captions, with its content. One called `metadata` may be about something else; it then is none, nor is it
+/// where each picture has a text or where another table is named after captions.
+fn table<'a>(
+    archive: &mut Archive,
+    sources: &'a Sources,
+    pictures: &[&str],
+    warnings: &mut Vec<String>,
+) -> Result<Option<(&'a Entry, String)>, DatasetError> {
+    let is_metadata = |table: &Entry| base(&table.name).to_ascii_lowercase().starts_with("metadata.");
+    let named = sources.tables.iter().filter(|table| !is_metadata(table)).count();
+    let needless = named > 0 || sources.beside(pictures).all(|text| text.is_some());
+    let (mut tables, mut unused) = (Vec::new(), Vec::new());
+    for table in &sources.tables {
+        if is_metadata(table) && needless {
+            unused.push(table.name.as_str());
+            continue;
+        }
+        let bytes = archive.read(table, MAX_TEXT)?;
+        match text::decode(&bytes) {
+            Ok(content) if !is_metadata(table) || table::has_captions(&table.name, &content) => {
+                tables.push((table, content));
+            }
+            Err(at) if !is_metadata(table) => {
+                return Err(DatasetError::caption(&table.name, text::problem(at)));
+            }
+            _ => unused.push(table.name.as_str()),
+        }
+    }
+    if !unused.is_empty() {
+        warnings.push(format!("files that are not used: {}", list(&unused)));
+    }
+    if let [(first, _), (second, _), ..] = tables.as_slice() {
+        let problem = format!("expected one table of captions, found {} as well", shorten(&second.name));
+        return Err(DatasetError::caption(&first.name, problem));
+    }
+    Ok(tables.pop())
+}
+
+/// The texts beside the pictures. Of those in an encoding that is not read, all are named.
+fn sidecars(
+    archive: &mut Archive,
+    sources: &Sources,
+    pictures: &[&str],
+) -> Result<Vec<String>, DatasetError> {
+    let (mut captions, mut wrong, mut total) = (Vec::new(), Vec::new(), 0);
+    for text in sources.beside(pictures) {
+        let Some(text) = text else {
+            captions.push(String::new());
+            continue;
+        };
+        match text::decode(&archive.read(text, MAX_TEXT)?) {
+            Ok(content) => captions.push(one_line(&content)),
+            Err(at) => wrong.push((text.name.as_str(), at)),
+        }
+        total += captions.last().map_or(0, String::len);
+        if total > MAX_TEXTS {
+            let problem = format!("expected captions of at most {MAX_TEXTS} bytes together, found more");
+            return Err(DatasetError::caption(&text.name, problem));
+        }
+    }
+    match wrong.as_slice() {
+        [] => Ok(captions),
+        [(name, at)] => Err(DatasetError::caption(name, text::problem(*at))),
+        several => {
+            let names: Vec<&str> = several.iter().map(|(name, _)| *name).collect();
+            let problem = "expected UTF-8, found another encoding in each of them".to_owned();
+            Err(DatasetError::Caption { file: list_most(&names, NAMED), problem })
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What makes a set useless to train on, and what a user should know about its captions.
+
+use super::error::list;
+use super::{DatasetError, Example};
+use calotype_models::shorten;
+use calotype_models::tokenizer::CLIP_TOKENS;
+use calotype_sdxl::ArgumentError;
+use calotype_sdxl::token::{contains_token, find_token};
+
+/// Characters of a caption that are counted: far more than 77 tokens have.
+const COUNTED: usize = 8_000;
+
+/// An error unless the prefix has the token: pictures without a caption would teach it nothing.
+pub(crate) fn prefix(prefix: &str, token: &str) -> Result<(), ArgumentError> {
+    if contains_token(prefix, token) {
+        return Ok(());
+    }
+    let expected = format!("the token_string {} in it, as a word of its own", shorten(token));
+    Err(ArgumentError::new("caption_prefix", expected, shorten(prefix)))
+}
+
+/// An error unless `count` prepared pictures with masks fit into `limit` bytes.
+pub(super) fn fits(count: usize, resolution: usize, limit: u64) -> Result<(), DatasetError> {
+    let bytes = [resolution, resolution, 4].iter().fold(count as u64, |n, &m| n.saturating_mul(m as u64));
+    if bytes <= limit { Ok(()) } else { Err(DatasetError::TooManyPictures { count, resolution, limit }) }
+}
+
+/// An error where no caption has the token, or none where CLIP sees it; warnings where some have not, and of captions too long for CLIP.
+pub(super) fn captions(
+    examples: &[Example],
+    token: &str,
+    count_tokens: &dyn Fn(&str) -> usize,
+    warnings: &mut Vec<String>,
+) -> Result<(), DatasetError> {
+    let without: Vec<&str> =
+        examples.iter().filter(|e| !contains_token(&e.caption, token)).map(|e| e.name.as_str()).collect();
+    if without.len() == examples.len() {
+        return Err(DatasetError::NoToken { token: shorten(token) });
+    }
+    if !without.is_empty() {
+        warnings.push(format!("{} is not in the caption of {}", shorten(token), list(&without)));
+    }
+    let mut seen = false;
+    for example in examples {
+        let (caption, whole) = counted(&example.caption);
+        let first = find_token(caption, token).into_iter().next();
+        // As many as there are up to the token's end, with those of start and end.
+        let is_seen = first.as_ref().is_some_and(|word| count_tokens(&caption[..word.end]) <= CLIP_TOKENS);
+        seen |= is_seen;
+        let count = count_tokens(caption);
+        if count > CLIP_TOKENS {
+            let name = shorten(&example.name);
+            let more = if whole { "" } else { "more than " };
+            let has_token = first.is_some() || contains_token(&example.caption, token);
+            let lost = if has_token && !is_seen {
+                format!(
+                    ", and {} is not among them: nothing is learnt from this picture for it",
+                    shorten(token)
+                )
+            } else {
+                String::new()
+            };
+            warnings.push(format!(
+                "{name}: the caption has {more}{count} tokens, of which {CLIP_TOKENS} count{lost}"
+            ));
+        }
+    }
+    if seen { Ok(()) } else { Err(DatasetError::TokenCut { token: shorten(token) }) }
+}
+
+/// The beginning of a caption that is looked at, and whether this is all of it.
+fn counted(caption: &str) -> (&str, bool) {
+    match caption.char_indices().nth(COUNTED) {
+        Some((end, _)) => (&caption[..end], false),
+        None => (caption, true),
+    }
+}

@@ -1,0 +1,168 @@
+//! Files → examples.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use image::{GrayImage, RgbImage};
+
+use super::archive::{Archive, Entry};
+use super::crop::Square;
+use super::error::list;
+use super::files::Files;
+use super::kind::stem;
+use super::picture::{self, Undecoded};
+use super::{DatasetError, Example, Progress, Settings};
+use calotype_models::shorten;
+
+/// The most bytes of a picture's file: more than an uncompressed picture of the most pixels has.
+const MAX_FILE: u64 = 512 << 20;
+/// Bytes of a file that its header is looked for in, before all of it is read.
+const HEADER: u64 = 64 << 10;
+/// Pixels of a set, whatever its size.
+const SET_PIXELS: u64 = 2_000_000_000;
+/// And as many for each byte that is stored: photos have 1 to 20.
+const PIXELS_PER_BYTE: u64 = 64;
+
+/// An error where the headers of all pictures and masks claim more pixels than the set's bytes could honestly hold: they
+/// would keep a processor busy for hours.
+pub(super) fn check_pixels(
+    archive: &mut Archive,
+    files: &Files,
+    progress: &mut Progress,
+) -> Result<(), DatasetError> {
+    let limit = SET_PIXELS.saturating_add(archive.stored.saturating_mul(PIXELS_PER_BYTE));
+    let mut total = 0_u64;
+    for entry in files.pictures.iter().chain(files.masks.values()) {
+        if progress(0, files.pictures.len()).is_break() {
+            return Err(DatasetError::Interrupted);
+        }
+        let pixels = match picture::pixels(&archive.head(entry, HEADER)?) {
+            Err(Undecoded::Unreadable(_)) => picture::pixels(&archive.head(entry, MAX_FILE)?),
+            pixels => pixels,
+        };
+        total = total.saturating_add(match pixels {
+            Ok(pixels) => pixels,
+            Err(Undecoded::Unreadable(_)) => 0,
+            Err(Undecoded::TooManyPixels(width, height, limit)) => {
+                return Err(DatasetError::TooManyPixels { name: shorten(&entry.name), width, height, limit });
+            }
+        });
+    }
+    if total <= limit { Ok(()) } else { Err(DatasetError::TooManyPixelsInAll { pixels: total, limit }) }
+}
+
+/// Reads, decodes, crops and resizes every picture, one at a time, after `progress` was told how many are done. One that
+/// cannot be decoded is warned about and left out.
+///
+/// # Errors
+/// A picture has too many pixels, a mask does not fit, no picture is left, or the caller stops.
+pub(super) fn examples(
+    archive: &mut Archive,
+    files: Files,
+    captions: Vec<String>,
+    settings: &Settings,
+    warnings: &mut Vec<String>,
+    progress: &mut Progress,
+) -> Result<Vec<Example>, DatasetError> {
+    let count = files.pictures.len();
+    let mut examples: Vec<Example> = Vec::with_capacity(count);
+    let mut seen: HashMap<u64, String> = HashMap::new();
+    let (mut unreadable, mut transparent) = (None, Vec::new());
+    for (done, (entry, caption)) in files.pictures.into_iter().zip(captions).enumerate() {
+        if progress(done, count).is_break() {
+            return Err(DatasetError::Interrupted);
+        }
+        let decoded = picture::decode(&archive.read(&entry, MAX_FILE)?);
+        let name = entry.name;
+        let picture = match decoded {
+            Ok((picture, is_transparent)) => {
+                transparent.extend(is_transparent.then(|| name.clone()));
+                picture
+            }
+            Err(Undecoded::Unreadable(reason)) => {
+                let reason = format!("{} cannot be read: {reason}", shorten(&name));
+                unreadable.get_or_insert_with(|| reason.clone());
+                warnings.push(format!("{reason} (left out)"));
+                continue;
+            }
+            Err(Undecoded::TooManyPixels(width, height, limit)) => {
+                return Err(DatasetError::TooManyPixels { name: shorten(&name), width, height, limit });
+            }
+        };
+        let mask = files.masks.get(&stem(&name));
+        let decoded = mask.map(|mask| fitting_mask(archive, mask, &picture)).transpose()?;
+        warn_about(&name, &picture, settings.resolution, &mut seen, warnings);
+        let example = example(name, caption, &picture, decoded.as_ref(), settings);
+        if let Some(mask) = mask.filter(|_| example.mask.iter().flatten().all(|&value| value == 0)) {
+            return Err(DatasetError::mask(&mask.name, "black all over the crop: nothing to learn from"));
+        }
+        examples.push(example);
+    }
+    if !transparent.is_empty() {
+        let names: Vec<&str> = transparent.iter().map(String::as_str).collect();
+        warnings.push(format!("transparent parts are learnt as white: {}", list(&names)));
+    }
+    if examples.is_empty() { Err(DatasetError::NoPicture { reason: unreadable }) } else { Ok(examples) }
+}
+
+/// Reads and decodes a mask, which must have its picture's size.
+fn fitting_mask(archive: &mut Archive, mask: &Entry, picture: &RgbImage) -> Result<GrayImage, DatasetError> {
+    let decoded = picture::decode_mask(&archive.read(mask, MAX_FILE)?).map_err(|e| {
+        let problem = match e {
+            Undecoded::Unreadable(reason) => format!("cannot be read: {reason}"),
+            Undecoded::TooManyPixels(w, h, limit) => {
+                format!("expected at most {limit} pixels, found {w} × {h}")
+            }
+        };
+        DatasetError::mask(&mask.name, problem)
+    })?;
+    let ((w, h), (mw, mh)) = (picture.dimensions(), decoded.dimensions());
+    if (w, h) != (mw, mh) {
+        let problem = format!("expected the size of its picture, {w} × {h}, found {mw} × {mh}");
+        return Err(DatasetError::mask(&mask.name, problem));
+    }
+    Ok(decoded)
+}
+
+fn example(
+    name: String,
+    caption: String,
+    picture: &RgbImage,
+    mask: Option<&GrayImage>,
+    settings: &Settings,
+) -> Example {
+    // Checked to be at most 65,535: the prepared pictures fit into memory.
+    let resolution = settings.resolution as u32;
+    let square = Square::choose(picture.dimensions(), mask.filter(|_| settings.crop_based_on_salience));
+    Example {
+        name,
+        caption,
+        rgb: square.picture(picture, resolution).into_raw(),
+        mask: mask.map(|mask| square.mask(mask, resolution).into_raw()),
+        original_size: [picture.height() as usize, picture.width() as usize],
+        crop_top_left: square.top_left(settings.resolution),
+    }
+}
+
+/// Warns of a picture that has to be enlarged, or that has the same pixels as one before.
+fn warn_about(
+    name: &str,
+    picture: &RgbImage,
+    resolution: usize,
+    seen: &mut HashMap<u64, String>,
+    warnings: &mut Vec<String>,
+) {
+    let (width, height) = picture.dimensions();
+    if (width.min(height) as usize) < resolution {
+        warnings
+            .push(format!("{}: {width} × {height} is smaller than {resolution}: enlarged", shorten(name)));
+    }
+    let mut hasher = DefaultHasher::new();
+    (width, height, picture.as_raw()).hash(&mut hasher);
+    match seen.get(&hasher.finish()) {
+        Some(first) => warnings.push(format!("the same picture twice: {}", list(&[first, name]))),
+        None => {
+            seen.insert(hasher.finish(), name.to_owned());
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! A set as text.
+
+use super::{Dataset, Example};
+use calotype_models::shorten;
+
+/// The most characters of a caption that are shown: 77 tokens have some 400.
+const SHOWN: usize = 1000;
+
+impl Dataset {
+    /// The set in words: how many pictures, a line for each (name, size, crop, mask, caption), then the warnings.
+    pub fn report(&self) -> String {
+        let header = ["picture", "size", "crop", "mask", "caption"].map(String::from);
+        let rows: Vec<[String; 5]> = std::iter::once(header).chain(self.examples.iter().map(row)).collect();
+        let mut report = format!("{}\n\n", self.summary());
+        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widths: [usize; 4] = std::array::from_fn(width);
+        for row in &rows {
+            for (field, width) in row.iter().zip(widths) {
+                report.push_str(&format!("{field:<width$}  "));
+            }
+            report.push_str(&row[4]);
+            report.push('\n');
+        }
+        if !self.warnings.is_empty() {
+            report.push_str(&format!("\n{}:\n", counted(self.warnings.len(), "warning")));
+            for warning in &self.warnings {
+                report.push_str(&format!("- {warning}\n"));
+            }
+        }
+        report
+    }
+
+    /// `5 pictures, each as 512 × 512`, and how many have masks.
+    pub(super) fn summary(&self) -> String {
+        let masks = self.examples.iter().filter(|e| e.mask.is_some()).count();
+        let with_masks = if masks == 0 { String::new() } else { format!(", {masks} with a mask") };
+        let side = self.resolution;
+        format!("{}, each as {side} × {side}{with_masks}", counted(self.examples.len(), "picture"))
+    }
+}
+
+fn row(example: &Example) -> [String; 5] {
+    let [top, left] = example.crop_top_left;
+    let mask = if example.mask.is_some() { "yes" } else { "-" };
+    [
+        shorten(&example.name),
+        size(example),
+        format!("top {top}, left {left}"),
+        mask.into(),
+        shorten_to(&example.caption, SHOWN),
+    ]
+}
+
+/// The beginning of a text that is too long.
+fn shorten_to(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// Width × height, as people write it.
+pub(super) fn size(example: &Example) -> String {
+    let [height, width] = example.original_size;
+    format!("{width} × {height}")
+}
+
+pub(super) fn counted(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}

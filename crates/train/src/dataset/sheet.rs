@@ -1,0 +1,146 @@
+//! A set as a picture: a contact sheet of what the model will see.
+
+use image::imageops::{self, FilterType};
+use image::{GrayImage, Rgb, RgbImage};
+
+use super::report::{counted, size};
+use super::{Dataset, Example};
+use crate::page::{BODY, DETAIL, LINE, MARGIN, MARKED, NAME, Page, RULE, TITLE, characters, cut, wrap};
+use calotype_models::shorten;
+use calotype_sdxl::token::find_token;
+
+const THUMBNAIL: u32 = 192;
+const GAP: u32 = 24;
+/// Between a caption and what stands above it.
+const SMALL_GAP: u32 = 4;
+const CAPTION_LINES: usize = 5;
+/// A sheet of one picture still has room for its header and warnings.
+const COLUMNS: std::ops::RangeInclusive<usize> = 3..=6;
+/// More would be a picture that no viewer opens.
+const MAX_PICTURES: usize = 240;
+const MAX_WARNINGS: usize = 20;
+
+/// A picture and the lines of its caption.
+struct Cell<'a> {
+    example: &'a Example,
+    caption: Vec<String>,
+}
+
+impl Dataset {
+    /// The set as a PNG: each picture as it will be seen, darker where its mask leaves it out, with its name, size and
+    /// caption, the token in colour. Warnings stand at the end. Of large sets the first 240 pictures are shown.
+    pub fn contact_sheet(&self) -> Vec<u8> {
+        let characters = characters(THUMBNAIL);
+        let cells: Vec<Cell> = self
+            .examples
+            .iter()
+            .take(MAX_PICTURES)
+            .map(|example| Cell { example, caption: wrap(&example.caption, characters, CAPTION_LINES) })
+            .collect();
+        // As few rows as there can be, all about as long.
+        let rows = cells.len().div_ceil(*COLUMNS.end()).max(1);
+        let columns = cells.len().div_ceil(rows).max(*COLUMNS.start());
+        let width = 2 * MARGIN + columns as u32 * (THUMBNAIL + GAP) - GAP;
+        let warnings = self.warning_lines(characters_across(width));
+        let body: u32 = cells.chunks(columns).map(row_height).sum();
+        let footer = if warnings.is_empty() { 0 } else { (warnings.len() as u32 + 1) * LINE + GAP };
+        let top = MARGIN + 2 * LINE + LINE + GAP;
+        let mut sheet = Page::new((width, top + body + footer + MARGIN - GAP));
+
+        self.draw_header(&mut sheet, cells.len());
+        let mut y = top;
+        for row in cells.chunks(columns) {
+            for (i, cell) in row.iter().enumerate() {
+                self.draw_cell(&mut sheet, (MARGIN + i as u32 * (THUMBNAIL + GAP), y), cell);
+            }
+            y += row_height(row);
+        }
+        draw_warnings(&mut sheet, y, &warnings);
+        sheet.png()
+    }
+
+    fn draw_header(&self, sheet: &mut Page, shown: usize) {
+        let width = characters_across(sheet.size().0);
+        sheet.text((MARGIN, MARGIN), "Training set", TITLE);
+        let hidden = self.examples.len() - shown;
+        let more = if hidden == 0 { String::new() } else { format!(", the first {shown} shown") };
+        let summary = format!("{}{more}", self.summary());
+        sheet.text((MARGIN, MARGIN + 2 * LINE), &cut(&summary, width), DETAIL);
+        sheet.rule(MARGIN + 3 * LINE + GAP / 4);
+    }
+
+    fn draw_cell(&self, sheet: &mut Page, (x, y): (u32, u32), cell: &Cell) {
+        let example = cell.example;
+        sheet.paste((x, y), &thumbnail(example, self.resolution));
+        let width = characters(THUMBNAIL);
+        let mut y = y + THUMBNAIL + GAP / 3;
+        sheet.text((x, y), &cut_front(&shorten(&example.name), width), NAME);
+        y += LINE;
+        let mask = if example.mask.is_some() { ", mask" } else { "" };
+        sheet.text((x, y), &cut(&format!("{}{mask}", size(example)), width), DETAIL);
+        y += SMALL_GAP;
+        for line in &cell.caption {
+            y += LINE;
+            sheet.text_marking((x, y), line, BODY, &find_token(line, &self.token));
+        }
+    }
+
+    /// What the footer says, in lines of `width` characters; the first is its heading.
+    fn warning_lines(&self, width: usize) -> Vec<String> {
+        if self.warnings.is_empty() {
+            return Vec::new();
+        }
+        let mut lines = vec![counted(self.warnings.len(), "warning")];
+        lines.extend(self.warnings.iter().take(MAX_WARNINGS).map(|warning| cut(warning, width)));
+        if let Some(more) = self.warnings.len().checked_sub(MAX_WARNINGS).filter(|&more| more > 0) {
+            lines.push(format!("and {more} more"));
+        }
+        lines
+    }
+}
+
+/// A row's height, with the gap below it.
+fn row_height(row: &[Cell]) -> u32 {
+    let lines = row.iter().map(|cell| cell.caption.len() as u32).max().unwrap_or(0);
+    THUMBNAIL + GAP / 3 + (2 + lines) * LINE + SMALL_GAP + GAP
+}
+
+fn characters_across(width: u32) -> usize {
+    characters(width - 2 * MARGIN)
+}
+
+fn draw_warnings(sheet: &mut Page, y: u32, lines: &[String]) {
+    let Some((heading, lines)) = lines.split_first() else { return };
+    sheet.rule(y);
+    let y = y + GAP / 2;
+    sheet.text((MARGIN, y), heading, MARKED);
+    for (i, line) in lines.iter().enumerate() {
+        sheet.text((MARGIN, y + (i as u32 + 1) * LINE), line, BODY);
+    }
+}
+
+/// A small version of a prepared picture, at a quarter of its light where the mask is 0.
+fn thumbnail(example: &Example, resolution: usize) -> RgbImage {
+    let side = resolution as u32;
+    let Some(picture) = RgbImage::from_raw(side, side, example.rgb.clone()) else {
+        return RgbImage::from_pixel(THUMBNAIL, THUMBNAIL, Rgb(RULE));
+    };
+    let mut picture = imageops::resize(&picture, THUMBNAIL, THUMBNAIL, FilterType::Triangle);
+    let mask = example.mask.clone().and_then(|mask| GrayImage::from_raw(side, side, mask));
+    if let Some(mask) = mask {
+        let mask = imageops::resize(&mask, THUMBNAIL, THUMBNAIL, FilterType::Triangle);
+        for (pixel, mask) in picture.pixels_mut().zip(mask.pixels()) {
+            let light = 85 + u32::from(mask.0[0]);
+            pixel.0 = pixel.0.map(|c| (u32::from(c) * light / 340) as u8);
+        }
+    }
+    picture
+}
+
+/// Cuts text to `width` characters at its beginning: the end of a path says more.
+fn cut_front(text: &str, width: usize) -> String {
+    match text.chars().count().checked_sub(width) {
+        None | Some(0) => text.to_owned(),
+        Some(over) => std::iter::once('…').chain(text.chars().skip(over + 1)).collect(),
+    }
+}

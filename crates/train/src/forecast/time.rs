@@ -1,0 +1,156 @@
+//! How long a training takes, before it is begun.
+//!
+//! What there is to compute is counted (`work.rs`), in FLOPs of products and in what costs as much; a short product says how
+//! fast this machine is now.
+
+use std::time::{Duration, Instant};
+
+use calotype_tensor::ops::{self, Activation};
+use calotype_tensor::{DType, Tensor, Weight};
+
+use super::memory;
+use super::work::{self, Kind, Trains, Work};
+use crate::Error;
+use crate::plan::{Method, TrainPlan};
+use crate::trainer::{TrainerOptions, validation};
+use calotype_models::ModelFolder;
+
+/// What a unit of each [`Kind`] costs, in FLOPs of the probe's product. Measured on AVX2; see docs/benchmarks.md.
+const COSTS: [(Kind, f64); work::KINDS] = [
+    (Kind::Product, 1.0),
+    (Kind::Winograd, 0.55),
+    (Kind::WeightGradient, 1.5),
+    (Kind::Attention, 1.3),
+    (Kind::AttentionBack, 1.2),
+    (Kind::Values, 150.0),
+    (Kind::Weights, 65.0),
+    (Kind::Ops, 3.5e6),
+];
+/// The same of a weight's first use, when it is packed, and of a step of an optimizer, for each value.
+const PACKING: f64 = 1500.0;
+const OPTIMIZER: f64 = 760.0;
+/// How long the probe takes at most.
+const PROBE: Duration = Duration::from_millis(300);
+
+/// What a training's parts take, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Times {
+    /// Encoding the set, and using every weight for the first time.
+    pub beginning: f64,
+    /// A step while the new tokens' embeddings train.
+    pub early_step: f64,
+    /// A step after the pivot.
+    pub late_step: f64,
+    /// A validation.
+    pub validation: f64,
+}
+
+impl Times {
+    /// Reads the model's configs, and measures how fast this machine multiplies now: a third of a second.
+    ///
+    /// # Errors
+    /// A file of the model is not what it should be.
+    pub fn predict(
+        folder: &ModelFolder,
+        plan: &TrainPlan,
+        options: TrainerOptions,
+        pictures: usize,
+    ) -> Result<Self, Error> {
+        let configs = folder.configs()?;
+        let (lora, full) = match plan.method {
+            Method::Lora { rank } => (Some(rank), false),
+            Method::Full => (None, true),
+            Method::TextualInversion => (None, false),
+        };
+        let trains = |rows| Trains { lora, full, rows, recompute: options.recompute };
+        let latent = plan.resolution / configs.vae.scale().max(1);
+        let unet = |rows| work::unet(&configs.unet, plan.train_batch_size, latent, trains(rows)).both();
+        let text = |batch: usize, rows: bool| {
+            let second = work::text(&configs.text_encoder_2, batch, true, rows);
+            let first = configs.text_encoder.as_ref().map(|first| work::text(first, batch, false, rows));
+            second.both() + first.unwrap_or_default().both()
+        };
+        let once = work::unet(&configs.unet, 1, latent, Trains::default()).forward;
+        let batches = plan.options.gradient_accumulation_steps as f64;
+        let optimizer = memory::trained_values(folder, plan)? * OPTIMIZER;
+        let encoding = (work::encoder(&configs.vae, plan.resolution) + text(1, false)) * pictures as f64;
+        let rate = probe(options.dtype);
+        let seconds = |work: Work| cost(work) / rate;
+        Ok(Self {
+            beginning: seconds(encoding) + once.of(Kind::Weights) * PACKING / rate,
+            early_step: seconds((unet(true) + text(plan.train_batch_size, true)) * batches)
+                + optimizer / rate,
+            late_step: seconds(unet(false) * batches) + optimizer / rate,
+            validation: seconds(once * validation::SAMPLES as f64),
+        })
+    }
+
+    /// From step `done` to the last, where `validations` are made on the way.
+    pub fn total(&self, plan: &TrainPlan, done: usize, validations: usize) -> f64 {
+        let early = plan.pivot().saturating_sub(done);
+        let late = plan.steps.saturating_sub(done.max(plan.pivot()));
+        let steps = early as f64 * self.early_step + late as f64 * self.late_step;
+        self.beginning + steps + validations as f64 * self.validation
+    }
+}
+
+/// In FLOPs of the probe's product.
+fn cost(work: Work) -> f64 {
+    COSTS.iter().map(|&(kind, cost)| work.of(kind) * cost).sum()
+}
+
+/// FLOPs a second of a product of the UNet's kind.
+fn probe(dtype: DType) -> f64 {
+    const ROWS: usize = 1024;
+    const WIDTH: usize = 1280;
+    let values = |rows: usize| Tensor::full(&[rows, WIDTH], 0.5, dtype);
+    let (x, weight) = (values(ROWS), Weight::from_tensor(&values(WIDTH)));
+    let start = Instant::now();
+    let mut seconds = Vec::new();
+    while seconds.len() < 3 || start.elapsed() < PROBE {
+        let start = Instant::now();
+        std::hint::black_box(ops::linear(&x, &weight, None, Activation::None, None));
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    seconds.sort_by(f64::total_cmp);
+    2.0 * (ROWS * WIDTH * WIDTH) as f64 / seconds[seconds.len() / 2]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use calotype_models::config::UNetConfig;
+
+    /// SDXL base's.
+    fn published() -> UNetConfig {
+        let config = r#"{
+            "_class_name": "UNet2DConditionModel", "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
+            "attention_head_dim": [5, 10, 20], "block_out_channels": [320, 640, 1280], "cross_attention_dim": 2048,
+            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+            "projection_class_embeddings_input_dim": 2816, "transformer_layers_per_block": [1, 2, 10],
+            "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"], "use_linear_projection": true
+        }"#;
+        let folder = tempfile::tempdir().expect("a directory");
+        std::fs::write(folder.path().join("config.json"), config).expect("written");
+        UNetConfig::read(folder.path()).expect("a config")
+    }
+
+    /// Protects: a run that goes on is told what is left of it, before the pivot and after.
+    #[test]
+    fn what_is_left() {
+        let plan = TrainPlan { steps: 10, ..TrainPlan::default() };
+        let times = Times { beginning: 100.0, early_step: 3.0, late_step: 2.0, validation: 0.5 };
+        for (done, seconds) in [(0, 126.0), (4, 114.0), (7, 107.0), (10, 101.0), (11, 101.0)] {
+            assert_eq!(times.total(&plan, done, 2), seconds, "{done}");
+        }
+    }
+
+    /// Protects the count: SDXL base's UNet takes 1.59 TFLOP for a picture of 512 × 512, and 6.76 for one of 1024 × 1024.
+    #[test]
+    fn the_published_unet() {
+        for (latent, expected) in [(64, 1.59e12), (128, 6.76e12)] {
+            let flops = work::unet(&published(), 1, latent, Trains::default()).forward.flops();
+            assert!((flops / expected - 1.0).abs() < 0.01, "{flops:e}, expected {expected:e}");
+        }
+    }
+}

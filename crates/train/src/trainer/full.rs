@@ -1,0 +1,57 @@
+//! A full fine-tune: the UNet's own tensors train, in f32, where the layers have them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use calotype_models::UNet;
+use calotype_models::nn::{AnyParameter, Module, Trainable};
+
+/// A tensor that trains.
+pub(crate) struct FullTensor {
+    /// Its shape in a checkpoint.
+    pub(crate) shape: Vec<usize>,
+    /// Its values.
+    pub(crate) parameter: Arc<dyn Trainable>,
+}
+
+/// Whether the tensor of this key trains: all do but the norms' scales and the embedding of time.
+pub(crate) fn trains(key: &str) -> bool {
+    let scales = key.strip_suffix(".weight").is_some_and(|layer| layer.contains(".norm"));
+    !scales && !key.contains("time")
+}
+
+/// Puts every tensor that [trains] on the tape, in f32, and gives them by their keys.
+pub(crate) fn record(unet: &mut UNet) -> BTreeMap<String, FullTensor> {
+    let mut tensors = BTreeMap::new();
+    unet.visit_parameters("", &mut |key, shape, parameter| {
+        if trains(key) {
+            let parameter: Arc<dyn Trainable> = match parameter {
+                AnyParameter::Tensor(parameter) => Arc::new(parameter.clone()),
+                AnyParameter::Weight(parameter) => Arc::new(parameter.clone()),
+            };
+            parameter.record(true);
+            tensors.insert(key.to_owned(), FullTensor { shape: shape.to_vec(), parameter });
+        }
+    });
+    tensors
+}
+
+#[cfg(test)]
+mod tests {
+    /// Protects the list of what trains: that of the original's two patterns, `*.norm*.weight` and `*time*`.
+    #[test]
+    fn norms_scales_and_time_stay() {
+        for (key, trains) in [
+            ("conv_in.weight", true),
+            ("conv_norm_out.weight", true),
+            ("add_embedding.linear_1.weight", true),
+            ("down_blocks.1.attentions.0.norm.bias", true),
+            ("down_blocks.1.attentions.0.norm.weight", false),
+            ("mid_block.attentions.0.transformer_blocks.0.norm3.weight", false),
+            ("down_blocks.0.resnets.0.time_emb_proj.bias", false),
+            ("time_embedding.linear_1.weight", false),
+        ] {
+            assert_eq!(super::trains(key), trains, "{key}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! A training that begins from trained weights.
+
+use std::collections::BTreeSet;
+
+use calotype_tensor::Tensor;
+
+use super::Trainer;
+use super::text::NEW_TOKENS;
+use crate::plan::Method;
+use calotype_sdxl::ArgumentError;
+use calotype_sdxl::adapters::TrainedWeights;
+
+/// The setting that names the weights.
+const NAME: &str = "replicate_weights";
+
+impl Trainer {
+    /// Gives everything that trains the values of `weights`, before the first step. Embeddings that they lack keep their
+    /// random values.
+    ///
+    /// # Errors
+    /// The weights are of another kind of training, of another rank, of layers that do not train here, or lack one that
+    /// does. Nothing is changed then.
+    pub fn begin_from(&mut self, weights: &TrainedWeights) -> Result<(), ArgumentError> {
+        self.check_all_train(weights)?;
+        for i in 0..self.trained().len() {
+            self.initial(weights, i)?;
+        }
+        for i in 0..self.trained().len() {
+            if let Some(value) = self.initial(weights, i)? {
+                self.trained()[i].parameter.set_values(&value.to_vec());
+            }
+        }
+        self.resume(0, |_| {});
+        Ok(())
+    }
+
+    /// A CRC-32 of the values of everything that trains.
+    pub fn values_crc32(&self) -> u32 {
+        let mut crc = flate2::Crc::new();
+        for trained in self.trained() {
+            crc.update(bytemuck::cast_slice(trained.parameter.values().f32s()));
+        }
+        crc.sum()
+    }
+
+    /// An error where the weights have what does not train here.
+    fn check_all_train(&self, weights: &TrainedWeights) -> Result<(), ArgumentError> {
+        let trains: BTreeSet<&str> =
+            self.trained().iter().map(|t| t.name.strip_suffix(".down").unwrap_or(&t.name)).collect();
+        let text = weights.text_lora.iter().flat_map(|lora| lora.keys());
+        let mut keys = weights
+            .lora
+            .keys()
+            .chain(weights.unet.keys())
+            .filter(|key| !trains.contains(key.as_str()))
+            .chain(text);
+        match keys.next() {
+            Some(key) => {
+                Err(ArgumentError::new(NAME, self.kind(), format!("{key}, which does not train here")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The first value of parameter `i`, of its shape; none: its random one.
+    fn initial(&self, weights: &TrainedWeights, i: usize) -> Result<Option<Tensor>, ArgumentError> {
+        let trained = &self.trained()[i];
+        let name = trained.name.as_str();
+        let lora = |end: &str| name.strip_suffix(end).and_then(|path| weights.lora.get(path));
+        let value = match name.strip_prefix("text_encoders_").map(str::parse::<usize>) {
+            Some(Ok(encoder)) => match weights.embeddings.as_ref().and_then(|both| both.get(encoder)) {
+                Some(rows) => rows.clone(),
+                None => return Ok(None),
+            },
+            _ => match (lora(".down"), lora(".up"), weights.unet.get(name)) {
+                (Some(pair), ..) => pair.down.clone(),
+                (_, Some(pair), _) => {
+                    let scale = pair.scale() as f32;
+                    let values: Vec<f32> = pair.up.f32s().iter().map(|x| x * scale).collect();
+                    Tensor::from_slice(&values, pair.up.shape())
+                }
+                (.., Some(stored)) => stored.to_tensor(),
+                _ => return Err(ArgumentError::new(NAME, self.kind(), format!("none for {name}"))),
+            },
+        };
+        if value.shape() == trained.shape {
+            return Ok(Some(value));
+        }
+        Err(self.other_shape(weights, name, &trained.shape, value.shape()))
+    }
+
+    fn other_shape(
+        &self,
+        weights: &TrainedWeights,
+        name: &str,
+        expected: &[usize],
+        found: &[usize],
+    ) -> ArgumentError {
+        let rank = weights.lora.values().next().map(|pair| pair.rank());
+        match (self.plan().method, rank) {
+            (Method::Lora { rank: own }, Some(rank))
+                if rank != own && weights.lora.keys().any(|k| name.starts_with(k.as_str())) =>
+            {
+                ArgumentError::new("lora_rank", format!("{rank}, the rank of {NAME}"), own.to_string())
+            }
+            _ => ArgumentError::new(NAME, format!("{name} {expected:?}"), format!("{found:?}")),
+        }
+    }
+
+    /// What the weights should be.
+    fn kind(&self) -> String {
+        match self.plan().method {
+            Method::Lora { .. } => "LoRA of the UNet's attentions, as this training makes it".into(),
+            Method::Full => "a full fine-tune's tensors of the UNet, as this training makes them".into(),
+            Method::TextualInversion => format!("embeddings of {} tokens alone", NEW_TOKENS.len()),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The set as the VAE sees it: computed once, before the first step.
+
+use calotype_tensor::Tensor;
+
+use crate::Error;
+use crate::dataset::{DatasetError, Example};
+use calotype_models::config::VaeConfig;
+use calotype_models::{Moments, Vae};
+
+/// One picture's latents, of which each step takes a new sample.
+pub struct Latents {
+    moments: Moments,
+    /// (h, w), from 0 to 1; its sum is not 0. None: 1 all over.
+    pub mask: Option<Vec<f32>>,
+}
+
+impl Latents {
+    /// Encodes a square picture of `resolution` pixels a side.
+    ///
+    /// # Errors
+    /// Its mask is black in every pixel that a latent looks at.
+    pub fn encode(vae: &Vae, example: &Example, resolution: usize) -> Result<Self, Error> {
+        let pixels = example.rgb.iter().map(|&byte| f32::from(byte) / 255.0 * 2.0 - 1.0);
+        let image = Tensor::from_vec(pixels.collect(), &[1, resolution, resolution, 3]);
+        let moments = vae.encode(&image);
+        let mean = moments.mean();
+        let mask = example.mask.as_ref().map(|mask| nearest(mask, resolution, [mean.dim(1), mean.dim(2)]));
+        if mask.as_ref().is_some_and(|mask| mask.iter().all(|&m| m == 0.0)) {
+            let reason = "the mask is black all over, as the latents see it".into();
+            return Err(DatasetError::Open { path: example.name.clone(), reason }.into());
+        }
+        Ok(Self { moments, mask })
+    }
+
+    /// (h, w, C).
+    pub fn shape(&self) -> [usize; 3] {
+        let mean = self.moments.mean();
+        [mean.dim(1), mean.dim(2), mean.dim(3)]
+    }
+
+    /// A sample (1, h, w, C), as the UNet takes it. noise (1, h, w, C): standard normal numbers.
+    pub fn sample(&self, noise: &Tensor, config: &VaeConfig) -> Tensor {
+        let z = self.moments.sample(noise);
+        let channels = z.last_dim();
+        let of_channel = |i: usize, x: f32| match &config.latents_mean_std {
+            Some((mean, std)) => (x - mean[i % channels]) / std[i % channels] * config.scaling_factor,
+            None => x * config.scaling_factor,
+        };
+        let scaled = z.to_vec().into_iter().enumerate().map(|(i, x)| of_channel(i, x));
+        Tensor::from_vec(scaled.collect(), z.shape())
+    }
+}
+
+/// A grey picture, side × side, at `size` pixels, from 0 to 1: torch's `nearest`.
+fn nearest(mask: &[u8], side: usize, [height, width]: [usize; 2]) -> Vec<f32> {
+    let at = |i: usize| f32::from(mask[i / width * side / height * side + i % width * side / width]) / 255.0;
+    (0..height * width).map(at).collect()
+}

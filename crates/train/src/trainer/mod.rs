@@ -1,0 +1,221 @@
+//! A training between two steps. `tools/reference/trainer.py` says the same in PyTorch.
+//!
+//! ```text
+//! stream.rs       the random numbers of a run, and which examples a batch takes
+//! draw.rs         the random numbers of a batch
+//! latents.rs      the pictures, as the VAE sees them
+//! noise.rs        noisy latents and what the network should make of them
+//! text.rs         the captions, as the text encoders see them, and the new tokens' embeddings
+//! batches.rs      all of these, joined to batches
+//! lora.rs, full.rs   what of the UNet trains: matrices beside its layers, or its own tensors
+//! trained.rs      parameters that train, each with its optimizer
+//! gradients.rs    a step's gradients, added up or used up
+//! unet_trainer.rs a step on batches
+//! initial.rs      a training that begins from trained weights
+//! validation.rs   a loss on numbers that are always the same
+//! ```
+
+mod batches;
+mod draw;
+pub(crate) mod full;
+mod gradients;
+mod initial;
+mod latents;
+pub(crate) mod lora;
+pub mod noise;
+pub mod stream;
+mod text;
+pub(crate) mod trained;
+mod unet_trainer;
+pub(crate) mod validation;
+
+use std::ops::ControlFlow;
+
+use calotype_tensor::DType;
+
+use self::batches::Batches;
+use self::draw::Draw;
+use self::trained::Trained;
+use crate::Error;
+use crate::dataset::{self, Example};
+use crate::lr_schedule::LrSchedule;
+use crate::plan::{Method, TrainPlan};
+use calotype_models::UNet;
+use calotype_models::nn::{Activations, Parameter};
+use calotype_models::{Component, ModelFolder};
+use calotype_sdxl::adapters::{LoraPair, Stored, TrainedWeights};
+use calotype_sdxl::plan::check_size;
+
+pub use self::stream::{Purpose, stream};
+pub use self::text::NEW_TOKENS;
+pub use self::unet_trainer::{Batch, Rates, UNetTrainer};
+
+/// How a training computes.
+#[derive(Clone, Copy, Debug)]
+pub struct TrainerOptions {
+    /// Of activations and frozen weights.
+    pub dtype: DType,
+    /// Whether the UNet's blocks compute their insides again on the way back, rather than keep them.
+    pub recompute: bool,
+}
+
+/// Told how many pictures of the set are encoded; breaking stops the work before the next picture.
+pub type OnPicture<'a> = dyn FnMut(usize) -> ControlFlow<()> + 'a;
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepReport {
+    /// Which one, from 0.
+    pub step: usize,
+    /// The mean over its batches.
+    pub loss: f64,
+    /// Of all gradients together, before they were clipped.
+    pub grad_norm: f64,
+    /// The learning rate that it ran at.
+    pub lr: f64,
+    /// That of the embeddings: 0 once they stand still.
+    pub ti_lr: f64,
+}
+
+/// A training between two steps. All that is random follows from the plan's seed and the number of steps done.
+pub struct Trainer {
+    plan: TrainPlan,
+    options: TrainerOptions,
+    schedule: LrSchedule,
+    batches: Batches,
+    unet: UNetTrainer,
+    /// [`dataset::fingerprint`] of the examples.
+    set: u32,
+    /// [`ModelFolder::fingerprint`] of the model.
+    model: u32,
+    /// Optimizer steps done.
+    done: usize,
+}
+
+impl Trainer {
+    /// Loads what trains and what does not; the examples are encoded, and the VAE is dropped. `on_picture` is told how many
+    /// pictures are encoded, from 0 on; breaking stops with [`Error::Interrupted`] before the next one.
+    ///
+    /// # Errors
+    /// A file of the model's folder is not what it should be, an example's mask leaves nothing to learn from, or
+    /// `on_picture` breaks.
+    pub fn new(
+        folder: &ModelFolder,
+        plan: TrainPlan,
+        examples: &[Example],
+        options: TrainerOptions,
+        on_picture: &mut OnPicture,
+    ) -> Result<Self, Error> {
+        let configs = folder.configs()?;
+        check_size("resolution", plan.resolution, configs.vae.scale())?;
+        let unet_config = configs.unet.clone();
+        let batches = Batches::load(folder, configs, &plan, examples, options.dtype, on_picture)?;
+        let store = (options.dtype == DType::BF16).then_some(DType::BF16);
+        let weights = folder.weights(Component::UNet, None, store)?.always_packed();
+        let unet = UNet::load(&weights, &unet_config)?;
+        let embeddings: Vec<Parameter> = batches.text.embeddings().cloned().collect();
+        let activations = if options.recompute { Activations::Recompute } else { Activations::Keep };
+        let unet = UNetTrainer::new(unet, &plan, &embeddings, activations)?;
+        let schedule = LrSchedule::new(plan.lr_scheduler, plan.lr_warmup_steps, plan.steps);
+        let (set, model) = (dataset::fingerprint(examples), folder.fingerprint()?);
+        Ok(Self { plan, options, schedule, batches, unet, set, model, done: 0 })
+    }
+
+    /// What is trained.
+    pub fn plan(&self) -> &TrainPlan {
+        &self.plan
+    }
+
+    /// Optimizer steps done.
+    pub fn steps_done(&self) -> usize {
+        self.done
+    }
+
+    /// How it computes.
+    pub fn options(&self) -> TrainerOptions {
+        self.options
+    }
+
+    /// The same for the same examples only: a CRC-32.
+    pub(crate) fn set(&self) -> u32 {
+        self.set
+    }
+
+    /// The same for the same model only: a CRC-32.
+    pub(crate) fn model(&self) -> u32 {
+        self.model
+    }
+
+    /// Every parameter, in a fixed order.
+    pub(crate) fn trained(&self) -> &[Trained] {
+        self.unet.trained()
+    }
+
+    /// Whether everything that trains is still a number.
+    pub(crate) fn is_finite(&self) -> bool {
+        self.trained().iter().all(|trained| trained.parameter.values().f32s().iter().all(|x| x.is_finite()))
+    }
+
+    /// Goes on after `done` steps, with what `fill` makes of every parameter.
+    pub(crate) fn resume(&mut self, done: usize, fill: impl FnMut(&mut Trained)) {
+        self.unet.trained_mut().iter_mut().for_each(fill);
+        self.batches.text.forget();
+        self.done = done;
+    }
+
+    /// What has been learnt so far. A full fine-tune's tensors are not copied: they are what they are when they are written.
+    pub fn trained_weights(&self) -> TrainedWeights {
+        let find = |name: &str| {
+            let trained = self.trained().iter().find(|trained| trained.name == name);
+            trained.map(|trained| trained.parameter.values())
+        };
+        let mut weights = TrainedWeights {
+            tokens: [(self.plan.token_string.clone(), NEW_TOKENS.concat())].into(),
+            embeddings: find("text_encoders_0").zip(find("text_encoders_1")).map(|(a, b)| [a, b]),
+            ..TrainedWeights::default()
+        };
+        if self.plan.method == Method::Full {
+            let of_unet = self.trained().iter().filter(|trained| !trained.is_embedding);
+            let stored = |t: &Trained| Stored::training(t.shape.clone(), t.parameter.clone());
+            weights.unet = of_unet.map(|trained| (trained.name.clone(), stored(trained))).collect();
+        }
+        for trained in self.trained() {
+            let Some(path) = trained.name.strip_suffix(".down") else { continue };
+            let (down, up) = (find(&trained.name), find(&format!("{path}.up")));
+            weights.lora.extend(down.zip(up).map(|(down, up)| (path.to_string(), LoraPair::new(down, up))));
+        }
+        weights
+    }
+
+    /// Takes the next step.
+    ///
+    /// # Errors
+    /// The loss or a gradient is not a number. Nothing has been changed then, except where each tensor takes its step as soon
+    /// as its gradient is known (Adafactor): such a training can only go on from a checkpoint.
+    pub fn step(&mut self) -> Result<StepReport, Error> {
+        let (step, batches) = (self.done, self.plan.options.gradient_accumulation_steps);
+        let embeddings_train = step < self.plan.pivot();
+        let factor = self.schedule.factor(step);
+        let lr = self.plan.lr * factor;
+        let ti_lr = embeddings_train.then_some(self.plan.ti_lr * factor);
+        let mut next = |i: usize| self.batches.of_training(&self.plan, step * batches + i, embeddings_train);
+        let taken = self.unet.step_on(Rates { lr, ti_lr }, &mut next);
+        let (loss, grad_norm) = taken.ok_or(Error::Diverged { step: step + 1 })?;
+        if embeddings_train {
+            self.batches.text.rescale();
+        }
+        self.done += 1;
+        Ok(StepReport { step, loss, grad_norm, lr, ti_lr: ti_lr.unwrap_or(0.0) })
+    }
+
+    /// The loss of these examples with these captions (none: the empty prompt), while the embeddings stand still.
+    pub(crate) fn loss(&mut self, items: &[usize], captions: &[Option<usize>], draw: &Draw) -> f64 {
+        let batch = self.batches.of_examples(items, captions, draw, false);
+        f64::from(self.unet.loss(&batch).f32s()[0])
+    }
+
+    /// How many examples there are, the shape of their latents (h, w, C), and how many timesteps.
+    pub(crate) fn sizes(&self) -> (usize, [usize; 3], usize) {
+        (self.batches.examples(), self.batches.latents_shape(), self.batches.timesteps())
+    }
+}

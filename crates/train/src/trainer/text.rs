@@ -1,0 +1,171 @@
+//! The captions as the UNet takes them: encoded anew while the new tokens' embeddings train, once each when they do not.
+
+use std::collections::HashMap;
+
+use calotype_tensor::{DType, Tensor, ops};
+
+use super::stream::{Purpose, stream};
+use crate::Error;
+use calotype_models::ClipTextModel;
+use calotype_models::config::ClipTextConfig;
+use calotype_models::nn::{Parameter, Trainable};
+use calotype_models::tokenizer::Tokenizer;
+use calotype_models::{Component, ModelConfigs, ModelFolder};
+use calotype_sdxl::ArgumentError;
+use calotype_sdxl::prompt::PromptEmbeds;
+use calotype_sdxl::token::replace_token;
+
+/// What stands for the token in captions and prompts: two new tokens.
+pub const NEW_TOKENS: [&str; 2] = ["<s0>", "<s1>"];
+
+/// Both text encoders, with the embeddings that train.
+pub struct Text {
+    encoders: Vec<Encoder>,
+    /// Every caption as it is encoded, with the new tokens for the token; the last is empty.
+    captions: Vec<String>,
+    dtype: DType,
+    /// Of captions, once their embeddings stand still.
+    cache: HashMap<usize, PromptEmbeds>,
+}
+
+struct Encoder {
+    model: ClipTextModel,
+    /// Token ids of every caption.
+    ids: Vec<Vec<u32>>,
+    /// (2, width): the new tokens' embeddings.
+    new_embeddings: Parameter,
+    /// The deviation of the table that they joined.
+    std: f64,
+}
+
+impl Text {
+    /// Loads the encoders, and gives the new tokens their first embeddings.
+    ///
+    /// # Errors
+    /// A file of the folder is not what it should be.
+    pub fn load(
+        folder: &ModelFolder,
+        configs: &ModelConfigs,
+        captions: &[&str],
+        token: &str,
+        seed: u64,
+        dtype: DType,
+    ) -> Result<Self, Error> {
+        let value = NEW_TOKENS.concat();
+        let mut captions: Vec<String> = captions
+            .iter()
+            .map(|c| replace_token(&c.to_lowercase(), &token.to_lowercase(), &value))
+            .collect();
+        captions.push(String::new());
+        let Some(first) = &configs.text_encoder else {
+            let expected = "a model with both text encoders, as SDXL's base model has them, to train";
+            return Err(ArgumentError::new("--model", expected, "one without text_encoder").into());
+        };
+        let parts = [(Component::TextEncoder, first), (Component::TextEncoder2, &configs.text_encoder_2)];
+        let mut encoders = Vec::new();
+        for (i, ((component, config), tokenizer)) in
+            parts.into_iter().zip(folder.tokenizers(configs)?).enumerate()
+        {
+            let mut encoder = Encoder::load(folder, component, config, &tokenizer, &captions, dtype)?;
+            encoder.init(seed, i as u64);
+            encoders.push(encoder);
+        }
+        Ok(Self { encoders, captions, dtype, cache: HashMap::new() })
+    }
+
+    /// The new tokens' embeddings in each encoder, (2, width).
+    pub fn embeddings(&self) -> impl Iterator<Item = &Parameter> {
+        self.encoders.iter().map(|encoder| &encoder.new_embeddings)
+    }
+
+    /// Encodes captions (none: the empty prompt). With `trains` the embeddings are on the tape, and about to change.
+    pub fn encode(&mut self, captions: &[Option<usize>], trains: bool) -> PromptEmbeds {
+        let last = self.captions.len() - 1;
+        let captions: Vec<usize> = captions.iter().map(|caption| caption.unwrap_or(last)).collect();
+        if trains {
+            self.cache.clear();
+            return self.run(&captions);
+        }
+        for &caption in &captions {
+            if !self.cache.contains_key(&caption) {
+                let PromptEmbeds { hidden, pooled } = self.run(&[caption]);
+                let embeds = PromptEmbeds { hidden: hidden.detach(), pooled: pooled.detach() };
+                self.cache.insert(caption, embeds);
+            }
+        }
+        let all: Vec<&PromptEmbeds> = captions.iter().map(|caption| &self.cache[caption]).collect();
+        PromptEmbeds {
+            hidden: ops::cat_batch(&all.iter().map(|e| &e.hidden).collect::<Vec<_>>()),
+            pooled: ops::cat_batch(&all.iter().map(|e| &e.pooled).collect::<Vec<_>>()),
+        }
+    }
+
+    /// After the embeddings were changed from outside: what was encoded with them is no longer right.
+    pub fn forget(&mut self) {
+        self.cache.clear();
+    }
+
+    fn run(&self, captions: &[usize]) -> PromptEmbeds {
+        let outputs: Vec<_> = self
+            .encoders
+            .iter()
+            .map(|e| e.model.forward(&captions.iter().map(|&c| e.ids[c].clone()).collect::<Vec<_>>()))
+            .collect();
+        let hidden: Vec<&Tensor> = outputs.iter().map(|output| &output.penultimate).collect();
+        PromptEmbeds {
+            hidden: ops::concat(&hidden).to_dtype(self.dtype), // (B, 77, both widths)
+            pooled: outputs[outputs.len() - 1].pooled.clone(),
+        }
+    }
+
+    /// After a step: brings the deviation of each encoder's embeddings a tenth of the way (as logarithms go) back to
+    /// that of its table.
+    pub fn rescale(&self) {
+        for encoder in &self.encoders {
+            let embeddings = encoder.new_embeddings.get();
+            let factor = (encoder.std / deviation(embeddings.f32s())).powf(0.1) as f32;
+            let values: Vec<f32> = embeddings.f32s().iter().map(|x| x * factor).collect();
+            encoder.new_embeddings.set_values(&values);
+        }
+    }
+}
+
+impl Encoder {
+    fn load(
+        folder: &ModelFolder,
+        component: Component,
+        config: &ClipTextConfig,
+        tokenizer: &Tokenizer,
+        captions: &[String],
+        dtype: DType,
+    ) -> Result<Self, Error> {
+        let (tokenizer, new) = tokenizer.with_tokens(&NEW_TOKENS.map(String::from))?;
+        let ids = captions.iter().map(|caption| Ok(tokenizer.encode(caption)?.ids));
+        let ids = ids.collect::<Result<Vec<_>, Error>>()?;
+        let store = (dtype == DType::BF16).then_some(DType::BF16);
+        let weights = folder.weights(component, None, store)?;
+        let projection = component == Component::TextEncoder2;
+        let mut model = ClipTextModel::load(&weights, config, projection, dtype)?;
+        let std = deviation(&model.embeddings.token_embedding.to_vec());
+        let zeros = Tensor::zeros(&[new.len(), config.hidden_size], DType::F32);
+        let new_embeddings = Parameter::<Tensor>::new(zeros);
+        model.set_embeddings(&new, new_embeddings.clone());
+        Ok(Self { model, ids, new_embeddings, std })
+    }
+
+    /// First embeddings: as far apart as the table's.
+    fn init(&mut self, seed: u64, index: u64) {
+        let shape = self.new_embeddings.get().shape().to_vec();
+        let values = stream(seed, Purpose::Init, index).randn(shape.iter().product());
+        let values: Vec<f32> = values.into_iter().map(|x| x * self.std as f32).collect();
+        self.new_embeddings.set_values(&values);
+    }
+}
+
+/// The sample deviation (of n - 1).
+fn deviation(values: &[f32]) -> f64 {
+    let n = values.len() as f64;
+    let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+    let squares: f64 = values.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum();
+    (squares / (n - 1.0)).sqrt()
+}

@@ -1,0 +1,86 @@
+//! What trains, each with its optimizer.
+
+use std::sync::Arc;
+
+use super::{full, lora};
+use crate::optim::{self, AdamW, Optimizer};
+use crate::plan::{Method, TrainPlan};
+use calotype_models::UNet;
+use calotype_models::nn::{Parameter, Trainable};
+use calotype_sdxl::ArgumentError;
+
+/// Weight decay of the new tokens' embeddings.
+const EMBEDDING_DECAY: f64 = 1e-3;
+
+/// A parameter and its optimizer.
+pub(crate) struct Trained {
+    /// As the result's files name it.
+    pub(crate) name: String,
+    /// As they have it.
+    pub(crate) shape: Vec<usize>,
+    pub(crate) parameter: Arc<dyn Trainable>,
+    pub(crate) state: optim::State,
+    /// Whether it is the new tokens' embeddings.
+    pub(crate) is_embedding: bool,
+    optimizer: &'static dyn Optimizer,
+}
+
+/// Prepares the UNet to be trained, and gives every parameter, in a fixed order.
+pub(crate) fn all(
+    plan: &TrainPlan,
+    unet: &mut UNet,
+    embeddings: &[Parameter],
+) -> Result<Vec<Trained>, ArgumentError> {
+    let optimizer = plan.optimizer()?;
+    let mut all = Vec::new();
+    match plan.method {
+        Method::Lora { rank } => {
+            for (path, lora) in lora::inject(unet, rank, plan.seed) {
+                all.push(Trained::tensor(format!("{path}.down"), lora.down, optimizer));
+                all.push(Trained::tensor(format!("{path}.up"), lora.up, optimizer));
+            }
+        }
+        Method::Full => {
+            for (key, tensor) in full::record(unet) {
+                all.push(Trained::new(key, tensor.shape, tensor.parameter, optimizer));
+            }
+        }
+        Method::TextualInversion => {}
+    }
+    for (i, embeddings) in embeddings.iter().enumerate() {
+        let trained = Trained::tensor(format!("text_encoders_{i}"), embeddings.clone(), &AdamW);
+        all.push(Trained { is_embedding: true, ..trained });
+    }
+    Ok(all)
+}
+
+impl Trained {
+    fn new(
+        name: String,
+        shape: Vec<usize>,
+        parameter: Arc<dyn Trainable>,
+        optimizer: &'static dyn Optimizer,
+    ) -> Self {
+        Self { state: optimizer.state(&shape), name, shape, parameter, is_embedding: false, optimizer }
+    }
+
+    fn tensor(name: String, parameter: Parameter, optimizer: &'static dyn Optimizer) -> Self {
+        Self::new(name, parameter.get().shape().to_vec(), Arc::new(parameter), optimizer)
+    }
+
+    /// How many values it has.
+    pub(crate) fn count(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Takes a step by this gradient, times `clip`, which is used up.
+    pub(crate) fn update(&mut self, gradient: &mut [f32], clip: f32, lr: f64) {
+        if clip != 1.0 {
+            gradient.iter_mut().for_each(|g| *g *= clip);
+        }
+        let factor = self.optimizer.step(&mut self.state, &self.shape, gradient, lr);
+        let decay = if self.is_embedding { EMBEDDING_DECAY } else { self.optimizer.weight_decay() };
+        let keep = (1.0 - lr * decay) as f32;
+        self.parameter.step(keep, factor, gradient);
+    }
+}

@@ -1,0 +1,119 @@
+//! A step of a training: the loss of its batches, their gradients, the optimizers' steps.
+
+use calotype_tensor::{DType, Tensor, ops};
+
+use super::gradients::Gradients;
+use super::trained::{self, Trained};
+use crate::optim;
+use crate::plan::TrainPlan;
+use calotype_models::UNet;
+use calotype_models::nn::{Activations, Parameter};
+use calotype_sdxl::ArgumentError;
+
+/// What a UNet is given, and what it should predict, for B pictures.
+pub struct Batch {
+    /// (B, h, w, C): noisy latents, in the dtype to compute in.
+    pub sample: Tensor,
+    /// One for each picture, or one for all of them.
+    pub timesteps: Vec<f32>,
+    /// (B, 77, text channels): the captions' hidden states, in the dtype to compute in.
+    pub hidden: Tensor,
+    /// (B, pooled).
+    pub pooled: Tensor,
+    /// (B, 6), in pixels: original height and width, crop's top and left, target height and width.
+    pub time_ids: Tensor,
+    /// (B, h, w, C), f32: the noise, the velocity or the latents.
+    pub target: Tensor,
+    /// (B, h, w), f32: what each latent's error is multiplied by; none: 1.
+    pub weights: Option<Tensor>,
+}
+
+/// The learning rates of a step.
+#[derive(Clone, Copy, Debug)]
+pub struct Rates {
+    /// Of the UNet's parameters.
+    pub lr: f64,
+    /// Of the new tokens' embeddings; none: the embeddings do not train.
+    pub ti_lr: Option<f64>,
+}
+
+/// A UNet, and the parameters that train with it.
+pub struct UNetTrainer {
+    unet: UNet,
+    trained: Vec<Trained>,
+    activations: Activations,
+    /// Batches a step.
+    batches: usize,
+    /// See [`TrainPlan::steps_at_once`].
+    at_once: bool,
+    max_grad_norm: Option<f64>,
+}
+
+impl UNetTrainer {
+    /// Prepares the UNet for the plan's method. `embeddings` are those of the new tokens in each text encoder, f32, which train with it.
+    ///
+    /// # Errors
+    /// There is no optimizer of the name that the plan has.
+    pub fn new(
+        mut unet: UNet,
+        plan: &TrainPlan,
+        embeddings: &[Parameter],
+        activations: Activations,
+    ) -> Result<Self, ArgumentError> {
+        let trained = trained::all(plan, &mut unet, embeddings)?;
+        let batches = plan.options.gradient_accumulation_steps;
+        let (at_once, max_grad_norm) = (plan.steps_at_once()?, plan.max_grad_norm());
+        Ok(Self { unet, trained, activations, batches, at_once, max_grad_norm })
+    }
+
+    /// Every parameter that trains, in a fixed order.
+    pub(super) fn trained(&self) -> &[Trained] {
+        &self.trained
+    }
+
+    pub(super) fn trained_mut(&mut self) -> &mut [Trained] {
+        &mut self.trained
+    }
+
+    /// The loss of a batch, a scalar, on the tape where a parameter is.
+    pub fn loss(&self, batch: &Batch) -> Tensor {
+        let context = self.unet.prepare(&batch.hidden, &batch.pooled, &batch.time_ids);
+        let prediction =
+            self.unet.forward_for_training(&batch.sample, &batch.timesteps, &context, self.activations);
+        ops::mse(&prediction, &batch.target, batch.weights.as_ref())
+    }
+
+    /// Takes a step on as many batches as the plan accumulates; `next` makes batch i. Gives the mean loss, and the norm of all gradients
+    /// together before they were clipped.
+    ///
+    /// None where the loss or a gradient is not a number. Nothing has been changed then, except where each tensor takes its step as
+    /// soon as its gradient is known (Adafactor): such a training can only go on from a checkpoint.
+    pub fn step_on(&mut self, rates: Rates, next: &mut dyn FnMut(usize) -> Batch) -> Option<(f64, f64)> {
+        let Rates { lr, ti_lr } = rates;
+        let mut gradients = Gradients::new(&self.trained, ti_lr.is_some(), self.at_once);
+        let mut loss = 0.0;
+        for i in 0..self.batches {
+            let batch_loss = self.loss(&next(i));
+            loss += f64::from(batch_loss.f32s()[0]) / self.batches as f64;
+            if !loss.is_finite() {
+                return None;
+            }
+            let share = Tensor::full(&[], 1.0 / self.batches as f32, DType::F32);
+            let trained = &mut self.trained;
+            batch_loss
+                .backward_with(share, &mut |leaf, gradient| gradients.take(trained, leaf, gradient, lr));
+        }
+        let grad_norm = gradients.norm();
+        if !grad_norm.is_finite() {
+            return None;
+        }
+        let clip = self.max_grad_norm.map_or(1.0, |max| optim::clip_factor(grad_norm, max));
+        for (trained, gradient) in self.trained.iter_mut().zip(gradients.into_sums()) {
+            if let Some(mut gradient) = gradient {
+                let lr = if trained.is_embedding { ti_lr.unwrap_or(0.0) } else { lr };
+                trained.update(&mut gradient, clip as f32, lr);
+            }
+        }
+        Some((loss, grad_norm))
+    }
+}
