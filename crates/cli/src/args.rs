@@ -1,29 +1,11 @@
-//! The command line: the program, the options that every command has, and its errors in one line.
+//! What every command line has: how much is said, and its errors in one line.
 
+use clap::ArgMatches;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, ArgAction, ArgMatches, Command};
 use tracing::Level;
 
 use crate::failure::Failure;
-use crate::{commands, environment, fields};
-
-/// The whole command line.
-pub fn program() -> Command {
-    let quiet = Arg::new("quiet").short('q').long("quiet").help("Print errors only");
-    // No long name: `verbose` is a field of trainings.
-    let verbose = Arg::new("verbose").short('v').help("Print what is being done; twice for more");
-    let licenses =
-        Arg::new("licenses").long("licenses").help("Print the licences of all that the binary contains");
-    Command::new("calotype")
-        .version(env!("CARGO_PKG_VERSION"))
-        .about("SDXL, generation and fine-tuning, in one binary")
-        .subcommands(commands::all())
-        .arg(quiet.global(true).action(ArgAction::SetTrue).conflicts_with("verbose"))
-        .arg(verbose.global(true).action(ArgAction::Count))
-        .arg(licenses.action(ArgAction::SetTrue))
-        .infer_long_args(false)
-        .after_help(environment::help())
-}
+use crate::fields;
 
 /// How much is said on stderr.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

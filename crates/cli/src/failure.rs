@@ -25,6 +25,11 @@ impl Failure {
         Failure::Failed(format!("{}: {e}", path.display()))
     }
 
+    /// Signals that the system does not let the process handle.
+    pub fn signals(e: std::io::Error) -> Failure {
+        Failure::Failed(format!("cannot handle signals: {e}"))
+    }
+
     /// What the user reads: always exactly one line.
     pub fn line(&self) -> String {
         match self {

@@ -9,8 +9,6 @@ use std::sync::{Arc, LazyLock, Once};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use crate::failure::Failure;
-
 static ASKED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 /// The last signal's exit code; 0 where none came.
 static EXIT_CODE: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
@@ -19,11 +17,11 @@ static EXIT_CODE: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
 ///
 /// # Errors
 /// The system refuses a handler.
-pub fn install() -> Result<(), Failure> {
+pub fn install() -> Result<(), std::io::Error> {
     static INSTALLED: Once = Once::new();
     let mut result = Ok(());
     INSTALLED.call_once(|| result = register());
-    result.map_err(|e| Failure::Failed(format!("cannot handle signals: {e}")))
+    result
 }
 
 fn register() -> Result<(), std::io::Error> {

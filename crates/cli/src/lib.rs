@@ -17,6 +17,7 @@ mod picture;
 mod plans;
 mod pocket;
 mod progress;
+mod shell;
 
 use std::process::ExitCode;
 
@@ -34,7 +35,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Failure> {
-    let matches = match args::program().try_get_matches() {
+    let matches = match commands::program().try_get_matches() {
         Ok(matches) => matches,
         Err(e) if e.use_stderr() => return Err(args::in_one_line(&e)),
         // Help and version.

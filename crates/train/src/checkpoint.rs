@@ -9,7 +9,6 @@
 //! All that is random follows from the seed and the step, so there is no generator's state. A checkpoint appears whole or not
 //! at all: it is written under a name that begins with a dot, brought to the disk, and renamed.
 
-mod error;
 mod files;
 mod state;
 mod tensors;
@@ -20,9 +19,8 @@ use std::path::{Path, PathBuf};
 
 use calotype_tensor::cpu::Mmap;
 
-use crate::Error;
+use crate::error::Error;
 use crate::trainer::Trainer;
-pub use error::CheckpointError;
 use state::State;
 
 const FOLDER: &str = "checkpoints";

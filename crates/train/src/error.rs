@@ -7,7 +7,6 @@ use calotype_sdxl::ArgumentError;
 use calotype_sdxl::adapters::AdapterError;
 use calotype_sdxl::samplers::ScheduleError;
 
-use crate::checkpoint::CheckpointError;
 use crate::dataset::DatasetError;
 
 /// Anything that can stop a training. `Display` is one line that names the argument, file or tensor.
@@ -67,3 +66,24 @@ from_sdxl!(
     ScheduleError,
     calotype_models::Error
 );
+
+/// What is wrong with a checkpoint whose files are whole.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// One of another training.
+    #[error("{path}: of another training: {}", .differences.join("; "))]
+    OtherTraining {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Each field that differs, with what was expected and what was found.
+        differences: Vec<String>,
+    },
+    /// One that says what it should not, or that cannot be written.
+    #[error("{path}: {problem}")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and what was found.
+        problem: String,
+    },
+}

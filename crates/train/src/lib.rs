@@ -23,6 +23,6 @@ pub mod page;
 pub mod plan;
 pub mod trainer;
 
-pub use error::Error;
+pub use error::{CheckpointError, Error};
 pub use plan::{Method, TrainOptions, TrainPlan};
 pub use trainer::{StepReport, Trainer, TrainerOptions};

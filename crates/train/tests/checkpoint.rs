@@ -13,9 +13,10 @@ use std::process::{Command, Stdio};
 
 use calotype_models::ModelFolder;
 use calotype_tensor::Tensor;
+use calotype_train::CheckpointError;
 use calotype_train::Error;
 use calotype_train::TrainPlan;
-use calotype_train::checkpoint::{CheckpointError, restore, save};
+use calotype_train::checkpoint::{restore, save};
 use calotype_train::{StepReport, Trainer};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::{Value, json};

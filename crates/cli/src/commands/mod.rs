@@ -1,7 +1,6 @@
 //! The commands, one file each.
 
 mod bench;
-mod bench_train;
 mod demo;
 mod export;
 mod predict;
@@ -13,7 +12,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use calotype_models::wrong_kind;
-use clap::{ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use self::predict::DtypeName;
 use crate::failure::Failure;
@@ -35,9 +34,22 @@ const COMMANDS: &[Row] = &[
     ("bench", bench::options, bench::run),
 ];
 
-/// The command line of every command.
-pub fn all() -> impl Iterator<Item = Command> {
-    COMMANDS.iter().map(|(name, options, _)| options(Command::new(*name)))
+/// The whole command line.
+pub fn program() -> Command {
+    let quiet = Arg::new("quiet").short('q').long("quiet").help("Print errors only");
+    // No long name: `verbose` is a field of trainings.
+    let verbose = Arg::new("verbose").short('v').help("Print what is being done; twice for more");
+    let licenses =
+        Arg::new("licenses").long("licenses").help("Print the licences of all that the binary contains");
+    Command::new("calotype")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("SDXL, generation and fine-tuning, in one binary")
+        .subcommands(COMMANDS.iter().map(|(name, options, _)| options(Command::new(*name))))
+        .arg(quiet.global(true).action(ArgAction::SetTrue).conflicts_with("verbose"))
+        .arg(verbose.global(true).action(ArgAction::Count))
+        .arg(licenses.action(ArgAction::SetTrue))
+        .infer_long_args(false)
+        .after_help(environment::help())
 }
 
 /// Runs the command called `name`.

@@ -97,7 +97,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let plan = plans::predict(PredictInput::from_command_line(given.clone())?)?;
     let output = OutputDir::check(&settings.output)?;
     let folder = super::model_folder(settings.model.as_deref(), quiet)?;
-    interrupt::install()?;
+    interrupt::install().map_err(Failure::signals)?;
     let maker = settings.maker(&folder);
     tracing::info!("model {}, {}, {} threads", maker.model, maker.dtype, rayon::current_num_threads());
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::ScheduleError;
-use super::config::brief;
+use super::error::brief;
 
 /// The classes whose noise levels come from betas. Each one's configuration serves every sampler.
 const WITH_BETAS: &[&str] = &[

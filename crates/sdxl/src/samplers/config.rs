@@ -10,6 +10,7 @@ use std::path::Path;
 use calotype_models::ModelFolder;
 use serde_json::{Map, Value};
 
+use super::error::brief;
 use super::{ScheduleError, class};
 
 /// These files are small; the limit keeps a wrong one from filling the memory.
@@ -264,16 +265,6 @@ impl Fields<'_> {
             expected: expected.into(),
             found: found.to_string(),
         }
-    }
-}
-
-/// A value for an error's text: lists and objects can be long.
-pub(super) fn brief(value: &Value) -> String {
-    match value {
-        Value::Array(items) => format!("a list of {}", items.len()),
-        Value::Object(_) => "an object".to_string(),
-        Value::String(text) if text.chars().count() > 40 => "a long string".to_string(),
-        other => other.to_string(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! What can be wrong with a scheduler's name, configuration or step count.
 
+use serde_json::Value;
+
 /// Why no schedule could be made. Every variant is bad input: it names the field or file, what was expected and found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
@@ -39,4 +41,14 @@ pub enum ScheduleError {
         /// The step count asked for.
         found: usize,
     },
+}
+
+/// A value for an error's text: lists and objects can be long.
+pub(super) fn brief(value: &Value) -> String {
+    match value {
+        Value::Array(items) => format!("a list of {}", items.len()),
+        Value::Object(_) => "an object".to_string(),
+        Value::String(text) if text.chars().count() > 40 => "a long string".to_string(),
+        other => other.to_string(),
+    }
 }

@@ -1,6 +1,7 @@
 //! The noise levels that a sampler visits: training timesteps, thinned out to the steps asked for.
 
-use super::config::{Fields, SchedulerConfig, brief};
+use super::config::{Fields, SchedulerConfig};
+use super::error::brief;
 use super::settings::{Settings, Spacing};
 use super::{Sampler, ScheduleError};
 

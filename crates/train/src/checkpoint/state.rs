@@ -8,7 +8,7 @@ use calotype_tensor::cpu;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::CheckpointError;
+use crate::error::CheckpointError;
 use crate::plan::TrainPlan;
 use crate::trainer::Trainer;
 use calotype_models::shorten;

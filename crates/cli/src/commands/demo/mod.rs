@@ -23,6 +23,7 @@ use self::sheet::Sheet;
 use crate::args::{self, Verbosity};
 use crate::failure::Failure;
 use crate::progress::Progress;
+use crate::shell::typed;
 use crate::{interrupt, output, picture, pocket};
 
 /// What is asked for before and after; none of these places is in the set.
@@ -78,7 +79,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let settings = Settings::from_arg_matches(matches).map_err(|e| args::in_one_line(&e))?;
     let start = Instant::now();
     let quiet = Verbosity::of(matches) == Verbosity::Quiet;
-    interrupt::install()?;
+    interrupt::install().map_err(Failure::signals)?;
     let model = pocket::folder()?;
     let dir = match &settings.output {
         Some(dir) => given_folder(dir)?,
@@ -127,15 +128,6 @@ fn given_folder(dir: &Path) -> Result<PathBuf, Failure> {
     }
     output::check_folder("-o", dir)?;
     Ok(dir.into())
-}
-
-/// A command line as it can be typed.
-pub fn typed(args: &[impl AsRef<str>]) -> String {
-    let quoted = args.iter().map(|arg| match arg.as_ref() {
-        arg if arg.contains(char::is_whitespace) => format!("\"{arg}\""),
-        arg => arg.to_owned(),
-    });
-    std::iter::once("calotype".to_owned()).chain(quoted).collect::<Vec<_>>().join(" ")
 }
 
 struct Demo {
@@ -200,7 +192,7 @@ impl Demo {
     fn train(&self, line: &[String]) -> Result<(), Failure> {
         let line = std::iter::once("calotype").chain(line.iter().map(String::as_str));
         let line = line.chain(self.quiet.then_some("-q"));
-        let matches = args::program().try_get_matches_from(line).map_err(|e| args::in_one_line(&e))?;
+        let matches = super::program().try_get_matches_from(line).map_err(|e| args::in_one_line(&e))?;
         match matches.subcommand() {
             Some((name, matches)) => super::run(name, matches),
             None => Ok(()),

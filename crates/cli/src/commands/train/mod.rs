@@ -44,10 +44,10 @@ use self::record::{Initial, Record};
 use self::run_dir::{METRICS, RESULT, RunDir};
 use self::session::Session;
 use self::settings::Settings;
-use super::demo::typed;
 use crate::args::Verbosity;
 use crate::failure::Failure;
 use crate::progress::Progress;
+use crate::shell::typed;
 use crate::{fields, interrupt, output, pocket};
 
 /// What takes no longer than this shows no progress.
@@ -88,7 +88,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let inputs = [("--model", record.model.as_path()), ("input_images", &record.plan.input_images)];
     let inputs: Vec<_> = read.iter().map(|(name, path)| (*name, *path)).chain(inputs).collect();
     output.map_or(Ok(()), |output| output::check_file(output, &inputs))?;
-    interrupt::install()?;
+    interrupt::install().map_err(Failure::signals)?;
     let notice = (settings.model.is_none() && dir.is_none()).then_some(pocket::NOTICE);
     let job = Job::open(record, dir, &given, quiet)?;
     notice.inspect(|notice| job.say(notice));

@@ -2,20 +2,22 @@
 //!
 //! `tools/reference/bench` gives the inputs and times the peers beside it. The last line of stdout is JSON.
 
+mod inputs;
+mod train;
+
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use calotype_models::config::{UNetConfig, VaeConfig};
-use calotype_models::weights::{Layout, Weights};
+use calotype_models::weights::Layout;
 use calotype_models::{UNet, Vae};
 use calotype_tensor::ops::{self, Activation, Conv, Mask, Padding};
 use calotype_tensor::{DType, Tensor, Weight};
 use clap::{ArgMatches, Args, Command, FromArgMatches};
-use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
-use super::bench_train;
+use self::inputs::{Inputs, weights};
 use super::predict::DtypeName;
 use crate::failure::Failure;
 use crate::output;
@@ -70,11 +72,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
         ("vae", Some(model), Some(inputs)) => time_vae(&settings, model, inputs)?,
         ("train", Some(model), Some(inputs)) => {
             let Settings { dtype, runs, rank, recompute, full, .. } = settings;
-            bench_train::run(
-                model,
-                inputs,
-                &bench_train::Case { dtype: dtype.into(), runs, rank, recompute, full },
-            )?
+            train::run(model, inputs, &train::Case { dtype: dtype.into(), runs, rank, recompute, full })?
         }
         _ => time_ops(&settings)?,
     };
@@ -91,12 +89,6 @@ fn time<T>(runs: usize, mut f: impl FnMut() -> T) -> (Vec<f64>, Option<T>) {
         start.elapsed().as_secs_f64()
     });
     (seconds.collect(), last)
-}
-
-/// Weights as `calotype predict` has them.
-pub(super) fn weights(model: &Path, layout: Layout, dtype: DType) -> Result<Weights, Failure> {
-    let store = (dtype == DType::BF16).then_some(DType::BF16);
-    Ok(Weights::open(model, layout, None, store).map_err(calotype_sdxl::Error::from)?)
 }
 
 fn time_unet(settings: &Settings, model: &Path, inputs: &Path) -> Result<Value, Failure> {
@@ -176,30 +168,6 @@ fn values(shape: &[usize], dtype: DType) -> Tensor {
     let count = shape.iter().product();
     let values = (0..count).map(|i: usize| (i * 7919 % 2003) as f32 / 1001.0 - 1.0);
     Tensor::from_vec(values.collect(), shape).to_dtype(dtype)
-}
-
-/// A file of f32 inputs.
-pub(super) struct Inputs {
-    path: PathBuf,
-    bytes: Vec<u8>,
-}
-
-impl Inputs {
-    pub(super) fn read(path: &Path) -> Result<Inputs, Failure> {
-        let bytes = std::fs::read(path).map_err(|e| Failure::BadInput(format!("{}: {e}", path.display())))?;
-        Ok(Inputs { path: path.into(), bytes })
-    }
-
-    pub(super) fn tensor(&self, name: &str) -> Result<Tensor, Failure> {
-        let bad = |what: String| Failure::BadInput(format!("{}: {name}: {what}", self.path.display()));
-        let file = SafeTensors::deserialize(&self.bytes).map_err(|e| bad(e.to_string()))?;
-        let view = file.tensor(name).map_err(|e| bad(e.to_string()))?;
-        if view.dtype() != Dtype::F32 {
-            return Err(bad(format!("expected F32, found {:?}", view.dtype())));
-        }
-        let values = view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
-        Ok(Tensor::from_vec(values.collect(), view.shape()))
-    }
 }
 
 fn write_output(path: Option<&Path>, out: Option<Tensor>) -> Result<(), Failure> {

@@ -12,7 +12,7 @@ use calotype_train::trainer::{Batch, Rates, UNetTrainer};
 use calotype_train::{Method, TrainOptions, TrainPlan};
 use serde_json::{Value, json};
 
-use super::bench::{Inputs, weights};
+use super::inputs::{Inputs, weights};
 use crate::failure::Failure;
 
 /// Any will do.

@@ -1,0 +1,40 @@
+//! What a benchmark computes with: weights, and a file of inputs.
+
+use std::path::{Path, PathBuf};
+
+use calotype_models::weights::{Layout, Weights};
+use calotype_tensor::{DType, Tensor};
+use safetensors::SafeTensors;
+use safetensors::tensor::Dtype;
+
+use crate::failure::Failure;
+
+/// Weights as `calotype predict` has them.
+pub(super) fn weights(model: &Path, layout: Layout, dtype: DType) -> Result<Weights, Failure> {
+    let store = (dtype == DType::BF16).then_some(DType::BF16);
+    Ok(Weights::open(model, layout, None, store).map_err(calotype_sdxl::Error::from)?)
+}
+
+/// A file of f32 inputs.
+pub(super) struct Inputs {
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl Inputs {
+    pub(super) fn read(path: &Path) -> Result<Inputs, Failure> {
+        let bytes = std::fs::read(path).map_err(|e| Failure::BadInput(format!("{}: {e}", path.display())))?;
+        Ok(Inputs { path: path.into(), bytes })
+    }
+
+    pub(super) fn tensor(&self, name: &str) -> Result<Tensor, Failure> {
+        let bad = |what: String| Failure::BadInput(format!("{}: {name}: {what}", self.path.display()));
+        let file = SafeTensors::deserialize(&self.bytes).map_err(|e| bad(e.to_string()))?;
+        let view = file.tensor(name).map_err(|e| bad(e.to_string()))?;
+        if view.dtype() != Dtype::F32 {
+            return Err(bad(format!("expected F32, found {:?}", view.dtype())));
+        }
+        let values = view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
+        Ok(Tensor::from_vec(values.collect(), view.shape()))
+    }
+}
