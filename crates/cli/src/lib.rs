@@ -48,7 +48,7 @@ fn run() -> Result<(), Failure> {
     }
     match matches.subcommand() {
         Some((name, matches)) => commands::run(name, matches),
-        None => Err(Failure::BadInput("no command given, see calotype --help".into())),
+        None => output::print(&commands::program().render_help().to_string()),
     }
 }
 

@@ -41,7 +41,6 @@ fn unknown_names() {
     here.assert_refused(&["predict", "--widht", "512"], "--widht: unknown option, did you mean --width?");
     here.assert_refused(&["predikt"], "predikt: unknown command, did you mean predict?");
     here.assert_refused(&["predict", "a cat"], "unexpected argument \"a cat\"");
-    here.assert_refused(&[], "no command given");
     here.assert_refused(&["schema", "paint"], "paint");
 }
 

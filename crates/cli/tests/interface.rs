@@ -32,6 +32,36 @@ fn help_and_version() {
     assert_eq!(version.stdout, format!("calotype {}\n", env!("CARGO_PKG_VERSION")));
 }
 
+/// Protects: the program alone says what it can do, as `--help` does.
+#[test]
+fn alone_it_prints_its_help() {
+    let here = Sandbox::new();
+    let (alone, help) = (here.run(&[]), here.run(&["-h"]));
+    assert_eq!((alone.code, alone.stderr.as_str()), (Some(0), ""));
+    assert_eq!(alone.stdout, help.stdout);
+}
+
+/// Protects: completions and manual pages come from the same table as the command line: every command and its options are in them.
+#[test]
+fn completions_and_manual_pages() {
+    let here = Sandbox::new();
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = here.run(&["completions", shell]);
+        assert_eq!((script.code, script.stderr.as_str()), (Some(0), ""), "{shell}");
+        for word in ["predict", "guidance-scale", "train", "token-string", "export", "demo"] {
+            assert!(script.stdout.contains(word), "{shell}: {word}");
+        }
+    }
+    let pages = here.run(&["man", "-o", "pages"]);
+    assert_eq!((pages.code, pages.stderr.as_str()), (Some(0), ""));
+    let names: Vec<&str> = pages.stdout.lines().collect();
+    assert!(names.contains(&"pages/calotype.1") && names.contains(&"pages/calotype-train.1"), "{names:?}");
+    assert!(!names.iter().any(|name| name.contains("bench") || name.contains("help")), "{names:?}");
+    let text = |name: &str| std::fs::read_to_string(here.path(name)).expect(name);
+    assert!(text("pages/calotype-predict.1").contains("\\-\\-guidance\\-scale"));
+    assert!(text("pages/calotype.1").contains("calotype\\-export(1)"));
+}
+
 /// Protects: `schema` prints one JSON document whose properties are in the published order.
 #[test]
 fn schemas_are_json() {

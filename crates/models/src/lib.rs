@@ -1,6 +1,23 @@
 //! SDXL's networks as their papers draw them, with the files that they come in: configs, weights, tokenizers.
 //!
 //! Each network reads like its diagram; a field has the name of its checkpoint key.
+//!
+//! ```
+//! # fn main() -> Result<(), calotype_models::Error> {
+//! use std::path::Path;
+//!
+//! use calotype_models::{Component, ModelFolder, Vae};
+//! use calotype_tensor::{DType, Tensor};
+//!
+//! // A model's folder in diffusers' layout.
+//! let folder = ModelFolder::open(Path::new("../../models/pocket"))?;
+//! let configs = folder.configs()?;
+//! let vae = Vae::load(&folder.weights(Component::Vae, None, None)?, &configs.vae)?;
+//! let latents = Tensor::zeros(&[1, 2, 2, configs.vae.latent_channels], DType::F32);
+//! assert_eq!(vae.decode(&latents).shape(), [1, 16, 16, 3]);
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod clip_text;
 pub mod config;

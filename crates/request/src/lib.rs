@@ -3,6 +3,17 @@
 //! [`PredictInput`] and [`TrainInput`] are the wire forms: a field's name, type, default, choices, range and
 //! description stand there and nowhere else. Their JSON [`schema`] drives whatever takes a request: command-line
 //! flags, `key=value` pairs, JSON bodies, help and documentation.
+//!
+//! ```
+//! use calotype_request::PredictInput;
+//! use serde_json::json;
+//!
+//! let given = |value: serde_json::Value| value.as_object().cloned().unwrap();
+//! let input = PredictInput::from_json(given(json!({ "prompt": "a cat", "width": 512 }))).unwrap();
+//! assert_eq!((input.width, input.height), (512, 1024));
+//! let refused = PredictInput::from_json(given(json!({ "widht": 512 }))).unwrap_err();
+//! assert_eq!(refused.to_string(), "widht: unknown field, did you mean width?");
+//! ```
 
 mod error;
 mod predict;

@@ -11,6 +11,41 @@
 //! ```
 //!
 //! What is computed is defined by `tools/reference/trainer.py`, and proven against its runs.
+//!
+//! ```
+//! # fn main() -> Result<(), calotype_train::Error> {
+//! use std::ops::ControlFlow;
+//! use std::path::Path;
+//!
+//! use calotype_models::ModelFolder;
+//! use calotype_tensor::DType;
+//! use calotype_train::dataset::Example;
+//! use calotype_train::{Method, TrainPlan, Trainer, TrainerOptions};
+//!
+//! let folder = ModelFolder::open(Path::new("../../models/pocket"))?;
+//! let plan = TrainPlan {
+//!     seed: 1,
+//!     resolution: 64,
+//!     train_batch_size: 1,
+//!     steps: 1,
+//!     method: Method::Lora { rank: 4 },
+//!     ..TrainPlan::default()
+//! };
+//! let grey = Example {
+//!     name: "grey.png".into(),
+//!     caption: "a photo of TOK".into(),
+//!     rgb: vec![128; 64 * 64 * 3],
+//!     mask: None,
+//!     original_size: [64, 64],
+//!     crop_top_left: [0, 0],
+//! };
+//! let options = TrainerOptions { dtype: DType::F32, recompute: false };
+//! let mut trainer = Trainer::new(&folder, plan, &[grey], options, &mut |_| ControlFlow::Continue(()))?;
+//! assert!(trainer.step()?.loss.is_finite());
+//! assert!(!trainer.trained_weights().lora.is_empty());
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod chart;
 pub mod checkpoint;

@@ -1,8 +1,10 @@
 //! The commands, one file each.
 
 mod bench;
+mod completions;
 mod demo;
 mod export;
+mod man;
 mod predict;
 mod schema;
 pub mod train;
@@ -31,6 +33,8 @@ const COMMANDS: &[Row] = &[
     ("export", export::options, export::run),
     ("schema", schema::options, schema::run),
     ("demo", demo::options, demo::run),
+    ("completions", completions::options, completions::run),
+    ("man", man::options, man::run),
     ("bench", bench::options, bench::run),
 ];
 

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::AdapterError;
 use super::source::{Member, Members, known};
-use crate::config::shorten;
+use calotype_models::shorten;
 
 /// tar's unit.
 const BLOCK: usize = 512;
