@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use calotype_request::schema::{self, Field, Kind, Schema};
+use calotype_request::schema::{self, Field, FieldType, Schema};
 use calotype_request::{InputError, Problem, unavailable};
 use calotype_sdxl::text;
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -34,12 +34,12 @@ fn flag(field: &Field) -> Arg {
         Arg::new(id(field)).long(field.name.replace('_', "-")).help_heading("Fields").help(help(field));
     let flag = flag.hide_short_help(unavailable(&field.name).is_some());
     match field.kind() {
-        Kind::Integer => flag.value_name("N").allow_negative_numbers(true),
-        Kind::Number => flag.value_name("NUMBER").allow_negative_numbers(true),
-        Kind::Boolean => flag.value_name("BOOL").num_args(0..=1).default_missing_value("true"),
-        Kind::Text if field.is_file() => flag.value_name("FILE"),
-        Kind::Text if field.is_files() => flag.value_name("FILE").action(ArgAction::Append),
-        Kind::Text => flag.value_name("TEXT"),
+        FieldType::Integer => flag.value_name("N").allow_negative_numbers(true),
+        FieldType::Number => flag.value_name("NUMBER").allow_negative_numbers(true),
+        FieldType::Boolean => flag.value_name("BOOL").num_args(0..=1).default_missing_value("true"),
+        FieldType::Text if field.is_file() => flag.value_name("FILE"),
+        FieldType::Text if field.is_files() => flag.value_name("FILE").action(ArgAction::Append),
+        FieldType::Text => flag.value_name("TEXT"),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::Error;
 use crate::config::{ClipTextConfig, UNetConfig, VaeConfig};
 use crate::json::{ConfigError, Json};
 use crate::tokenizer::{Tokenizer, TokenizerError};
-use crate::weights::{Layout, Weights, WeightsError};
+use crate::weights::{Network, Weights, WeightsError};
 
 const PIPELINES: [&str; 3] =
     ["StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"];
@@ -42,11 +42,11 @@ impl Component {
         if self == Self::TextEncoder { "tokenizer" } else { "tokenizer_2" }
     }
 
-    fn layout(self) -> Layout {
+    fn network(self) -> Network {
         match self {
-            Self::TextEncoder | Self::TextEncoder2 => Layout::ClipText,
-            Self::UNet => Layout::UNet,
-            Self::Vae => Layout::Vae,
+            Self::TextEncoder | Self::TextEncoder2 => Network::ClipText,
+            Self::UNet => Network::UNet,
+            Self::Vae => Network::Vae,
         }
     }
 }
@@ -159,7 +159,7 @@ impl ModelFolder {
         variant: Option<&str>,
         store: Option<DType>,
     ) -> Result<Weights, WeightsError> {
-        Weights::open(&self.path.join(component.name()), component.layout(), variant, store)
+        Weights::open(&self.path.join(component.name()), component.network(), variant, store)
     }
 
     /// A number for what the model is: of its configs, and of samples of its weights.

@@ -8,14 +8,14 @@ use calotype_tensor::Tensor;
 use super::Vae;
 
 /// An f32 image (height, width, channels).
-struct Image {
+struct Canvas {
     height: usize,
     width: usize,
     channels: usize,
     pixels: Vec<f32>,
 }
 
-impl Image {
+impl Canvas {
     fn row(&self, y: usize, x: Range<usize>) -> &[f32] {
         let at = y * self.width * self.channels;
         &self.pixels[at + x.start * self.channels..at + x.end * self.channels]
@@ -26,10 +26,10 @@ impl Image {
         &mut self.pixels[at + x.start * self.channels..at + x.end * self.channels]
     }
 
-    fn crop(&self, y: Range<usize>, x: Range<usize>) -> Image {
+    fn crop(&self, y: Range<usize>, x: Range<usize>) -> Canvas {
         let (height, width, channels) = (y.len(), x.len(), self.channels);
         let pixels = y.flat_map(|y| self.row(y, x.clone())).copied().collect();
-        Image { height, width, channels, pixels }
+        Canvas { height, width, channels, pixels }
     }
 }
 
@@ -52,17 +52,17 @@ impl Vae {
         let scale = 1 << (self.decoder.up_blocks.len() - 1);
         let channels = self.decoder.conv_out.bias.get().numel();
         let blend = tile * scale / 4;
-        let mut out = Image {
+        let mut out = Canvas {
             height: height * scale,
             width: width * scale,
             channels,
             pixels: vec![0.0; height * width * scale * scale * channels],
         };
         let step = tile * 3 / 4;
-        let mut above: Vec<Image> = Vec::new(); // the lower edges of the row of tiles above
+        let mut above: Vec<Canvas> = Vec::new(); // the lower edges of the row of tiles above
         for top in (0..height).step_by(step) {
             let mut edges = Vec::new();
-            let mut left: Option<Image> = None; // the right edge of the tile on the left
+            let mut left: Option<Canvas> = None; // the right edge of the tile on the left
             for (j, start) in (0..width).step_by(step).enumerate() {
                 let area = (top..height.min(top + tile), start..width.min(start + tile));
                 let mut decoded = self.decode_tile(latents, area.0, area.1);
@@ -82,15 +82,15 @@ impl Vae {
         Tensor::from_vec(out.pixels, &[1, out.height, out.width, channels])
     }
 
-    fn decode_tile(&self, latents: &Tensor, y: Range<usize>, x: Range<usize>) -> Image {
+    fn decode_tile(&self, latents: &Tensor, y: Range<usize>, x: Range<usize>) -> Canvas {
         let (width, channels) = (latents.dim(2), latents.dim(3));
-        let all = Image { height: latents.dim(1), width, channels, pixels: latents.to_vec() };
+        let all = Canvas { height: latents.dim(1), width, channels, pixels: latents.to_vec() };
         let tile = all.crop(y, x);
         let shape = [1, tile.height, tile.width, channels];
         let dtype = latents.dtype();
         let image = self.decode(&Tensor::from_vec(tile.pixels, &shape).to_dtype(dtype));
         let [_, height, width, channels] = [0, 1, 2, 3].map(|i| image.dim(i));
-        Image { height, width, channels, pixels: image.to_vec() }
+        Canvas { height, width, channels, pixels: image.to_vec() }
     }
 }
 
@@ -103,7 +103,7 @@ fn mix(a: &[f32], b: &mut [f32], y: usize, extent: usize) {
 }
 
 /// Blends the edge of the tile above (its last rows) into the first rows of a tile.
-fn blend_down(edge: &Image, tile: &mut Image) {
+fn blend_down(edge: &Canvas, tile: &mut Canvas) {
     let extent = edge.height.min(tile.height);
     let columns = 0..tile.width.min(edge.width);
     for y in 0..extent {
@@ -113,7 +113,7 @@ fn blend_down(edge: &Image, tile: &mut Image) {
 }
 
 /// Blends the edge of the tile on the left (its last columns) into the first columns of a tile.
-fn blend_right(edge: &Image, tile: &mut Image) {
+fn blend_right(edge: &Canvas, tile: &mut Canvas) {
     let extent = edge.width.min(tile.width);
     for y in 0..tile.height.min(edge.height) {
         for x in 0..extent {
@@ -124,7 +124,7 @@ fn blend_right(edge: &Image, tile: &mut Image) {
 }
 
 /// Puts the part of a tile that no later tile covers, `limit` pixels high and wide, into the picture.
-fn paste(tile: &Image, out: &mut Image, top: usize, left: usize, limit: usize) {
+fn paste(tile: &Canvas, out: &mut Canvas, top: usize, left: usize, limit: usize) {
     let width = limit.min(tile.width);
     for y in 0..limit.min(tile.height) {
         out.row_mut(top + y, left..left + width).copy_from_slice(tile.row(y, 0..width));

@@ -3,7 +3,7 @@
 
 mod files;
 mod hook;
-mod layout;
+mod network;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -20,7 +20,7 @@ use crate::parameter::Parameter;
 pub use files::Header;
 use files::{Located, MappedFile};
 pub use hook::{Replacement, TensorHook};
-pub use layout::Layout;
+pub use network::Network;
 
 /// What is wrong with a checkpoint.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +94,7 @@ struct Checkpoint {
     name: PathBuf,
     files: Vec<MappedFile>,
     tensors: BTreeMap<String, Entry>,
-    layout: Layout,
+    network: Network,
     store: Option<DType>,
 }
 
@@ -116,17 +116,17 @@ impl Weights {
     /// When there is no such file, or one is truncated or no safetensors file.
     pub fn open(
         dir: &Path,
-        layout: Layout,
+        network: Network,
         variant: Option<&str>,
         store: Option<DType>,
     ) -> Result<Self, WeightsError> {
-        let found = files::open(dir, layout.stem(), variant)?;
+        let found = files::open(dir, network.stem(), variant)?;
         let entry = |(name, (key, at)): (String, (String, Located))| {
-            let shape = layout.reshape(&name, &at.shape);
+            let shape = network.reshape(&name, &at.shape);
             (name, Entry { key, shape, at, taken: AtomicBool::new(false) })
         };
-        let tensors = layout.rename(found.tensors).into_iter().map(entry).collect();
-        let all = Checkpoint { name: found.name, files: found.files, tensors, layout, store };
+        let tensors = network.rename(found.tensors).into_iter().map(entry).collect();
+        let all = Checkpoint { name: found.name, files: found.files, tensors, network, store };
         Ok(Self {
             all: Arc::new(all),
             prefix: String::new(),
@@ -239,7 +239,7 @@ impl Weights {
             return Err(WeightsError::file(&changed.path, "changed while it was read"));
         }
         let left = self.below().filter(|(_, entry)| !entry.taken.load(Ordering::Relaxed));
-        let (ignored, left): (Vec<_>, Vec<_>) = left.partition(|(name, _)| self.all.layout.ignores(name));
+        let (ignored, left): (Vec<_>, Vec<_>) = left.partition(|(name, _)| self.all.network.ignores(name));
         let left: Vec<&Entry> = left.into_iter().map(|(_, entry)| entry).collect();
         if let Some((name, _)) = ignored.first() {
             let (file, count) = (self.all.name.display(), ignored.len());

@@ -5,7 +5,7 @@ mod temp;
 
 use std::path::Path;
 
-use calotype_models::weights::{Layout, Weights};
+use calotype_models::weights::{Network, Weights};
 use calotype_tensor::{DType, ops};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorView, serialize};
@@ -37,14 +37,14 @@ fn file(dtype: Dtype, tensors: &[(&str, &[usize])]) -> Vec<u8> {
     serialize(views, None).unwrap()
 }
 
-fn open(dir: &Path, layout: Layout) -> Result<Weights, String> {
+fn open(dir: &Path, layout: Network) -> Result<Weights, String> {
     Weights::open(dir, layout, None, None).map_err(|e| e.to_string())
 }
 
 fn unet(bytes: impl AsRef<[u8]>) -> (Temp, Result<Weights, String>) {
     let dir = Temp::new();
     dir.write(UNET, bytes);
-    let weights = open(dir.path(), Layout::UNet);
+    let weights = open(dir.path(), Network::UNet);
     (dir, weights)
 }
 
@@ -89,7 +89,7 @@ fn layers_are_packed_and_multiply() {
             ("c.bias", &[2]),
         ];
         dir.write(UNET, file(Dtype::F16, &tensors));
-        let weights = Weights::open(dir.path(), Layout::UNet, None, store).unwrap();
+        let weights = Weights::open(dir.path(), Network::UNet, None, store).unwrap();
         let x = calotype_tensor::Tensor::from_vec(vec![1.0, 10.0, 100.0], &[1, 3]);
         let (w, bias) = weights.linear("l", 2, 3, true).unwrap();
         let y = ops::linear(&x, &w.get(), bias.map(|b| b.get()).as_ref(), ops::Activation::None, None);
@@ -162,7 +162,7 @@ fn variants_are_found_in_order() {
     let sized = |n: usize| file(Dtype::F16, &[("x", &[n])]);
     let size = |variant| {
         let weights =
-            Weights::open(dir.path(), Layout::ClipText, variant, None).map_err(|e| e.to_string())?;
+            Weights::open(dir.path(), Network::ClipText, variant, None).map_err(|e| e.to_string())?;
         let found = (1..5).find(|&n| weights.sub("text_model").tensor("x", &[n]).is_ok());
         Ok::<_, String>(found.unwrap())
     };
@@ -189,7 +189,7 @@ fn shards_are_one_checkpoint() {
     let dir = Temp::new();
     let index = |map: serde_json::Value| {
         dir.write(&format!("{UNET}.index.json"), json!({"metadata": {}, "weight_map": map}).to_string());
-        open(dir.path(), Layout::UNet)
+        open(dir.path(), Network::UNet)
     };
     dir.write("one.safetensors", file(Dtype::F32, &[("a", &[1]), ("both", &[2])]));
     dir.write("two.safetensors", file(Dtype::F16, &[("b", &[3]), ("both", &[4])]));
@@ -230,7 +230,7 @@ fn shard_names_cannot_leave_the_folder() {
         "a\\x.safetensors",
     ] {
         dir.write(&format!("{UNET}.index.json"), json!({"weight_map": {"a": name}}).to_string());
-        let error = open(dir.path(), Layout::UNet).err().unwrap_or_else(|| panic!("{name} was opened"));
+        let error = open(dir.path(), Network::UNet).err().unwrap_or_else(|| panic!("{name} was opened"));
         assert!(error.contains("index.json: expected the name of a .safetensors file beside it"), "{error}");
     }
 }
@@ -251,7 +251,7 @@ fn clip_keys_with_and_without_prefix() {
     for tensors in [with, without] {
         let dir = Temp::new();
         dir.write("model.safetensors", file(Dtype::F32, &tensors));
-        let weights = open(dir.path(), Layout::ClipText).unwrap();
+        let weights = open(dir.path(), Network::ClipText).unwrap();
         weights.sub("text_model").sub("final_layer_norm").tensor("weight", &[4]).unwrap();
         weights.linear("text_projection", 2, 2, false).unwrap();
         weights.finish().unwrap();
@@ -277,7 +277,7 @@ fn leftovers_of_a_clip_model_are_passed_over() {
         let dir = Temp::new();
         for (more, ok) in [("", true), ("encoder.layers.99.mlp.fc1.weight", false)] {
             dir.write("model.safetensors", tensors(more));
-            let weights = open(dir.path(), Layout::ClipText).unwrap();
+            let weights = open(dir.path(), Network::ClipText).unwrap();
             weights.sub("text_model").sub("final_layer_norm").tensor("weight", &[4]).unwrap();
             assert_eq!(weights.finish().is_ok(), ok, "{prefix:?} {more:?}");
         }
@@ -298,7 +298,7 @@ fn old_vae_attention_is_read() {
     };
     let dir = Temp::new();
     dir.write(UNET, file(Dtype::F32, &shaped(3).collect::<Vec<_>>()));
-    let weights = open(dir.path(), Layout::Vae).unwrap();
+    let weights = open(dir.path(), Network::Vae).unwrap();
     for name in ["to_q", "to_k", "to_v", "to_out.0"] {
         weights.sub(attention).linear(name, 2, 2, true).unwrap();
     }
@@ -311,11 +311,11 @@ fn old_vae_attention_is_read() {
         ("decoder.mid_block.attentions.0.to_q.bias", &[3]),
     ];
     dir.write(UNET, file(Dtype::F32, &both));
-    let weights = open(dir.path(), Layout::Vae).unwrap();
+    let weights = open(dir.path(), Network::Vae).unwrap();
     weights.tensor("decoder.mid_block.attentions.0.to_q.bias", &[3]).unwrap();
     assert!(weights.finish().unwrap_err().to_string().contains("query.bias: surplus"));
     assert!(
-        open(dir.path(), Layout::UNet)
+        open(dir.path(), Network::UNet)
             .unwrap()
             .tensor("decoder.mid_block.attentions.0.query.bias", &[2])
             .is_ok()
@@ -389,16 +389,16 @@ fn a_lying_header_is_refused() {
 #[test]
 fn reference_folders_open() {
     for (name, layout, key, shape) in [
-        ("unet_base", Layout::UNet, "conv_in.bias", &[16][..]),
-        ("unet_refiner", Layout::UNet, "conv_in.bias", &[8]),
-        ("vae", Layout::Vae, "decoder.conv_out.bias", &[3]),
+        ("unet_base", Network::UNet, "conv_in.bias", &[16][..]),
+        ("unet_refiner", Network::UNet, "conv_in.bias", &[8]),
+        ("vae", Network::Vae, "decoder.conv_out.bias", &[3]),
     ] {
         let weights = open(&golden().join("models").join(name), layout).unwrap();
         weights.tensor(key, shape).unwrap();
         assert!(weights.finish().is_err(), "{name}: the rest is still there");
     }
     let table = |name: &str| {
-        let weights = open(&golden().join("models").join(name), Layout::ClipText).unwrap();
+        let weights = open(&golden().join("models").join(name), Network::ClipText).unwrap();
         weights.tensor("text_model.final_layer_norm.weight", &[32]).unwrap().to_vec()
     };
     assert_eq!(table("text_encoder"), table("text_encoder_prefixed"));

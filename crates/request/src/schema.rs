@@ -35,7 +35,7 @@ pub struct Field {
 
 /// A field's JSON type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum FieldType {
     /// A whole number.
     Integer,
     /// A number.
@@ -180,12 +180,12 @@ fn title(name: &str) -> String {
 
 impl Field {
     /// The JSON type.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> FieldType {
         match self.spec["type"].as_str() {
-            Some("integer") => Kind::Integer,
-            Some("number") => Kind::Number,
-            Some("boolean") => Kind::Boolean,
-            _ => Kind::Text,
+            Some("integer") => FieldType::Integer,
+            Some("number") => FieldType::Number,
+            Some("boolean") => FieldType::Boolean,
+            _ => FieldType::Text,
         }
     }
 
@@ -221,12 +221,12 @@ impl Field {
             return format!("one of {}", names.join(", "));
         }
         let what = match self.kind() {
-            Kind::Text if self.is_file() => "a file".into(),
-            Kind::Text if self.files => "a file, or several with commas between them".into(),
-            Kind::Text => "text".into(),
-            Kind::Boolean => "true or false".into(),
-            Kind::Number => "a number".into(),
-            Kind::Integer => match self.spec.get("multipleOf") {
+            FieldType::Text if self.is_file() => "a file".into(),
+            FieldType::Text if self.files => "a file, or several with commas between them".into(),
+            FieldType::Text => "text".into(),
+            FieldType::Boolean => "true or false".into(),
+            FieldType::Number => "a number".into(),
+            FieldType::Integer => match self.spec.get("multipleOf") {
                 Some(step) => format!("a multiple of {step}"),
                 None => "an integer".to_string(),
             },
@@ -246,17 +246,17 @@ impl Field {
     pub fn parse(&self, text: &str) -> Result<Value, InputError> {
         let wrong = || InputError::value(&self.name, self.expects(), format!("{text:?}"));
         match self.kind() {
-            Kind::Text => Ok(Value::String(text.into())),
-            Kind::Boolean => match text.to_ascii_lowercase().as_str() {
+            FieldType::Text => Ok(Value::String(text.into())),
+            FieldType::Boolean => match text.to_ascii_lowercase().as_str() {
                 "true" => Ok(Value::Bool(true)),
                 "false" => Ok(Value::Bool(false)),
                 _ => Err(wrong()),
             },
-            Kind::Number => {
+            FieldType::Number => {
                 let number = text.parse::<f64>().ok().and_then(serde_json::Number::from_f64);
                 number.map(Value::Number).ok_or_else(wrong)
             }
-            Kind::Integer => {
+            FieldType::Integer => {
                 let unsigned = text.parse::<u64>().map(Value::from);
                 unsigned.or_else(|_| text.parse::<i64>().map(Value::from)).map_err(|_| wrong())
             }
@@ -266,10 +266,10 @@ impl Field {
     /// Whether `value` has the field's type, is in its range and among its choices.
     fn accepts(&self, value: &Value) -> bool {
         let right_type = match self.kind() {
-            Kind::Integer => value.is_u64() || value.is_i64(),
-            Kind::Number => value.is_number(),
-            Kind::Boolean => value.is_boolean(),
-            Kind::Text => value.is_string(),
+            FieldType::Integer => value.is_u64() || value.is_i64(),
+            FieldType::Number => value.is_number(),
+            FieldType::Boolean => value.is_boolean(),
+            FieldType::Text => value.is_string(),
         };
         // As f64, rounding moves only integers above 2^53, where no field has a limit.
         let number = value.as_f64();

@@ -26,8 +26,8 @@
 //! ```
 
 pub mod adapters;
+mod channels_last;
 pub mod error;
-mod layout;
 pub mod pipeline;
 pub mod plan;
 pub mod prompt;
@@ -35,7 +35,7 @@ pub mod samplers;
 pub mod text;
 pub mod token;
 
+pub use channels_last::channels_last;
 pub use error::{ArgumentError, Error};
-pub use layout::channels_last;
 pub use pipeline::Pipeline;
 pub use plan::PredictPlan;

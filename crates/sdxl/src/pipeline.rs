@@ -10,7 +10,7 @@ use calotype_tensor::{DType, Tensor, cpu, ops};
 
 use crate::Error;
 use crate::adapters::{Adapters, Fingerprint, Modules, Tagged};
-use crate::layout::channels_last;
+use crate::channels_last::channels_last;
 use crate::plan::{PredictPlan, check_size};
 use crate::prompt::{self, PromptEmbeds, PromptEncoder};
 use crate::samplers::{self, Hooks, Schedule, SchedulerConfig};
@@ -291,7 +291,7 @@ impl Pipeline {
         let mut kept = self.unet_slot();
         let merged = kept.as_ref()?;
         let same = match (&merged.weights, wanted) {
-            (Some(loaded), Some(wanted)) => loaded.still(wanted),
+            (Some(loaded), Some(wanted)) => loaded.is_same_as(wanted),
             (loaded, wanted) => loaded.is_none() && wanted.is_none(),
         };
         if same {

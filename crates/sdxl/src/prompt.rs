@@ -37,11 +37,11 @@ impl PromptEmbeds {
 /// are loaded for each request and dropped.
 pub struct PromptEncoder {
     /// One, in the refiner, or two.
-    encoders: Vec<Encoder>,
+    encoders: Vec<TextEncoder>,
     dtype: DType,
 }
 
-struct Encoder {
+struct TextEncoder {
     component: Component,
     config: ClipTextConfig,
     tokenizer: Tokenizer,
@@ -55,10 +55,8 @@ impl PromptEncoder {
     pub fn open(folder: &ModelFolder, configs: &ModelConfigs, dtype: DType) -> Result<Self, Error> {
         let first = configs.text_encoder.as_ref().map(|config| (Component::TextEncoder, config));
         let all = first.into_iter().chain([(Component::TextEncoder2, &configs.text_encoder_2)]);
-        let encoder = |((component, config), tokenizer): ((Component, &ClipTextConfig), Tokenizer)| Encoder {
-            component,
-            config: config.clone(),
-            tokenizer,
+        let encoder = |((component, config), tokenizer): ((Component, &ClipTextConfig), Tokenizer)| {
+            TextEncoder { component, config: config.clone(), tokenizer }
         };
         Ok(Self { encoders: all.zip(folder.tokenizers(configs)?).map(encoder).collect(), dtype })
     }
@@ -90,7 +88,7 @@ impl PromptEncoder {
         &self,
         folder: &ModelFolder,
         adapters: &Adapters,
-        encoder: &Encoder,
+        encoder: &TextEncoder,
         prompts: &[String],
     ) -> Result<ClipTextOutput, Error> {
         let (tokenizer, new_ids) = encoder.tokenizer.with_tokens(&adapters.token_names())?;

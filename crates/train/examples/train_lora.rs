@@ -8,7 +8,7 @@ use std::path::Path;
 
 use calotype_models::ModelFolder;
 use calotype_tensor::DType;
-use calotype_train::dataset::{Dataset, Settings};
+use calotype_train::dataset::{Dataset, DatasetOptions};
 use calotype_train::{TrainPlan, Trainer, TrainerOptions};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ..TrainPlan::default()
     }
     .checked()?;
-    let settings = Settings {
+    let settings = DatasetOptions {
         resolution: plan.resolution,
         file_type: plan.input_images_filetype,
         token_string: &plan.token_string,

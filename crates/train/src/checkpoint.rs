@@ -21,7 +21,7 @@ use calotype_tensor::cpu::Mmap;
 
 use crate::error::Error;
 use crate::trainer::Trainer;
-use state::State;
+use state::CheckpointState;
 
 const FOLDER: &str = "checkpoints";
 const STATE: &str = "state.json";
@@ -108,8 +108,8 @@ impl<'a> Found<'a> {
     }
 
     /// Its state, where it is of the trainer's training.
-    fn state(&self, trainer: &Trainer) -> Result<State, Error> {
-        let state = State::parse(&self.path.join(STATE), &self.state)?;
+    fn state(&self, trainer: &Trainer) -> Result<CheckpointState, Error> {
+        let state = CheckpointState::parse(&self.path.join(STATE), &self.state)?;
         state.check_training(self.path, trainer)?;
         Ok(state)
     }
@@ -119,7 +119,13 @@ impl<'a> Found<'a> {
         self.sums.open(self.path, TENSORS, tensors::most_bytes(trainer))
     }
 
-    fn fill(&self, step: usize, state: &State, tensors: &Mmap, trainer: &mut Trainer) -> Result<(), Error> {
+    fn fill(
+        &self,
+        step: usize,
+        state: &CheckpointState,
+        tensors: &Mmap,
+        trainer: &mut Trainer,
+    ) -> Result<(), Error> {
         state.check_steps(&self.path.join(STATE), step, trainer)?;
         state.warn_of_isa(self.path);
         let located = tensors::locate(&self.path.join(TENSORS), tensors, trainer)?;
@@ -137,7 +143,7 @@ impl<'a> Found<'a> {
 /// Writes a checkpoint in the place of nothing or of a damaged one.
 fn write(folder: &Path, path: &Path, trainer: &Trainer) -> Result<(), Error> {
     let partial = folder.join(format!(".{}.partial", name(trainer.steps_done())));
-    let state = State::of(path, trainer)?;
+    let state = CheckpointState::of(path, trainer)?;
     let written = || -> io::Result<()> {
         fs::create_dir(&partial)?;
         let mut sums = files::Sums::default();

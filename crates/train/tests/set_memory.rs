@@ -10,12 +10,12 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::Command;
 
-use calotype_train::dataset::{Dataset, DatasetError, FileType, Settings};
+use calotype_train::dataset::{Dataset, DatasetError, DatasetOptions, FileType};
 use flate2::{Compress, Compression, FlushCompress, Status};
 use image::{DynamicImage, ImageFormat, RgbImage};
 use temp::Temp;
 
-const SETTINGS: Settings = Settings {
+const SETTINGS: DatasetOptions = DatasetOptions {
     resolution: 16,
     file_type: FileType::Infer,
     token_string: "TOK",

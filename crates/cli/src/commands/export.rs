@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::output;
 
 #[derive(Debug, Args)]
-struct Settings {
+struct ExportArgs {
     /// What was trained: a trained_model.tar, a folder with its files, a run or one of its checkpoints, or a LoRA file in
     /// any layout
     #[arg(value_name = "TRAINED")]
@@ -39,12 +39,12 @@ enum Format {
 
 /// The command's options.
 pub fn options(command: Command) -> Command {
-    Settings::augment_args(command).about("Write trained weights for other programs")
+    ExportArgs::augment_args(command).about("Write trained weights for other programs")
 }
 
 /// Reads, converts, writes, and prints the paths.
 pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
-    let settings = Settings::from_arg_matches(matches).map_err(|e| crate::args::in_one_line(&e))?;
+    let settings = ExportArgs::from_arg_matches(matches).map_err(|e| crate::args::in_one_line(&e))?;
     let quiet = Verbosity::of(matches) == Verbosity::Quiet;
     settings.check_output(&[])?; // before a model is fetched
     let model = settings.model.as_deref().map(|model| super::model_folder(Some(model), quiet)).transpose()?;
@@ -73,7 +73,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     }
 }
 
-impl Settings {
+impl ExportArgs {
     /// Makes sure that what is written can be, and is nothing that is read. An earlier export may be in the folder of a run,
     /// beside the run's own files.
     fn check_output(&self, more: &[(&str, &Path)]) -> Result<(), Failure> {

@@ -19,7 +19,7 @@ use crate::{fields, interrupt, picture, plans, pocket};
 
 /// What is not part of the request.
 #[derive(Debug, Args)]
-struct Settings {
+struct PredictArgs {
     /// Folder of an SDXL checkpoint in diffusers' layout, or its name on a hub [default: pocket, which is built in]
     #[arg(long, value_name = "DIR|NAME", env = "CALOTYPE_MODEL", hide_env_values = true)]
     model: Option<PathBuf>,
@@ -85,13 +85,13 @@ const EMPTY_NEGATIVE: &str =
 /// The command's options, and a flag for every field of the request.
 pub fn options(command: Command) -> Command {
     // The about last: the settings' own documentation would take its place.
-    let command = Settings::augment_args(command).about("Make pictures from a prompt");
+    let command = PredictArgs::augment_args(command).about("Make pictures from a prompt");
     fields::options(command, &PredictInput::command_line_schema())
 }
 
 /// Checks everything that can be checked, then makes the pictures and writes them.
 pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
-    let settings = Settings::from_arg_matches(matches).map_err(|e| crate::args::in_one_line(&e))?;
+    let settings = PredictArgs::from_arg_matches(matches).map_err(|e| crate::args::in_one_line(&e))?;
     let quiet = Verbosity::of(matches) == Verbosity::Quiet;
     let given = fields::given(&PredictInput::command_line_schema(), matches)?;
     let plan = plans::predict(PredictInput::from_command_line(given.clone())?)?;
@@ -152,7 +152,7 @@ fn seeds(plan: &PredictPlan) -> String {
     format!("seed{} {}", if seeds.len() > 1 { "s" } else { "" }, seeds.join(", "))
 }
 
-impl Settings {
+impl PredictArgs {
     fn options(&self) -> Options {
         // The only device there is.
         let Device::Cpu = self.device;

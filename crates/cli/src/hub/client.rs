@@ -10,7 +10,7 @@ use ureq::{Agent, Body};
 use super::address::{joined, origin};
 use super::names::{Commit, Tag};
 use super::pace::{self, paced};
-use super::settings::Settings;
+use super::settings::HubSettings;
 
 /// Redirects that are followed: the real hub has one or two.
 const MAX_HOPS: usize = 10;
@@ -58,7 +58,7 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(settings: &Settings) -> Client {
+    pub fn new(settings: &HubSettings) -> Client {
         let config = Agent::config_builder()
             .user_agent(concat!("calotype/", env!("CARGO_PKG_VERSION")))
             .http_status_as_error(false)

@@ -34,7 +34,7 @@ use self::cache::Repo;
 use self::client::{Client, Problem};
 use self::fetch::{Fault, Fetch};
 use self::listing::Listing;
-use self::settings::Settings;
+use self::settings::HubSettings;
 use crate::failure::Failure;
 use crate::output;
 
@@ -52,7 +52,7 @@ pub fn is_name(text: &str) -> bool {
 /// # Errors
 /// There is no such model, it is none of SDXL, the hub cannot be reached, or sends what it must not.
 pub fn folder(name: &str, quiet: bool) -> Result<PathBuf, Failure> {
-    let settings = Settings::from_env()?;
+    let settings = HubSettings::from_env()?;
     let repo = Repo::new(&settings.cache, name);
     let lacking = match repo.snapshot() {
         None => "not in the cache".to_owned(),

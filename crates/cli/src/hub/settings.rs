@@ -14,7 +14,7 @@ const PATIENCE: f64 = 10.0;
 
 /// How to reach the hub, and where its cache is.
 #[derive(Debug)]
-pub struct Settings {
+pub struct HubSettings {
     /// Without a `/` at its end.
     pub endpoint: String,
     pub cache: PathBuf,
@@ -27,15 +27,15 @@ pub struct Settings {
     pub silence: Duration,
 }
 
-impl Settings {
+impl HubSettings {
     /// # Errors
     /// A variable has a value that it cannot have.
-    pub fn from_env() -> Result<Settings, Failure> {
-        Settings::read(&|name| env::var_os(name).filter(|value| !value.is_empty()), dirs::home_dir())
+    pub fn from_env() -> Result<HubSettings, Failure> {
+        HubSettings::read(&|name| env::var_os(name).filter(|value| !value.is_empty()), dirs::home_dir())
     }
 
     /// `var` gives a variable that is set and not empty.
-    fn read(var: &dyn Fn(&str) -> Option<OsString>, home: Option<PathBuf>) -> Result<Settings, Failure> {
+    fn read(var: &dyn Fn(&str) -> Option<OsString>, home: Option<PathBuf>) -> Result<HubSettings, Failure> {
         let path = |name: &str| var(name).map(|value| expanded(PathBuf::from(value), home.as_deref()));
         let caches = path("XDG_CACHE_HOME").or_else(|| Some(home.as_ref()?.join(".cache")));
         let hub_home = path("HF_HOME").or_else(|| Some(caches?.join("huggingface")));
@@ -44,7 +44,7 @@ impl Settings {
             return Err(Failure::Failed("no home folder: set HF_HUB_CACHE to a folder for models".into()));
         };
         let token_file = path("HF_TOKEN_PATH").or_else(|| Some(hub_home?.join("token")));
-        Ok(Settings {
+        Ok(HubSettings {
             endpoint: endpoint(var)?,
             cache,
             token: token(var, token_file)?,
@@ -119,9 +119,9 @@ fn seconds(var: &dyn Fn(&str) -> Option<OsString>, name: &str) -> Result<Duratio
 mod tests {
     use super::*;
 
-    fn read(set: &[(&str, &str)]) -> Result<Settings, Failure> {
+    fn read(set: &[(&str, &str)]) -> Result<HubSettings, Failure> {
         let var = |name: &str| set.iter().find(|(set, _)| *set == name).map(|(_, value)| (*value).into());
-        Settings::read(&var, Some("/home/me".into()))
+        HubSettings::read(&var, Some("/home/me".into()))
     }
 
     /// Protects: the cache is where the hub's own library has it, so that nothing is fetched twice.

@@ -1,5 +1,5 @@
 use calotype_models::config::ClipTextConfig;
-use calotype_models::weights::Layout;
+use calotype_models::weights::Network;
 use calotype_models::{ClipTextModel, ClipTextOutput};
 use calotype_tensor::{DType, Tensor};
 
@@ -8,7 +8,7 @@ use crate::{BF16, F32, Golden, Param, assert_close, check_gradients, folder, ope
 fn load(name: &str, dtype: DType) -> ClipTextModel {
     let config = ClipTextConfig::read(&folder(name)).unwrap();
     let projection = name.starts_with("text_encoder_2");
-    ClipTextModel::load(&open(name, Layout::ClipText, dtype), &config, projection, dtype).unwrap()
+    ClipTextModel::load(&open(name, Network::ClipText, dtype), &config, projection, dtype).unwrap()
 }
 
 fn run(model: &ClipTextModel, golden: &Golden) -> ClipTextOutput {
@@ -77,7 +77,7 @@ fn param<'a>(model: &'a mut ClipTextModel, key: &str) -> Param<'a> {
 fn gradients() {
     for name in ["text_encoder", "text_encoder_2", "text_encoder_2_legacy"] {
         let (golden, mut model) = (Golden::load(name), load(name, DType::F32));
-        let weights = open(name, Layout::ClipText, DType::F32);
+        let weights = open(name, Network::ClipText, DType::F32);
         let leaves: Vec<(String, Tensor)> = golden
             .below("grad.")
             .into_iter()

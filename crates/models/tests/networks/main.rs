@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use calotype_models::nn::Parameter;
-use calotype_models::weights::{Layout, Weights};
+use calotype_models::weights::{Network, Weights};
 use calotype_tensor::{DType, Tensor, Weight, ops};
 use safetensors::{Dtype, SafeTensors};
 
@@ -69,7 +69,7 @@ fn assert_close(name: &str, got: &Tensor, want: &Tensor, tolerance: f32) {
     assert!(difference <= tolerance, "{name}: relative difference {difference:e} is above {tolerance:e}");
 }
 
-fn open(name: &str, layout: Layout, store: DType) -> Weights {
+fn open(name: &str, layout: Network, store: DType) -> Weights {
     Weights::open(&folder(name), layout, None, Some(store)).unwrap()
 }
 

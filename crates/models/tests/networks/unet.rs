@@ -1,13 +1,13 @@
 use calotype_models::UNet;
 use calotype_models::config::UNetConfig;
 use calotype_models::nn::Activations;
-use calotype_models::weights::{Layout, Weights};
+use calotype_models::weights::{Network, Weights};
 use calotype_tensor::{DType, Tensor, ops};
 
 use crate::{BF16, F32, Golden, Param, assert_close, check_gradients, edited, folder, open, train};
 
 fn load(name: &str, store: DType) -> UNet {
-    UNet::load(&open(name, Layout::UNet, store), &UNetConfig::read(&folder(name)).unwrap()).unwrap()
+    UNet::load(&open(name, Network::UNet, store), &UNetConfig::read(&folder(name)).unwrap()).unwrap()
 }
 
 /// Runs one case of a golden file in a dtype.
@@ -117,7 +117,7 @@ fn one_timestep_for_all() {
 #[test]
 fn epsilons() {
     let config = UNetConfig { norm_eps: 1e-3, ..UNetConfig::read(&folder("unet_base")).unwrap() };
-    let unet = UNet::load(&open("unet_base", Layout::UNet, DType::F32), &config).unwrap();
+    let unet = UNet::load(&open("unet_base", Network::UNet, DType::F32), &config).unwrap();
     let transformer = &unet.mid_block.attentions[0];
     assert_eq!(transformer.norm.eps, 1e-6);
     assert_eq!(transformer.transformer_blocks[0].norm2.eps, 1e-5);
@@ -192,7 +192,7 @@ fn check_input_gradients(name: &str, case: &str) {
 
 fn check_weight_gradients(name: &str, case: &str) {
     let (golden, unet) = (Golden::load(name), load(name, DType::F32));
-    let weights = open(name, Layout::UNet, DType::F32);
+    let weights = open(name, Network::UNet, DType::F32);
     let prefix = format!("{case}.grad.");
     let trained = golden.below(&prefix).into_iter().map(|key| {
         let golden_name = format!("{prefix}{key}");
@@ -235,7 +235,7 @@ fn convolutions_as_projections() {
     });
     let config =
         UNetConfig { use_linear_projection: false, ..UNetConfig::read(&folder("unet_base")).unwrap() };
-    let weights = Weights::open(&copy, Layout::UNet, None, Some(DType::F32)).unwrap();
+    let weights = Weights::open(&copy, Network::UNet, None, Some(DType::F32)).unwrap();
     let (golden, unet) = (Golden::load("unet_base"), UNet::load(&weights, &config).unwrap());
     assert_close(
         "out",
@@ -250,7 +250,7 @@ fn convolutions_as_projections() {
 fn errors_name_the_tensor() {
     let config = UNetConfig::read(&folder("unet_base")).unwrap();
     let error = |copy: &str, edit: fn(&str, &mut Vec<usize>) -> Option<String>| {
-        let weights = Weights::open(&edited("unet_base", copy, edit), Layout::UNet, None, None).unwrap();
+        let weights = Weights::open(&edited("unet_base", copy, edit), Network::UNet, None, None).unwrap();
         UNet::load(&weights, &config).err().expect("it does not fit").to_string()
     };
     let missing =

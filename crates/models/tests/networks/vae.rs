@@ -1,13 +1,13 @@
 use calotype_models::Vae;
 use calotype_models::config::VaeConfig;
-use calotype_models::weights::Layout;
+use calotype_models::weights::Network;
 use calotype_tensor::{DType, Tensor, ops};
 
 use crate::{BF16, F32, Golden, assert_close, check_gradients, folder, open};
 use crate::{Param, train};
 
 fn load(store: DType) -> Vae {
-    Vae::load(&open("vae", Layout::Vae, store), &VaeConfig::read(&folder("vae")).unwrap()).unwrap()
+    Vae::load(&open("vae", Network::Vae, store), &VaeConfig::read(&folder("vae")).unwrap()).unwrap()
 }
 
 /// Picture to moments, and the encoder's stages, equal diffusers'.
@@ -87,7 +87,7 @@ fn epsilons() {
 #[test]
 fn gradients_of_encode() {
     let (golden, vae) = (Golden::load("vae"), load(DType::F32));
-    let weights = open("vae", Layout::Vae, DType::F32);
+    let weights = open("vae", Network::Vae, DType::F32);
     let values = |key: &str| weights.tensor(key, golden.get(&format!("encode.grad.{key}")).shape()).unwrap();
     let conv_in = train(Param::Weight(&vae.encoder.conv_in.weight), values("encoder.conv_in.weight"));
     let quant = &vae.quant_conv.as_ref().unwrap().weight;
@@ -106,7 +106,7 @@ fn gradients_of_encode() {
 #[test]
 fn gradients_of_decode() {
     let (golden, vae) = (Golden::load("vae"), load(DType::F32));
-    let weights = open("vae", Layout::Vae, DType::F32);
+    let weights = open("vae", Network::Vae, DType::F32);
     let key = "decoder.conv_out.weight";
     let values = weights.tensor(key, golden.get("decode.grad.decoder.conv_out.weight").shape()).unwrap();
     let conv_out = train(Param::Weight(&vae.decoder.conv_out.weight), values);

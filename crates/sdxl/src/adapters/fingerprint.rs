@@ -1,4 +1,4 @@
-//! Whether files are still what they were when they were read.
+//! Whether files are is_same_as what they were when they were read.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -39,7 +39,7 @@ impl Fingerprint {
     }
 
     /// Whether what was loaded for `self` is what `now` asks for.
-    pub fn still(&self, now: &Self) -> bool {
+    pub fn is_same_as(&self, now: &Self) -> bool {
         self.settled && self == now
     }
 }
@@ -74,13 +74,13 @@ mod tests {
         let new = std::env::temp_dir().join(format!("calotype-fingerprint-{}", std::process::id()));
         std::fs::write(&new, "x").expect("written");
         let new = new.to_str().expect("text");
-        assert!(!of(new, 1.0).still(&of(new, 1.0)), "just written");
+        assert!(!of(new, 1.0).is_same_as(&of(new, 1.0)), "just written");
         std::fs::remove_file(new).expect("removed");
         let age = std::fs::metadata(&settled).and_then(|found| found.modified()).expect("there").elapsed();
         if age.is_ok_and(|age| age > 2 * UNSETTLED) {
-            assert!(of(&settled, 1.0).still(&of(&settled, 1.0)));
+            assert!(of(&settled, 1.0).is_same_as(&of(&settled, 1.0)));
         }
-        assert!(!of(&settled, 1.0).still(&of(&settled, 0.5)), "another scale");
-        assert!(!of(&settled, 1.0).still(&Fingerprint::of(&[], &[])), "other files");
+        assert!(!of(&settled, 1.0).is_same_as(&of(&settled, 0.5)), "another scale");
+        assert!(!of(&settled, 1.0).is_same_as(&Fingerprint::of(&[], &[])), "other files");
     }
 }

@@ -3,7 +3,7 @@
 use super::ScheduleError;
 use super::config::Fields;
 use super::prediction::Prediction;
-use super::settings::{FinalSigma, Karras, Settings, Spacing};
+use super::settings::{FinalSigma, Karras, SamplerSettings, Spacing};
 
 /// What a sampler visits, highest noise first.
 pub(super) struct Grid {
@@ -12,10 +12,10 @@ pub(super) struct Grid {
 }
 
 /// Makes a sampler's [`Grid`] for a number of steps.
-pub(super) type MakeGrid = fn(&Settings, &Fields, usize) -> Result<Grid, ScheduleError>;
+pub(super) type MakeGrid = fn(&SamplerSettings, &Fields, usize) -> Result<Grid, ScheduleError>;
 
 /// For the samplers that count in σ: timesteps may be fractions, and σ is interpolated between timesteps.
-pub(super) fn of_sigmas(settings: &Settings, _: &Fields, steps: usize) -> Result<Grid, ScheduleError> {
+pub(super) fn of_sigmas(settings: &SamplerSettings, _: &Fields, steps: usize) -> Result<Grid, ScheduleError> {
     let table = train_sigmas(settings);
     let mut timesteps = match settings.spacing {
         Spacing::Linspace => reversed_linspace(table.len(), steps),
@@ -33,7 +33,11 @@ pub(super) fn of_sigmas(settings: &Settings, _: &Fields, steps: usize) -> Result
 }
 
 /// For DPM-Solver: whole timesteps, of which the one free of noise is left out.
-pub(super) fn of_dpm_solver(settings: &Settings, _: &Fields, steps: usize) -> Result<Grid, ScheduleError> {
+pub(super) fn of_dpm_solver(
+    settings: &SamplerSettings,
+    _: &Fields,
+    steps: usize,
+) -> Result<Grid, ScheduleError> {
     let table = train_sigmas(settings);
     // λ = -ln σ rises towards timestep 0, so the clipped ones are the last.
     let last = table.iter().filter(|sigma| -f64::from(**sigma).ln() >= settings.lambda_min).count();
@@ -64,7 +68,11 @@ pub(super) fn of_dpm_solver(settings: &Settings, _: &Fields, steps: usize) -> Re
 }
 
 /// For the samplers that count in ᾱ: whole training timesteps.
-pub(super) fn of_alphas(settings: &Settings, fields: &Fields, steps: usize) -> Result<Grid, ScheduleError> {
+pub(super) fn of_alphas(
+    settings: &SamplerSettings,
+    fields: &Fields,
+    steps: usize,
+) -> Result<Grid, ScheduleError> {
     let train = settings.alphas_cumprod.len();
     let mut timesteps = match settings.spacing {
         Spacing::Linspace => reversed_linspace(train, steps),
@@ -97,7 +105,7 @@ fn grid(timesteps: Vec<f64>, mut sigmas: Vec<f64>, table: &[f32], end: FinalSigm
 
 /// σ = √((1 - ᾱ) / ᾱ) of every training timestep; where there is no signal, diffusers assumes ᾱ = 2⁻²⁴ (which can be
 /// more than at the timestep before).
-fn train_sigmas(settings: &Settings) -> Vec<f32> {
+fn train_sigmas(settings: &SamplerSettings) -> Vec<f32> {
     let some_signal = |alpha_bar: f32| if alpha_bar == 0.0 { 1.0 / 16_777_216.0 } else { alpha_bar };
     let sigma = |alpha_bar: f32| ((1.0 - alpha_bar) / alpha_bar).sqrt();
     settings.alphas_cumprod.iter().map(|alpha_bar| sigma(some_signal(*alpha_bar))).collect()

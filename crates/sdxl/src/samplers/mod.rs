@@ -29,7 +29,7 @@ pub use error::ScheduleError;
 pub use prediction::Prediction;
 use prediction::{clip, combine};
 pub use schedule::Schedule;
-pub use training::Training;
+pub use training::TrainingSchedule;
 
 /// A way to get from noise to latents.
 pub struct Sampler {

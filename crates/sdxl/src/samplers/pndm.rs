@@ -8,7 +8,7 @@ use calotype_tensor::Tensor;
 use super::config::{Fields, Preset, Presets};
 use super::grid::Grid;
 use super::prediction::combine;
-use super::settings::Settings;
+use super::settings::SamplerSettings;
 use super::{Hooks, Sampler, Schedule, ScheduleError, grid};
 
 /// The table's row.
@@ -32,7 +32,7 @@ const DEFAULTS: Presets = &[
 /// Runge-Kutta steps before the multistep method has what it needs.
 const WARM_UP: usize = 3;
 
-fn make_grid(settings: &Settings, fields: &Fields, steps: usize) -> Result<Grid, ScheduleError> {
+fn make_grid(settings: &SamplerSettings, fields: &Fields, steps: usize) -> Result<Grid, ScheduleError> {
     if !settings.skip_prk_steps && steps <= WARM_UP {
         let expected = "at least 4 (the scheduler's skip_prk_steps is false)".to_string();
         return Err(ScheduleError::Steps { expected, found: steps });

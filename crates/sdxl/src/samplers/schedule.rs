@@ -2,7 +2,7 @@
 
 use super::config::{Fields, SchedulerConfig};
 use super::error::brief;
-use super::settings::{Settings, Spacing};
+use super::settings::{SamplerSettings, Spacing};
 use super::{Sampler, ScheduleError};
 
 /// More than any diffusion model was trained with, and each still exact in f32.
@@ -17,7 +17,7 @@ pub struct Schedule {
     /// σ before each step and after the last (one more than `timesteps`), for x = x0 + σ·ε. Empty for samplers that
     /// count in ᾱ instead.
     pub(super) sigmas: Vec<f64>,
-    pub(super) settings: Settings,
+    pub(super) settings: SamplerSettings,
     init_noise_sigma: f32,
 }
 
@@ -37,7 +37,7 @@ impl Schedule {
             let expected = format!("1 to {train} (the scheduler's num_train_timesteps)");
             return Err(ScheduleError::Steps { expected, found: steps });
         }
-        let settings = Settings::read(&fields, train, steps)?;
+        let settings = SamplerSettings::read(&fields, train, steps)?;
         for (key, value) in fields.unheeded() {
             let (file, name) = (fields.file(), sampler.name);
             tracing::warn!("{file}: {key}: {} is not used, as {name} has no such setting", brief(value));

@@ -6,12 +6,12 @@ use super::{ScheduleError, noise};
 
 /// The configuration's fields, resolved for the sampler's class.
 #[derive(Debug, Clone)]
-pub(super) struct Settings {
+pub(super) struct SamplerSettings {
     /// ᾱ of every training timestep.
     pub(super) alphas_cumprod: Vec<f32>,
     /// Whether the picture after the last step counts as free of noise; otherwise its ᾱ is that of timestep 0.
     pub(super) set_alpha_to_one: bool,
-    /// Training timesteps from one step to the next.
+    /// TrainingSchedule timesteps from one step to the next.
     pub(super) stride: i64,
     pub(super) prediction: Prediction,
     pub(super) spacing: Spacing,
@@ -54,11 +54,15 @@ pub(super) struct Karras {
     pub(super) sigma_max: Option<f64>,
 }
 
-impl Settings {
-    pub(super) fn read(fields: &Fields, train: usize, steps: usize) -> Result<Settings, ScheduleError> {
+impl SamplerSettings {
+    pub(super) fn read(
+        fields: &Fields,
+        train: usize,
+        steps: usize,
+    ) -> Result<SamplerSettings, ScheduleError> {
         refuse_unsupported(fields)?;
         let zero_snr = fields.flag("rescale_betas_zero_snr")?;
-        Ok(Settings {
+        Ok(SamplerSettings {
             alphas_cumprod: noise::alphas_cumprod(fields, train, zero_snr)?,
             set_alpha_to_one: fields.flag("set_alpha_to_one")?,
             stride: (train / steps) as i64,

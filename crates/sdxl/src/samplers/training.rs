@@ -7,7 +7,7 @@ use super::{ScheduleError, noise};
 
 /// The noise that a network is trained with, and what it learns to predict.
 #[derive(Debug, Clone)]
-pub struct Training {
+pub struct TrainingSchedule {
     /// ᾱ of every training timestep.
     pub alphas_cumprod: Vec<f32>,
     /// What the network predicts.
@@ -29,14 +29,14 @@ const DEFAULTS: Presets = &[
 const PREDICTIONS: &[(&str, Prediction)] =
     &[("epsilon", Prediction::Epsilon), ("v_prediction", Prediction::V)];
 
-impl Training {
+impl TrainingSchedule {
     /// # Errors
     /// If a field is wrong or asks for what is not supported.
-    pub fn read(config: &SchedulerConfig) -> Result<Training, ScheduleError> {
+    pub fn read(config: &SchedulerConfig) -> Result<TrainingSchedule, ScheduleError> {
         let fields = Fields { config, class: DEFAULTS, forced: &[] };
         let train = fields.integer("num_train_timesteps", (1, MAX_TRAIN_TIMESTEPS))?;
         let zero_snr = fields.flag("rescale_betas_zero_snr")?;
-        Ok(Training {
+        Ok(TrainingSchedule {
             alphas_cumprod: noise::alphas_cumprod(&fields, train, zero_snr)?,
             prediction: fields.choice("prediction_type", PREDICTIONS)?,
         })

@@ -22,7 +22,7 @@ const FREE: [&str; 5] = ["checkpointing_steps", "input_images", "input_images_fi
 /// `state.json`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct State {
+pub(super) struct CheckpointState {
     format: u64,
     /// Optimizer steps.
     steps_done: usize,
@@ -40,7 +40,7 @@ pub(super) struct State {
     pub(super) optimizer_steps: BTreeMap<String, u64>,
 }
 
-impl State {
+impl CheckpointState {
     pub(super) fn of(path: &Path, trainer: &Trainer) -> Result<Self, CheckpointError> {
         let plan =
             serde_json::to_value(trainer.plan()).map_err(|e| invalid(path, format!("the plan: {e}")))?;

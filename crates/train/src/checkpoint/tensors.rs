@@ -11,7 +11,7 @@ use calotype_tensor::cpu::Mmap;
 use safetensors::Dtype;
 
 use crate::trainer::Trainer;
-use crate::trainer::trained::Trained;
+use crate::trainer::trained::TrainedParameter;
 use calotype_models::shorten;
 use calotype_models::weights::{Header, WeightsError, to_f32};
 use calotype_sdxl::adapters::safetensors_header;
@@ -24,7 +24,7 @@ pub(super) type Located = BTreeMap<String, Range<usize>>;
 
 /// The tensors of a parameter, in the order of the file: key and shape. What an optimizer remembers of each element has the
 /// parameter's shape; all else is as long as it is.
-fn layout(trained: &Trained) -> Vec<(String, Vec<usize>)> {
+fn layout(trained: &TrainedParameter) -> Vec<(String, Vec<usize>)> {
     let (shape, count) = (&trained.shape, trained.count());
     let mut all = vec![(trained.name.clone(), shape.clone())];
     for (name, values) in &trained.state.tensors {
@@ -90,7 +90,7 @@ pub(super) fn locate(path: &Path, file: &[u8], trainer: &Trainer) -> Result<Loca
 }
 
 /// Gives a parameter its value, and its optimizer what it remembers. `located` is of this file and this trainer.
-pub(super) fn fill(file: &Mmap, located: &Located, trained: &mut Trained) {
+pub(super) fn fill(file: &Mmap, located: &Located, trained: &mut TrainedParameter) {
     let read = |key: &str| {
         let range = located.get(key).cloned().unwrap_or_default();
         let values = to_f32(&file[range.clone()], DType::F32);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use super::archive::Entry;
 use super::captions::Sources;
 use super::error::list;
-use super::kind::{Kind, base, masked, stem};
+use super::kind::{FileKind, base, masked, stem};
 use super::layout;
 
 /// A set's files.
@@ -35,10 +35,10 @@ impl Files {
     /// Sorts the files of a set, and warns about those that belong to no picture.
     pub(super) fn sort(mut entries: Vec<Entry>, links: &[String], warnings: &mut Vec<String>) -> Files {
         let runs = layout::without_runs(&mut entries);
-        let named = |kind: Kind| entries.iter().filter(move |e| e.kind == kind);
-        let stems: HashSet<String> = named(Kind::Picture).map(|e| stem(&e.name)).collect();
-        let texts: HashSet<String> = named(Kind::Text).map(|e| stem(&e.name)).collect();
-        let all = |test: fn(&str) -> bool| named(Kind::Picture).all(|e| test(&e.name));
+        let named = |kind: FileKind| entries.iter().filter(move |e| e.kind == kind);
+        let stems: HashSet<String> = named(FileKind::Picture).map(|e| stem(&e.name)).collect();
+        let texts: HashSet<String> = named(FileKind::Text).map(|e| stem(&e.name)).collect();
+        let all = |test: fn(&str) -> bool| named(FileKind::Picture).all(|e| test(&e.name));
         let aside = [layout::is_regularisation, layout::is_control].map(|test| (test, all(test)));
         let mut files = Files::default();
         let mut unused = Unused::default();
@@ -46,29 +46,29 @@ impl Files {
         for mut entry in entries {
             let stem = stem(&entry.name);
             let of = masked(&entry.name).into_iter().find(|of| stems.contains(of) && *of != stem);
-            if entry.kind == Kind::Picture && of.is_some() && !texts.contains(&stem) {
-                entry.kind = Kind::Mask;
+            if entry.kind == FileKind::Picture && of.is_some() && !texts.contains(&stem) {
+                entry.kind = FileKind::Mask;
             }
             let is_aside = |i: usize| !aside[i].1 && aside[i].0(&entry.name);
             // A second of the same stem differs in its extension alone; the first is used.
             match entry.kind {
-                Kind::Picture | Kind::Mask if is_aside(0) => unused.regularisation.push(entry.name),
-                Kind::Picture if is_aside(1) => unused.control.push(entry.name),
-                Kind::Picture => {
+                FileKind::Picture | FileKind::Mask if is_aside(0) => unused.regularisation.push(entry.name),
+                FileKind::Picture if is_aside(1) => unused.control.push(entry.name),
+                FileKind::Picture => {
                     repeats.extend(layout::repeats(&entry.name));
                     files.pictures.push(entry);
                 }
-                Kind::Table => files.sources.tables.push(entry),
-                Kind::Mask => match of {
+                FileKind::Table => files.sources.tables.push(entry),
+                FileKind::Mask => match of {
                     None => unused.lone_masks.push(entry.name),
                     Some(of) if files.masks.contains_key(&of) => unused.other.push(entry.name),
                     Some(of) => drop(files.masks.insert(of, entry)),
                 },
-                Kind::Text if stems.contains(&stem) => {
+                FileKind::Text if stems.contains(&stem) => {
                     unused.other.extend(files.sources.add(stem, entry).map(|second| second.name));
                 }
-                Kind::Unread => unused.unread.push(entry.name),
-                Kind::Text | Kind::Other => unused.other.push(entry.name),
+                FileKind::Unread => unused.unread.push(entry.name),
+                FileKind::Text | FileKind::Other => unused.other.push(entry.name),
             }
         }
         let repeats: Vec<String> =

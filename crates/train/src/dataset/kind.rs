@@ -4,7 +4,7 @@ use unicode_normalization::UnicodeNormalization;
 
 /// What a file is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FileKind {
     /// A picture to learn from.
     Picture,
     /// `NAME.mask.png`, `NAME-masklabel.png`: what of the picture `NAME` matters.
@@ -44,9 +44,9 @@ const LITTER: [&str; 7] = [
     "System Volume Information",
 ];
 
-impl Kind {
+impl FileKind {
     /// The kind of the file at `name`; `None` for what systems leave in archives, which is passed over silently.
-    pub(super) fn of(name: &str) -> Option<Kind> {
+    pub(super) fn of(name: &str) -> Option<FileKind> {
         let litter =
             |part: &str| part.starts_with('.') || LITTER.iter().any(|l| part.eq_ignore_ascii_case(l));
         if name.split('/').any(litter) {
@@ -56,13 +56,13 @@ impl Kind {
         let (start, extension) = base.rsplit_once('.').unwrap_or((&base, ""));
         let is_picture = PICTURES.contains(&extension);
         Some(match extension {
-            _ if is_picture && MASKS.iter().any(|mask| start.ends_with(mask)) => Kind::Mask,
-            _ if base == "contact_sheet.png" => Kind::Other,
-            "csv" | "jsonl" if start.contains("caption") || start == "metadata" => Kind::Table,
-            _ if TEXTS.contains(&extension) => Kind::Text,
-            _ if is_picture => Kind::Picture,
-            _ if UNREAD.contains(&extension) => Kind::Unread,
-            _ => Kind::Other,
+            _ if is_picture && MASKS.iter().any(|mask| start.ends_with(mask)) => FileKind::Mask,
+            _ if base == "contact_sheet.png" => FileKind::Other,
+            "csv" | "jsonl" if start.contains("caption") || start == "metadata" => FileKind::Table,
+            _ if TEXTS.contains(&extension) => FileKind::Text,
+            _ if is_picture => FileKind::Picture,
+            _ if UNREAD.contains(&extension) => FileKind::Unread,
+            _ => FileKind::Other,
         })
     }
 }
@@ -108,7 +108,7 @@ mod tests {
     /// Protects: files are told apart in any letter case and folder, and systems' litter is nothing at all.
     #[test]
     fn kinds_by_name() {
-        let kind = |name| Kind::of(name).map(|k| format!("{k:?}")).unwrap_or_default();
+        let kind = |name| FileKind::of(name).map(|k| format!("{k:?}")).unwrap_or_default();
         assert_eq!(kind("a/b/C.JPG"), "Picture");
         assert_eq!(kind("x (1).tiff"), "Picture");
         assert_eq!(kind("a.Mask.PNG"), "Mask");

@@ -61,7 +61,7 @@ pub enum FileType {
 
 /// What a training's request says about its set.
 #[derive(Debug, Clone, Copy)]
-pub struct Settings<'a> {
+pub struct DatasetOptions<'a> {
     /// The side of the square pictures, in pixels; at least 1.
     pub resolution: usize,
     /// What `input_images` is: a type that its content must agree with, or whatever that is.
@@ -115,7 +115,7 @@ impl Dataset {
     /// token where CLIP sees it; `progress` stops.
     pub fn open(
         path: &Path,
-        settings: &Settings,
+        settings: &DatasetOptions,
         count_tokens: &dyn Fn(&str) -> usize,
         progress: &mut Progress,
     ) -> Result<Dataset, DatasetError> {

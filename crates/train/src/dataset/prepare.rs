@@ -11,7 +11,7 @@ use super::error::list;
 use super::files::Files;
 use super::kind::stem;
 use super::picture::{self, Undecoded};
-use super::{DatasetError, Example, Progress, Settings};
+use super::{DatasetError, DatasetOptions, Example, Progress};
 use calotype_models::shorten;
 
 /// The most bytes of a picture's file: more than an uncompressed picture of the most pixels has.
@@ -60,7 +60,7 @@ pub(super) fn examples(
     archive: &mut Archive,
     files: Files,
     captions: Vec<String>,
-    settings: &Settings,
+    settings: &DatasetOptions,
     warnings: &mut Vec<String>,
     progress: &mut Progress,
 ) -> Result<Vec<Example>, DatasetError> {
@@ -129,7 +129,7 @@ fn example(
     caption: String,
     picture: &RgbImage,
     mask: Option<&GrayImage>,
-    settings: &Settings,
+    settings: &DatasetOptions,
 ) -> Example {
     // Checked to be at most 65,535: the prepared pictures fit into memory.
     let resolution = settings.resolution as u32;

@@ -9,22 +9,22 @@ use calotype_tensor::ops::{self, Activation};
 use calotype_tensor::{DType, Tensor, Weight};
 
 use super::memory;
-use super::work::{self, Kind, Trains, Work};
+use super::work::{self, Trains, Work, WorkKind};
 use crate::Error;
 use crate::plan::{Method, TrainPlan};
 use crate::trainer::{TrainerOptions, validation};
 use calotype_models::ModelFolder;
 
-/// What a unit of each [`Kind`] costs, in FLOPs of the probe's product. Measured on AVX2; see docs/benchmarks.md.
-const COSTS: [(Kind, f64); work::KINDS] = [
-    (Kind::Product, 1.0),
-    (Kind::Winograd, 0.55),
-    (Kind::WeightGradient, 1.5),
-    (Kind::Attention, 1.3),
-    (Kind::AttentionBack, 1.2),
-    (Kind::Values, 150.0),
-    (Kind::Weights, 65.0),
-    (Kind::Ops, 3.5e6),
+/// What a unit of each [`WorkKind`] costs, in FLOPs of the probe's product. Measured on AVX2; see docs/benchmarks.md.
+const COSTS: [(WorkKind, f64); work::KINDS] = [
+    (WorkKind::Product, 1.0),
+    (WorkKind::Winograd, 0.55),
+    (WorkKind::WeightGradient, 1.5),
+    (WorkKind::Attention, 1.3),
+    (WorkKind::AttentionBack, 1.2),
+    (WorkKind::Values, 150.0),
+    (WorkKind::Weights, 65.0),
+    (WorkKind::Ops, 3.5e6),
 ];
 /// The same of a weight's first use, when it is packed, and of a step of an optimizer, for each value.
 const PACKING: f64 = 1500.0;
@@ -77,7 +77,7 @@ impl Times {
         let rate = probe(options.dtype);
         let seconds = |work: Work| cost(work) / rate;
         Ok(Self {
-            beginning: seconds(encoding) + once.of(Kind::Weights) * PACKING / rate,
+            beginning: seconds(encoding) + once.of(WorkKind::Weights) * PACKING / rate,
             early_step: seconds((unet(true) + text(plan.train_batch_size, true)) * batches)
                 + optimizer / rate,
             late_step: seconds(unet(false) * batches) + optimizer / rate,

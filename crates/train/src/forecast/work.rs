@@ -13,7 +13,7 @@ const NARROW: f64 = 7.0;
 
 /// Kinds of work, each with a speed of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum WorkKind {
     /// FLOPs (2 a multiply-add) of matrix products (LoRA's count several times), and of the convolutions that are computed as such.
     Product,
     /// FLOPs, as if computed directly, of 3 × 3 convolutions by Winograd's algorithm.
@@ -40,19 +40,19 @@ pub const KINDS: usize = 8;
 pub struct Work(pub [f64; KINDS]);
 
 impl Work {
-    fn count(&mut self, kind: Kind, amount: f64) {
+    fn count(&mut self, kind: WorkKind, amount: f64) {
         self.0[kind as usize] += amount;
     }
 
     /// Of one kind.
-    pub fn of(&self, kind: Kind) -> f64 {
+    pub fn of(&self, kind: WorkKind) -> f64 {
         self.0[kind as usize]
     }
 
     /// FLOPs of any kind.
     #[cfg(test)]
     pub fn flops(&self) -> f64 {
-        self.0[..Kind::Values as usize].iter().sum()
+        self.0[..WorkKind::Values as usize].iter().sum()
     }
 }
 
@@ -117,26 +117,26 @@ impl Count {
     }
 
     /// A product with weights: `rows` times (inp → out), as `kind` computes it.
-    fn product(&mut self, kind: Kind, rows: f64, inp: f64, out: f64) {
+    fn product(&mut self, kind: WorkKind, rows: f64, inp: f64, out: f64) {
         let (flops, weights) = (2.0 * rows * inp * out, inp * out);
         let mut pass = Work::default();
         pass.count(kind, flops);
-        pass.count(Kind::Weights, weights);
-        pass.count(Kind::Ops, 1.0);
+        pass.count(WorkKind::Weights, weights);
+        pass.count(WorkKind::Ops, 1.0);
         self.forward += pass;
         if self.on_tape {
             self.back += pass;
         }
         if self.trains.full {
-            self.back.count(Kind::WeightGradient, flops);
-            self.back.count(Kind::Weights, weights);
-            self.back.count(Kind::Ops, 1.0);
+            self.back.count(WorkKind::WeightGradient, flops);
+            self.back.count(WorkKind::Weights, weights);
+            self.back.count(WorkKind::Ops, 1.0);
             self.on_tape = true;
         }
     }
 
     fn linear(&mut self, rows: usize, inp: usize, out: usize) {
-        self.product(Kind::Product, rows as f64, inp as f64, out as f64);
+        self.product(WorkKind::Product, rows as f64, inp as f64, out as f64);
     }
 
     /// A linear layer of an attention, with its LoRA.
@@ -144,9 +144,9 @@ impl Count {
         self.linear(rows, inp, out);
         let Some(rank) = self.trains.lora else { return };
         let mut pass = Work::default();
-        pass.count(Kind::Product, NARROW * 2.0 * (rows * rank * (inp + out)) as f64);
-        pass.count(Kind::Weights, (rank * (inp + out)) as f64);
-        pass.count(Kind::Ops, 2.0);
+        pass.count(WorkKind::Product, NARROW * 2.0 * (rows * rank * (inp + out)) as f64);
+        pass.count(WorkKind::Weights, (rank * (inp + out)) as f64);
+        pass.count(WorkKind::Ops, 2.0);
         self.forward += pass;
         self.back += pass * 2.0; // of the inputs (but for a text that stands still), of the weights
         self.on_tape = true;
@@ -155,7 +155,7 @@ impl Count {
     /// A convolution that gives `out_side`² pixels of each of `batch` images.
     fn conv(&mut self, batch: usize, out_side: usize, [inp, out]: [usize; 2], kernel: usize, stride: usize) {
         let winograd = kernel == 3 && stride == 1 && uses_winograd([out_side; 2], [inp, out]);
-        let kind = if winograd { Kind::Winograd } else { Kind::Product };
+        let kind = if winograd { WorkKind::Winograd } else { WorkKind::Product };
         let pixels = (batch * out_side * out_side) as f64;
         self.product(kind, pixels, (kernel * kernel * inp) as f64, out as f64);
     }
@@ -163,19 +163,19 @@ impl Count {
     /// Scores and their sums over `channels` in all heads.
     fn attention(&mut self, batch: usize, queries: usize, keys: usize, channels: usize) {
         let product = 2.0 * (batch * queries * keys) as f64 * channels as f64;
-        self.forward.count(Kind::Attention, 2.0 * product);
-        self.forward.count(Kind::Ops, 1.0);
+        self.forward.count(WorkKind::Attention, 2.0 * product);
+        self.forward.count(WorkKind::Ops, 1.0);
         if self.on_tape {
-            self.back.count(Kind::AttentionBack, 5.0 * product); // the scores again
-            self.back.count(Kind::Ops, 1.0);
+            self.back.count(WorkKind::AttentionBack, 5.0 * product); // the scores again
+            self.back.count(WorkKind::Ops, 1.0);
         }
     }
 
     /// What is no product and gives `count` values.
     fn values(&mut self, count: usize) {
         let mut pass = Work::default();
-        pass.count(Kind::Values, count as f64);
-        pass.count(Kind::Ops, 1.0);
+        pass.count(WorkKind::Values, count as f64);
+        pass.count(WorkKind::Ops, 1.0);
         self.forward += pass;
         if self.on_tape {
             self.back += pass;

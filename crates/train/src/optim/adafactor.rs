@@ -7,7 +7,7 @@
 use rayon::prelude::*;
 
 use super::norm::{squared_norm, sum_squares};
-use super::{GRAIN, Optimizer, State};
+use super::{GRAIN, Optimizer, OptimizerState};
 
 const DECAY_RATE: f64 = -0.8;
 /// Added to the squares.
@@ -44,7 +44,7 @@ impl Optimizer for Adafactor {
         }
     }
 
-    fn step(&self, state: &mut State, shape: &[usize], grad: &mut [f32], lr: f64) -> f32 {
+    fn step(&self, state: &mut OptimizerState, shape: &[usize], grad: &mut [f32], lr: f64) -> f32 {
         assert_eq!(grad.len(), shape.iter().product::<usize>(), "a gradient for {shape:?}");
         state.step += 1;
         if grad.is_empty() {

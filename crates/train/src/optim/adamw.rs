@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{GRAIN, Optimizer, State};
+use super::{GRAIN, Optimizer, OptimizerState};
 
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
@@ -30,7 +30,7 @@ impl Optimizer for AdamW {
         vec![("exp_avg", count), ("exp_avg_sq", count)]
     }
 
-    fn step(&self, state: &mut State, shape: &[usize], grad: &mut [f32], lr: f64) -> f32 {
+    fn step(&self, state: &mut OptimizerState, shape: &[usize], grad: &mut [f32], lr: f64) -> f32 {
         assert_eq!(grad.len(), shape.iter().product::<usize>(), "a gradient for {shape:?}");
         let [(_, exp_avg), (_, exp_avg_sq)] = state.tensors.as_mut_slice() else {
             panic!("a state that is not AdamW's")

@@ -33,9 +33,9 @@ pub trait Optimizer: Send + Sync {
     /// What is remembered of a parameter, by PyTorch's names, each with how many values it has.
     fn averages(&self, shape: &[usize]) -> Vec<(&'static str, usize)>;
     /// The state of a new parameter.
-    fn state(&self, shape: &[usize]) -> State {
+    fn state(&self, shape: &[usize]) -> OptimizerState {
         let zeros = |(name, count)| (name, vec![0.0; count]);
-        State { step: 0, tensors: self.averages(shape).into_iter().map(zeros).collect() }
+        OptimizerState { step: 0, tensors: self.averages(shape).into_iter().map(zeros).collect() }
     }
 
     /// In place: `grad`, row-major of this shape, becomes the direction d; with the factor f that is given back the parameter
@@ -43,12 +43,12 @@ pub trait Optimizer: Send + Sync {
     ///
     /// # Panics
     /// If `state` or `grad` is not of this shape.
-    fn step(&self, state: &mut State, shape: &[usize], grad: &mut [f32], lr: f64) -> f32;
+    fn step(&self, state: &mut OptimizerState, shape: &[usize], grad: &mut [f32], lr: f64) -> f32;
 }
 
 /// What an optimizer remembers of a parameter: all of it goes into a checkpoint.
 #[derive(Debug, Clone, PartialEq)]
-pub struct State {
+pub struct OptimizerState {
     /// Steps taken.
     pub step: u64,
     /// Averages, by PyTorch's names.

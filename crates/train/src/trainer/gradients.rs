@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use calotype_tensor::{LeafId, Tensor};
 
-use super::trained::Trained;
+use super::trained::TrainedParameter;
 use crate::optim;
 
 /// The gradients of a step.
-pub(super) struct Gradients {
+pub(super) struct StepGradients {
     /// Whose gradient each leaf's is.
     of_leaf: HashMap<LeafId, usize>,
     /// Parameters that are not trained in this step, or that take their step at once, have no sum.
@@ -20,11 +20,11 @@ pub(super) struct Gradients {
     squared_norms: Vec<f64>,
 }
 
-impl Gradients {
+impl StepGradients {
     /// Zeros: a parameter that a batch does not touch (embeddings without their token) has a gradient all the same.
-    pub(super) fn new(trained: &[Trained], embeddings_train: bool, at_once: bool) -> Self {
-        let summed = |t: &Trained| if t.is_embedding { embeddings_train } else { !at_once };
-        let leaf = |(i, t): (usize, &Trained)| t.parameter.leaf_id().map(|leaf| (leaf, i));
+    pub(super) fn new(trained: &[TrainedParameter], embeddings_train: bool, at_once: bool) -> Self {
+        let summed = |t: &TrainedParameter| if t.is_embedding { embeddings_train } else { !at_once };
+        let leaf = |(i, t): (usize, &TrainedParameter)| t.parameter.leaf_id().map(|leaf| (leaf, i));
         Self {
             of_leaf: trained.iter().enumerate().filter_map(leaf).collect(),
             sums: trained.iter().map(|t| summed(t).then(|| vec![0.0; t.count()])).collect(),
@@ -34,7 +34,13 @@ impl Gradients {
     }
 
     /// Takes a leaf's gradient in. A parameter that takes its step at once does so at `lr`, unless an earlier gradient was not a number.
-    pub(super) fn take(&mut self, trained: &mut [Trained], leaf: LeafId, mut gradient: Tensor, lr: f64) {
+    pub(super) fn take(
+        &mut self,
+        trained: &mut [TrainedParameter],
+        leaf: LeafId,
+        mut gradient: Tensor,
+        lr: f64,
+    ) {
         let Some(&i) = self.of_leaf.get(&leaf) else { return };
         if let Some(sum) = &mut self.sums[i] {
             sum.iter_mut().zip(gradient.f32s()).for_each(|(sum, g)| *sum += g);

@@ -35,7 +35,7 @@ use calotype_tensor::DType;
 
 use self::batches::Batches;
 use self::draw::Draw;
-use self::trained::Trained;
+use self::trained::TrainedParameter;
 use crate::Error;
 use crate::dataset::{self, Example};
 use crate::lr_schedule::LrSchedule;
@@ -147,7 +147,7 @@ impl Trainer {
     }
 
     /// Every parameter, in a fixed order.
-    pub(crate) fn trained(&self) -> &[Trained] {
+    pub(crate) fn trained(&self) -> &[TrainedParameter] {
         self.unet.trained()
     }
 
@@ -157,7 +157,7 @@ impl Trainer {
     }
 
     /// Goes on after `done` steps, with what `fill` makes of every parameter.
-    pub(crate) fn resume(&mut self, done: usize, fill: impl FnMut(&mut Trained)) {
+    pub(crate) fn resume(&mut self, done: usize, fill: impl FnMut(&mut TrainedParameter)) {
         self.unet.trained_mut().iter_mut().for_each(fill);
         self.batches.text.forget();
         self.done = done;
@@ -176,7 +176,7 @@ impl Trainer {
         };
         if self.plan.method == Method::Full {
             let of_unet = self.trained().iter().filter(|trained| !trained.is_embedding);
-            let stored = |t: &Trained| Stored::training(t.shape.clone(), t.parameter.clone());
+            let stored = |t: &TrainedParameter| Stored::training(t.shape.clone(), t.parameter.clone());
             weights.unet = of_unet.map(|trained| (trained.name.clone(), stored(trained))).collect();
         }
         for trained in self.trained() {

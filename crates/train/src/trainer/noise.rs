@@ -5,14 +5,14 @@
 
 use calotype_tensor::Tensor;
 
-use calotype_sdxl::samplers::{Prediction, ScheduleError, SchedulerConfig, Training};
+use calotype_sdxl::samplers::{Prediction, ScheduleError, SchedulerConfig, TrainingSchedule};
 
 /// The noise levels that a network learns at, and what it learns to say there.
 ///
 /// Tensors are f32 with the batch in front and any layout behind it; every sample has a timestep of its own.
 #[derive(Debug, Clone)]
 pub struct DdpmNoise {
-    training: Training,
+    training: TrainingSchedule,
 }
 
 impl DdpmNoise {
@@ -22,7 +22,7 @@ impl DdpmNoise {
     /// # Errors
     /// If a field is wrong or asks for what is not supported.
     pub fn new(config: &SchedulerConfig) -> Result<DdpmNoise, ScheduleError> {
-        Ok(DdpmNoise { training: Training::read(config)? })
+        Ok(DdpmNoise { training: TrainingSchedule::read(config)? })
     }
 
     /// ᾱ of every training timestep.
@@ -56,7 +56,7 @@ impl DdpmNoise {
         alpha_bar / (1.0 - alpha_bar)
     }
 
-    /// What a sample's loss is multiplied by: Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy"
+    /// What a sample's loss is multiplied by: Hang et al., "Efficient Diffusion TrainingSchedule via Min-SNR Weighting Strategy"
     /// (2023), min(snr, γ) / snr, or for v, which already weighs by snr + 1, min(snr, γ) / (snr + 1).
     pub fn min_snr_weight(&self, timestep: usize, gamma: f64) -> f64 {
         let snr = self.snr(timestep);

@@ -20,7 +20,7 @@ pub const NEW_TOKENS: [&str; 2] = ["<s0>", "<s1>"];
 
 /// Both text encoders, with the embeddings that train.
 pub struct Text {
-    encoders: Vec<Encoder>,
+    encoders: Vec<CaptionEncoder>,
     /// Every caption as it is encoded, with the new tokens for the token; the last is empty.
     captions: Vec<String>,
     dtype: DType,
@@ -28,7 +28,7 @@ pub struct Text {
     cache: HashMap<usize, PromptEmbeds>,
 }
 
-struct Encoder {
+struct CaptionEncoder {
     model: ClipTextModel,
     /// Token ids of every caption.
     ids: Vec<Vec<u32>>,
@@ -66,7 +66,7 @@ impl Text {
         for (i, ((component, config), tokenizer)) in
             parts.into_iter().zip(folder.tokenizers(configs)?).enumerate()
         {
-            let mut encoder = Encoder::load(folder, component, config, &tokenizer, &captions, dtype)?;
+            let mut encoder = CaptionEncoder::load(folder, component, config, &tokenizer, &captions, dtype)?;
             encoder.init(seed, i as u64);
             encoders.push(encoder);
         }
@@ -130,7 +130,7 @@ impl Text {
     }
 }
 
-impl Encoder {
+impl CaptionEncoder {
     fn load(
         folder: &ModelFolder,
         component: Component,

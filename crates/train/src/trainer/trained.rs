@@ -13,13 +13,13 @@ use calotype_sdxl::ArgumentError;
 const EMBEDDING_DECAY: f64 = 1e-3;
 
 /// A parameter and its optimizer.
-pub(crate) struct Trained {
+pub(crate) struct TrainedParameter {
     /// As the result's files name it.
     pub(crate) name: String,
     /// As they have it.
     pub(crate) shape: Vec<usize>,
     pub(crate) parameter: Arc<dyn Trainable>,
-    pub(crate) state: optim::State,
+    pub(crate) state: optim::OptimizerState,
     /// Whether it is the new tokens' embeddings.
     pub(crate) is_embedding: bool,
     optimizer: &'static dyn Optimizer,
@@ -30,31 +30,31 @@ pub(crate) fn all(
     plan: &TrainPlan,
     unet: &mut UNet,
     embeddings: &[Parameter],
-) -> Result<Vec<Trained>, ArgumentError> {
+) -> Result<Vec<TrainedParameter>, ArgumentError> {
     let optimizer = plan.optimizer()?;
     let mut all = Vec::new();
     match plan.method {
         Method::Lora { rank } => {
             for (path, lora) in lora::inject(unet, rank, plan.seed) {
-                all.push(Trained::tensor(format!("{path}.down"), lora.down, optimizer));
-                all.push(Trained::tensor(format!("{path}.up"), lora.up, optimizer));
+                all.push(TrainedParameter::tensor(format!("{path}.down"), lora.down, optimizer));
+                all.push(TrainedParameter::tensor(format!("{path}.up"), lora.up, optimizer));
             }
         }
         Method::Full => {
             for (key, tensor) in full::record(unet) {
-                all.push(Trained::new(key, tensor.shape, tensor.parameter, optimizer));
+                all.push(TrainedParameter::new(key, tensor.shape, tensor.parameter, optimizer));
             }
         }
         Method::TextualInversion => {}
     }
     for (i, embeddings) in embeddings.iter().enumerate() {
-        let trained = Trained::tensor(format!("text_encoders_{i}"), embeddings.clone(), &AdamW);
-        all.push(Trained { is_embedding: true, ..trained });
+        let trained = TrainedParameter::tensor(format!("text_encoders_{i}"), embeddings.clone(), &AdamW);
+        all.push(TrainedParameter { is_embedding: true, ..trained });
     }
     Ok(all)
 }
 
-impl Trained {
+impl TrainedParameter {
     fn new(
         name: String,
         shape: Vec<usize>,

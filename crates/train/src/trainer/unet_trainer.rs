@@ -2,8 +2,8 @@
 
 use calotype_tensor::{DType, Tensor, ops};
 
-use super::gradients::Gradients;
-use super::trained::{self, Trained};
+use super::gradients::StepGradients;
+use super::trained::{self, TrainedParameter};
 use crate::optim;
 use crate::plan::TrainPlan;
 use calotype_models::UNet;
@@ -40,7 +40,7 @@ pub struct Rates {
 /// A UNet, and the parameters that train with it.
 pub struct UNetTrainer {
     unet: UNet,
-    trained: Vec<Trained>,
+    trained: Vec<TrainedParameter>,
     activations: Activations,
     /// Batches a step.
     batches: usize,
@@ -67,11 +67,11 @@ impl UNetTrainer {
     }
 
     /// Every parameter that trains, in a fixed order.
-    pub(super) fn trained(&self) -> &[Trained] {
+    pub(super) fn trained(&self) -> &[TrainedParameter] {
         &self.trained
     }
 
-    pub(super) fn trained_mut(&mut self) -> &mut [Trained] {
+    pub(super) fn trained_mut(&mut self) -> &mut [TrainedParameter] {
         &mut self.trained
     }
 
@@ -90,7 +90,7 @@ impl UNetTrainer {
     /// soon as its gradient is known (Adafactor): such a training can only go on from a checkpoint.
     pub fn step_on(&mut self, rates: Rates, next: &mut dyn FnMut(usize) -> Batch) -> Option<(f64, f64)> {
         let Rates { lr, ti_lr } = rates;
-        let mut gradients = Gradients::new(&self.trained, ti_lr.is_some(), self.at_once);
+        let mut gradients = StepGradients::new(&self.trained, ti_lr.is_some(), self.at_once);
         let mut loss = 0.0;
         for i in 0..self.batches {
             let batch_loss = self.loss(&next(i));

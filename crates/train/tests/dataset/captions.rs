@@ -114,11 +114,11 @@ fn the_token_must_be_there() {
     assert_eq!(error(&files("a photo", "in TOKYO, a token")), none);
     assert_eq!(set(&files("a tok", "in TOKYO")).warnings, ["TOK is not in the caption of b.png"]);
     for prefix in ["", "a photo of TOKYO, ", "a photo, "] {
-        let settings = Settings { caption_prefix: prefix, ..SETTINGS };
+        let settings = DatasetOptions { caption_prefix: prefix, ..SETTINGS };
         let text = one_line(open_files(&files("a tok", "TOK"), &settings));
         assert!(text.starts_with("caption_prefix: expected the token_string TOK in it"), "{text}");
     }
-    let settings = Settings { token_string: "", ..SETTINGS };
+    let settings = DatasetOptions { token_string: "", ..SETTINGS };
     assert!(one_line(open_files(&files("a", "b"), &settings)).starts_with("caption_prefix: "));
 }
 

@@ -47,7 +47,7 @@ fn every_container_gives_the_same() {
 #[test]
 fn the_type_must_fit_the_content() {
     let files = [("a.png", picture(20, 20, 1))];
-    let given = |file_type| Settings { file_type, ..SETTINGS };
+    let given = |file_type| DatasetOptions { file_type, ..SETTINGS };
     let (zip, tar) = (zip(&files), tar(&files));
     for (bytes, file_type) in
         [(&zip, FileType::Zip), (&tar, FileType::Tar), (&gz(&tar), FileType::Tar), (&tar, FileType::Infer)]
@@ -145,7 +145,7 @@ fn mutated_archives_do_not_panic() {
         ("captions.csv", b"file_name,text\na.png,TOK\nb.jpg,\"a TOK, here\"\nc.gif,x\n".to_vec()),
     ];
     let temp = Temp::new();
-    let settings = Settings { resolution: 4, ..SETTINGS };
+    let settings = DatasetOptions { resolution: 4, ..SETTINGS };
     let check = |bytes: &[u8]| {
         let result = open(&temp.write("set", bytes), &settings);
         match result {

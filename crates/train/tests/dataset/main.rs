@@ -12,13 +12,13 @@ use std::path::Path;
 
 use calotype_train::Error;
 use calotype_train::dataset::FileType;
-use calotype_train::dataset::{Dataset, DatasetError, Settings};
+use calotype_train::dataset::{Dataset, DatasetError, DatasetOptions};
 use image::{GrayImage, ImageFormat, Rgb, RgbImage};
 use temp::Temp;
 
 type Files<'a> = &'a [(&'a str, Vec<u8>)];
 
-const SETTINGS: Settings = Settings {
+const SETTINGS: DatasetOptions = DatasetOptions {
     resolution: 16,
     file_type: FileType::Infer,
     token_string: "TOK",
@@ -77,16 +77,16 @@ fn words(caption: &str) -> usize {
     caption.split(' ').count() + 2
 }
 
-fn open(path: &Path, settings: &Settings) -> Result<Dataset, DatasetError> {
+fn open(path: &Path, settings: &DatasetOptions) -> Result<Dataset, DatasetError> {
     Dataset::open(path, settings, &words, &mut |_, _| ControlFlow::Continue(()))
 }
 
-fn open_bytes(bytes: &[u8], settings: &Settings) -> Result<Dataset, DatasetError> {
+fn open_bytes(bytes: &[u8], settings: &DatasetOptions) -> Result<Dataset, DatasetError> {
     let temp = Temp::new();
     open(&temp.write("set", bytes), settings)
 }
 
-fn open_files(files: Files, settings: &Settings) -> Result<Dataset, DatasetError> {
+fn open_files(files: Files, settings: &DatasetOptions) -> Result<Dataset, DatasetError> {
     open_bytes(&zip(files), settings)
 }
 

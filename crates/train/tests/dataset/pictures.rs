@@ -17,10 +17,11 @@ fn crops_and_masks() {
     assert_eq!(b.mask, None);
     // The columns 40 to 60: their green begins at two thirds.
     assert!(a.rgb[1] >= 165 && a.rgb[1] <= 180, "{}", a.rgb[1]);
-    let middle = open_files(&files, &Settings { crop_based_on_salience: false, ..SETTINGS }).unwrap_err();
+    let middle =
+        open_files(&files, &DatasetOptions { crop_based_on_salience: false, ..SETTINGS }).unwrap_err();
     assert_eq!(middle.to_string(), "a.mask.png: black all over the crop: nothing to learn from");
     let wider = [("a.png", picture(60, 20, 1)), ("a.mask.png", mask(60, 20, 30..60))];
-    let middle = open_files(&wider, &Settings { crop_based_on_salience: false, ..SETTINGS }).unwrap();
+    let middle = open_files(&wider, &DatasetOptions { crop_based_on_salience: false, ..SETTINGS }).unwrap();
     assert_eq!(middle.examples[0].crop_top_left, [0, 16]);
     let mask = middle.examples[0].mask.as_ref().unwrap();
     assert_eq!((mask[0], mask[15]), (0, 255));
@@ -79,7 +80,7 @@ fn warnings_name_what_is_wrong() {
 fn too_many_for_the_resolution() {
     let files = [("a.png", picture(20, 20, 1))];
     for resolution in [1 << 16, usize::MAX] {
-        let text = one_line(open_files(&files, &Settings { resolution, ..SETTINGS }));
+        let text = one_line(open_files(&files, &DatasetOptions { resolution, ..SETTINGS }));
         assert!(text.contains("take more than 8 GiB: use fewer"), "{text}");
     }
 }
@@ -136,7 +137,7 @@ fn mutated_pictures_do_not_panic() {
     let folder = temp::golden().join("pictures");
     let good = picture(16, 16, 1);
     let temp = Temp::new();
-    let settings = Settings { resolution: 4, ..SETTINGS };
+    let settings = DatasetOptions { resolution: 4, ..SETTINGS };
     temp.write("good.png", good);
     for name in
         ["alpha16.png", "turned_6.jpg", "cmyk.jpg", "alpha.webp", "frames.gif", "palette.bmp", "turned.tif"]

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use calotype_models::weights::{Layout, Weights};
+use calotype_models::weights::{Network, Weights};
 use calotype_tensor::{DType, Tensor};
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
@@ -10,7 +10,7 @@ use safetensors::tensor::Dtype;
 use crate::failure::Failure;
 
 /// Weights as `calotype predict` has them.
-pub(super) fn weights(model: &Path, layout: Layout, dtype: DType) -> Result<Weights, Failure> {
+pub(super) fn weights(model: &Path, layout: Network, dtype: DType) -> Result<Weights, Failure> {
     let store = (dtype == DType::BF16).then_some(DType::BF16);
     Ok(Weights::open(model, layout, None, store).map_err(calotype_sdxl::Error::from)?)
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use calotype_models::config::{UNetConfig, VaeConfig};
-use calotype_models::weights::Layout;
+use calotype_models::weights::Network;
 use calotype_models::{UNet, Vae};
 use calotype_tensor::ops::{self, Activation, Conv, Mask, Padding};
 use calotype_tensor::{DType, Tensor, Weight};
@@ -23,7 +23,7 @@ use crate::failure::Failure;
 use crate::output;
 
 #[derive(Debug, Args)]
-struct Settings {
+struct BenchArgs {
     /// What to time
     #[arg(value_parser = ["unet", "vae", "ops", "train"])]
     what: String,
@@ -61,17 +61,17 @@ struct Settings {
 
 /// Not in the help: for the benchmarks of the project itself.
 pub fn options(command: Command) -> Command {
-    Settings::augment_args(command).hide(true).about("Time the networks and their ops")
+    BenchArgs::augment_args(command).hide(true).about("Time the networks and their ops")
 }
 
 /// Times, and prints the seconds.
 pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
-    let settings = Settings::from_arg_matches(matches).map_err(|e| crate::args::in_one_line(&e))?;
+    let settings = BenchArgs::from_arg_matches(matches).map_err(|e| crate::args::in_one_line(&e))?;
     let report = match (settings.what.as_str(), &settings.model, &settings.inputs) {
         ("unet", Some(model), Some(inputs)) => time_unet(&settings, model, inputs)?,
         ("vae", Some(model), Some(inputs)) => time_vae(&settings, model, inputs)?,
         ("train", Some(model), Some(inputs)) => {
-            let Settings { dtype, runs, rank, recompute, full, .. } = settings;
+            let BenchArgs { dtype, runs, rank, recompute, full, .. } = settings;
             train::run(model, inputs, &train::Case { dtype: dtype.into(), runs, rank, recompute, full })?
         }
         _ => time_ops(&settings)?,
@@ -91,12 +91,12 @@ fn time<T>(runs: usize, mut f: impl FnMut() -> T) -> (Vec<f64>, Option<T>) {
     (seconds.collect(), last)
 }
 
-fn time_unet(settings: &Settings, model: &Path, inputs: &Path) -> Result<Value, Failure> {
+fn time_unet(settings: &BenchArgs, model: &Path, inputs: &Path) -> Result<Value, Failure> {
     let dtype = settings.dtype.into();
     let start = Instant::now();
     let config = UNetConfig::read(model).map_err(calotype_sdxl::Error::from)?;
     let unet =
-        UNet::load(&weights(model, Layout::UNet, dtype)?, &config).map_err(calotype_sdxl::Error::from)?;
+        UNet::load(&weights(model, Network::UNet, dtype)?, &config).map_err(calotype_sdxl::Error::from)?;
     let load_seconds = start.elapsed().as_secs_f64();
     let inputs = Inputs::read(inputs)?;
     let sample = inputs.tensor("sample")?.to_dtype(dtype);
@@ -111,11 +111,12 @@ fn time_unet(settings: &Settings, model: &Path, inputs: &Path) -> Result<Value, 
     Ok(json!({ "seconds": seconds, "load_seconds": load_seconds }))
 }
 
-fn time_vae(settings: &Settings, model: &Path, inputs: &Path) -> Result<Value, Failure> {
+fn time_vae(settings: &BenchArgs, model: &Path, inputs: &Path) -> Result<Value, Failure> {
     let dtype = settings.dtype.into();
     let start = Instant::now();
     let config = VaeConfig::read(model).map_err(calotype_sdxl::Error::from)?;
-    let vae = Vae::load(&weights(model, Layout::Vae, dtype)?, &config).map_err(calotype_sdxl::Error::from)?;
+    let vae =
+        Vae::load(&weights(model, Network::Vae, dtype)?, &config).map_err(calotype_sdxl::Error::from)?;
     let load_seconds = start.elapsed().as_secs_f64();
     let latents = Inputs::read(inputs)?.tensor("latents")?.to_dtype(dtype);
     let (seconds, out) = time(settings.runs, || vae.decode(&latents));
@@ -123,7 +124,7 @@ fn time_vae(settings: &Settings, model: &Path, inputs: &Path) -> Result<Value, F
     Ok(json!({ "seconds": seconds, "load_seconds": load_seconds }))
 }
 
-fn time_ops(settings: &Settings) -> Result<Value, Failure> {
+fn time_ops(settings: &BenchArgs) -> Result<Value, Failure> {
     let mut report = serde_json::Map::new();
     for op in &settings.ops {
         report.insert(op.clone(), json!(time_op(op, settings)?));
@@ -131,7 +132,7 @@ fn time_ops(settings: &Settings) -> Result<Value, Failure> {
     Ok(json!({ "seconds": report }))
 }
 
-fn time_op(op: &str, settings: &Settings) -> Result<Vec<f64>, Failure> {
+fn time_op(op: &str, settings: &BenchArgs) -> Result<Vec<f64>, Failure> {
     let bad = || Failure::BadInput(format!("--op {op}: unknown op or sizes"));
     let (kind, sizes) = op.split_once(':').ok_or_else(bad)?;
     let sizes: Vec<usize> =

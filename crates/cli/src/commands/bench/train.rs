@@ -6,7 +6,7 @@ use std::time::Instant;
 use calotype_models::UNet;
 use calotype_models::config::UNetConfig;
 use calotype_models::nn::Activations;
-use calotype_models::weights::Layout;
+use calotype_models::weights::Network;
 use calotype_tensor::{DType, Tensor};
 use calotype_train::trainer::{Batch, Rates, UNetTrainer};
 use calotype_train::{Method, TrainOptions, TrainPlan};
@@ -32,7 +32,7 @@ pub struct Case {
 pub fn run(model: &Path, inputs: &Path, case: &Case) -> Result<Value, Failure> {
     let start = Instant::now();
     let config = UNetConfig::read(model).map_err(calotype_sdxl::Error::from)?;
-    let weights = weights(model, Layout::UNet, case.dtype)?.always_packed();
+    let weights = weights(model, Network::UNet, case.dtype)?.always_packed();
     let unet = UNet::load(&weights, &config).map_err(calotype_sdxl::Error::from)?;
     let activations = if case.recompute { Activations::Recompute } else { Activations::Keep };
     let mut trainer = UNetTrainer::new(unet, &plan(case), &[], activations)?;

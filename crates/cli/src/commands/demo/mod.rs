@@ -57,7 +57,7 @@ const TRAINING: [(&str, &str); 8] = [
 ];
 
 #[derive(Debug, Args)]
-struct Settings {
+struct DemoArgs {
     /// Folder for the pictures, the training and the sheet [default: calotype-demo, with -2, -3 … where it is there]
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
@@ -70,13 +70,13 @@ struct Settings {
 }
 
 pub fn options(command: Command) -> Command {
-    Settings::augment_args(command)
+    DemoArgs::augment_args(command)
         .about("Teach the built-in model something new, and show it before and after")
 }
 
 /// Draws the set, makes pictures, trains, makes them again, and prints the paths of the trained weights and of the sheet.
 pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
-    let settings = Settings::from_arg_matches(matches).map_err(|e| args::in_one_line(&e))?;
+    let settings = DemoArgs::from_arg_matches(matches).map_err(|e| args::in_one_line(&e))?;
     let start = Instant::now();
     let quiet = Verbosity::of(matches) == Verbosity::Quiet;
     interrupt::install().map_err(Failure::signals)?;

@@ -6,8 +6,8 @@ use calotype_train::TrainerOptions;
 use calotype_train::forecast::memory::{Footprint, available};
 use calotype_train::{Method, TrainOptions, TrainPlan};
 
+use super::args::Recompute;
 use super::record::Record;
-use super::settings::Recompute;
 use crate::failure::Failure;
 
 /// How the run computes, and what to say about its memory.

@@ -30,7 +30,7 @@ impl Metrics {
     /// # Errors
     /// It cannot be read or written.
     pub fn open(path: PathBuf, done: usize) -> Result<Metrics, Failure> {
-        let Read { losses, kept } = read(&path, done)?;
+        let MetricsRead { losses, kept } = read(&path, done)?;
         let failed = |e: std::io::Error| Failure::io(&path, &e);
         match File::open(&path) {
             Ok(file) => output::write_file(&path, |to| std::io::copy(&mut file.take(kept), to).map(drop))?,
@@ -86,7 +86,7 @@ impl Metrics {
 }
 
 /// What the file of a run has of its first steps.
-pub struct Read {
+pub struct MetricsRead {
     pub losses: Losses,
     /// How many bytes their lines are.
     kept: u64,
@@ -97,9 +97,9 @@ pub struct Read {
 ///
 /// # Errors
 /// It cannot be read.
-pub fn read(path: &Path, done: usize) -> Result<Read, Failure> {
+pub fn read(path: &Path, done: usize) -> Result<MetricsRead, Failure> {
     let failed = |e: std::io::Error| Failure::io(path, &e);
-    let mut found = Read { losses: Losses::default(), kept: 0 };
+    let mut found = MetricsRead { losses: Losses::default(), kept: 0 };
     let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(found),

@@ -1,7 +1,7 @@
 //! `calotype train`: pictures → trained weights.
 //!
 //! ```text
-//! settings.rs   what the command line can say
+//! args.rs       what the command line can say
 //! record.rs     what of it is written down, and compared when a run goes on
 //! run_dir.rs    where
 //! check.rs      whether a run's folder holds what it should
@@ -9,6 +9,7 @@
 //! session.rs    the steps, with metrics.rs and samples.rs on the way
 //! ```
 
+mod args;
 mod check;
 mod memory;
 mod metrics;
@@ -16,7 +17,6 @@ mod record;
 pub mod run_dir;
 mod samples;
 mod session;
-mod settings;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -38,12 +38,12 @@ use clap::{ArgMatches, Args, Command, FromArgMatches};
 use indicatif::HumanDuration;
 use serde_json::{Map, Value};
 
+use self::args::TrainArgs;
 use self::memory::Fit;
 use self::metrics::Metrics;
 use self::record::{Initial, Record};
 use self::run_dir::{METRICS, RESULT, RunDir};
 use self::session::Session;
-use self::settings::Settings;
 use crate::args::Verbosity;
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -56,13 +56,13 @@ const SHORT: Duration = Duration::from_secs(2);
 /// The command's options, and a flag for every field of the request.
 pub fn options(command: Command) -> Command {
     // The about last: the settings' own documentation would take its place.
-    let command = Settings::augment_args(command).about("Fine-tune on pictures");
+    let command = TrainArgs::augment_args(command).about("Fine-tune on pictures");
     fields::options(command, &TrainInput::command_line_schema())
 }
 
 /// Checks everything that can be checked, then trains, and prints the path of the result.
 pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
-    let settings = Settings::from_arg_matches(matches).map_err(|e| crate::args::in_one_line(&e))?;
+    let settings = TrainArgs::from_arg_matches(matches).map_err(|e| crate::args::in_one_line(&e))?;
     let quiet = Verbosity::of(matches) == Verbosity::Quiet;
     let mut given = fields::given(&TrainInput::command_line_schema(), matches)?;
     let initial = given.remove("replicate_weights");
@@ -339,7 +339,7 @@ fn open_set(folder: &ModelFolder, configs: &ModelConfigs, plan: &TrainPlan) -> R
     let tokenizer =
         folder.tokenizer(Component::TextEncoder2, &configs.text_encoder_2).map_err(Error::from)?;
     let (tokenizer, _) = tokenizer.with_tokens(&NEW_TOKENS.map(String::from)).map_err(Error::from)?;
-    let settings = dataset::Settings {
+    let settings = dataset::DatasetOptions {
         resolution: plan.resolution,
         file_type: plan.input_images_filetype,
         token_string: &plan.token_string,

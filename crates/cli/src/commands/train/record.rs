@@ -12,7 +12,7 @@ use clap::parser::ValueSource;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::settings::{Recompute, Settings};
+use super::args::{Recompute, TrainArgs};
 use crate::commands::predict::DtypeName;
 use crate::failure::Failure;
 use crate::plans;
@@ -76,7 +76,7 @@ impl Record {
     ///
     /// # Errors
     /// A field, or a setting beyond the fields, that cannot be used.
-    pub fn new(given: &Map<String, Value>, settings: &Settings, quiet: bool) -> Result<Record, Failure> {
+    pub fn new(given: &Map<String, Value>, settings: &TrainArgs, quiet: bool) -> Result<Record, Failure> {
         let request = TrainInput::from_json(given.clone())?;
         let given_options = settings.options.given()?;
         let options = plans::train_options(given_options.clone())?;
@@ -150,7 +150,7 @@ impl Record {
         mut self,
         dir: &Path,
         given: &Map<String, Value>,
-        settings: &Settings,
+        settings: &TrainArgs,
         matches: &ArgMatches,
     ) -> Result<Record, Failure> {
         let different = self.different(given, settings)?;
@@ -238,7 +238,7 @@ impl Record {
     }
 
     /// What was given and is not the run's, each as `name: expected …, found …`.
-    fn different(&self, given: &Map<String, Value>, settings: &Settings) -> Result<Vec<String>, Failure> {
+    fn different(&self, given: &Map<String, Value>, settings: &TrainArgs) -> Result<Vec<String>, Failure> {
         let json = |e: serde_json::Error| Failure::Failed(format!("settings: {e}"));
         let request = serde_json::to_value(&self.request).map_err(json)?;
         let options = serde_json::to_value(&self.plan.options).map_err(json)?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Entry, Place};
 use crate::dataset::DatasetError;
-use crate::dataset::kind::Kind;
+use crate::dataset::kind::FileKind;
 use calotype_models::shorten;
 
 /// Folders inside of each other. More would be a mistake, or a disk gone wrong.
@@ -37,7 +37,7 @@ fn walk(folder: &Path, prefix: &str, depth: usize, found: &mut Found) -> Result<
         let item = item.map_err(io)?;
         let path = item.path();
         let name = format!("{prefix}{}", item.file_name().to_string_lossy());
-        let Some(kind) = Kind::of(&name) else { continue };
+        let Some(kind) = FileKind::of(&name) else { continue };
         let file_type = item.file_type().map_err(io)?;
         if file_type.is_dir() {
             let depth = depth.checked_sub(1).ok_or_else(|| DatasetError::open(&path, "folders too deep"))?;
@@ -55,7 +55,7 @@ fn walk(folder: &Path, prefix: &str, depth: usize, found: &mut Found) -> Result<
         if metadata.is_dir() {
             continue;
         }
-        let kind = if metadata.is_file() { kind } else { Kind::Other };
+        let kind = if metadata.is_file() { kind } else { FileKind::Other };
         found.bytes += metadata.len();
         found.entries.push(Entry { name, kind, place: Place::Path(path) });
     }

@@ -15,7 +15,7 @@ use flate2::read::MultiGzDecoder;
 
 use self::meter::Meter;
 use self::unzip::Zip;
-use super::kind::Kind;
+use super::kind::FileKind;
 use super::{DatasetError, Progress};
 use crate::dataset::FileType;
 use calotype_models::shorten;
@@ -37,7 +37,7 @@ pub(super) struct Entry {
     /// The path inside of the set, with `/` between folders.
     pub name: String,
     /// What it is for.
-    pub kind: Kind,
+    pub kind: FileKind,
     place: Place,
 }
 

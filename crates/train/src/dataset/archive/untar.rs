@@ -8,7 +8,7 @@ use tar::EntryType;
 use super::meter::Meter;
 use super::{Entry, MAX_NAME, Place, name};
 use crate::dataset::DatasetError;
-use crate::dataset::kind::Kind;
+use crate::dataset::kind::FileKind;
 
 /// The most bytes of the notes before a file, in PAX's format: its name, times and attributes.
 const MAX_NOTES: u64 = 1 << 20;
@@ -44,7 +44,7 @@ pub(super) fn list(
             return Err(sparse(&given));
         }
         meter.take(entry.size()).map_err(bad)?;
-        let Some(kind) = Kind::of(&name) else { continue };
+        let Some(kind) = FileKind::of(&name) else { continue };
         let place = Place::Tar { start: entry.raw_file_position(), size: entry.size() };
         entries.push(Entry { name, kind, place });
     }

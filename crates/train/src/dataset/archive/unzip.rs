@@ -8,7 +8,7 @@ use zip::result::ZipError;
 
 use super::{Entry, Place, name};
 use crate::dataset::DatasetError;
-use crate::dataset::kind::Kind;
+use crate::dataset::kind::FileKind;
 use calotype_models::shorten;
 
 pub(super) type Zip = zip::ZipArchive<BufReader<File>>;
@@ -40,7 +40,7 @@ pub(super) fn list(path: &Path, file: BufReader<File>) -> Result<(Zip, Vec<Entry
             let found = if entry.is_symlink() { "a symbolic link" } else { "a special file" };
             return Err(DatasetError::entry(&given, format!("expected a file, found {found}")));
         }
-        let Some(kind) = Kind::of(&name) else { continue };
+        let Some(kind) = FileKind::of(&name) else { continue };
         entries.push(Entry { name, kind, place: Place::Zip(index) });
     }
     // Each unpacks to as much as if it had bytes of its own.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 /// Which network a folder's weights are of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
+pub enum Network {
     /// `UNet2DConditionModel`.
     UNet,
     /// `AutoencoderKL`.
@@ -13,7 +13,7 @@ pub enum Layout {
     ClipText,
 }
 
-impl Layout {
+impl Network {
     /// The files' name, without variant and ending: diffusers' and transformers' differ.
     pub(super) fn stem(self) -> &'static str {
         match self {

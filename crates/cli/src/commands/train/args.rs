@@ -11,7 +11,7 @@ use crate::commands::predict::DtypeName;
 
 /// What is not part of the request.
 #[derive(Debug, Args)]
-pub struct Settings {
+pub struct TrainArgs {
     /// Folder of an SDXL checkpoint in diffusers' layout, or its name on a hub [default: pocket, which is built in]
     #[arg(long, value_name = "DIR|NAME", env = "CALOTYPE_MODEL", hide_env_values = true)]
     pub model: Option<PathBuf>,
