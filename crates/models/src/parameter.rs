@@ -46,15 +46,15 @@ impl Parameter<Weight> {
 
 /// A parameter as a trainer sees it: row-major f32 values, wherever they lie.
 pub trait Trainable: Send + Sync {
-    /// The leaf that its gradient belongs to, if it is on the tape. Another one after a change, perhaps.
+    /// The leaf that the parameter's gradient belongs to; none where the parameter is not on the tape. A change may give it another.
     fn leaf_id(&self) -> Option<LeafId>;
-    /// Puts it on the tape, or takes it off, where nothing is to be remembered for a way back.
+    /// Puts the parameter on the tape, or takes it off: ops then remember nothing for its gradient.
     fn record(&self, on: bool);
-    /// A copy of its values, or the values themselves.
+    /// The parameter's values, which may be a copy.
     fn values(&self) -> Tensor;
-    /// Gives it other values, as many as it has.
+    /// Gives the parameter other values, as many as it has.
     fn set_values(&self, values: &[f32]);
-    /// Takes an optimizer's step: p becomes p · keep − factor · d, for each d of the direction.
+    /// Takes an optimizer's step: each value p becomes p · keep − factor · d, where d is the direction's value at the same place.
     fn step(&self, keep: f32, factor: f32, direction: &[f32]);
 }
 

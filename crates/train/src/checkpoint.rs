@@ -205,7 +205,7 @@ fn paths(folder: &Path) -> io::Result<Vec<PathBuf>> {
     }
 }
 
-/// Removes all up to `step` but the newest `keep`. One that is damaged is none, as far as a glance tells.
+/// Removes all up to `step` but the newest `keep`. A checkpoint that is damaged, as far as its files' lengths tell, does not count.
 fn remove_older(folder: &Path, step: usize, keep: usize) -> io::Result<()> {
     let older = list(folder)?.into_iter().filter(|(s, _)| *s <= step).map(|(_, path)| path);
     let (whole, damaged): (Vec<_>, Vec<_>) = older.partition(|path| files::Sums::lengths_fit(path));
