@@ -9,12 +9,12 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use calotype_fuzz::{check_error, copy, golden, new_folder};
+use calotype_models::tokenizer::Tokenizer;
+use calotype_models::weights::{Network, Weights};
+use calotype_models::{Component, ModelFolder};
+use calotype_models::{clip_text::ClipTextModel, unet::UNet, vae::Vae};
 use calotype_sdxl::Error;
-use calotype_sdxl::config::{Component, ModelFolder};
-use calotype_sdxl::models::{clip_text::ClipTextModel, unet::UNet, vae::Vae};
-use calotype_sdxl::samplers::{Sampler, Schedule};
-use calotype_sdxl::tokenizer::Tokenizer;
-use calotype_sdxl::weights::{Layout, Weights};
+use calotype_sdxl::samplers::{Sampler, Schedule, SchedulerConfig};
 use calotype_tensor::DType;
 use libfuzzer_sys::fuzz_target;
 use safetensors::SafeTensors;
@@ -58,7 +58,7 @@ fuzz_target!(|input: &[u8]| {
     let result = match name.split('/').next() {
         Some("weights") => tensors(bytes),
         Some("shards") => {
-            Weights::open(&FOLDER.join("shards"), Layout::Vae, None, None).map(drop).map_err(Error::from)
+            Weights::open(&FOLDER.join("shards"), Network::Vae, None, None).map(drop).map_err(Error::from)
         }
         Some("tokenizer" | "tokenizer_2") => tokenizers(),
         Some("prompt") => prompt(bytes),
@@ -74,7 +74,7 @@ fuzz_target!(|input: &[u8]| {
 /// Every network and sampler, from the configs.
 fn networks() -> Result<(), Error> {
     let folder = ModelFolder::open(&FOLDER)?;
-    let scheduler = folder.scheduler()?;
+    let scheduler = SchedulerConfig::open(&folder)?;
     for sampler in Sampler::ALL {
         if let Err(error) = Schedule::new(sampler, &scheduler, 3) {
             check_error(error);
@@ -93,7 +93,7 @@ fn networks() -> Result<(), Error> {
 
 /// Every tensor that the file says it has.
 fn tensors(bytes: &[u8]) -> Result<(), Error> {
-    let weights = Weights::open(&FOLDER.join("weights"), Layout::ClipText, None, None)?;
+    let weights = Weights::open(&FOLDER.join("weights"), Network::ClipText, None, None)?;
     let Ok((_, header)) = SafeTensors::read_metadata(bytes) else {
         panic!("opened what is no safetensors file")
     };

@@ -8,8 +8,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use calotype_fuzz::{check_error, golden, new_folder};
-use calotype_sdxl::dataset::{Dataset, Settings};
-use calotype_sdxl::request::FileType;
+use calotype_train::dataset::{Dataset, DatasetOptions, FileType};
 use libfuzzer_sys::fuzz_target;
 
 /// Folders with `a.png` and `a.mask.png`.
@@ -20,7 +19,7 @@ static FOLDERS: LazyLock<[PathBuf; 2]> = LazyLock::new(|| {
 });
 
 fuzz_target!(|input: &[u8]| {
-    let settings = Settings {
+    let settings = DatasetOptions {
         resolution: 16,
         file_type: FileType::Infer,
         token_string: "TOK",

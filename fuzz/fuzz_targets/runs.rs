@@ -10,13 +10,12 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use calotype_fuzz::{check_error, check_message, golden, new_folder};
+use calotype_models::ModelFolder;
 use calotype_sdxl::adapters::TrainedWeights;
-use calotype_sdxl::config::ModelFolder;
-use calotype_sdxl::dataset::Example;
-use calotype_sdxl::request::{TrainInput, TrainOptions, TrainPlan};
-use calotype_sdxl::train::memory::Footprint;
-use calotype_sdxl::train::{Trainer, TrainerOptions, checkpoint};
 use calotype_tensor::DType;
+use calotype_train::dataset::Example;
+use calotype_train::forecast::memory::Footprint;
+use calotype_train::{Method, TrainPlan, Trainer, TrainerOptions, checkpoint};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, json};
 
@@ -43,10 +42,14 @@ impl Run {
     fn new() -> Self {
         let folder = new_folder("run");
         let model = ModelFolder::open(&golden("pipeline")).unwrap();
-        let request = json!({ "input_images": "set.zip", "resolution": SIDE, "lora_rank": 2, "seed": 1,
-            "train_batch_size": 1, "max_train_steps": 9 });
-        let input = TrainInput::from_json(request.as_object().unwrap().clone()).unwrap();
-        let plan = TrainPlan::new(input, TrainOptions::default()).unwrap();
+        let plan = TrainPlan {
+            resolution: SIDE,
+            method: Method::Lora { rank: 2 },
+            seed: 1,
+            train_batch_size: 1,
+            steps: 9,
+            ..TrainPlan::default()
+        };
         let example = Example {
             name: "a.png".into(),
             caption: "a photo of TOK".into(),

@@ -8,15 +8,14 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use calotype_fuzz::{check_error, new_folder};
-use calotype_sdxl::dataset::{self, Dataset, Settings};
-use calotype_sdxl::request::FileType;
+use calotype_train::dataset::{self, Dataset, DatasetOptions, FileType};
 use libfuzzer_sys::fuzz_target;
 
 static SET: LazyLock<PathBuf> = LazyLock::new(|| new_folder("set").join("set"));
 
 fuzz_target!(|input: &[u8]| {
     fs::write(&*SET, input).unwrap();
-    let settings = Settings {
+    let settings = DatasetOptions {
         resolution: 16,
         file_type: FileType::Infer,
         token_string: "TOK",

@@ -10,8 +10,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use calotype_fuzz::{check_error, golden, new_folder};
-use calotype_sdxl::dataset::{Dataset, Settings};
-use calotype_sdxl::request::FileType;
+use calotype_train::dataset::{Dataset, DatasetOptions, FileType};
 use libfuzzer_sys::fuzz_target;
 
 /// What an input can be.
@@ -32,7 +31,7 @@ fuzz_target!(|input: &[u8]| {
     let Some(name) = FILES.get(which as usize) else { return };
     let path = FOLDER.join(name);
     fs::write(&path, content).unwrap();
-    let settings = Settings {
+    let settings = DatasetOptions {
         resolution: 8,
         file_type: FileType::Infer,
         token_string: "TOK",

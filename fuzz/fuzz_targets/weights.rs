@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use calotype_fuzz::{check_error, golden, new_folder};
+use calotype_models::{ModelConfigs, ModelFolder};
 use calotype_sdxl::Error;
 use calotype_sdxl::adapters::{Adapters, Modules, TrainedWeights};
-use calotype_sdxl::config::{ModelConfigs, ModelFolder};
 use calotype_sdxl::prompt::PromptEncoder;
 use calotype_tensor::DType;
 use libfuzzer_sys::fuzz_target;

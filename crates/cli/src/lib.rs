@@ -14,7 +14,10 @@ mod interrupt;
 mod log;
 mod output;
 mod picture;
+#[cfg(not(fuzzing))]
 mod plans;
+#[cfg(fuzzing)]
+pub mod plans;
 mod pocket;
 mod progress;
 mod shell;
