@@ -19,6 +19,10 @@ fmt:
 notices:
     python3 tools/third_party.py
 
+# Build the binary that is shipped, the same bytes in any folder
+release:
+    tools/release.sh
+
 # Make the golden files anew (needs the Python environment of tools/reference)
 golden python="python3":
     cd tools/reference/golden && for script in ops rng models samplers tokens pipelines adapters pictures training; do {{ python }} $script.py; done
