@@ -4,7 +4,7 @@ use std::path::Path;
 
 use calotype_tensor::Tensor;
 
-use super::source::Member;
+use super::members::Member;
 use super::values::{floats, shape_problem, sorted};
 use super::{AdapterError, Modules};
 use calotype_models::Component;

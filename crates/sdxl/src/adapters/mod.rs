@@ -16,6 +16,7 @@ mod embeddings;
 mod error;
 mod fingerprint;
 mod key;
+mod members;
 mod modules;
 mod other_model;
 mod patch;

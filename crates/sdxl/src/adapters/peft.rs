@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
 
-use super::source::{Member, PEFT_CONFIG};
+use super::members::{Member, PEFT_CONFIG};
 use super::{AdapterError, tokens::MAX_PARAMS};
 use calotype_models::{Component, shorten};
 

@@ -9,8 +9,9 @@ use serde_json::Value;
 
 use super::embeddings::{both, embedding, embeddings, joined, lone, rows};
 use super::key::{self, LoraKey, Part};
+use super::members::{EMBEDDINGS, LORA, Layout, Member, Members, PARAMS, PEFT, PEFT_CONFIG, UNET};
 use super::peft::PeftConfig;
-use super::source::{EMBEDDINGS, LORA, Layout, Member, Members, PARAMS, PEFT, PEFT_CONFIG, Source, UNET};
+use super::source::Source;
 use super::stored::{Region, Stored};
 use super::tokens::{MAX_PARAMS, MAX_VALUE, MAX_WORDS};
 use super::values::{floats, scalar, shape_problem, sorted, squeezed};

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::embeddings::{both, rows as table};
-use super::source::{Member, Members, STATE, STATE_PLAN, STATE_SUMS};
+use super::members::{Member, Members, STATE, STATE_PLAN, STATE_SUMS};
 use super::stored::Stored;
 use super::values::{floats, shape_problem, sorted};
 use super::{AdapterError, LoraPair, Modules, TrainedWeights, tokens};

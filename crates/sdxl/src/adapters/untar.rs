@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
 use super::AdapterError;
-use super::source::{Member, Members, known};
+use super::members::{Member, Members, known};
 use calotype_models::shorten;
 
 /// tar's unit.
@@ -58,7 +58,7 @@ pub(super) fn members(file: &Member) -> Result<Members, AdapterError> {
 }
 
 fn expected() -> String {
-    use super::source::{EMBEDDINGS, LORA, PARAMS, UNET};
+    use super::members::{EMBEDDINGS, LORA, PARAMS, UNET};
     [LORA, UNET, EMBEDDINGS, PARAMS].join(", ")
 }
 

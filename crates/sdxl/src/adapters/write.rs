@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use calotype_tensor::{Tensor, ops};
 
-use super::source::{EMBEDDINGS, LORA, PARAMS, UNET};
+use super::members::{EMBEDDINGS, LORA, PARAMS, UNET};
 use super::{AdapterError, LoraPair, SafetensorsFile, TrainedWeights, tokens};
 
 /// Kohya's and diffusers' names for the networks whose layers have LoRA.
