@@ -19,6 +19,20 @@ impl DType {
             DType::BF16 | DType::F16 => 2,
         }
     }
+
+    /// The bytes of a tensor of this shape.
+    ///
+    /// # Panics
+    /// If usize cannot hold them.
+    pub(crate) fn bytes_of(self, shape: &[usize]) -> usize {
+        if shape.contains(&0) {
+            return 0;
+        }
+        let bytes = shape.iter().try_fold(self.size(), |bytes, &n| bytes.checked_mul(n));
+        bytes.unwrap_or_else(|| {
+            panic!("a tensor {shape:?} in {self}: expected at most {} bytes, found more", usize::MAX)
+        })
+    }
 }
 
 impl std::fmt::Display for DType {

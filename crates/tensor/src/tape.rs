@@ -1,73 +1,38 @@
 //! Reverse-mode automatic differentiation: what was computed, and how to go back.
 //!
-//! A tensor that depends on a [variable](crate::Tensor::var) carries a [`Node`].
+//! A tensor that depends on a [variable](crate::Tensor::var) carries a node.
 //! Nodes hold their inputs' nodes, never their data: what the way back needs, an
 //! op's closure keeps, and it is freed as soon as the op has been gone back through.
 
 use std::collections::{BinaryHeap, HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use crate::Tensor;
-use crate::ops;
+use crate::backend::Binary;
+pub use crate::node::LeafId;
+use crate::node::{self, Backward};
+use crate::tensor::Tensor;
 
-/// Takes the gradient of an op's output, gives those of its inputs (None: not needed).
-type Backward = Box<dyn FnOnce(&Tensor) -> Vec<Option<Tensor>> + Send>;
+pub(crate) type Node = node::Node<Tensor>;
 
-/// One recorded op, or a leaf.
-pub(crate) struct Node {
-    /// Grows with every node, so that a node's inputs always have smaller ids.
-    id: u64,
-    inputs: Vec<Option<Arc<Node>>>,
-    /// None for a leaf, and once it has been gone back through.
-    backward: Mutex<Option<Backward>>,
-    leaf: bool,
-}
-
-impl Node {
-    fn new(inputs: Vec<Option<Arc<Node>>>, backward: Option<Backward>) -> Arc<Node> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let leaf = backward.is_none();
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Node { id, inputs, backward: Mutex::new(backward), leaf })
-    }
-
-    pub(crate) fn leaf() -> Arc<Node> {
-        Node::new(Vec::new(), None)
-    }
-}
-
-impl Drop for Node {
-    /// Without recursion: a deep network is a long chain.
-    fn drop(&mut self) {
-        let mut stack: Vec<_> = self.inputs.drain(..).flatten().collect();
-        while let Some(node) = stack.pop() {
-            if let Some(mut node) = Arc::into_inner(node) {
-                stack.extend(node.inputs.drain(..).flatten());
-            }
-        }
-    }
-}
-
-/// Attaches to `output` the way back to `inputs`, if any of them requires a gradient.
+/// Attaches to `output` the way back to its inputs' nodes, if any of them requires a gradient (has a node).
 ///
 /// `backward` takes the gradient of `output` and returns one entry for each input, in order;
-/// it may return None where [`needs`] says that the input requires none.
+/// it may return None for an input without a node.
 pub(crate) fn record(
     output: Tensor,
-    inputs: &[Option<&Tensor>],
+    inputs: &[Option<&Arc<Node>>],
     backward: impl FnOnce(&Tensor) -> Vec<Option<Tensor>> + Send + 'static,
 ) -> Tensor {
-    let nodes: Vec<_> = inputs.iter().map(|t| t.and_then(|t| t.node.clone())).collect();
-    if nodes.iter().all(Option::is_none) {
+    if inputs.iter().all(Option::is_none) {
         return output;
     }
-    output.with_node(Some(Node::new(nodes, Some(Box::new(backward)))))
+    let nodes = inputs.iter().map(|node| node.cloned()).collect();
+    output.with_node(Some(Node::op(nodes, Box::new(backward))))
 }
 
-/// Whether an optional input of an op requires a gradient.
-pub(crate) fn needs(input: Option<&Tensor>) -> bool {
-    input.is_some_and(Tensor::requires_grad)
+/// The node of an optional input of an op.
+pub(crate) fn node_of(input: Option<&Tensor>) -> Option<&Arc<Node>> {
+    input.and_then(Tensor::node)
 }
 
 /// The gradients of leaves, by leaf.
@@ -91,26 +56,17 @@ impl Gradients {
     }
 }
 
-/// Names a leaf in [`Tensor::backward_with`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct LeafId(u64);
-
 impl Tensor {
-    /// The leaf's name, None where the tensor requires no gradient.
-    pub fn leaf_id(&self) -> Option<LeafId> {
-        self.node.as_ref().map(|node| LeafId(node.id))
-    }
-
     /// The same tensor, whose users' gradients are summed up among themselves before they join those of this one's other
     /// users. So a block that starts with forks of its inputs has the bytes of one under [`checkpoint`].
     pub fn fork(&self) -> Tensor {
-        record(self.detach(), &[Some(self)], |dy| vec![Some(dy.clone())])
+        record(self.detach(), &[self.node()], |dy| vec![Some(dy.clone())])
     }
 
     /// Goes back from this tensor with a gradient of ones, and collects the leaves' gradients.
     /// What the ops kept is freed on the way: it can be done once.
     pub fn backward(&self) -> Gradients {
-        let ones = Tensor::full(self.shape(), 1.0, self.dtype());
+        let ones = self.kernels().full(self.shape(), 1.0, self.dtype());
         let mut gradients = Gradients::default();
         self.backward_with(ones, &mut |leaf, grad| gradients.insert(leaf, grad));
         gradients
@@ -132,7 +88,7 @@ impl Tensor {
         while let Some(ById(node)) = heap.pop() {
             // None: every path to it gave no gradient. Its inputs are then owed one use less.
             let input_grads = match grads.remove(&node.id) {
-                Some(grad) => take_backward(&node)(&grad),
+                Some(grad) => node.take_backward()(&grad),
                 None => vec![None; node.inputs.len()],
             };
             assert_eq!(input_grads.len(), node.inputs.len(), "one gradient an input");
@@ -157,15 +113,10 @@ impl Tensor {
     }
 }
 
-fn take_backward(node: &Node) -> Backward {
-    let mut backward = node.backward.lock().unwrap_or_else(|e| e.into_inner());
-    backward.take().expect("a graph is gone back through once")
-}
-
 fn accumulate(grads: &mut HashMap<u64, Tensor>, id: u64, grad: Option<Tensor>) {
     let Some(grad) = grad else { return };
     let sum = match grads.remove(&id) {
-        Some(so_far) => ops::add(&so_far, &grad),
+        Some(so_far) => grad.kernels().binary(Binary::Add, &so_far, &grad),
         None => grad,
     };
     grads.insert(id, sum);
@@ -241,7 +192,7 @@ pub fn checkpoint(f: impl Fn(&[Tensor]) -> Tensor + Send + 'static, inputs: &[Te
     drop((y, root));
     let mut nodes: Vec<_> = inputs.iter().map(|t| t.node.clone()).collect();
     nodes.extend(leaves.iter().cloned().map(Some));
-    let backward: Backward = Box::new(move |dy| {
+    let backward: Backward<Tensor> = Box::new(move |dy| {
         let (vars, y) = run();
         let mut grads = HashMap::new();
         y.backward_with(dy.clone(), &mut |leaf, grad| {
@@ -251,5 +202,5 @@ pub fn checkpoint(f: impl Fn(&[Tensor]) -> Tensor + Send + 'static, inputs: &[Te
         let ids = ids.chain(leaves.iter().map(|leaf| Some(leaf.id)));
         ids.map(|id| id.and_then(|id| grads.remove(&id))).collect()
     });
-    output.with_node(Some(Node::new(nodes, Some(backward))))
+    output.with_node(Some(Node::op(nodes, backward)))
 }

@@ -4,82 +4,27 @@ use std::sync::Arc;
 
 use bytemuck::AnyBitPattern;
 use half::bf16;
-use half::slice::HalfFloatSliceExt;
 
-use crate::DType;
-use crate::cpu::{self, Buffer};
-use crate::tape::{self, Node};
+use crate::dtype::DType;
+use crate::memory::{Buffer, Device, Storage};
+use crate::node::{LeafId, Node};
 
 /// An n-dimensional array, contiguous, row-major, f32 or bf16. Cloning shares the memory.
 #[derive(Clone)]
 pub struct Tensor {
-    data: Arc<Buffer>,
+    data: Arc<Storage>,
     shape: Vec<usize>,
     dtype: DType,
-    pub(crate) node: Option<Arc<Node>>,
-}
-
-/// The bytes of a tensor of this shape.
-///
-/// # Panics
-/// If usize cannot hold them.
-fn bytes_of(shape: &[usize], dtype: DType) -> usize {
-    if shape.contains(&0) {
-        return 0;
-    }
-    let bytes = shape.iter().try_fold(dtype.size(), |bytes, &n| bytes.checked_mul(n));
-    bytes.unwrap_or_else(|| {
-        panic!("a tensor {shape:?} in {dtype}: expected at most {} bytes, found more", usize::MAX)
-    })
+    pub(crate) node: Option<Arc<Node<Tensor>>>,
 }
 
 impl Tensor {
-    pub(crate) fn new(data: Buffer, shape: &[usize], dtype: DType) -> Tensor {
+    /// A tensor in the memory of a device.
+    pub(crate) fn new(data: impl Into<Storage>, shape: &[usize], dtype: DType) -> Tensor {
         assert_ne!(dtype, DType::F16, "dtype of a tensor: expected f32 or bf16, found f16");
-        let bytes = bytes_of(shape, dtype);
-        assert_eq!(data.as_slice::<u8>().len(), bytes, "memory for shape {shape:?} in {dtype}");
+        let data = data.into();
+        assert!(data.fits(shape, dtype), "memory for shape {shape:?} in {dtype}");
         Tensor { data: Arc::new(data), shape: shape.to_vec(), dtype, node: None }
-    }
-
-    /// An f32 tensor of these values.
-    ///
-    /// # Panics
-    /// If the shape has another number of elements.
-    pub fn from_vec(data: Vec<f32>, shape: &[usize]) -> Tensor {
-        Self::from_slice(&data, shape)
-    }
-
-    /// An f32 tensor with a copy of these values.
-    ///
-    /// # Panics
-    /// If the shape has another number of elements.
-    pub fn from_slice(data: &[f32], shape: &[usize]) -> Tensor {
-        let mut buffer = Buffer::uninit(data.len() * 4);
-        buffer.as_mut_slice::<f32>().copy_from_slice(data);
-        Self::new(buffer, shape, DType::F32)
-    }
-
-    /// A tensor of zeros.
-    ///
-    /// # Panics
-    /// If the dtype is f16, or no memory can be so large.
-    pub fn zeros(shape: &[usize], dtype: DType) -> Tensor {
-        Self::full(shape, 0.0, dtype)
-    }
-
-    /// A tensor filled with one value.
-    ///
-    /// # Panics
-    /// If the dtype is f16, or no memory can be so large.
-    pub fn full(shape: &[usize], value: f32, dtype: DType) -> Tensor {
-        assert_ne!(dtype, DType::F16, "dtype of a tensor: expected f32 or bf16, found f16");
-        let mut buffer = Buffer::uninit(bytes_of(shape, dtype));
-        match dtype {
-            DType::F32 => buffer.as_mut_slice::<f32>().fill(value),
-            DType::BF16 => buffer.as_mut_slice::<bf16>().fill(bf16::from_f32(value)),
-            DType::F16 => unreachable!("refused above"),
-        }
-        Self::new(buffer, shape, dtype)
     }
 
     /// Sizes of the dimensions, outermost first.
@@ -118,81 +63,63 @@ impl Tensor {
         self.dtype
     }
 
-    /// The elements, which must be of type `T` ([`f32`] or [`bf16`]).
+    /// Where the tensor lies.
+    pub fn device(&self) -> Device {
+        self.data.device()
+    }
+
+    /// The elements on the CPU, which must be of type `T` ([`f32`] or [`bf16`]).
     pub(crate) fn elements<T: AnyBitPattern>(&self) -> &[T] {
         assert_eq!(size_of::<T>(), self.dtype.size(), "element type of a {} tensor", self.dtype);
-        self.data.as_slice()
+        self.data.cpu().as_slice()
     }
 
-    /// The elements of an f32 tensor. Panics on another dtype.
+    /// The numbers of a tensor on the reference device.
+    #[cfg(test)]
+    pub(crate) fn reference(&self) -> &[f32] {
+        self.data.reference()
+    }
+
+    /// The elements of an f32 tensor on the CPU.
+    ///
+    /// # Panics
+    /// If the dtype or the device is another.
     pub fn f32s(&self) -> &[f32] {
         assert_eq!(self.dtype, DType::F32);
-        self.data.as_slice()
+        self.data.cpu().as_slice()
     }
 
-    /// The elements of an f32 tensor, to be changed: of a copy, where others share its memory. Panics on another dtype.
+    /// The elements of an f32 tensor on the CPU, to be changed: of a copy, where others share its memory.
+    ///
+    /// # Panics
+    /// If the dtype or the device is another.
     pub fn f32s_mut(&mut self) -> &mut [f32] {
         assert_eq!(self.dtype, DType::F32);
         if Arc::get_mut(&mut self.data).is_none() {
-            *self = Self::from_slice(self.f32s(), &self.shape).with_node(self.node.take());
+            let mut copy = Buffer::uninit(self.dtype.bytes_of(&self.shape));
+            copy.as_mut_slice().copy_from_slice(self.f32s());
+            self.data = Arc::new(copy.into());
         }
-        Arc::get_mut(&mut self.data).expect("no other tensor has it").as_mut_slice()
+        Arc::get_mut(&mut self.data).expect("no other tensor has it").cpu_mut().as_mut_slice()
     }
 
-    /// The elements of a bf16 tensor. Panics on another dtype.
+    /// The elements of a bf16 tensor on the CPU.
+    ///
+    /// # Panics
+    /// If the dtype or the device is another.
     pub fn bf16s(&self) -> &[bf16] {
         assert_eq!(self.dtype, DType::BF16);
-        self.data.as_slice()
+        self.data.cpu().as_slice()
     }
 
-    /// The elements as f32, whatever the dtype.
-    pub fn to_vec(&self) -> Vec<f32> {
-        match self.dtype {
-            DType::F32 => self.f32s().to_vec(),
-            _ => self.bf16s().to_f32_vec(),
-        }
-    }
-
-    /// The same memory under another shape.
-    ///
-    /// # Panics
-    /// If the shape has another number of elements.
-    pub fn reshape(&self, shape: &[usize]) -> Tensor {
-        let fits = bytes_of(shape, self.dtype) == bytes_of(&self.shape, self.dtype);
-        assert!(
-            fits,
-            "reshape of {:?}: expected a shape of {} elements, found {shape:?}",
-            self.shape,
-            self.numel()
-        );
-        let view = Tensor { shape: shape.to_vec(), ..self.detach() };
-        let old = self.shape.clone();
-        tape::record(view, &[Some(self)], move |dy| vec![Some(dy.reshape(&old))])
-    }
-
-    /// The same values, rounded to `dtype`.
-    ///
-    /// # Panics
-    /// If that is f16.
-    pub fn to_dtype(&self, dtype: DType) -> Tensor {
-        assert_ne!(dtype, DType::F16, "dtype of a tensor: expected f32 or bf16, found f16");
-        if dtype == self.dtype {
-            return self.clone();
-        }
-        let from = self.dtype;
-        let y = cpu::elementwise::convert(self, dtype);
-        tape::record(y, &[Some(self)], move |dy| vec![Some(dy.to_dtype(from))])
+    /// The same memory under another shape of as many elements, cut off from the tape.
+    pub(crate) fn viewed(&self, shape: &[usize]) -> Tensor {
+        Tensor { shape: shape.to_vec(), ..self.detach() }
     }
 
     /// The same values as a new leaf that requires a gradient.
     pub fn var(self) -> Tensor {
         self.with_node(Some(Node::leaf()))
-    }
-
-    /// A leaf of this shape for f32 values that lie elsewhere: it takes their gradient, and has no elements itself.
-    pub(crate) fn stand_in(shape: &[usize]) -> Tensor {
-        let data = Arc::new(Buffer::uninit(0));
-        Tensor { data, shape: shape.to_vec(), dtype: DType::F32, node: Some(Node::leaf()) }
     }
 
     /// The same values, cut off from the tape.
@@ -205,7 +132,17 @@ impl Tensor {
         self.node.is_some()
     }
 
-    pub(crate) fn with_node(mut self, node: Option<Arc<Node>>) -> Tensor {
+    /// The leaf's name, None where the tensor requires no gradient.
+    pub fn leaf_id(&self) -> Option<LeafId> {
+        self.node.as_deref().map(Node::leaf_id)
+    }
+
+    /// What computed the tensor, where a gradient flows back through it.
+    pub(crate) fn node(&self) -> Option<&Arc<Node<Tensor>>> {
+        self.node.as_ref()
+    }
+
+    pub(crate) fn with_node(mut self, node: Option<Arc<Node<Tensor>>>) -> Tensor {
         self.node = node;
         self
     }

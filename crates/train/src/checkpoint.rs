@@ -17,7 +17,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use calotype_tensor::cpu::Mmap;
+use calotype_tensor::io::Mmap;
 
 use crate::error::Error;
 use crate::trainer::Trainer;

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use calotype_tensor::cpu::open_weights;
+use calotype_tensor::io::open_weights;
 
 use super::AdapterError;
 use super::members::{LAYOUTS, Layout, Member, Members};

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::ops::{Deref, Range};
 use std::sync::{Arc, OnceLock};
 
-use calotype_tensor::cpu::Mmap;
+use calotype_tensor::io::Mmap;
 use calotype_tensor::{DType, Tensor, WeightBytes};
 
 use calotype_models::nn::Trainable;

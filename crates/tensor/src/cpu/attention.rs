@@ -9,45 +9,58 @@ use super::Buffer;
 use super::elementwise::with_element;
 use super::gemm::{SharedOut, each_task, with_micro};
 use super::isa::{Isa, isa, simd_fn};
+use super::layout::clear_rows;
 use super::math::{self, Element};
 use super::micro::{self, Micro};
 use super::operand::convert_slice;
 use super::panels::fill;
 use super::transpose::{transpose, transpose_pairs};
-use crate::ops::Mask;
-use crate::{DType, Tensor};
+use crate::backend::{HIDDEN, HeadShape, Mask};
+use crate::dtype::DType;
+use crate::tensor::Tensor;
 
 /// Queries of a task: a multiple of every kernel's MR.
 pub(super) const QUERIES: usize = 48;
 /// Keys of a block: a multiple of every kernel's NR.
 pub(super) const KEYS: usize = 256;
 
-/// The sizes of one attention.
-#[derive(Clone, Copy)]
-pub(crate) struct Shape {
-    pub(crate) batch: usize,
-    pub(crate) heads: usize,
-    pub(crate) queries: usize,
-    pub(crate) keys: usize,
-    /// Features of a head.
-    pub(crate) d: usize,
-}
-
-impl Shape {
-    pub(super) fn scale(&self) -> f32 {
-        1.0 / (self.d as f32).sqrt()
-    }
-
-    /// Where the features of head `head` of row `row` start, in (batch, rows, heads · d).
-    pub(super) fn at(&self, row: usize, head: usize) -> usize {
-        (row * self.heads + head) * self.d
-    }
-}
-
-/// Attention's result, and the logarithm of each softmax's denominator, (batch, heads, queries), for the way back.
-pub(crate) fn forward(s: Shape, q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask) -> (Buffer, Buffer) {
+/// Attention's result, and the logarithm of each softmax's denominator, (batch · heads, queries), for the way back.
+pub(super) fn forward(s: HeadShape, [q, k, v]: [&Tensor; 3], mask: Mask) -> (Tensor, Tensor) {
+    let visible = Visible::of(mask);
     let bf16 = q.dtype() == DType::BF16;
-    with_micro!(bf16, M => with_element!(q.dtype(), T => run::<M, T>(s, q, k, v, mask)))
+    let (y, lse) =
+        with_micro!(bf16, M => with_element!(q.dtype(), T => run::<M, T>(s, q, k, v, visible.mask())));
+    let lse = Tensor::new(lse, &[s.batch * s.heads, s.queries], DType::F32);
+    (visible.clear(&Tensor::new(y, q.shape(), q.dtype())), lse)
+}
+
+/// A mask that hides every key from no query, and the queries from which the given one does: what they get is cleared.
+pub(super) struct Visible<'a> {
+    mask: Mask<'a>,
+    /// In the place of the given one.
+    bias: Option<Tensor>,
+    blind: Vec<usize>,
+}
+
+impl<'a> Visible<'a> {
+    pub(super) fn of(mask: Mask<'a>) -> Self {
+        let Mask::Bias(bias) = mask else { return Visible { mask, bias: None, blind: Vec::new() } };
+        let rows = bias.f32s().chunks_exact(bias.last_dim()).enumerate();
+        let blind: Vec<usize> =
+            rows.filter(|(_, row)| row.iter().all(|bias| *bias <= HIDDEN)).map(|(query, _)| query).collect();
+        let matrix = bias.viewed(&[1, bias.dim(0), bias.dim(1)]);
+        let bias = (!blind.is_empty()).then(|| clear_rows(&matrix, &blind).viewed(bias.shape()));
+        Visible { mask, bias, blind }
+    }
+
+    pub(super) fn mask(&self) -> Mask<'_> {
+        self.bias.as_ref().map_or(self.mask, Mask::Bias)
+    }
+
+    /// x (B, T, C) with zeros for the queries that see nothing.
+    pub(super) fn clear(&self, x: &Tensor) -> Tensor {
+        if self.blind.is_empty() { x.detach() } else { clear_rows(x, &self.blind) }
+    }
 }
 
 /// One matrix for each head, in panels.
@@ -58,7 +71,7 @@ pub(super) struct HeadPanels {
 
 impl HeadPanels {
     /// Packs x (batch, rows, heads · d) as B (d, rows): panels of NR rows of x, as scores need them.
-    pub(super) fn of_rows<M: Micro, T: Element>(s: &Shape, x: &[T], rows: usize) -> HeadPanels {
+    pub(super) fn of_rows<M: Micro, T: Element>(s: &HeadShape, x: &[T], rows: usize) -> HeadPanels {
         let d = s.d.next_multiple_of(M::PAIR);
         Self::build::<M>(s, rows.div_ceil(M::NR), d * M::NR, |image, head, p, panel| {
             let first = p * M::NR;
@@ -77,7 +90,7 @@ impl HeadPanels {
     }
 
     /// Packs x (batch, rows, heads · d) as B (rows, d): panels of NR features, as weighted sums of rows need them.
-    pub(super) fn of_features<M: Micro, T: Element>(s: &Shape, x: &[T], rows: usize) -> HeadPanels {
+    pub(super) fn of_features<M: Micro, T: Element>(s: &HeadShape, x: &[T], rows: usize) -> HeadPanels {
         let padded = rows.next_multiple_of(M::PAIR);
         Self::build::<M>(s, s.d.div_ceil(M::NR), padded * M::NR, |image, head, p, panel| {
             let first = p * M::NR;
@@ -87,7 +100,7 @@ impl HeadPanels {
     }
 
     fn build<M: Micro>(
-        s: &Shape,
+        s: &HeadShape,
         panels: usize,
         len: usize,
         fill: impl Fn(usize, usize, usize, &mut [M::E]) + Sync,
@@ -109,7 +122,7 @@ impl HeadPanels {
 
 /// Pointers to the features of one head in consecutive rows; past the end, to the last row's again.
 pub(super) fn head_rows<M: Micro, T: Element>(
-    s: &Shape,
+    s: &HeadShape,
     x: &[T],
     rows: std::ops::Range<usize>,
     head: usize,
@@ -131,7 +144,13 @@ pub(super) fn head_rows<M: Micro, T: Element>(
     (0..padded).map(&mut pointer).collect()
 }
 
-fn run<M: Micro, T: Element>(s: Shape, q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask) -> (Buffer, Buffer) {
+fn run<M: Micro, T: Element>(
+    s: HeadShape,
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    mask: Mask,
+) -> (Buffer, Buffer) {
     let keys = HeadPanels::of_rows::<M, T>(&s, k.elements(), s.keys);
     let values = HeadPanels::of_features::<M, T>(&s, v.elements(), s.keys);
     let mut out = Buffer::uninit(q.numel() * size_of::<T>());
@@ -159,7 +178,7 @@ fn run<M: Micro, T: Element>(s: Shape, q: &Tensor, k: &Tensor, v: &Tensor, mask:
 
 /// A block of queries of one head, on its way past the keys.
 struct QueryBlock<M: Micro> {
-    s: Shape,
+    s: HeadShape,
     q0: usize,
     rows: usize,
     /// Largest unscaled score so far, and the sum of exponentials relative to it.
@@ -171,7 +190,7 @@ struct QueryBlock<M: Micro> {
 }
 
 impl<M: Micro> QueryBlock<M> {
-    fn new(s: Shape, q0: usize, rows: usize) -> Self {
+    fn new(s: HeadShape, q0: usize, rows: usize) -> Self {
         let out = Buffer::uninit(s.d.div_ceil(M::NR) * M::NR * rows.next_multiple_of(M::MR) * 4);
         let (max, sum) = ([f32::MIN; QUERIES], [0.0; QUERIES]);
         Self { s, q0, rows, max, sum, out, _kernel: std::marker::PhantomData }

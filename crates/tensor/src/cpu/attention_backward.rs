@@ -7,7 +7,7 @@
 use rayon::prelude::*;
 
 use super::Buffer;
-use super::attention::{HeadPanels, Shape, head_rows, read_tile_row, tiles};
+use super::attention::{HeadPanels, Visible, head_rows, read_tile_row, tiles};
 use super::elementwise::with_element;
 use super::gemm::{SharedOut, each_task, with_micro};
 use super::isa::{Isa, isa, simd_fn};
@@ -15,7 +15,9 @@ use super::math::{self, Element};
 use super::micro::{self, Micro};
 use super::operand::convert_slice;
 use super::transpose::transpose;
-use crate::{DType, Tensor};
+use crate::backend::{AttentionSaved, HeadShape, Mask};
+use crate::dtype::DType;
+use crate::tensor::Tensor;
 
 /// Keys of a block, and queries of a block: multiples of every kernel's MR, and queries of every NR.
 const KEYS: usize = 48;
@@ -26,28 +28,16 @@ const MAX_GROUPS: usize = 4;
 /// shares.
 const TASKS: usize = 64;
 
-/// What attention keeps for the way back.
-pub(crate) struct Saved {
-    pub(crate) shape: Shape,
-    pub(crate) q: Tensor,
-    pub(crate) k: Tensor,
-    pub(crate) v: Tensor,
-    pub(crate) y: Tensor,
-    /// (batch · heads, queries): logarithm of each softmax's denominator.
-    pub(crate) lse: Tensor,
-    pub(crate) causal: bool,
-    /// (queries, keys)
-    pub(crate) bias: Option<Tensor>,
-}
-
 /// dq, dk and dv.
-pub(crate) fn backward(saved: &Saved, dy: &Tensor) -> [Tensor; 3] {
+pub(super) fn backward(saved: &AttentionSaved, dy: &Tensor) -> [Tensor; 3] {
+    let visible = Visible::of(saved.mask());
+    let (dy, mask) = (&visible.clear(dy), visible.mask());
     let bf16 = dy.dtype() == DType::BF16;
-    with_micro!(bf16, M => with_element!(dy.dtype(), T => Pass::<M, T>::new(saved, dy).run()))
+    with_micro!(bf16, M => with_element!(dy.dtype(), T => Pass::<M, T>::new(saved, mask, dy).run()))
 }
 
 /// Σ y · dy of each head of each query, (batch · heads, queries).
-fn delta<T: Element>(s: &Shape, y: &[T], dy: &[T]) -> Vec<f32> {
+fn delta<T: Element>(s: &HeadShape, y: &[T], dy: &[T]) -> Vec<f32> {
     let mut delta = vec![0.0; s.batch * s.heads * s.queries];
     delta.par_chunks_mut(s.queries.max(1)).enumerate().for_each(|(head, delta)| {
         for (i, delta) in delta.iter_mut().enumerate() {
@@ -61,7 +51,8 @@ fn delta<T: Element>(s: &Shape, y: &[T], dy: &[T]) -> Vec<f32> {
 
 /// The whole way back of one attention.
 struct Pass<'a, M, T> {
-    saved: &'a Saved,
+    saved: &'a AttentionSaved,
+    mask: Mask<'a>,
     /// (batch, keys, heads · d): k gives the scores with `queries[0]`, v the gradients of the weights with `queries[1]`.
     keys: [&'a [T]; 2],
     /// q and dy, as columns.
@@ -78,12 +69,14 @@ struct Pass<'a, M, T> {
 }
 
 impl<'a, M: Micro, T: Element> Pass<'a, M, T> {
-    fn new(saved: &'a Saved, dy: &Tensor) -> Self {
+    fn new(saved: &'a AttentionSaved, mask: Mask<'a>, dy: &Tensor) -> Self {
         let s = &saved.shape;
-        let (q, k, dy) = (saved.q.elements::<T>(), saved.k.elements::<T>(), dy.elements::<T>());
+        let [q, k, v] = saved.qkv.each_ref().map(Tensor::elements::<T>);
+        let dy = dy.elements::<T>();
         Self {
             saved,
-            keys: [k, saved.v.elements()],
+            mask,
+            keys: [k, v],
             queries: [q, dy].map(|x| HeadPanels::of_rows::<M, T>(s, x, s.queries)),
             features: [q, dy].map(|x| HeadPanels::of_features::<M, T>(s, x, s.queries)),
             key_features: HeadPanels::of_features::<M, T>(s, k, s.keys),
@@ -96,8 +89,8 @@ impl<'a, M: Micro, T: Element> Pass<'a, M, T> {
     fn run(&self) -> [Tensor; 3] {
         let s = self.saved.shape;
         let groups = s.keys.div_ceil(self.group);
-        let mut results =
-            [&self.saved.q, &self.saved.k, &self.saved.v].map(|x| Buffer::uninit(x.numel() * size_of::<T>()));
+        let inputs = self.saved.qkv.each_ref();
+        let mut results = inputs.map(|x| Buffer::uninit(x.numel() * size_of::<T>()));
         let out = results.each_mut().map(|b| SharedOut(b.as_mut_slice::<u8>().as_mut_ptr()));
         let at_once = TASKS.div_ceil((s.heads * groups).max(1)).min(s.batch.max(1));
         let mut shares = Buffer::uninit(at_once * s.heads * groups * self.share() * 4);
@@ -112,9 +105,8 @@ impl<'a, M: Micro, T: Element> Pass<'a, M, T> {
             });
             self.sum_shares(shares.as_slice(), groups, images, out[0]);
         }
-        let [dq, dk, dv] = results;
-        let tensor = |data, like: &Tensor| Tensor::new(data, like.shape(), like.dtype());
-        [tensor(dq, &self.saved.q), tensor(dk, &self.saved.k), tensor(dv, &self.saved.v)]
+        let mut results = results.into_iter();
+        inputs.map(|x| Tensor::new(results.next().expect("one for each"), x.shape(), x.dtype()))
     }
 
     /// dk and dv of a group of one head's keys, which only this task writes, and the group's share of dq.
@@ -245,7 +237,7 @@ impl<'a, M: Micro, T: Element> Pass<'a, M, T> {
         let [ds, p] = weights;
         for r in 0..count {
             let scores = &mut scores.as_mut_slice::<f32>()[r * M::NR..];
-            self.mask(scores, stride, k0 + r, q0, len);
+            self.add_mask(scores, stride, k0 + r, q0, len);
             let grads = &grads.as_slice::<f32>()[r * M::NR..];
             let ds = &mut ds.as_mut_slice::<M::E>()[r * QUERIES..][..whole];
             let p = &mut p.as_mut_slice::<M::E>()[r * QUERIES..][..whole];
@@ -257,20 +249,21 @@ impl<'a, M: Micro, T: Element> Pass<'a, M, T> {
     }
 
     /// Adds the mask to a tile row of unscaled scores, one key's.
-    fn mask(&self, scores: &mut [f32], stride: usize, key: usize, q0: usize, len: usize) {
-        let Shape { keys, .. } = self.saved.shape;
-        if !self.saved.causal && self.saved.bias.is_none() {
+    fn add_mask(&self, scores: &mut [f32], stride: usize, key: usize, q0: usize, len: usize) {
+        let HeadShape { keys, .. } = self.saved.shape;
+        if matches!(self.mask, Mask::None) {
             return;
         }
         let scale = self.saved.shape.scale();
         for i in 0..len {
             let score = &mut scores[i / M::NR * stride + i % M::NR];
             let query = q0 + i;
-            if self.saved.causal && key > query {
-                *score = f32::MIN;
-            }
-            if let Some(bias) = &self.saved.bias {
-                *score = (*score + bias.f32s()[query * keys + key] / scale).max(f32::MIN);
+            match self.mask {
+                Mask::Causal if key > query => *score = f32::MIN,
+                Mask::Bias(bias) => {
+                    *score = (*score + bias.f32s()[query * keys + key] / scale).max(f32::MIN);
+                }
+                Mask::Causal | Mask::None => {}
             }
         }
     }

@@ -1,11 +1,14 @@
 //! Kernels that treat each element alone.
 
+use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
+use super::Buffer;
 use super::isa::{isa, simd_fn};
-use super::math::Element;
-use crate::cpu::Buffer;
-use crate::{DType, Tensor};
+use super::math::{self, Element};
+use crate::backend::{Binary, Unary};
+use crate::dtype::DType;
+use crate::tensor::Tensor;
 
 /// Elements that one task takes: enough to be worth a task, few enough to share out.
 const GRAIN: usize = 1 << 14;
@@ -44,8 +47,61 @@ simd_fn! {
     }
 }
 
+/// A tensor of one number.
+pub(super) fn full(shape: &[usize], value: f32, dtype: DType) -> Tensor {
+    let mut buffer = Buffer::uninit(dtype.bytes_of(shape));
+    with_element!(dtype, T => buffer.as_mut_slice::<T>().fill(T::from_f32(value)));
+    Tensor::new(buffer, shape, dtype)
+}
+
+/// An f32 tensor of these values.
+pub(super) fn from_slice(values: &[f32], shape: &[usize]) -> Tensor {
+    let mut buffer = Buffer::uninit(size_of_val(values));
+    buffer.as_mut_slice::<f32>().copy_from_slice(values);
+    Tensor::new(buffer, shape, DType::F32)
+}
+
+/// All elements, widened.
+pub(super) fn to_vec(x: &Tensor) -> Vec<f32> {
+    match x.dtype() {
+        DType::F32 => x.f32s().to_vec(),
+        _ => x.bf16s().to_f32_vec(),
+    }
+}
+
+/// `op` of every element.
+pub(super) fn unary(op: Unary, x: &Tensor) -> Tensor {
+    match op {
+        Unary::Scale(factor) => map(x, |x| x * factor),
+        Unary::Divide(divisor) => map(x, |x| x / divisor),
+        Unary::Silu => map(x, math::silu),
+        Unary::Gelu => map(x, math::gelu),
+        Unary::QuickGelu => map(x, math::quick_gelu),
+    }
+}
+
+/// dy · op'(x).
+pub(super) fn unary_grad(op: Unary, x: &Tensor, dy: &Tensor) -> Tensor {
+    match op {
+        Unary::Silu => zip(x, dy, |x, dy| dy * math::silu_grad(x)),
+        Unary::Gelu => zip(x, dy, |x, dy| dy * math::gelu_grad(x)),
+        Unary::QuickGelu => zip(x, dy, |x, dy| dy * math::quick_gelu_grad(x)),
+        Unary::Scale(_) | Unary::Divide(_) => unary(op, dy),
+    }
+}
+
+/// `op` of every pair of elements.
+pub(super) fn binary(op: Binary, a: &Tensor, b: &Tensor) -> Tensor {
+    match op {
+        Binary::Add => zip(a, b, |a, b| a + b),
+        Binary::Subtract => zip(a, b, |a, b| a - b),
+        Binary::Multiply => zip(a, b, |a, b| a * b),
+        Binary::AddScaled(factor) => zip(a, b, |a, b| a + factor * b),
+    }
+}
+
 /// `f` of every element.
-pub(crate) fn map(x: &Tensor, f: impl Fn(f32) -> f32 + Sync) -> Tensor {
+fn map(x: &Tensor, f: impl Fn(f32) -> f32 + Sync) -> Tensor {
     with_element!(x.dtype(), T => map_as::<T, T>(x, f))
 }
 
@@ -57,7 +113,7 @@ fn map_as<X: Element, Y: Element>(x: &Tensor, f: impl Fn(f32) -> f32 + Sync) -> 
 }
 
 /// `f` of every pair of elements of two tensors of one shape and dtype.
-pub(crate) fn zip(a: &Tensor, b: &Tensor, f: impl Fn(f32, f32) -> f32 + Sync) -> Tensor {
+fn zip(a: &Tensor, b: &Tensor, f: impl Fn(f32, f32) -> f32 + Sync) -> Tensor {
     assert_eq!(a.shape(), b.shape());
     assert_eq!(a.dtype(), b.dtype());
     let mut out = Buffer::uninit(a.numel() * a.dtype().size());
@@ -70,6 +126,6 @@ pub(crate) fn zip(a: &Tensor, b: &Tensor, f: impl Fn(f32, f32) -> f32 + Sync) ->
 }
 
 /// Rounds to another dtype.
-pub(crate) fn convert(x: &Tensor, dtype: DType) -> Tensor {
+pub(super) fn convert(x: &Tensor, dtype: DType) -> Tensor {
     with_element!(x.dtype(), X => with_element!(dtype, Y => map_as::<X, Y>(x, |x| x)))
 }

@@ -9,14 +9,15 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::Buffer;
-use super::elementwise::with_element;
+use super::elementwise::{full, to_vec, with_element};
 use super::isa::{Isa, isa, simd_fn};
 use super::math::{self, Element};
 use super::micro::{self, Micro};
 use super::operand::{Chunk, Rows};
 use super::panels::Panels;
-use crate::ops::Activation;
-use crate::{DType, Tensor};
+use crate::backend::{Activation, Epilogue};
+use crate::dtype::DType;
+use crate::tensor::Tensor;
 
 /// Rows of a block at most: a multiple of every kernel's MR. SDXL's row counts are multiples of 256.
 pub(super) const MC: usize = 264;
@@ -66,24 +67,6 @@ macro_rules! with_micro {
 }
 pub(super) use with_micro;
 
-/// What is added to a product, and what is done to the sum.
-#[derive(Clone, Copy)]
-pub(crate) struct Epilogue<'a> {
-    /// (n): added to every row.
-    pub(crate) bias: Option<&'a Tensor>,
-    /// (images, n): added to each image's rows.
-    pub(crate) shift: Option<&'a Tensor>,
-    /// Applied after bias and shift.
-    pub(crate) act: Activation,
-    /// (m, n), of the output's dtype: added last.
-    pub(crate) residual: Option<&'a Tensor>,
-}
-
-impl Epilogue<'_> {
-    pub(crate) const NONE: Epilogue<'static> =
-        Epilogue { bias: None, shift: None, act: Activation::None, residual: None };
-}
-
 /// One product.
 pub(crate) struct Gemm<'a> {
     pub(crate) m: usize,
@@ -130,7 +113,7 @@ pub(crate) fn gemm(g: &Gemm) -> Buffer {
     }
     if g.k == 0 || g.taps == 0 {
         // A sum over nothing: the same as one over a single 0.
-        let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32);
+        let zeros = |shape: &[usize]| full(shape, 0.0, DType::F32);
         let (a, b) = (zeros(&[g.m, 1]), zeros(&[1, g.n]));
         return gemm(&Gemm { k: 1, taps: 1, a: Rows::Matrix(&a), b: Panels::Matrix(&b), ..*g });
     }
@@ -142,8 +125,8 @@ fn run<M: Micro>(g: &Gemm) -> Buffer {
     let width = if g.epilogue.act == Activation::Geglu { g.n / 2 } else { g.n };
     let mut out = Buffer::uninit(g.m * width * g.dtype.size());
     let shared = SharedOut(out.as_mut_slice::<u8>().as_mut_ptr());
-    let bias = g.epilogue.bias.map(Tensor::to_vec);
-    let shift = g.epilogue.shift.map(Tensor::to_vec);
+    let bias = g.epilogue.bias.map(to_vec);
+    let shift = g.epilogue.shift.map(to_vec);
     let panels = g.n.div_ceil(M::NR);
     let row_blocks = g.m.div_ceil(MC);
     let block_rows = g.m.div_ceil(row_blocks.max(1)).next_multiple_of(M::MR);

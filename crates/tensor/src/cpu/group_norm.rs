@@ -5,12 +5,13 @@
 
 use rayon::prelude::*;
 
-use super::elementwise::with_element;
+use super::Buffer;
+use super::elementwise::{from_slice, to_vec, with_element};
 use super::isa::{isa, simd_fn};
 use super::math::{self, Element};
 use super::reduce::{rows_per_run, sum_rows, to_f32};
-use crate::Tensor;
-use crate::cpu::Buffer;
+use crate::backend::GroupNormShape;
+use crate::tensor::Tensor;
 
 /// How a (B, .., C) tensor is cut into groups of channels.
 #[derive(Clone, Copy)]
@@ -67,7 +68,7 @@ impl Groups {
 }
 
 /// A group norm whose moments are known: act((x − mean) · scale + bias), by image and channel.
-pub(crate) struct GroupNorm {
+struct GroupNorm {
     groups: Groups,
     /// By image and group.
     rstd: Vec<f32>,
@@ -80,14 +81,24 @@ pub(crate) struct GroupNorm {
     silu: bool,
 }
 
-/// Gradients of a group norm.
-pub(crate) struct GroupNormGrads {
-    /// Of the input, if it was asked for.
-    pub dx: Option<Tensor>,
-    /// Of the weight, (C).
-    pub dweight: Vec<f32>,
-    /// Of the bias, (C).
-    pub dbias: Vec<f32>,
+/// The normalised x (B, .., C), and mean and 1 / √(variance + eps) of each group, (B, groups, 2).
+pub(super) fn forward(norm: GroupNormShape, x: &Tensor, weight: &Tensor, bias: &Tensor) -> [Tensor; 2] {
+    let groups = Groups::of(x, norm.groups);
+    let moments = moments(x, groups, norm.eps);
+    let y = GroupNorm::new(groups, &moments, to_vec(weight), to_vec(bias), norm.silu).forward(x);
+    [y, from_slice(moments.as_flattened(), &[groups.images, groups.groups, 2])]
+}
+
+/// The gradients of x, if it is asked for, of the weight and of the bias.
+pub(super) fn backward(
+    norm: GroupNormShape,
+    [x, weight, bias, moments]: [&Tensor; 4],
+    dy: &Tensor,
+    with_dx: bool,
+) -> (Option<Tensor>, [Tensor; 2]) {
+    let moments = moments.f32s().as_chunks::<2>().0;
+    let groups = Groups::of(x, norm.groups);
+    GroupNorm::new(groups, moments, to_vec(weight), to_vec(bias), norm.silu).backward(x, dy, with_dx)
 }
 
 simd_fn! {
@@ -235,18 +246,9 @@ fn moments(x: &Tensor, groups: Groups, eps: f32) -> Vec<[f32; 2]> {
 }
 
 impl GroupNorm {
-    /// Takes the moments of x (B, .., C). `weight` and `bias` have C elements.
-    pub(crate) fn new(
-        x: &Tensor,
-        groups: usize,
-        weight: Vec<f32>,
-        bias: Vec<f32>,
-        eps: f32,
-        silu: bool,
-    ) -> Self {
-        let groups = Groups::of(x, groups);
+    /// `moments` are those of each image's groups; `weight` and `bias` have C elements.
+    fn new(groups: Groups, moments: &[[f32; 2]], weight: Vec<f32>, bias: Vec<f32>, silu: bool) -> Self {
         assert_eq!((weight.len(), bias.len()), (groups.channels, groups.channels));
-        let moments = moments(x, groups, eps);
         let by_channel = moments.iter().flat_map(|m| std::iter::repeat_n(m, groups.width()));
         let scale = by_channel.clone().zip(weight.iter().cycle()).map(|(m, w)| m[1] * w).collect();
         let mean = by_channel.map(|m| m[0]).collect();
@@ -262,7 +264,7 @@ impl GroupNorm {
     }
 
     /// The normalised x.
-    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+    fn forward(&self, x: &Tensor) -> Tensor {
         let mut out = Buffer::uninit(x.numel() * x.dtype().size());
         with_element!(x.dtype(), T => {
             let x = x.elements::<T>();
@@ -279,7 +281,7 @@ impl GroupNorm {
     }
 
     /// The gradients for that of the result.
-    pub(crate) fn backward(&self, x: &Tensor, dy: &Tensor, with_dx: bool) -> GroupNormGrads {
+    fn backward(&self, x: &Tensor, dy: &Tensor, with_dx: bool) -> (Option<Tensor>, [Tensor; 2]) {
         assert_eq!((x.shape(), x.dtype()), (dy.shape(), dy.dtype()));
         let channels = self.groups.channels;
         let sums = self.gradient_sums(x, dy);
@@ -292,7 +294,7 @@ impl GroupNorm {
             }
         }
         let dx = with_dx.then(|| self.input_gradient(x, dy, &sums));
-        GroupNormGrads { dx, dweight: to_f32(&dweight), dbias: to_f32(&dbias) }
+        (dx, [&dweight, &dbias].map(|sums| from_slice(&to_f32(sums), &[channels])))
     }
 
     /// Σ dz and Σ dz (x − mean) over each image's pixels, by channel.

@@ -2,12 +2,13 @@
 
 use rayon::prelude::*;
 
-use super::elementwise::with_element;
+use super::Buffer;
+use super::elementwise::{from_slice, to_vec, with_element};
 use super::isa::{isa, simd_fn};
 use super::math::Element;
 use super::reduce::{rows_per_run, sum_of, sum_rows, sums_of_pairs, to_f32};
-use crate::Tensor;
-use crate::cpu::Buffer;
+use crate::dtype::DType;
+use crate::tensor::Tensor;
 
 /// Mean and 1 / √(variance + eps) of a row.
 type Moments = [f32; 2];
@@ -59,30 +60,27 @@ simd_fn! {
     }
 }
 
-/// The normalised x (.., C), and what [`backward`] needs.
-pub(crate) fn forward(x: &Tensor, weight: &[f32], bias: &[f32], eps: f32) -> (Tensor, Vec<Moments>) {
+/// The normalised x (.., C), and the moments of its rows, (rows, 2).
+pub(super) fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> [Tensor; 2] {
     let width = x.last_dim();
-    assert_eq!((weight.len(), bias.len()), (width, width));
+    let (weight, bias) = (&to_vec(weight)[..width], &to_vec(bias)[..width]);
     let rows = rows_per_run(width);
-    let mut moments = vec![[0.0; 2]; x.numel() / width];
+    let mut moments = Buffer::uninit(x.numel() / width * size_of::<Moments>());
     let mut out = Buffer::uninit(x.numel() * x.dtype().size());
     with_element!(x.dtype(), T => {
         let y = out.as_mut_slice::<T>().par_chunks_mut(rows * width);
-        let runs = y.zip(x.elements::<T>().par_chunks(rows * width)).zip(moments.par_chunks_mut(rows));
+        let runs = y.zip(x.elements::<T>().par_chunks(rows * width)).zip(moments.as_mut_slice::<Moments>().par_chunks_mut(rows));
         runs.for_each(|((y, x), moments)| forward_run(isa(), x, y, weight, bias, eps, moments));
     });
-    (Tensor::new(out, x.shape(), x.dtype()), moments)
+    let moments = Tensor::new(moments, &[x.numel() / width, 2], DType::F32);
+    [Tensor::new(out, x.shape(), x.dtype()), moments]
 }
 
 /// The gradients of x, weight and bias.
-pub(crate) fn backward(
-    x: &Tensor,
-    dy: &Tensor,
-    weight: &[f32],
-    moments: &[Moments],
-) -> (Tensor, Vec<f32>, Vec<f32>) {
+pub(super) fn backward(x: &Tensor, weight: &Tensor, moments: &Tensor, dy: &Tensor) -> [Tensor; 3] {
     assert_eq!((x.shape(), x.dtype()), (dy.shape(), dy.dtype()));
     let width = x.last_dim();
+    let (weight, moments) = (&to_vec(weight)[..width], moments.f32s().as_chunks::<2>().0);
     let rows = rows_per_run(width);
     let mut out = Buffer::uninit(x.numel() * x.dtype().size());
     let partial: Vec<(Vec<f32>, Vec<f32>)> = with_element!(x.dtype(), T => {
@@ -97,5 +95,6 @@ pub(crate) fn backward(
     });
     let dweight = sum_rows(partial.iter().map(|run| run.0.as_slice()), width);
     let dbias = sum_rows(partial.iter().map(|run| run.1.as_slice()), width);
-    (Tensor::new(out, x.shape(), x.dtype()), to_f32(&dweight), to_f32(&dbias))
+    let [dweight, dbias] = [dweight, dbias].map(|sums| from_slice(&to_f32(&sums), &[width]));
+    [Tensor::new(out, x.shape(), x.dtype()), dweight, dbias]
 }

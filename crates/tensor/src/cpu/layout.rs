@@ -2,12 +2,13 @@
 
 use rayon::prelude::*;
 
-use super::elementwise::with_element;
+use super::Buffer;
+use super::elementwise::{convert, full, with_element};
 use super::isa::{isa, simd_fn};
 use super::math::Element;
 use super::reduce::rows_per_run;
-use crate::cpu::Buffer;
-use crate::{DType, Tensor};
+use crate::dtype::DType;
+use crate::tensor::Tensor;
 
 /// x (B, H, W, C) → (B, 2H, 2W, C): each pixel four times.
 pub(crate) fn upsample_nearest2x(x: &Tensor) -> Tensor {
@@ -68,6 +69,18 @@ pub(crate) fn interleave(parts: &[Tensor]) -> Tensor {
         }
     });
     Tensor::new(out, &[rows, columns, count], DType::F32)
+}
+
+/// x, its dimensions of 1 at the end left out, is the beginning of `shape`: each element repeated over the rest.
+pub(crate) fn repeat(x: &Tensor, shape: &[usize]) -> Tensor {
+    let count = shape.iter().product::<usize>();
+    let inner = count / x.numel().max(1);
+    let mut out = Buffer::uninit(count * x.dtype().size());
+    with_element!(x.dtype(), T => {
+        let entries = out.as_mut_slice::<T>().par_chunks_mut(inner.max(1));
+        entries.zip(x.elements::<T>().par_iter()).for_each(|(y, x)| y.fill(*x));
+    });
+    Tensor::new(out, shape, x.dtype())
 }
 
 /// x (B, H, W, C) → (B, height, width, C): cut, or continued with zeros, below and on the right.
@@ -143,7 +156,7 @@ pub(crate) fn uncolumns(dy: &Tensor, start: usize, width: usize) -> Tensor {
     let mut shape = dy.shape().to_vec();
     shape[dy.shape().len() - 1] = width;
     if len == 0 {
-        return Tensor::zeros(&shape, dy.dtype());
+        return full(&shape, 0.0, dy.dtype());
     }
     let rows = rows_per_run(width);
     let mut out = Buffer::uninit(shape.iter().product::<usize>() * dy.dtype().size());
@@ -242,5 +255,6 @@ pub(crate) fn add_rows(dy: &Tensor, ids: &[u32], rows: usize) -> Tensor {
             }
         }
     });
-    Tensor::new(out, &[rows, width], DType::F32).to_dtype(dy.dtype())
+    let sums = Tensor::new(out, &[rows, width], DType::F32);
+    if dy.dtype() == DType::F32 { sums } else { convert(&sums, dy.dtype()) }
 }

@@ -2,7 +2,7 @@
 
 pub(crate) mod attention;
 pub(crate) mod attention_backward;
-mod buffer;
+mod backend;
 pub(crate) mod elementwise;
 pub(crate) mod gemm;
 pub(crate) mod group_norm;
@@ -11,16 +11,18 @@ pub(crate) mod layer_norm;
 pub(crate) mod layout;
 pub(crate) mod math;
 mod micro;
-mod mmap;
 pub(crate) mod operand;
 pub(crate) mod pack;
 pub(crate) mod panels;
+mod products;
 pub(crate) mod reduce;
 pub(crate) mod rows;
 mod transpose;
 pub(crate) mod winograd;
 
-pub use buffer::{Buffer, trim_pool};
+pub(crate) use backend::Cpu;
 pub use isa::{Isa, UnknownIsa, isa, try_isa};
-pub use mmap::{Mmap, open_weights};
 pub use winograd::uses_winograd;
+
+use crate::memory::Buffer;
+pub use crate::memory::trim_pool;

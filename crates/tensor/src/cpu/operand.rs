@@ -9,7 +9,9 @@ use super::isa::{isa, simd_fn};
 use super::math::Element;
 use super::micro::Micro;
 use super::transpose::transpose;
-use crate::{DType, Tensor};
+use crate::backend::ConvShape;
+use crate::dtype::DType;
+use crate::tensor::Tensor;
 
 /// A part of the depth: `len` (at most KC) of tap `tap` from `k0` on.
 pub(super) struct Chunk {
@@ -36,9 +38,21 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Whether it is that of a 3 × 3 convolution that keeps the image's size.
-    pub(crate) fn is_same3x3(&self) -> bool {
-        self.kernel == [3, 3] && self.stride == 1 && self.pad == [1, 1] && self.rows == self.size
+    /// That of a convolution over x.
+    pub(crate) fn forward(s: ConvShape) -> Window {
+        Window {
+            size: s.input,
+            rows: s.output,
+            kernel: s.kernel,
+            stride: s.stride,
+            pad: s.pad,
+            transposed: false,
+        }
+    }
+
+    /// That of its gradient over dy.
+    pub(crate) fn backward(s: ConvShape) -> Window {
+        Window { size: s.output, rows: s.input, transposed: true, ..Self::forward(s) }
     }
 
     /// Where along one axis (0: down, 1: to the right) row `at` reads for kernel position `tap`.

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::Buffer;
 use super::isa::{Isa, isa};
 use super::math::Element;
-use crate::DType;
+use crate::dtype::DType;
 
 /// A matrix B (k, n), given as the weight (n, k), in panels of `nr` columns: `[panel][k][nr]`, padded with
 /// zeros to whole panels; with `pair` 2, `[panel][k / 2][nr][2]`.

@@ -13,8 +13,9 @@ use super::operand::{Chunk, Window, convert_slice};
 use super::pack::Packed;
 use super::transpose::{transpose, transpose_pairs};
 use super::winograd::{Terms, kernel_terms};
-use crate::weight::Rows;
-use crate::{DType, Tensor};
+use crate::dtype::DType;
+use crate::stored::StoredWeight;
+use crate::tensor::Tensor;
 
 /// The panels of B.
 #[derive(Clone, Copy)]
@@ -22,7 +23,7 @@ pub(crate) enum Panels<'a> {
     /// B = Wᵀ: k runs over the weight's inputs, n over its outputs.
     Packed(&'a Packed),
     /// B = Wᵀ, of a weight that was not packed.
-    Rows(&'a Rows),
+    Stored(&'a StoredWeight),
     /// B = W: k runs over the weight's outputs, n over its inputs.
     Transposed(&'a Packed),
     /// One frequency of 3 × 3 kernels: k runs over their inputs, n over their outputs.
@@ -39,7 +40,7 @@ impl Panels<'_> {
     pub(super) fn dtype(&self) -> DType {
         match self {
             Panels::Packed(w) | Panels::Transposed(w) => w.store,
-            Panels::Rows(w) => w.dtype,
+            Panels::Stored(w) => w.dtype,
             Panels::Winograd(..) | Panels::WinogradTransposed(..) => DType::F32,
             Panels::Matrix(x) | Panels::Image(x, ..) => x.dtype(),
         }
@@ -70,7 +71,7 @@ impl Panels<'_> {
                     transform_kernels(w, q, first, turned, bytemuck::cast_slice_mut(block));
                 });
             }
-            Panels::Rows(w) => stream::<M>(w, p, chunk, scratch),
+            Panels::Stored(w) => stream::<M>(w, p, chunk, scratch),
             Panels::Transposed(w) => blocks::<M>(w, p, chunk, scratch, |q, first, block| {
                 unpack_rows(w, q, w.row(chunk.tap, first), block);
             }),
@@ -149,7 +150,7 @@ fn blocks<M: Micro>(
 }
 
 /// A panel of B = Wᵀ out of the rows of W.
-fn stream<M: Micro>(w: &Rows, p: usize, chunk: &Chunk, scratch: &mut [M::E]) {
+fn stream<M: Micro>(w: &StoredWeight, p: usize, chunk: &Chunk, scratch: &mut [M::E]) {
     let first = p * M::NR;
     let columns = M::NR.min(w.out - first);
     let padded = chunk.len.next_multiple_of(M::PAIR);

@@ -5,10 +5,10 @@
 
 use rayon::prelude::*;
 
+use super::elementwise::{self, with_element};
 use super::isa::{isa, simd_fn};
 use super::math::Element;
-use crate::Tensor;
-use crate::cpu::elementwise::with_element;
+use crate::tensor::Tensor;
 
 /// Accumulators of a vectorised sum: four AVX2 registers.
 const LANES: usize = 32;
@@ -98,12 +98,42 @@ simd_fn! {
     }
 }
 
-/// The sum of all elements.
-pub(crate) fn sum(x: &Tensor) -> f32 {
+/// The sum of all elements, ().
+pub(super) fn sum_all(x: &Tensor) -> Tensor {
     let runs: Vec<f32> = with_element!(x.dtype(), T => {
         x.elements::<T>().par_chunks(RUN).map(|run| sum_slice(isa(), run)).collect()
     });
-    runs.into_iter().map(f64::from).sum::<f64>() as f32
+    elementwise::from_slice(&[runs.into_iter().map(f64::from).sum::<f64>() as f32], &[])
+}
+
+/// The sum of the rows of each of `groups` equal parts of x (.., C), (groups · C).
+pub(super) fn sum_groups(x: &Tensor, groups: usize) -> Vec<f32> {
+    if x.numel() == 0 {
+        return vec![0.0; groups * x.last_dim()];
+    }
+    with_element!(x.dtype(), T => {
+        let columns = x.last_dim();
+        let group = x.numel() / groups;
+        let sum_group = |group: &[T]| {
+            let chunks = group.par_chunks(SUMMED_ROWS * columns);
+            let partial: Vec<_> = chunks.map(|rows| sum_chunk(rows, columns)).collect();
+            sum_chunk(&partial.concat(), columns)
+        };
+        x.elements::<T>().chunks(group).flat_map(sum_group).collect()
+    })
+}
+
+/// Rows that [`sum_groups`] sums on their own before it sums the partial sums.
+const SUMMED_ROWS: usize = 256;
+
+fn sum_chunk<T: Element>(rows: &[T], columns: usize) -> Vec<f32> {
+    let mut sums = vec![0.0; columns];
+    for row in rows.chunks_exact(columns) {
+        for (sum, value) in sums.iter_mut().zip(row) {
+            *sum += value.to_f32();
+        }
+    }
+    sums
 }
 
 /// The sum, column by column, of the rows that the runs gave, in their order.

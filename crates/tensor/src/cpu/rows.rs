@@ -2,12 +2,12 @@
 
 use rayon::prelude::*;
 
+use super::Buffer;
 use super::elementwise::with_element;
 use super::isa::{isa, simd_fn};
 use super::math::{self, Element};
 use super::reduce::{max_of, rows_per_run, sum_of, sums_of_pairs};
-use crate::Tensor;
-use crate::cpu::Buffer;
+use crate::tensor::Tensor;
 
 simd_fn! {
     fn softmax_run<T: Element>(x: &[T], y: &mut [T], scratch: &mut [f32]) {

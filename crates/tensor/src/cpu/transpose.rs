@@ -4,7 +4,7 @@ use half::bf16;
 
 use super::isa::{Isa, isa};
 use super::math::Element;
-use crate::DType;
+use crate::dtype::DType;
 
 /// y[c · y_stride + r] = x[r · x_stride + c], for r < rows and c < columns, converted.
 pub(super) fn transpose<X: Element, Y: Element>(

@@ -8,14 +8,16 @@
 use rayon::prelude::*;
 
 use super::Buffer;
-use super::elementwise::with_element;
-use super::gemm::{Epilogue, Gemm, SharedOut, gemm};
+use super::elementwise::{to_vec, with_element};
+use super::gemm::{Gemm, SharedOut, gemm};
 use super::isa::{isa, simd_fn};
 use super::math::Element;
 use super::operand::Rows;
 use super::pack::Packed;
 use super::panels::Panels;
-use crate::{DType, Tensor};
+use crate::backend::{ConvShape, Epilogue};
+use crate::dtype::DType;
+use crate::tensor::Tensor;
 
 /// Frequencies of a tile.
 pub(super) const FREQUENCIES: usize = 36;
@@ -81,10 +83,12 @@ pub fn uses_winograd([height, width]: [usize; 2], [inp, out]: [usize; 2]) -> boo
     grid.per_image() >= MIN_TILES && inp.min(out) >= MIN_CHANNELS
 }
 
-/// Whether this convolution is faster this way.
-pub(crate) fn pays(x: &Tensor, w: &Packed) -> bool {
+/// Whether a convolution goes by this algorithm, from `x` to y or, of the gradients, from dy (here `x`) to dx.
+pub(super) fn pays(x: &Tensor, w: &Packed, s: ConvShape) -> bool {
+    let same = s.kernel == [3, 3] && s.stride == 1 && s.pad == [1, 1] && s.input == s.output;
+    let empty = x.numel() == 0 || w.out == 0 || w.inp == 0;
     let native_bf16 = isa().has_bf16() && x.dtype() == DType::BF16 && w.store == DType::BF16;
-    w.taps == 9 && !native_bf16 && uses_winograd([x.dim(1), x.dim(2)], [w.inp, w.out])
+    same && !empty && !native_bf16 && uses_winograd(s.input, [w.inp, w.out])
 }
 
 /// x (B, H, W, I) → (B, H, W, O), or back: stride 1, padding 1.
@@ -94,8 +98,8 @@ pub(crate) fn conv3x3(x: &Tensor, w: &Packed, direction: Direction, epilogue: &E
     let tiles = x.dim(0) * grid.per_image();
     let mut out = Buffer::uninit(x.numel() / inp * out_channels * x.dtype().size());
     let shared = SharedOut(out.as_mut_slice::<u8>().as_mut_ptr());
-    let bias = epilogue.bias.map(Tensor::to_vec);
-    let shift = epilogue.shift.map(Tensor::to_vec);
+    let bias = epilogue.bias.map(to_vec);
+    let shift = epilogue.shift.map(to_vec);
     for first in (0..tiles).step_by(STRIP) {
         let count = STRIP.min(tiles - first);
         with_element!(x.dtype(), T => {

@@ -1,34 +1,43 @@
 //! Activation functions.
 
 use super::check;
-use crate::Tensor;
-use crate::cpu::{elementwise, math, rows};
+use crate::backend::{Activation, RowOp, Unary};
 use crate::tape::record;
+use crate::tensor::Tensor;
+
+impl Activation {
+    /// The activation as an op of its own: x (.., n) → (.., n), or (.., n / 2) for [`Activation::Geglu`].
+    ///
+    /// # Panics
+    /// GEGLU of an odd n.
+    pub fn apply(self, x: &Tensor) -> Tensor {
+        match (self, self.unary()) {
+            (_, Some(op)) => unary(op, x),
+            (Activation::Geglu, None) => geglu(x),
+            (_, None) => x.clone(),
+        }
+    }
+}
 
 /// x · sigmoid(x), of any shape.
 pub fn silu(x: &Tensor) -> Tensor {
-    unary(x, math::silu, math::silu_grad)
+    unary(Unary::Silu, x)
 }
 
 /// x Φ(x) with the exact Φ (PyTorch's default), of any shape.
 pub fn gelu(x: &Tensor) -> Tensor {
-    unary(x, math::gelu, math::gelu_grad)
+    unary(Unary::Gelu, x)
 }
 
 /// x · sigmoid(1.702 x), of any shape.
 pub fn quick_gelu(x: &Tensor) -> Tensor {
-    unary(x, math::quick_gelu, math::quick_gelu_grad)
+    unary(Unary::QuickGelu, x)
 }
 
-/// Generic, not over function pointers: `f` is inlined into vectorised loops.
-fn unary<F, D>(x: &Tensor, f: F, derivative: D) -> Tensor
-where
-    F: Fn(f32) -> f32 + Sync,
-    D: Fn(f32) -> f32 + Send + Sync + 'static,
-{
-    let y = elementwise::map(x, f);
+fn unary(op: Unary, x: &Tensor) -> Tensor {
+    let y = x.kernels().unary(op, x);
     let input = x.detach();
-    record(y, &[Some(x)], move |dy| vec![Some(elementwise::zip(&input, dy, move |x, dy| dy * derivative(x)))])
+    record(y, &[x.node()], move |dy| vec![Some(dy.kernels().unary_grad(op, &input, dy))])
 }
 
 /// x (.., 2n) → (.., n): first half · gelu(second half).
@@ -39,7 +48,7 @@ pub fn geglu(x: &Tensor) -> Tensor {
     check::has_rows("geglu", x);
     let width = x.last_dim();
     assert!(width.is_multiple_of(2), "geglu: last dimension of x: expected an even number, found {width}");
-    let y = rows::geglu(x);
+    let y = x.kernels().rows(RowOp::Geglu, x);
     let input = x.detach();
-    record(y, &[Some(x)], move |dy| vec![Some(rows::geglu_backward(&input, dy))])
+    record(y, &[x.node()], move |dy| vec![Some(dy.kernels().rows_grad(RowOp::Geglu, &input, dy))])
 }

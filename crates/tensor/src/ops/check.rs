@@ -1,6 +1,7 @@
 //! The checks that ops make of their inputs. One that fails panics, and names the op and the input, with expected and found.
 
-use crate::{DType, Tensor};
+use crate::dtype::DType;
+use crate::tensor::Tensor;
 
 /// That `x`, the op's input `name`, has this shape.
 #[track_caller]

@@ -1,9 +1,9 @@
 //! Putting tensors together, and taking them apart.
 
 use super::check;
-use crate::Tensor;
-use crate::cpu::layout;
+use crate::backend::Move;
 use crate::tape::record;
+use crate::tensor::Tensor;
 
 /// Tensors (.., Cᵢ) of one dtype, alike but for the last dimension → (.., Σ Cᵢ).
 ///
@@ -17,13 +17,13 @@ pub fn concat(xs: &[&Tensor]) -> Tensor {
         check::shape("concat", "a tensor", x, &like);
         check::dtype("concat", "a tensor", x, first.dtype());
     }
-    let y = layout::concat(xs);
+    let y = first.kernels().moved(Move::Concat, xs);
     let parts: Vec<_> = xs.iter().map(|x| (x.last_dim(), x.requires_grad())).collect();
-    let inputs: Vec<_> = xs.iter().copied().map(Some).collect();
+    let inputs: Vec<_> = xs.iter().map(|x| x.node()).collect();
     record(y, &inputs, move |dy| {
         let mut start = 0;
         let grad = |(width, needed): (usize, bool)| {
-            let grad = needed.then(|| layout::columns(dy, start, width));
+            let grad = needed.then(|| dy.kernels().moved(Move::Columns { start, len: width }, &[dy]));
             start += width;
             grad
         };
@@ -43,13 +43,13 @@ pub fn cat_batch(xs: &[&Tensor]) -> Tensor {
         check::shape("cat_batch", "a tensor", x, &[&[x.dim(0)], &first.shape()[1..]].concat());
         check::dtype("cat_batch", "a tensor", x, first.dtype());
     }
-    let y = layout::cat_batch(xs);
+    let y = first.kernels().moved(Move::CatBatch, xs);
     let parts: Vec<_> = xs.iter().map(|x| (x.dim(0), x.requires_grad())).collect();
-    let inputs: Vec<_> = xs.iter().copied().map(Some).collect();
+    let inputs: Vec<_> = xs.iter().map(|x| x.node()).collect();
     record(y, &inputs, move |dy| {
         let mut start = 0;
         let grad = |(batch, needed): (usize, bool)| {
-            let grad = needed.then(|| layout::slice_batch(dy, start, batch));
+            let grad = needed.then(|| dy.kernels().moved(Move::SliceBatch { start, len: batch }, &[dy]));
             start += batch;
             grad
         };
@@ -66,8 +66,9 @@ pub fn slice_last(x: &Tensor, start: usize, len: usize) -> Tensor {
     let width = x.last_dim();
     let fits = start.checked_add(len).is_some_and(|end| end <= width);
     assert!(fits, "slice_last: columns: expected at most {width}, found {len} from {start} on");
-    let y = layout::columns(x, start, len);
-    record(y, &[Some(x)], move |dy| vec![Some(layout::uncolumns(dy, start, width))])
+    let y = x.kernels().moved(Move::Columns { start, len }, &[x]);
+    let back = Move::PlaceColumns { start, width };
+    record(y, &[x.node()], move |dy| vec![Some(dy.kernels().moved(back, &[dy]))])
 }
 
 /// Entries `start..start + len` of the first dimension: x (B, ..) → (len, ..).
@@ -79,8 +80,9 @@ pub fn slice_batch(x: &Tensor, start: usize, len: usize) -> Tensor {
     let batch = x.dim(0);
     let fits = start.checked_add(len).is_some_and(|end| end <= batch);
     assert!(fits, "slice_batch: entries: expected at most {batch}, found {len} from {start} on");
-    let y = layout::slice_batch(x, start, len);
-    record(y, &[Some(x)], move |dy| vec![Some(layout::unslice_batch(dy, start, batch))])
+    let y = x.kernels().moved(Move::SliceBatch { start, len }, &[x]);
+    let back = Move::PlaceBatch { start, batch };
+    record(y, &[x.node()], move |dy| vec![Some(dy.kernels().moved(back, &[dy]))])
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Embeddings: rows of a table.
 
-use crate::Tensor;
-use crate::cpu::layout;
+use crate::backend::Move;
 use crate::tape::record;
+use crate::tensor::Tensor;
 
 /// Rows `ids` of `table` (V, C) → (ids.len(), C).
 ///
@@ -15,7 +15,9 @@ pub fn embedding(table: &Tensor, ids: &[u32]) -> Tensor {
     if let Some(id) = ids.iter().find(|&&id| id as usize >= rows) {
         panic!("embedding: an id: expected less than {rows}, found {id}")
     }
-    let y = layout::take_rows(table, ids);
+    let y = table.kernels().moved(Move::TakeRows { ids }, &[table]);
     let ids = ids.to_vec();
-    record(y, &[Some(table)], move |dy| vec![Some(layout::add_rows(dy, &ids, rows))])
+    record(y, &[table.node()], move |dy| {
+        vec![Some(dy.kernels().moved(Move::AddRows { ids: &ids, rows }, &[dy]))]
+    })
 }

@@ -1,9 +1,9 @@
 //! Group normalisation.
 
-use super::{check, like};
-use crate::Tensor;
-use crate::cpu::group_norm::GroupNorm;
-use crate::tape::{needs, record};
+use super::check;
+use crate::backend::GroupNormShape;
+use crate::tape::record;
+use crate::tensor::Tensor;
 
 /// Normalises each group of channels of each image to mean 0 and variance 1, then scales and shifts each
 /// channel; with `silu`, SiLU follows.
@@ -15,19 +15,21 @@ use crate::tape::{needs, record};
 /// If a shape is another, or `groups` is 0 or does not divide C.
 pub fn group_norm(x: &Tensor, groups: usize, weight: &Tensor, bias: &Tensor, eps: f32, silu: bool) -> Tensor {
     check_inputs(x, groups, weight, bias);
-    let (weight_like, bias_like) = (like(weight), like(bias));
+    let dtypes = [weight.dtype(), bias.dtype()];
+    let inputs = [x.node(), weight.node(), bias.node()];
     if x.numel() == 0 {
         let (dx, channels) = (x.detach(), x.last_dim());
-        return record(x.detach(), &[Some(x), Some(weight), Some(bias)], move |_| {
-            vec![Some(dx), Some(weight_like(vec![0.0; channels])), Some(bias_like(vec![0.0; channels]))]
+        return record(x.detach(), &inputs, move |dy| {
+            let [dw, db] = dtypes.map(|dtype| Some(dy.kernels().full(&[channels], 0.0, dtype)));
+            vec![Some(dx), dw, db]
         });
     }
-    let norm = GroupNorm::new(x, groups, weight.to_vec(), bias.to_vec(), eps, silu);
-    let y = norm.forward(x);
-    let (input, with_dx) = (x.detach(), needs(Some(x)));
-    record(y, &[Some(x), Some(weight), Some(bias)], move |dy| {
-        let grads = norm.backward(&input, dy, with_dx);
-        vec![grads.dx, Some(weight_like(grads.dweight)), Some(bias_like(grads.dbias))]
+    let norm = GroupNormShape { groups, eps, silu };
+    let [y, moments] = x.kernels().group_norm(norm, x, weight, bias);
+    let (saved, with_dx) = ([x.detach(), weight.detach(), bias.detach(), moments], x.requires_grad());
+    record(y, &inputs, move |dy| {
+        let (dx, [dw, db]) = dy.kernels().group_norm_grad(norm, saved.each_ref(), dy, with_dx);
+        vec![dx, Some(dw.to_dtype(dtypes[0])), Some(db.to_dtype(dtypes[1]))]
     })
 }
 

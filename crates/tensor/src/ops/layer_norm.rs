@@ -1,9 +1,8 @@
 //! Layer normalisation.
 
-use super::{check, like};
-use crate::Tensor;
-use crate::cpu::layer_norm;
+use super::check;
 use crate::tape::record;
+use crate::tensor::Tensor;
 
 /// Normalises the last dimension to mean 0 and variance 1, then scales and shifts each feature.
 ///
@@ -16,18 +15,19 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> Tenso
     check::has_rows("layer_norm", x);
     check::shape("layer_norm", "weight", weight, &[x.last_dim()]);
     check::shape("layer_norm", "bias", bias, &[x.last_dim()]);
-    let (weight_like, bias_like) = (like(weight), like(bias));
+    let dtypes = [weight.dtype(), bias.dtype()];
+    let inputs = [x.node(), weight.node(), bias.node()];
     if x.numel() == 0 {
         let (dx, width) = (x.detach(), x.last_dim());
-        return record(x.detach(), &[Some(x), Some(weight), Some(bias)], move |_| {
-            vec![Some(dx), Some(weight_like(vec![0.0; width])), Some(bias_like(vec![0.0; width]))]
+        return record(x.detach(), &inputs, move |dy| {
+            let [dw, db] = dtypes.map(|dtype| Some(dy.kernels().full(&[width], 0.0, dtype)));
+            vec![Some(dx), dw, db]
         });
     }
-    let scale = weight.to_vec();
-    let (y, moments) = layer_norm::forward(x, &scale, &bias.to_vec(), eps);
-    let input = x.detach();
-    record(y, &[Some(x), Some(weight), Some(bias)], move |dy| {
-        let (dx, dweight, dbias) = layer_norm::backward(&input, dy, &scale, &moments);
-        vec![Some(dx), Some(weight_like(dweight)), Some(bias_like(dbias))]
+    let [y, moments] = x.kernels().layer_norm(eps, x, weight, bias);
+    let (input, weight) = (x.detach(), weight.detach());
+    record(y, &inputs, move |dy| {
+        let [dx, dw, db] = dy.kernels().layer_norm_grad(&input, &weight, &moments, dy);
+        vec![Some(dx), Some(dw.to_dtype(dtypes[0])), Some(db.to_dtype(dtypes[1]))]
     })
 }

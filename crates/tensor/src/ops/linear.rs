@@ -1,42 +1,11 @@
 //! Linear layers.
 
 use super::check;
-use crate::cpu::gemm::{Epilogue, Gemm, fuses_geglu, gemm};
-use crate::cpu::operand::Rows;
-use crate::cpu::panels::Panels;
-use crate::tape::{needs, record};
-use crate::{DType, Tensor, Weight, ops};
-
-/// What is done to a linear layer's result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// Nothing.
-    None,
-    /// x · sigmoid(x).
-    Silu,
-    /// x Φ(x).
-    Gelu,
-    /// x · sigmoid(1.702 x).
-    QuickGelu,
-    /// First half · gelu(second half): halves the width.
-    Geglu,
-}
-
-impl Activation {
-    /// The activation as an op of its own: x (.., n) → (.., n), or (.., n / 2) for [`Activation::Geglu`].
-    ///
-    /// # Panics
-    /// GEGLU of an odd n.
-    pub fn apply(self, x: &Tensor) -> Tensor {
-        match self {
-            Activation::None => x.clone(),
-            Activation::Silu => ops::silu(x),
-            Activation::Gelu => ops::gelu(x),
-            Activation::QuickGelu => ops::quick_gelu(x),
-            Activation::Geglu => ops::geglu(x),
-        }
-    }
-}
+use crate::backend::{Activation, Epilogue, Over};
+use crate::ops;
+use crate::tape::{node_of, record};
+use crate::tensor::Tensor;
+use crate::weight::Weight;
 
 /// act(x Wᵀ + bias) + residual. x (.., in) → (.., out), or (.., out / 2) for [`Activation::Geglu`]. `bias` is (out), f32 or
 /// bf16 whatever x is; `residual` has the shape and the dtype of the result. A sum over no inputs is 0.
@@ -51,30 +20,18 @@ pub fn linear(
     residual: Option<&Tensor>,
 ) -> Tensor {
     let shape = result_shape(x, w, bias, act, residual);
-    let trains = needs(Some(x)) || needs(w.source.as_ref()) || needs(bias);
-    let fused = !trains && (act != Activation::Geglu || fuses_geglu(w.out()));
-    if act != Activation::None && !fused {
+    let nodes = [x.node(), w.node(), node_of(bias), node_of(residual)];
+    if act != Activation::None && nodes[..3].iter().any(Option::is_some) {
         let y = act.apply(&linear(x, w, bias, Activation::None, None));
         return residual.map_or(y.clone(), |r| ops::add(&y, r));
     }
-    let y = gemm(&Gemm {
-        m: x.rows(),
-        n: w.out(),
-        k: w.inp(),
-        taps: 1,
-        a: Rows::Matrix(x),
-        b: w.panels(),
-        epilogue: Epilogue { bias, shift: None, act, residual },
-        dtype: x.dtype(),
-    });
-    let y = Tensor::new(y, &shape, x.dtype());
-    let (kx, kw) = (needs(w.source.as_ref()).then(|| x.detach()), w.clone());
-    let (x_shape, needs_x, needs_bias) = (x.shape().to_vec(), needs(Some(x)), needs(bias));
-    let bias_dtype = bias.map(Tensor::dtype);
-    record(y, &[Some(x), w.source.as_ref(), bias, residual], move |dy| {
-        let dx = needs_x.then(|| input_gradient(dy, &kw).reshape(&x_shape));
-        let dw = kx.map(|x| kw.gradient(&[weight_gradient(dy, &x)]));
-        let db = needs_bias.then(|| ops::sum_rows(dy).to_dtype(bias_dtype.unwrap_or(DType::F32)));
+    let y = x.kernels().linear(x, w.matrix(), &Epilogue { bias, shift: None, act, residual }).reshape(&shape);
+    let (kx, kw) = (w.node().map(|_| x.detach()), w.clone());
+    let (needs_x, bias_dtype) = (x.requires_grad(), node_of(bias).and(bias).map(Tensor::dtype));
+    record(y, &nodes, move |dy| {
+        let dx = needs_x.then(|| dy.kernels().linear_dx(dy, kw.packed()));
+        let dw = kx.map(|x| kw.gradient(dy.kernels().linear_dw(dy, &x)));
+        let db = bias_dtype.map(|dtype| dy.kernels().sum(dy, Over::Rows).to_dtype(dtype));
         vec![dx, dw, db, Some(dy.clone())]
     })
 }
@@ -88,7 +45,7 @@ fn result_shape(
     residual: Option<&Tensor>,
 ) -> Vec<usize> {
     let (inp, out) = (w.inp(), w.out());
-    assert!(w.kernel == [1, 1], "linear: kernel of the weight: expected [1, 1], found {:?}", w.kernel);
+    assert!(w.kernel() == [1, 1], "linear: kernel of the weight: expected [1, 1], found {:?}", w.kernel());
     let Some((_, outer)) = x.shape().split_last().filter(|(last, _)| **last == inp) else {
         panic!("linear: shape of x: expected (.., {inp}), found {:?}", x.shape())
     };
@@ -106,36 +63,4 @@ fn result_shape(
         check::dtype("linear", "residual", residual, x.dtype());
     }
     shape
-}
-
-/// dx (m, in) = dy (m, out) W.
-fn input_gradient(dy: &Tensor, w: &Weight) -> Tensor {
-    let m = dy.rows();
-    let dx = gemm(&Gemm {
-        m,
-        n: w.inp(),
-        k: w.out(),
-        taps: 1,
-        a: Rows::Matrix(dy),
-        b: Panels::Transposed(w.packed()),
-        epilogue: Epilogue::NONE,
-        dtype: dy.dtype(),
-    });
-    Tensor::new(dx, &[m, w.inp()], dy.dtype())
-}
-
-/// dW (out, in) = dyᵀ x, in f32.
-pub(crate) fn weight_gradient(dy: &Tensor, x: &Tensor) -> Tensor {
-    let (out, inp) = (dy.last_dim(), x.last_dim());
-    let dw = gemm(&Gemm {
-        m: out,
-        n: inp,
-        k: dy.rows(),
-        taps: 1,
-        a: Rows::Transposed(dy),
-        b: Panels::Matrix(x),
-        epilogue: Epilogue::NONE,
-        dtype: DType::F32,
-    });
-    Tensor::new(dw, &[out, inp], DType::F32)
 }

@@ -1,15 +1,16 @@
 //! From a tensor to one number. Results are f32, of shape ().
 
 use super::{check, mul, scale};
-use crate::cpu::{elementwise, reduce};
+use crate::backend::{Binary, Move, Over, Unary};
+use crate::dtype::DType;
 use crate::tape::record;
-use crate::{DType, Tensor};
+use crate::tensor::Tensor;
 
 /// The sum of all elements: any shape → (), f32.
 pub fn sum(x: &Tensor) -> Tensor {
-    let y = Tensor::from_slice(&[reduce::sum(x)], &[]);
+    let y = x.kernels().sum(x, Over::All);
     let (shape, dtype) = (x.shape().to_vec(), x.dtype());
-    record(y, &[Some(x)], move |dy| vec![Some(Tensor::full(&shape, dy.f32s()[0], dtype))])
+    record(y, &[x.node()], move |dy| vec![Some(repeated(dy, &shape).to_dtype(dtype))])
 }
 
 /// The mean of all elements: any shape → (), f32. NaN of none.
@@ -28,33 +29,39 @@ pub fn mean(x: &Tensor) -> Tensor {
 pub fn mse(pred: &Tensor, target: &Tensor, weight: Option<&Tensor>) -> Tensor {
     check::shape("mse", "target", target, pred.shape());
     let (p, t) = (pred.detach().to_dtype(DType::F32), target.detach().to_dtype(DType::F32));
-    let difference = elementwise::zip(&p, &t, |p, t| p - t);
+    let kernels = pred.kernels();
+    let difference = kernels.binary(Binary::Subtract, &p, &t);
     let weighted = match weight {
-        Some(weight) => mul(&spread(weight, pred.shape()), &difference),
+        Some(weight) => {
+            check_weight(weight, pred.shape());
+            mul(&repeated(&weight.detach().to_dtype(DType::F32), pred.shape()), &difference)
+        }
         None => difference.clone(),
     };
     let count = pred.numel() as f32;
-    let y = Tensor::from_slice(&[reduce::sum(&mul(&weighted, &difference)) / count], &[]);
+    let sum = kernels.sum(&mul(&weighted, &difference), Over::All);
+    let y = kernels.unary(Unary::Divide(count), &sum);
     let (pred_dtype, target_dtype) = (pred.dtype(), target.dtype());
-    record(y, &[Some(pred), Some(target)], move |dy| {
-        let factor = 2.0 / count * dy.f32s()[0];
-        let dpred = scale(&weighted, factor).to_dtype(pred_dtype);
-        vec![Some(dpred), Some(scale(&weighted, -factor).to_dtype(target_dtype))]
+    record(y, &[pred.node(), target.node()], move |dy| {
+        let scaled = |factor: f32| dy.kernels().scale_by(&weighted, factor, dy);
+        let (dpred, dtarget) = (scaled(2.0 / count), scaled(-2.0 / count));
+        vec![Some(dpred.to_dtype(pred_dtype)), Some(dtarget.to_dtype(target_dtype))]
     })
 }
 
-/// Repeats a weight for outer dimensions over the inner ones.
-fn spread(weight: &Tensor, shape: &[usize]) -> Tensor {
+/// Repeats an element for outer dimensions over the inner ones.
+fn repeated(x: &Tensor, shape: &[usize]) -> Tensor {
+    x.kernels().moved(Move::Repeat { shape }, &[x])
+}
+
+/// That the weight has the outer dimensions of `shape`, and none or only ones further in.
+fn check_weight(weight: &Tensor, shape: &[usize]) {
     let outer = weight.shape().iter().rposition(|&n| n != 1).map_or(0, |last| last + 1);
-    let outer = &weight.shape()[..outer];
     assert!(
-        shape.starts_with(outer),
+        shape.starts_with(&weight.shape()[..outer]),
         "mse: shape of weight: expected the outer dimensions of {shape:?}, found {:?}",
         weight.shape()
     );
-    let inner = shape[outer.len()..].iter().product::<usize>();
-    let values: Vec<f32> = weight.to_vec().into_iter().flat_map(|w| std::iter::repeat_n(w, inner)).collect();
-    Tensor::from_slice(&values, shape)
 }
 
 #[cfg(test)]

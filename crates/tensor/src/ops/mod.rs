@@ -7,6 +7,7 @@
 mod activation;
 mod arithmetic;
 mod attention;
+mod cast;
 mod check;
 mod concat;
 mod conv2d;
@@ -15,30 +16,22 @@ mod group_norm;
 mod layer_norm;
 mod linear;
 mod loss;
-mod reduce;
 mod softmax;
 mod timestep_embedding;
 mod upsample;
 
 pub use activation::{geglu, gelu, quick_gelu, silu};
 pub use arithmetic::{add, lincomb, mul, scale};
-pub use attention::{Mask, attention};
+pub use attention::attention;
 pub use concat::{cat_batch, concat, slice_batch, slice_last};
 pub use conv2d::{Conv, Padding, conv2d};
 pub use embedding::embedding;
 pub use group_norm::group_norm;
 pub use layer_norm::layer_norm;
-pub use linear::{Activation, linear};
+pub use linear::linear;
 pub use loss::{mean, mse, sum};
-pub(crate) use reduce::{sum_images, sum_rows};
 pub use softmax::softmax;
 pub use timestep_embedding::timestep_embedding;
 pub use upsample::{crop, upsample_nearest2x};
 
-use crate::Tensor;
-
-/// Makes f32 values a tensor of another's shape and dtype: a gradient of its parameter.
-fn like(parameter: &Tensor) -> impl Fn(Vec<f32>) -> Tensor + Send + use<> {
-    let (shape, dtype) = (parameter.shape().to_vec(), parameter.dtype());
-    move |values| Tensor::from_vec(values, &shape).to_dtype(dtype)
-}
+pub use crate::backend::{Activation, Mask};

@@ -1,6 +1,6 @@
 //! Sinusoidal embeddings of numbers: timesteps, and SDXL's sizes and crops.
 
-use crate::Tensor;
+use crate::tensor::Tensor;
 
 /// Wavelengths go from 2π to 2π · this.
 const MAX_PERIOD: f64 = 10_000.0;

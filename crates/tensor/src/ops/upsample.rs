@@ -1,9 +1,9 @@
 //! Enlarging and cutting images.
 
 use super::check;
-use crate::Tensor;
-use crate::cpu::layout;
+use crate::backend::Move;
 use crate::tape::record;
+use crate::tensor::Tensor;
 
 /// x (B, H, W, C) → (B, 2H, 2W, C): each pixel becomes four.
 ///
@@ -11,8 +11,8 @@ use crate::tape::record;
 /// If x is no image.
 pub fn upsample_nearest2x(x: &Tensor) -> Tensor {
     check::image("upsample_nearest2x", x);
-    let y = layout::upsample_nearest2x(x);
-    record(y, &[Some(x)], |dy| vec![Some(layout::upsample_nearest2x_backward(dy))])
+    let y = x.kernels().moved(Move::Upsample, &[x]);
+    record(y, &[x.node()], |dy| vec![Some(dy.kernels().moved(Move::UpsampleGrad, &[dy]))])
 }
 
 /// x (B, H, W, C) → (B, height, width, C): without the lines below and the columns on the right that are
@@ -23,8 +23,9 @@ pub fn upsample_nearest2x(x: &Tensor) -> Tensor {
 pub fn crop(x: &Tensor, height: usize, width: usize) -> Tensor {
     let [_, h, w, _] = check::image("crop", x);
     assert!(height <= h && width <= w, "crop: size: expected at most {h} × {w}, found {height} × {width}");
-    let y = layout::resize_canvas(x, height, width);
-    record(y, &[Some(x)], move |dy| vec![Some(layout::resize_canvas(dy, h, w))])
+    let y = x.kernels().moved(Move::Canvas { height, width }, &[x]);
+    let back = Move::Canvas { height: h, width: w };
+    record(y, &[x.node()], move |dy| vec![Some(dy.kernels().moved(back, &[dy]))])
 }
 
 #[cfg(test)]

@@ -22,11 +22,16 @@ fn case(name: &str, shapes: &[&[usize]], f: impl Fn(&[Tensor]) -> Tensor + Send 
     Case { name: name.to_string(), inputs, f: Arc::new(f) }
 }
 
+/// A constant on the device of an input.
+fn beside(x: &Tensor, constant: &Tensor) -> Tensor {
+    constant.to_device(x.device())
+}
+
 /// y, and the gradients of all inputs for a fixed gradient of y.
 pub fn run(case: &Case, inputs: &[Tensor]) -> (Tensor, Vec<Tensor>) {
     let leaves: Vec<Tensor> = inputs.iter().map(|x| x.clone().var()).collect();
     let y = (case.f)(&leaves);
-    let dy = noise(y.shape(), 77).to_dtype(DType::BF16).to_dtype(y.dtype());
+    let dy = noise(y.shape(), 77).to_dtype(DType::BF16).to_dtype(y.dtype()).to_device(y.device());
     let gradients = gradients_of(&case.name, &y, dy, &leaves);
     (y.detach(), gradients)
 }
@@ -101,8 +106,8 @@ fn losses(large: bool) -> Vec<Case> {
         case("sum", &[image], |x| ops::sum(&x[0])),
         case("mean", &[image], |x| ops::mean(&x[0])),
         case("mse", &[image, image], |x| ops::mse(&x[0], &x[1], None)),
-        case("mse_mask", &[image, image], move |x| ops::mse(&x[0], &x[1], Some(&mask))),
-        case("mse_images", &[image, image], move |x| ops::mse(&x[0], &x[1], Some(&images))),
+        case("mse_mask", &[image, image], move |x| ops::mse(&x[0], &x[1], Some(&beside(&x[0], &mask)))),
+        case("mse_images", &[image, image], move |x| ops::mse(&x[0], &x[1], Some(&beside(&x[0], &images)))),
     ]
 }
 
@@ -130,7 +135,7 @@ fn products(large: bool) -> Vec<Case> {
         case("attention", &[q, k, k], |x| ops::attention(&x[0], &x[1], &x[2], 2, Mask::None)),
         case("attention_causal", &[q, q, q], |x| ops::attention(&x[0], &x[1], &x[2], 6, Mask::Causal)),
         case("attention_bias", &[q, k, k], move |x| {
-            ops::attention(&x[0], &x[1], &x[2], 3, Mask::Bias(&bias))
+            ops::attention(&x[0], &x[1], &x[2], 3, Mask::Bias(&beside(&x[0], &bias)))
         }),
     ]);
     cases

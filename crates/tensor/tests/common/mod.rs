@@ -108,6 +108,17 @@ pub fn noise(shape: &[usize], seed: u32) -> Tensor {
     Tensor::from_vec((0..shape.iter().product()).map(|_| next()).collect(), shape)
 }
 
+/// Runs one of this binary's tests once for each instruction set that the CPU has.
+pub fn rerun_for_every_isa_of(test: &str) {
+    for isa in Isa::available() {
+        let mut tests = Command::new(std::env::current_exe().unwrap());
+        let output = tests.args(["--exact", test]).env("CALOTYPE_ISA", isa.name()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "with {}:\n{text}", isa.name());
+        assert!(text.contains("running 1 test"), "there was a test to run");
+    }
+}
+
 /// Runs this binary's other tests once for each instruction set that the CPU has, the portable one included.
 pub fn rerun_for_every_isa(this_test: &str) {
     for isa in Isa::available() {

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use calotype_tensor::cpu::{Mmap, open_weights};
+use calotype_tensor::io::{Mmap, open_weights};
 use serde::{Deserialize, Serialize};
 
 use calotype_models::{read_text, shorten};

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use calotype_tensor::DType;
-use calotype_tensor::cpu::Mmap;
+use calotype_tensor::io::Mmap;
 use safetensors::Dtype;
 
 use crate::trainer::Trainer;

@@ -1,4 +1,4 @@
-//! A read-only memory-mapped file.
+//! Files of weights: read-only, mapped into memory.
 
 use std::fs::File;
 use std::io;

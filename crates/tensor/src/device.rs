@@ -1,0 +1,70 @@
+//! Which kernels compute on a device, and tensors' ways in and out of its memory.
+
+use crate::backend::Backend;
+use crate::cpu::Cpu;
+use crate::dtype::DType;
+use crate::memory::Device;
+use crate::tensor::Tensor;
+
+impl Device {
+    pub(crate) fn kernels(self) -> &'static dyn Backend {
+        match self {
+            Device::Cpu => &Cpu,
+            #[cfg(test)]
+            Device::Reference => &crate::reference::Reference,
+        }
+    }
+}
+
+impl Tensor {
+    /// An f32 tensor of these values.
+    ///
+    /// # Panics
+    /// If the shape has another number of elements.
+    pub fn from_vec(data: Vec<f32>, shape: &[usize]) -> Tensor {
+        Self::from_slice(&data, shape)
+    }
+
+    /// An f32 tensor with a copy of these values.
+    ///
+    /// # Panics
+    /// If the shape has another number of elements.
+    pub fn from_slice(data: &[f32], shape: &[usize]) -> Tensor {
+        Device::Cpu.kernels().upload(data, shape, DType::F32)
+    }
+
+    /// A tensor of zeros.
+    ///
+    /// # Panics
+    /// If the dtype is f16, or no memory can be so large.
+    pub fn zeros(shape: &[usize], dtype: DType) -> Tensor {
+        Self::full(shape, 0.0, dtype)
+    }
+
+    /// A tensor filled with one value.
+    ///
+    /// # Panics
+    /// If the dtype is f16, or no memory can be so large.
+    pub fn full(shape: &[usize], value: f32, dtype: DType) -> Tensor {
+        assert_ne!(dtype, DType::F16, "dtype of a tensor: expected f32 or bf16, found f16");
+        Device::Cpu.kernels().full(shape, value, dtype)
+    }
+
+    /// The same numbers on a device, cut off from the tape.
+    pub fn to_device(&self, device: Device) -> Tensor {
+        if device == self.device() {
+            return self.detach();
+        }
+        device.kernels().upload(&self.to_vec(), self.shape(), self.dtype())
+    }
+
+    /// The kernels of the device where the tensor lies.
+    pub(crate) fn kernels(&self) -> &'static dyn Backend {
+        self.device().kernels()
+    }
+
+    /// The elements as f32, whatever the dtype and the device.
+    pub fn to_vec(&self) -> Vec<f32> {
+        self.kernels().download(self)
+    }
+}
