@@ -6,7 +6,8 @@ mod temp;
 use std::path::Path;
 
 use calotype_models::weights::{Network, Weights};
-use calotype_tensor::{DType, ops};
+use calotype_tensor::DType;
+use calotype_tensor::ops::{self, LinearArgs};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorView, serialize};
 use serde_json::json;
@@ -92,14 +93,18 @@ fn layers_are_packed_and_multiply() {
         let weights = Weights::open(dir.path(), Network::UNet, None, store).unwrap();
         let x = calotype_tensor::Tensor::from_vec(vec![1.0, 10.0, 100.0], &[1, 3]);
         let (w, bias) = weights.linear("l", 2, 3, true).unwrap();
-        let y = ops::linear(&x, &w.get(), bias.map(|b| b.get()).as_ref(), ops::Activation::None, None);
+        let y = ops::linear(
+            &x,
+            &w.get(),
+            LinearArgs { bias: bias.map(|b| b.get()).as_ref(), ..LinearArgs::default() },
+        );
         assert_eq!(y.f32s(), [210.0, 544.0], "{store:?}");
         let (w, none) = weights.linear("n", 2, 3, false).unwrap();
         assert!(none.is_none());
-        assert_eq!(ops::linear(&x, &w.get(), None, ops::Activation::None, None).f32s(), [210.0, 543.0]);
+        assert_eq!(ops::linear(&x, &w.get(), LinearArgs::default()).f32s(), [210.0, 543.0]);
         let (w, bias) = weights.conv("c", 2, 3, 1).unwrap();
         assert_eq!(
-            ops::linear(&x, &w.get(), Some(&bias.get()), ops::Activation::None, None).f32s(),
+            ops::linear(&x, &w.get(), LinearArgs { bias: Some(&bias.get()), ..LinearArgs::default() }).f32s(),
             [210.0, 544.0]
         );
         weights.finish().unwrap();

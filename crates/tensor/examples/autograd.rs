@@ -1,6 +1,6 @@
 //! Fits a line to points by gradient descent: `cargo run --release --example autograd`.
 
-use calotype_tensor::ops::{self, Activation};
+use calotype_tensor::ops::{self, LinearArgs};
 use calotype_tensor::{Tensor, Weight};
 
 /// Points on y = 3x − 1.
@@ -16,7 +16,8 @@ fn main() {
     let (mut slope, mut offset) = (0.0, 0.0);
     for step in 0..STEPS {
         let (w, b) = (Tensor::from_slice(&[slope], &[1, 1]).var(), Tensor::from_slice(&[offset], &[1]).var());
-        let prediction = ops::linear(&x, &Weight::from_tensor(&w), Some(&b), Activation::None, None);
+        let prediction =
+            ops::linear(&x, &Weight::from_tensor(&w), LinearArgs { bias: Some(&b), ..LinearArgs::default() });
         let loss = ops::mse(&prediction, &y, None);
         let gradients = loss.backward();
         let gradient = |leaf: &Tensor| gradients.get(leaf).map_or(0.0, |gradient| gradient.to_vec()[0]);

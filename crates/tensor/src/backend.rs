@@ -38,9 +38,10 @@ pub(crate) enum Binary {
 }
 
 /// What is done to a linear layer's result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activation {
     /// Nothing.
+    #[default]
     None,
     /// x · sigmoid(x).
     Silu,
@@ -209,13 +210,13 @@ impl AttentionSaved {
 
 /// How a group norm normalises.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct GroupNormShape {
-    /// A divisor of the channels.
-    pub(crate) groups: usize,
+pub struct GroupNormArgs {
+    /// Groups of channels: a divisor of their number.
+    pub groups: usize,
     /// Added to the variance.
-    pub(crate) eps: f32,
+    pub eps: f32,
     /// Whether SiLU follows.
-    pub(crate) silu: bool,
+    pub silu: bool,
 }
 
 /// The elements of a linear layer's weight.
@@ -275,11 +276,11 @@ pub(crate) trait Backend: Sync {
     fn attention_grad(&self, saved: &AttentionSaved, dy: &Tensor) -> [Tensor; 3];
     /// x (B, .., C), weight and bias (C) → (B, .., C), and mean and 1 / √(variance + eps) of each group, (B, groups, 2), f32.
     /// No dimension is 0.
-    fn group_norm(&self, norm: GroupNormShape, x: &Tensor, weight: &Tensor, bias: &Tensor) -> [Tensor; 2];
+    fn group_norm(&self, norm: GroupNormArgs, x: &Tensor, weight: &Tensor, bias: &Tensor) -> [Tensor; 2];
     /// `inputs` are x, weight, bias and moments. The gradients of x, unless `with_dx` is false, and of weight and bias, (C), f32.
     fn group_norm_grad(
         &self,
-        norm: GroupNormShape,
+        norm: GroupNormArgs,
         inputs: [&Tensor; 4],
         dy: &Tensor,
         with_dx: bool,

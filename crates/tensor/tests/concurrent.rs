@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
-use calotype_tensor::ops::{self, Activation};
+use calotype_tensor::ops::{self, LinearArgs};
 use calotype_tensor::{DType, Tensor, Weight, WeightBytes};
 
 /// Far more than the work takes: only a deadlock lasts so long.
@@ -30,7 +30,7 @@ impl WeightBytes for Stolen {
 /// The sums of eight ones, by a weight (16, 8) of ones.
 fn sums(weight: &Weight) -> Vec<f32> {
     let ones = Tensor::full(&[1, 8], 1.0, DType::F32);
-    ops::linear(&ones, weight, None, Activation::None, None).to_vec()
+    ops::linear(&ones, weight, LinearArgs::default()).to_vec()
 }
 
 /// Protects a service: a weight that is packed at its first use is not packed inside of its cell, where other work on the same

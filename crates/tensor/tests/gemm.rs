@@ -2,7 +2,7 @@
 
 mod common;
 
-use calotype_tensor::ops::{self, Activation, Conv, Padding};
+use calotype_tensor::ops::{self, Conv, ConvArgs, LinearArgs, Padding};
 use calotype_tensor::{DType, Tensor, Weight, WeightBytes};
 
 fn noise(count: usize, seed: u32) -> Vec<f32> {
@@ -43,7 +43,11 @@ fn linear_is_the_product() {
             let weight = Weight::linear(&bytes, DType::F32, n, k, store);
             let tensor = |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape).to_dtype(dtype);
             let (x, bias, residual) = (tensor(&x, &[m, k]), tensor(&bias, &[n]), tensor(&residual, &[m, n]));
-            let y = ops::linear(&x, &weight, Some(&bias), Activation::None, Some(&residual));
+            let y = ops::linear(
+                &x,
+                &weight,
+                LinearArgs { bias: Some(&bias), residual: Some(&residual), ..LinearArgs::default() },
+            );
             close(&y.to_vec(), &want, tolerance * (k as f64).sqrt().max(4.0));
         }
     }
@@ -79,7 +83,7 @@ fn streamed_and_lazy_weights_are_weights() {
                 let lazy = Weight::lazy(Box::new(At(bytes.clone(), offset)), dtype, [n, k, 1, 1], dtype);
                 let streamed = Weight::streamed(Box::new(At(bytes, offset)), dtype, n, k);
                 let results = [packed, lazy, streamed].map(|w| {
-                    let y = ops::linear(&x, &w, None, Activation::None, None);
+                    let y = ops::linear(&x, &w, LinearArgs::default());
                     let dx = y.backward().take(&x).expect("x has a gradient");
                     (y.to_vec(), dx.to_vec())
                 });
@@ -115,7 +119,7 @@ fn large_conv_of_stored_weights() {
     let results = [DType::F32, DType::BF16, DType::F16].map(|store| {
         let bytes: Vec<u8> = k.to_vec().iter().flat_map(|x| x.to_le_bytes()).collect();
         let weight = Weight::conv(&bytes, DType::F32, [o, i, 3, 3], store);
-        let y = ops::conv2d(&x, &weight, None, Conv { stride: 1, padding: Padding::Same }, None, None);
+        let y = ops::conv2d(&x, &weight, Conv { stride: 1, padding: Padding::Same }, ConvArgs::default());
         (y.to_vec(), y.backward().take(&x).expect("x has a gradient").to_vec())
     });
     assert!(results[0] == results[1], "bf16");
@@ -149,10 +153,12 @@ fn check_conv([b, h, w, i, o]: [usize; 5]) {
         let y = ops::conv2d(
             &Tensor::from_slice(&x, &[b, h, w, i]),
             &weight,
-            Some(&Tensor::from_slice(&bias, &[o])),
             Conv { stride, padding },
-            Some(&Tensor::from_slice(&shift, &[b, o])),
-            None,
+            ConvArgs {
+                bias: Some(&Tensor::from_slice(&bias, &[o])),
+                shift: Some(&Tensor::from_slice(&shift, &[b, o])),
+                ..ConvArgs::default()
+            },
         );
         assert_eq!(y.shape(), [b, ho, wo, o]);
         close(y.f32s(), &want, 1e-5);
@@ -182,7 +188,7 @@ fn check_conv_gradient([b, h, w, i, o]: [usize; 5], k: &[f32], conv: Conv, [ho, 
     }
     let x = Tensor::zeros(&[b, h, w, i], DType::F32).var();
     let weight = Weight::from_tensor(&Tensor::from_slice(k, &[o, i, 3, 3]));
-    let y = ops::conv2d(&x, &weight, None, conv, None, None);
+    let y = ops::conv2d(&x, &weight, conv, ConvArgs::default());
     let mut dx = None;
     y.backward_with(Tensor::from_slice(&dy, y.shape()), &mut |_, gradient| dx = Some(gradient));
     close(dx.expect("x has a gradient").f32s(), &want, 1e-5);

@@ -2,7 +2,7 @@
 
 mod common;
 
-use calotype_tensor::ops::{self, Activation, Conv, Mask, Padding};
+use calotype_tensor::ops::{self, Activation, Conv, ConvArgs, LinearArgs, Mask, Padding};
 use calotype_tensor::{Tensor, Weight};
 use common::Golden;
 
@@ -21,7 +21,11 @@ fn linear() {
         };
         let [x, w, b, r] = ["x", "w", "b", "residual"].map(|name| golden.get(case, name).map(Tensor::var));
         let (x, w) = (x.unwrap(), w.unwrap());
-        let y = ops::linear(&x, &Weight::from_tensor(&w), b.as_ref(), act, r.as_ref());
+        let y = ops::linear(
+            &x,
+            &Weight::from_tensor(&w),
+            LinearArgs { bias: b.as_ref(), act, residual: r.as_ref() },
+        );
         let optional = [("b", b.as_ref()), ("residual", r.as_ref())];
         let optional = optional.into_iter().filter_map(|(name, leaf)| Some((name, leaf?)));
         let leaves: Vec<_> = [("x", &x), ("w", &w)].into_iter().chain(optional).collect();
@@ -29,9 +33,17 @@ fn linear() {
 
         // Frozen parameters take the fused epilogues; x alone gets a gradient.
         let (w, b, r) = (w.detach(), b.as_ref().map(Tensor::detach), r.as_ref().map(Tensor::detach));
-        let fused = ops::linear(&x.detach(), &Weight::from_tensor(&w), b.as_ref(), act, r.as_ref());
+        let fused = ops::linear(
+            &x.detach(),
+            &Weight::from_tensor(&w),
+            LinearArgs { bias: b.as_ref(), act, residual: r.as_ref() },
+        );
         common::close(&format!("{case}.y, fused"), &fused, &golden.tensor(case, "y"), 1e-4);
-        let y = ops::linear(&x, &Weight::from_tensor(&w), b.as_ref(), act, r.as_ref());
+        let y = ops::linear(
+            &x,
+            &Weight::from_tensor(&w),
+            LinearArgs { bias: b.as_ref(), act, residual: r.as_ref() },
+        );
         let gradients = common::gradients_for(&y, golden.tensor(case, "dy"));
         let dx = gradients.get(&x).expect("the gradient of x");
         common::close(&format!("{case}.dx, frozen"), dx, &golden.tensor(case, "dx"), 1e-4);
@@ -53,7 +65,12 @@ fn conv2d() {
         let [b, shift, residual] =
             ["b", "shift", "residual"].map(|name| golden.get(case, name).map(Tensor::var));
         let weight = Weight::from_tensor(&w);
-        let y = ops::conv2d(&x, &weight, b.as_ref(), conv, shift.as_ref(), residual.as_ref());
+        let y = ops::conv2d(
+            &x,
+            &weight,
+            conv,
+            ConvArgs { bias: b.as_ref(), shift: shift.as_ref(), residual: residual.as_ref() },
+        );
         let optional = [("b", b.as_ref()), ("shift", shift.as_ref()), ("residual", residual.as_ref())];
         let optional = optional.into_iter().filter_map(|(name, leaf)| Some((name, leaf?)));
         let leaves: Vec<_> = [("x", &x), ("w", &w)].into_iter().chain(optional).collect();

@@ -2,7 +2,8 @@
 
 mod common;
 
-use calotype_tensor::{Tensor, ops};
+use calotype_tensor::Tensor;
+use calotype_tensor::ops::{self, GroupNormArgs};
 use common::Golden;
 use serde_json::Value;
 
@@ -21,7 +22,12 @@ fn group_norm() {
     for (case, p) in golden.cases() {
         let [x, w, b] = ["x", "w", "b"].map(|name| golden.var(case, name));
         let silu = p["silu"].as_bool().unwrap();
-        let y = ops::group_norm(&x, size(p, "groups"), &w, &b, float(p, "eps"), silu);
+        let y = ops::group_norm(
+            &x,
+            &w,
+            &b,
+            GroupNormArgs { groups: size(p, "groups"), eps: float(p, "eps"), silu },
+        );
         golden.check(case, &y, &[("x", &x), ("w", &w), ("b", &b)]);
     }
 }

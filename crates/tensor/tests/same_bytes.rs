@@ -4,7 +4,7 @@
 
 mod common;
 
-use calotype_tensor::ops::{self, Activation, Conv, Padding};
+use calotype_tensor::ops::{self, Activation, Conv, ConvArgs, LinearArgs, Padding};
 use calotype_tensor::{DType, Tensor, Weight, checkpoint};
 use common::cases::{Case, batches, cases, gradients_of, run};
 use common::noise;
@@ -145,7 +145,9 @@ fn rows_are_what_they_are_alone() {
         {
             let x = noise(&[rows, k], 1).to_dtype(dtype);
             let weight = stored([n, k, 1, 1], store);
-            let product = |x: &Tensor| ops::linear(x, &weight, None, Activation::Gelu, None);
+            let product = |x: &Tensor| {
+                ops::linear(x, &weight, LinearArgs { act: Activation::Gelu, ..LinearArgs::default() })
+            };
             let all = product(&x);
             for (first, count) in [(0, 1), (rows - 1, 1), (100, 14)] {
                 let alone = product(&ops::slice_batch(&x, first, count));
@@ -169,7 +171,7 @@ fn stores_do_not_matter() {
                 let x = noise(&[37, k], 1).to_dtype(dtype);
                 let [want, found] = [DType::F32, *store].map(|store| {
                     let w = stored([45, k, 1, 1], store);
-                    with_dx(&x, |x| ops::linear(x, &w, None, Activation::None, None))
+                    with_dx(&x, |x| ops::linear(x, &w, LinearArgs::default()))
                 });
                 assert!(want == found, "linear of {k}, {dtype} times {store}");
             }
@@ -181,7 +183,7 @@ fn stores_do_not_matter() {
                 let x = noise(&[2, side, side + 1, inp], 1).to_dtype(dtype);
                 let [want, found] = [DType::F32, *store].map(|store| {
                     let w = stored([37, inp, 3, 3], store);
-                    with_dx(&x, |x| ops::conv2d(x, &w, None, conv, None, None))
+                    with_dx(&x, |x| ops::conv2d(x, &w, conv, ConvArgs::default()))
                 });
                 assert!(want == found, "{conv:?} of {side}, {inp}, {dtype} times {store}");
             }

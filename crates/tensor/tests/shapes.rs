@@ -3,7 +3,7 @@
 
 mod common;
 
-use calotype_tensor::ops::{self, Activation, Conv, Mask, Padding};
+use calotype_tensor::ops::{self, Activation, Conv, ConvArgs, GroupNormArgs, LinearArgs, Mask, Padding};
 use calotype_tensor::{DType, Tensor, Weight};
 use common::{gradients_for, noise};
 
@@ -50,23 +50,43 @@ fn all_are(value: f32, want: &[usize], shapes: &[&[usize]], op: impl Fn(&[Tensor
 /// over nothing is 0, to which bias and residual are added.
 #[test]
 fn empty_products() {
-    let linear =
-        |x: &[Tensor]| ops::linear(&x[0], &Weight::from_tensor(&x[1]), x.get(2), Activation::None, x.get(3));
+    let linear = |x: &[Tensor]| {
+        ops::linear(
+            &x[0],
+            &Weight::from_tensor(&x[1]),
+            LinearArgs { bias: x.get(2), residual: x.get(3), ..LinearArgs::default() },
+        )
+    };
     all_are(0.0, &[0, 4], &[&[0, 8], &[4, 8], &[4], &[0, 4]], linear);
     all_are(0.0, &[2, 0, 4], &[&[2, 0, 8], &[4, 8]], linear);
     all_are(0.0, &[3, 0], &[&[3, 8], &[0, 8], &[0]], linear);
     all_are(0.0, &[3, 4], &[&[3, 0], &[4, 0]], linear);
-    let y = ops::linear(&zeros(&[3, 0]), &weight(&[4, 0]), Some(&noise(&[4], 1)), Activation::Silu, None);
+    let y = ops::linear(
+        &zeros(&[3, 0]),
+        &weight(&[4, 0]),
+        LinearArgs { bias: Some(&noise(&[4], 1)), act: Activation::Silu, ..LinearArgs::default() },
+    );
     let bias = ops::silu(&noise(&[4], 1)).to_vec();
     common::close("silu(bias)", &y, &Tensor::from_vec(bias.repeat(3), &[3, 4]), 1e-6);
-    let gated = ops::linear(&zeros(&[0, 8]), &weight(&[64, 8]), None, Activation::Geglu, None);
+    let gated = ops::linear(
+        &zeros(&[0, 8]),
+        &weight(&[64, 8]),
+        LinearArgs { act: Activation::Geglu, ..LinearArgs::default() },
+    );
     assert_eq!(gated.shape(), [0, 32]);
 }
 
 /// The same of convolutions, with kernels of 1 and 3.
 #[test]
 fn empty_convolutions() {
-    let conv = |x: &[Tensor]| ops::conv2d(&x[0], &Weight::from_tensor(&x[1]), x.get(2), SAME, x.get(3), None);
+    let conv = |x: &[Tensor]| {
+        ops::conv2d(
+            &x[0],
+            &Weight::from_tensor(&x[1]),
+            SAME,
+            ConvArgs { bias: x.get(2), shift: x.get(3), ..ConvArgs::default() },
+        )
+    };
     for side in [1, 3] {
         all_are(0.0, &[0, 32, 32, 4], &[&[0, 32, 32, 8], &[4, 8, side, side], &[4], &[0, 4]], conv);
         all_are(0.0, &[1, 32, 32, 4], &[&[1, 32, 32, 0], &[4, 0, side, side], &[4], &[1, 4]], conv);
@@ -92,7 +112,9 @@ fn empty_elsewhere() {
         all_are(0.0, shape, &[shape], |x| ops::softmax(&x[0]));
         all_are(0.0, shape, &[shape], |x| ops::silu(&x[0]));
         all_are(0.0, shape, &[shape, width, width], |x| ops::layer_norm(&x[0], &x[1], &x[2], 1e-5));
-        all_are(0.0, shape, &[shape, width, width], |x| ops::group_norm(&x[0], 2, &x[1], &x[2], 1e-5, false));
+        all_are(0.0, shape, &[shape, width, width], |x| {
+            ops::group_norm(&x[0], &x[1], &x[2], GroupNormArgs { groups: 2, eps: 1e-5, silu: false })
+        });
         all_are(0.0, shape, &[shape, shape], |x| ops::add(&x[0], &x[1]));
         assert_eq!(ops::sum(&zeros(shape)).f32s(), [0.0]);
         assert!(ops::mean(&zeros(shape)).f32s()[0].is_nan());
@@ -116,10 +138,8 @@ fn kernels_that_are_not_square() {
         let y = ops::conv2d(
             &x,
             &Weight::from_tensor(&w),
-            None,
             Conv { stride, padding: Padding::Same },
-            None,
-            None,
+            ConvArgs::default(),
         );
         let side = |size: usize, k: usize| (size + k / 2 * 2 - k) / stride + 1;
         let shape = [2, side(5, kh), side(7, kw), 4];
@@ -194,7 +214,13 @@ fn products_check_their_shapes() {
     let linear = |x: &[usize], bias: Option<&[usize]>, residual: Option<Tensor>| {
         let bias = bias.map(zeros);
         let x = zeros(x);
-        move || ops::linear(&x, &weight(&[4, 8]), bias.as_ref(), Activation::None, residual.as_ref())
+        move || {
+            ops::linear(
+                &x,
+                &weight(&[4, 8]),
+                LinearArgs { bias: bias.as_ref(), residual: residual.as_ref(), ..LinearArgs::default() },
+            )
+        }
     };
     refused(&["linear", "shape of x", "(.., 8)", "[2, 7]"], linear(&[2, 7], None, None));
     refused(&["linear", "shape of x", "[]"], linear(&[], None, None));
@@ -204,17 +230,28 @@ fn products_check_their_shapes() {
     let half = Tensor::zeros(&[2, 4], DType::BF16);
     refused(&["linear", "dtype of residual", "f32", "bf16"], linear(&[2, 8], None, Some(half)));
     refused(&["linear", "GEGLU", "even", "3"], || {
-        ops::linear(&zeros(&[2, 8]), &weight(&[3, 8]), None, Activation::Geglu, None)
+        ops::linear(
+            &zeros(&[2, 8]),
+            &weight(&[3, 8]),
+            LinearArgs { act: Activation::Geglu, ..LinearArgs::default() },
+        )
     });
     refused(&["linear", "kernel", "[1, 1]", "[3, 3]"], || {
-        ops::linear(&zeros(&[2, 8]), &weight(&[4, 8, 3, 3]), None, Activation::None, None)
+        ops::linear(&zeros(&[2, 8]), &weight(&[4, 8, 3, 3]), LinearArgs::default())
     });
     let conv =
         |x: &[usize], kernel: [usize; 2], stride, shift: Option<&[usize]>, residual: Option<&[usize]>| {
             let (x, shift, residual) = (zeros(x), shift.map(zeros), residual.map(zeros));
             let w = weight(&[4, 8, kernel[0], kernel[1]]);
             let conv = Conv { stride, padding: Padding::Same };
-            move || ops::conv2d(&x, &w, None, conv, shift.as_ref(), residual.as_ref())
+            move || {
+                ops::conv2d(
+                    &x,
+                    &w,
+                    conv,
+                    ConvArgs { shift: shift.as_ref(), residual: residual.as_ref(), ..ConvArgs::default() },
+                )
+            }
         };
     let x = &[2, 6, 6, 8];
     refused(&["conv2d", "(B, H, W, C)", "[6, 6, 8]"], conv(&[6, 6, 8], [3, 3], 1, None, None));
@@ -259,13 +296,13 @@ fn ops_check_their_shapes() {
     });
     let (x, narrow) = (zeros(&[2, 4]), zeros(&[3]));
     refused(&["group_norm", "weight", "[4]", "[3]"], || {
-        ops::group_norm(&x, 2, &narrow, &narrow, 1e-5, false)
+        ops::group_norm(&x, &narrow, &narrow, GroupNormArgs { groups: 2, eps: 1e-5, silu: false })
     });
     refused(&["group_norm", "groups", "4 channels", "3"], || {
-        ops::group_norm(&x, 3, &narrow, &narrow, 1e-5, false)
+        ops::group_norm(&x, &narrow, &narrow, GroupNormArgs { groups: 3, eps: 1e-5, silu: false })
     });
     refused(&["group_norm", "groups", "4 channels", "0"], || {
-        ops::group_norm(&x, 0, &narrow, &narrow, 1e-5, false)
+        ops::group_norm(&x, &narrow, &narrow, GroupNormArgs { groups: 0, eps: 1e-5, silu: false })
     });
     refused(&["layer_norm", "weight", "[4]", "[3]"], || ops::layer_norm(&x, &narrow, &narrow, 1e-5));
     refused(&["add", "[2, 4]", "[3]"], || ops::add(&x, &narrow));

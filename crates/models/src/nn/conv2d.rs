@@ -1,6 +1,6 @@
 //! A convolution.
 
-use calotype_tensor::ops::{self, Conv, Padding};
+use calotype_tensor::ops::{self, Conv, ConvArgs, Padding};
 use calotype_tensor::{Tensor, Weight};
 
 use super::Parameter;
@@ -49,6 +49,7 @@ impl Conv2d {
 
     /// conv(x) + shift (B, O) + residual (B, Ho, Wo, O), in one go.
     pub fn forward_fused(&self, x: &Tensor, shift: Option<&Tensor>, residual: Option<&Tensor>) -> Tensor {
-        ops::conv2d(x, &self.weight.get(), Some(&self.bias.get()), self.conv, shift, residual)
+        let bias = self.bias.get();
+        ops::conv2d(x, &self.weight.get(), self.conv, ConvArgs { bias: Some(&bias), shift, residual })
     }
 }

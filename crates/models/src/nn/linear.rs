@@ -1,6 +1,6 @@
 //! A linear layer.
 
-use calotype_tensor::ops::{self, Activation};
+use calotype_tensor::ops::{self, Activation, LinearArgs};
 use calotype_tensor::{Tensor, Weight};
 
 use super::{Lora, Parameter};
@@ -63,13 +63,14 @@ impl Linear {
     pub fn forward_fused(&self, x: &Tensor, act: Activation, residual: Option<&Tensor>) -> Tensor {
         let (weight, bias) = (self.weight.get(), self.bias.as_ref().map(Parameter::get));
         match &self.lora {
-            None => ops::linear(x, &weight, bias.as_ref(), act, residual),
+            None => ops::linear(x, &weight, LinearArgs { bias: bias.as_ref(), act, residual }),
             Some(lora) if act == Activation::None => {
-                lora.add_to(&ops::linear(x, &weight, bias.as_ref(), act, residual), x)
+                lora.add_to(&ops::linear(x, &weight, LinearArgs { bias: bias.as_ref(), act, residual }), x)
             }
             // It comes before the activation, as if the weight had it.
             Some(lora) => {
-                let y = lora.add_to(&ops::linear(x, &weight, bias.as_ref(), Activation::None, None), x);
+                let plain = LinearArgs { bias: bias.as_ref(), ..LinearArgs::default() };
+                let y = lora.add_to(&ops::linear(x, &weight, plain), x);
                 let y = act.apply(&y);
                 residual.map_or_else(|| y.clone(), |residual| ops::add(&y, residual))
             }

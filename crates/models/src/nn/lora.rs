@@ -1,6 +1,6 @@
 //! Low-rank adaptation of a linear layer. Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021.
 
-use calotype_tensor::ops::{self, Activation};
+use calotype_tensor::ops::{self, LinearArgs};
 use calotype_tensor::{DType, Tensor, Weight};
 
 use super::Parameter;
@@ -24,7 +24,7 @@ impl Lora {
     /// x (.., in), base (.., out) → base + up(down(x)).
     pub fn add_to(&self, base: &Tensor, x: &Tensor) -> Tensor {
         let (down, up) = (Weight::from_tensor(&self.down.get()), Weight::from_tensor(&self.up.get()));
-        let h = ops::linear(x, &down, None, Activation::None, None); // (.., rank)
-        ops::linear(&h, &up, None, Activation::None, Some(base))
+        let h = ops::linear(x, &down, LinearArgs::default()); // (.., rank)
+        ops::linear(&h, &up, LinearArgs { residual: Some(base), ..LinearArgs::default() })
     }
 }

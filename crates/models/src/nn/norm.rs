@@ -1,6 +1,7 @@
 //! Normalisation layers. Their parameters stay f32.
 
-use calotype_tensor::{Tensor, ops};
+use calotype_tensor::Tensor;
+use calotype_tensor::ops::{self, GroupNormArgs};
 
 use super::Parameter;
 use crate::weights::{Weights, WeightsError};
@@ -33,12 +34,14 @@ impl GroupNorm {
 
     /// x (B, .., C) → (B, .., C).
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        ops::group_norm(x, self.groups, &self.weight.get(), &self.bias.get(), self.eps, false)
+        let norm = GroupNormArgs { groups: self.groups, eps: self.eps, silu: false };
+        ops::group_norm(x, &self.weight.get(), &self.bias.get(), norm)
     }
 
     /// SiLU of the normalised x.
     pub fn forward_silu(&self, x: &Tensor) -> Tensor {
-        ops::group_norm(x, self.groups, &self.weight.get(), &self.bias.get(), self.eps, true)
+        let norm = GroupNormArgs { groups: self.groups, eps: self.eps, silu: true };
+        ops::group_norm(x, &self.weight.get(), &self.bias.get(), norm)
     }
 }
 

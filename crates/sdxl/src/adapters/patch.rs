@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use calotype_tensor::ops::{self, Activation};
+use calotype_tensor::ops::{self, LinearArgs};
 use calotype_tensor::{DType, Tensor, Weight, WeightBytes};
 
 use super::{LoraPair, Stored};
@@ -75,7 +75,7 @@ fn product(pair: &LoraPair) -> Tensor {
     let down = pair.down.f32s();
     let transposed = (0..inner * rank).map(|i| down[i % rank * inner + i / rank]).collect(); // (n, rank)
     let weight = Weight::from_tensor(&Tensor::from_vec(transposed, &[inner, rank]));
-    ops::linear(&pair.up.reshape(&[out, rank]), &weight, None, Activation::None, None)
+    ops::linear(&pair.up.reshape(&[out, rank]), &weight, LinearArgs::default())
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use super::{attention, attention_backward, elementwise, group_norm, layer_norm, layout, products};
 use super::{pack, reduce, rows};
 use crate::backend::{
-    AttentionSaved, Backend, Binary, ConvShape, Epilogue, GroupNormShape, HeadShape, Mask, Matrix, Move,
-    Over, RowOp, Unary,
+    AttentionSaved, Backend, Binary, ConvShape, Epilogue, GroupNormArgs, HeadShape, Mask, Matrix, Move, Over,
+    RowOp, Unary,
 };
 use crate::dtype::DType;
 use crate::memory::Packed;
@@ -121,13 +121,13 @@ impl Backend for Cpu {
         attention_backward::backward(saved, dy)
     }
 
-    fn group_norm(&self, norm: GroupNormShape, x: &Tensor, weight: &Tensor, bias: &Tensor) -> [Tensor; 2] {
+    fn group_norm(&self, norm: GroupNormArgs, x: &Tensor, weight: &Tensor, bias: &Tensor) -> [Tensor; 2] {
         group_norm::forward(norm, x, weight, bias)
     }
 
     fn group_norm_grad(
         &self,
-        norm: GroupNormShape,
+        norm: GroupNormArgs,
         inputs: [&Tensor; 4],
         dy: &Tensor,
         with_dx: bool,

@@ -13,7 +13,14 @@ use crate::tensor::Tensor;
 /// Elements that one task takes: enough to be worth a task, few enough to share out.
 const GRAIN: usize = 1 << 14;
 
-/// Runs `$body` with `$T` standing for the element type of a dtype.
+/// Runs `$body` with `$T` standing for the element type of a dtype: `with_element!(x.dtype(), T => f::<T>(x))` stands for
+/// ```ignore
+/// match x.dtype() {
+///     DType::F32 => { type T = f32; f::<T>(x) }
+///     DType::BF16 => { type T = bf16; f::<T>(x) }
+///     DType::F16 => panic!(..),
+/// }
+/// ```
 macro_rules! with_element {
     ($dtype:expr, $T:ident => $body:expr) => {
         match $dtype {

@@ -27,6 +27,14 @@ const NC: usize = 128;
 pub(super) const KC: usize = 320;
 
 /// Calls `$body` with `$M` standing for this CPU's kernel; `$bf16`: the one that multiplies bf16, if there is one.
+/// `with_micro!(bf16, M => f::<M>())` stands for
+/// ```ignore
+/// match isa() {
+///     Isa::Avx512Bf16 if bf16 => { type M = micro::Avx512Bf16; f::<M>() }
+///     Isa::Avx2 => { type M = micro::Avx2; f::<M>() }
+///     // and so on, a kernel for each set
+/// }
+/// ```
 macro_rules! with_micro {
     ($bf16:expr, $M:ident => $body:expr) => {
         match isa() {

@@ -10,7 +10,7 @@ use super::elementwise::{from_slice, to_vec, with_element};
 use super::isa::{isa, simd_fn};
 use super::math::{self, Element};
 use super::reduce::{rows_per_run, sum_rows, to_f32};
-use crate::backend::GroupNormShape;
+use crate::backend::GroupNormArgs;
 use crate::tensor::Tensor;
 
 /// How a (B, .., C) tensor is cut into groups of channels.
@@ -82,7 +82,7 @@ struct GroupNorm {
 }
 
 /// The normalised x (B, .., C), and mean and 1 / √(variance + eps) of each group, (B, groups, 2).
-pub(super) fn forward(norm: GroupNormShape, x: &Tensor, weight: &Tensor, bias: &Tensor) -> [Tensor; 2] {
+pub(super) fn forward(norm: GroupNormArgs, x: &Tensor, weight: &Tensor, bias: &Tensor) -> [Tensor; 2] {
     let groups = Groups::of(x, norm.groups);
     let moments = moments(x, groups, norm.eps);
     let y = GroupNorm::new(groups, &moments, to_vec(weight), to_vec(bias), norm.silu).forward(x);
@@ -91,7 +91,7 @@ pub(super) fn forward(norm: GroupNormShape, x: &Tensor, weight: &Tensor, bias: &
 
 /// The gradients of x, if it is asked for, of the weight and of the bias.
 pub(super) fn backward(
-    norm: GroupNormShape,
+    norm: GroupNormArgs,
     [x, weight, bias, moments]: [&Tensor; 4],
     dy: &Tensor,
     with_dx: bool,

@@ -124,6 +124,16 @@ fn choose(asked: Option<OsString>) -> Result<Isa, UnknownIsa> {
 /// function takes the set as its first argument. Loops in it are left to the
 /// compiler to vectorise.
 ///
+/// `simd_fn! { fn double(x: &mut [f32]) { BODY } }` stands for
+/// ```ignore
+/// fn double(isa: Isa, x: &mut [f32]) {
+///     fn body<const FMA: bool>(x: &mut [f32]) { BODY }             // inlined into each of
+///     #[target_feature(enable = "avx2,fma,f16c")] fn avx2(..)      // these two, and
+///     #[target_feature(enable = "avx2,..,avx512vl")] fn avx512(..) // for all other sets here:
+///     match isa { Avx2 => avx2(x), Avx512 | Avx512Bf16 => avx512(x), _ => body(x) }
+/// }
+/// ```
+///
 /// With `fn name[FMA]`, the body has a constant FMA for [`math::mul_add`](super::math::mul_add): the compiler never
 /// fuses products and sums by itself.
 macro_rules! simd_fn {

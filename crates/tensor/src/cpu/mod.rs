@@ -1,4 +1,4 @@
-//! CPU kernels: what the ops call. All of the crate's `unsafe` lives here.
+//! The CPU as a device: its kernels, instruction sets and threads.
 
 pub(crate) mod attention;
 pub(crate) mod attention_backward;
@@ -19,10 +19,12 @@ pub(crate) mod reduce;
 pub(crate) mod rows;
 mod transpose;
 pub(crate) mod winograd;
+mod workers;
 
 pub(crate) use backend::Cpu;
 pub use isa::{Isa, UnknownIsa, isa, try_isa};
 pub use winograd::uses_winograd;
+pub use workers::Workers;
 
 use crate::memory::Buffer;
 pub use crate::memory::trim_pool;

@@ -1,4 +1,4 @@
-//! Weights in the kernels' layout, packed once at load.
+//! Weights in the kernels' layout.
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -98,6 +98,14 @@ fn values<'a, S: Stored, D: Stored>(bytes: &'a [u8], staged: &'a mut [f32]) -> &
     staged
 }
 
+/// Runs `$body` with `$T` standing for the type of a stored element: `with_stored!(dtype, T => f::<T>())` stands for
+/// ```ignore
+/// match dtype {
+///     DType::F32 => { type T = f32; f::<T>() }
+///     DType::BF16 => { type T = bf16; f::<T>() }
+///     DType::F16 => { type T = f16; f::<T>() }
+/// }
+/// ```
 macro_rules! with_stored {
     ($dtype:expr, $T:ident => $body:expr) => {
         match $dtype {

@@ -2,9 +2,10 @@
 //! page fault for every 4 KiB, which is as much as the arithmetic of a cheap op.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
-use std::sync::Mutex;
+use std::sync::{Arc, LazyLock, Mutex};
 
 use bytemuck::{AnyBitPattern, NoUninit};
 use memmap2::MmapMut;
@@ -33,7 +34,70 @@ struct Pool {
     peak: usize,
 }
 
-static POOL: Mutex<Pool> = Mutex::new(Pool { free: BTreeMap::new(), bytes: 0, frees: 0, used: 0, peak: 0 });
+/// A pool that threads share.
+#[derive(Clone)]
+pub(crate) struct BufferPool(Arc<Mutex<Pool>>);
+
+/// The pool of all threads that have none of their own.
+static COMMON: LazyLock<BufferPool> = LazyLock::new(BufferPool::new);
+
+thread_local! {
+    /// The pool from which this thread takes buffers, if that is not the common one.
+    static OWN: OnceCell<BufferPool> = const { OnceCell::new() };
+}
+
+impl BufferPool {
+    pub(crate) fn new() -> BufferPool {
+        let pool = Pool { free: BTreeMap::new(), bytes: 0, frees: 0, used: 0, peak: 0 };
+        BufferPool(Arc::new(Mutex::new(pool)))
+    }
+
+    /// The pool of this thread.
+    fn of_thread() -> BufferPool {
+        OWN.with(|own| own.get().unwrap_or_else(|| &COMMON).clone())
+    }
+
+    /// Makes this pool that of this thread, for as long as the thread lives.
+    pub(crate) fn own_by_thread(&self) {
+        OWN.with(|own| {
+            own.get_or_init(|| self.clone());
+        });
+    }
+
+    fn take(&self, capacity: usize) -> Option<Block> {
+        let mut pool = self.0.lock().ok()?;
+        pool.used += capacity;
+        pool.peak = pool.peak.max(pool.used);
+        let block = pool.free.get_mut(&capacity).and_then(Vec::pop);
+        if block.is_some() {
+            pool.bytes -= capacity;
+        }
+        let evicted = pool.evict_surplus();
+        drop(pool);
+        drop(evicted); // after the lock
+        block.map(|(_, block)| block)
+    }
+
+    fn give(&self, block: Block) {
+        let Ok(mut pool) = self.0.lock() else { return };
+        pool.used -= block.capacity;
+        pool.bytes += block.capacity;
+        pool.frees += 1;
+        let freed = pool.frees;
+        pool.free.entry(block.capacity).or_default().push((freed, block));
+        let evicted = pool.evict_surplus();
+        drop(pool);
+        drop(evicted); // after the lock
+    }
+
+    fn trim(&self) {
+        if let Ok(mut pool) = self.0.lock() {
+            pool.free.clear();
+            pool.bytes = 0;
+            pool.peak = pool.used;
+        }
+    }
+}
 
 impl Pool {
     /// Takes out what is too much.
@@ -112,8 +176,8 @@ impl Drop for Block {
 pub struct Buffer {
     block: Option<Block>,
     len: usize,
-    /// Whether its block is the pool's.
-    pooled: bool,
+    /// The pool that its block goes back to.
+    pool: Option<BufferPool>,
 }
 
 impl Buffer {
@@ -123,9 +187,9 @@ impl Buffer {
     /// If no memory can be so large (about `isize::MAX` bytes), as all constructors do.
     pub fn uninit(len: usize) -> Buffer {
         let capacity = size_class(with_slack(len));
-        let pooled = capacity >= POOL_MIN;
-        let reused = pooled.then(|| take(capacity)).flatten();
-        Buffer { block: Some(reused.unwrap_or_else(|| Block::new(capacity))), len, pooled }
+        let pool = (capacity >= POOL_MIN).then(BufferPool::of_thread);
+        let reused = pool.as_ref().and_then(|pool| pool.take(capacity));
+        Buffer { block: Some(reused.unwrap_or_else(|| Block::new(capacity))), len, pool }
     }
 
     /// `len` zero bytes.
@@ -137,7 +201,7 @@ impl Buffer {
 
     /// Memory that is kept for long: exactly sized, never from the pool.
     pub fn exact(len: usize) -> Buffer {
-        Buffer { block: Some(Block::new(with_slack(len).next_multiple_of(ALIGN))), len, pooled: false }
+        Buffer { block: Some(Block::new(with_slack(len).next_multiple_of(ALIGN))), len, pool: None }
     }
 
     fn block(&self) -> &Block {
@@ -161,8 +225,8 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if let Some(block) = self.block.take().filter(|_| self.pooled) {
-            give(block);
+        if let (Some(block), Some(pool)) = (self.block.take(), &self.pool) {
+            pool.give(block);
         }
     }
 }
@@ -188,39 +252,9 @@ fn size_class(bytes: usize) -> usize {
     bytes.next_multiple_of(step)
 }
 
-fn take(capacity: usize) -> Option<Block> {
-    let mut pool = POOL.lock().ok()?;
-    pool.used += capacity;
-    pool.peak = pool.peak.max(pool.used);
-    let block = pool.free.get_mut(&capacity).and_then(Vec::pop);
-    if block.is_some() {
-        pool.bytes -= capacity;
-    }
-    let evicted = pool.evict_surplus();
-    drop(pool);
-    drop(evicted); // after the lock
-    block.map(|(_, block)| block)
-}
-
-fn give(block: Block) {
-    let Ok(mut pool) = POOL.lock() else { return };
-    pool.used -= block.capacity;
-    pool.bytes += block.capacity;
-    pool.frees += 1;
-    let freed = pool.frees;
-    pool.free.entry(block.capacity).or_default().push((freed, block));
-    let evicted = pool.evict_surplus();
-    drop(pool);
-    drop(evicted); // after the lock
-}
-
-/// Gives the pool's memory back to the system (between the stages of a pipeline, say).
+/// Gives the memory that this thread's pool keeps back to the system (between the stages of a pipeline, say).
 pub fn trim_pool() {
-    if let Ok(mut pool) = POOL.lock() {
-        pool.free.clear();
-        pool.bytes = 0;
-        pool.peak = pool.used;
-    }
+    BufferPool::of_thread().trim();
 }
 
 #[cfg(test)]
@@ -248,11 +282,31 @@ mod tests {
         buffer.as_mut_slice::<u8>()[0] = 1;
         let address = buffer.as_slice::<u8>().as_ptr();
         drop(buffer);
-        let pool = POOL.lock().unwrap();
+        let pool = COMMON.0.lock().unwrap();
         assert!(pool.used + pool.bytes <= pool.peak.max(POOL_BYTES));
         drop(pool);
         assert_eq!(Buffer::uninit(POOL_BYTES / 2).as_slice::<u8>().as_ptr(), address);
         trim_pool();
+    }
+
+    /// Protects pipelines from each other: what a thread with a pool of its own frees, and trims, is that pool's alone.
+    #[test]
+    fn pools_are_apart() {
+        let (mine, other) = (BufferPool::new(), BufferPool::new());
+        let kept = |pool: &BufferPool| pool.0.lock().unwrap().bytes;
+        let on_thread = |pool: &BufferPool, f: fn()| {
+            let pool = pool.clone();
+            let run = move || {
+                pool.own_by_thread();
+                f();
+            };
+            std::thread::spawn(run).join().unwrap();
+        };
+        on_thread(&mine, || drop(Buffer::uninit(1 << 16)));
+        on_thread(&other, || drop(Buffer::uninit(1 << 17)));
+        assert!(kept(&mine) >= 1 << 16 && kept(&mine) < 1 << 17 && kept(&other) >= 1 << 17);
+        on_thread(&mine, trim_pool);
+        assert!(kept(&mine) == 0 && kept(&other) >= 1 << 17);
     }
 
     /// A size that would wrap around is refused by every constructor, before any memory is taken.

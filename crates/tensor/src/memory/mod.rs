@@ -4,6 +4,7 @@ mod buffer;
 
 use std::any::Any;
 
+pub(crate) use buffer::BufferPool;
 pub use buffer::{Buffer, trim_pool};
 
 use crate::dtype::DType;

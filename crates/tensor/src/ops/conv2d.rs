@@ -43,25 +43,30 @@ impl Conv {
     }
 }
 
+/// What is added to a convolution's result; by default nothing.
+#[derive(Clone, Copy, Default)]
+pub struct ConvArgs<'a> {
+    /// (O): added to every pixel.
+    pub bias: Option<&'a Tensor>,
+    /// (B, O): added to each image's pixels.
+    pub shift: Option<&'a Tensor>,
+    /// (B, Ho, Wo, O), of x's dtype: added last.
+    pub residual: Option<&'a Tensor>,
+}
+
 /// x (B, H, W, I) → (B, Ho, Wo, O): convolution + bias (O) + shift (B, O) + residual (B, Ho, Wo, O). Bias and shift are f32 or
 /// bf16 whatever x is; the residual has x's dtype. A sum over no channels is 0.
 ///
 /// # Panics
 /// If a shape or the residual's dtype is another, the stride is neither 1 nor 2, or the kernel is empty or larger than the
 /// padded image.
-pub fn conv2d(
-    x: &Tensor,
-    w: &Weight,
-    bias: Option<&Tensor>,
-    conv: Conv,
-    shift: Option<&Tensor>,
-    residual: Option<&Tensor>,
-) -> Tensor {
+pub fn conv2d(x: &Tensor, w: &Weight, conv: Conv, args: ConvArgs) -> Tensor {
     let [batch, height, width, _] = check::image("conv2d", x);
     check::shape("conv2d", "x", x, &[batch, height, width, w.inp()]);
     let shape = conv.shape([height, width], w.kernel());
     let [ho, wo] = shape.output;
-    check_added(&[batch, ho, wo, w.out()], x.dtype(), bias, shift, residual);
+    check_args(&[batch, ho, wo, w.out()], x.dtype(), args);
+    let ConvArgs { bias, shift, residual } = args;
     let epilogue = Epilogue { bias, shift, act: Activation::None, residual };
     let y = x.kernels().conv2d(x, w.packed(), shape, &epilogue);
     let (kx, kw) = (w.node().map(|_| x.detach()), w.clone());
@@ -78,13 +83,7 @@ pub fn conv2d(
 }
 
 /// That what is added to the result, of shape `out`, fits.
-fn check_added(
-    out: &[usize; 4],
-    dtype: DType,
-    bias: Option<&Tensor>,
-    shift: Option<&Tensor>,
-    residual: Option<&Tensor>,
-) {
+fn check_args(out: &[usize; 4], dtype: DType, ConvArgs { bias, shift, residual }: ConvArgs) {
     let &[batch, _, _, channels] = out;
     if let Some(bias) = bias {
         check::shape("conv2d", "bias", bias, &[channels]);

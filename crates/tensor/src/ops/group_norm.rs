@@ -1,7 +1,7 @@
 //! Group normalisation.
 
 use super::check;
-use crate::backend::GroupNormShape;
+use crate::backend::GroupNormArgs;
 use crate::tape::record;
 use crate::tensor::Tensor;
 
@@ -13,8 +13,8 @@ use crate::tensor::Tensor;
 ///
 /// # Panics
 /// If a shape is another, or `groups` is 0 or does not divide C.
-pub fn group_norm(x: &Tensor, groups: usize, weight: &Tensor, bias: &Tensor, eps: f32, silu: bool) -> Tensor {
-    check_inputs(x, groups, weight, bias);
+pub fn group_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, norm: GroupNormArgs) -> Tensor {
+    check_inputs(x, norm.groups, weight, bias);
     let dtypes = [weight.dtype(), bias.dtype()];
     let inputs = [x.node(), weight.node(), bias.node()];
     if x.numel() == 0 {
@@ -24,7 +24,6 @@ pub fn group_norm(x: &Tensor, groups: usize, weight: &Tensor, bias: &Tensor, eps
             vec![Some(dx), dw, db]
         });
     }
-    let norm = GroupNormShape { groups, eps, silu };
     let [y, moments] = x.kernels().group_norm(norm, x, weight, bias);
     let (saved, with_dx) = ([x.detach(), weight.detach(), bias.detach(), moments], x.requires_grad());
     record(y, &inputs, move |dy| {
@@ -57,7 +56,7 @@ mod tests {
         let x = Tensor::from_vec((0..2 * pixels * channels).map(value).collect(), &[2, 70, 70, channels]);
         let (one, zero) = (vec![1.0; channels], vec![0.0; channels]);
         let (one, zero) = (Tensor::from_vec(one, &[channels]), Tensor::from_vec(zero, &[channels]));
-        let y = group_norm(&x, groups, &one, &zero, 1e-6, false);
+        let y = group_norm(&x, &one, &zero, GroupNormArgs { groups, eps: 1e-6, silu: false });
         let width = channels / groups;
         for (image, group) in [(0, 0), (0, 5), (1, 0), (1, 3)] {
             let at = |i: usize| image * pixels * channels + i / width * channels + group * width + i % width;

@@ -7,22 +7,28 @@ use crate::tape::{node_of, record};
 use crate::tensor::Tensor;
 use crate::weight::Weight;
 
+/// What a linear layer does to its product; by default nothing.
+#[derive(Clone, Copy, Default)]
+pub struct LinearArgs<'a> {
+    /// (out): added to every row.
+    pub bias: Option<&'a Tensor>,
+    /// Applied to the sum.
+    pub act: Activation,
+    /// Of the result's shape and dtype: added last.
+    pub residual: Option<&'a Tensor>,
+}
+
 /// act(x Wᵀ + bias) + residual. x (.., in) → (.., out), or (.., out / 2) for [`Activation::Geglu`]. `bias` is (out), f32 or
 /// bf16 whatever x is; `residual` has the shape and the dtype of the result. A sum over no inputs is 0.
 ///
 /// # Panics
 /// If a shape or the residual's dtype is another, the weight is one of a convolution, or GEGLU has an odd `out`.
-pub fn linear(
-    x: &Tensor,
-    w: &Weight,
-    bias: Option<&Tensor>,
-    act: Activation,
-    residual: Option<&Tensor>,
-) -> Tensor {
-    let shape = result_shape(x, w, bias, act, residual);
+pub fn linear(x: &Tensor, w: &Weight, args: LinearArgs) -> Tensor {
+    let shape = result_shape(x, w, args);
+    let LinearArgs { bias, act, residual } = args;
     let nodes = [x.node(), w.node(), node_of(bias), node_of(residual)];
     if act != Activation::None && nodes[..3].iter().any(Option::is_some) {
-        let y = act.apply(&linear(x, w, bias, Activation::None, None));
+        let y = act.apply(&linear(x, w, LinearArgs { bias, ..LinearArgs::default() }));
         return residual.map_or(y.clone(), |r| ops::add(&y, r));
     }
     let y = x.kernels().linear(x, w.matrix(), &Epilogue { bias, shift: None, act, residual }).reshape(&shape);
@@ -37,13 +43,7 @@ pub fn linear(
 }
 
 /// The shape of the result, where all inputs fit.
-fn result_shape(
-    x: &Tensor,
-    w: &Weight,
-    bias: Option<&Tensor>,
-    act: Activation,
-    residual: Option<&Tensor>,
-) -> Vec<usize> {
+fn result_shape(x: &Tensor, w: &Weight, LinearArgs { bias, act, residual }: LinearArgs) -> Vec<usize> {
     let (inp, out) = (w.inp(), w.out());
     assert!(w.kernel() == [1, 1], "linear: kernel of the weight: expected [1, 1], found {:?}", w.kernel());
     let Some((_, outer)) = x.shape().split_last().filter(|(last, _)| **last == inp) else {

@@ -24,14 +24,14 @@ pub use activation::{geglu, gelu, quick_gelu, silu};
 pub use arithmetic::{add, lincomb, mul, scale};
 pub use attention::attention;
 pub use concat::{cat_batch, concat, slice_batch, slice_last};
-pub use conv2d::{Conv, Padding, conv2d};
+pub use conv2d::{Conv, ConvArgs, Padding, conv2d};
 pub use embedding::embedding;
 pub use group_norm::group_norm;
 pub use layer_norm::layer_norm;
-pub use linear::linear;
+pub use linear::{LinearArgs, linear};
 pub use loss::{mean, mse, sum};
 pub use softmax::softmax;
 pub use timestep_embedding::timestep_embedding;
 pub use upsample::{crop, upsample_nearest2x};
 
-pub use crate::backend::{Activation, Mask};
+pub use crate::backend::{Activation, GroupNormArgs, Mask};

@@ -10,7 +10,7 @@ use half::{bf16, f16};
 
 use crate::backend;
 use crate::backend::{
-    AttentionSaved, Backend, Binary, ConvShape, Epilogue, GroupNormShape, HeadShape, Mask, Move, Over, RowOp,
+    AttentionSaved, Backend, Binary, ConvShape, Epilogue, GroupNormArgs, HeadShape, Mask, Move, Over, RowOp,
     Unary,
 };
 use crate::dtype::DType;
@@ -227,13 +227,13 @@ impl Backend for Reference {
         attention::backward(saved, dy)
     }
 
-    fn group_norm(&self, norm: GroupNormShape, x: &Tensor, weight: &Tensor, bias: &Tensor) -> [Tensor; 2] {
+    fn group_norm(&self, norm: GroupNormArgs, x: &Tensor, weight: &Tensor, bias: &Tensor) -> [Tensor; 2] {
         norms::group_norm(norm, x, weight, bias)
     }
 
     fn group_norm_grad(
         &self,
-        norm: GroupNormShape,
+        norm: GroupNormArgs,
         inputs: [&Tensor; 4],
         dy: &Tensor,
         with_dx: bool,
@@ -244,14 +244,14 @@ impl Backend for Reference {
 
     fn layer_norm(&self, eps: f32, x: &Tensor, weight: &Tensor, bias: &Tensor) -> [Tensor; 2] {
         let (rows, width) = (x.rows(), x.last_dim());
-        let norm = GroupNormShape { groups: 1, eps, silu: false };
+        let norm = GroupNormArgs { groups: 1, eps, silu: false };
         let [y, moments] = norms::group_norm(norm, &x.reshape(&[rows, width]), weight, bias);
         [y.reshape(x.shape()), moments.reshape(&[rows, 2])]
     }
 
     fn layer_norm_grad(&self, x: &Tensor, weight: &Tensor, moments: &Tensor, dy: &Tensor) -> [Tensor; 3] {
         let (rows, width) = (x.rows(), x.last_dim());
-        let norm = GroupNormShape { groups: 1, eps: 0.0, silu: false };
+        let norm = GroupNormArgs { groups: 1, eps: 0.0, silu: false };
         let flat = |x: &Tensor| x.reshape(&[rows, width]);
         let [dx, dw, db] = norms::group_norm_grad(norm, [&flat(x), weight, weight, moments], &flat(dy));
         [dx.reshape(x.shape()), dw, db]

@@ -1,7 +1,7 @@
 //! Group norm, and layer norm as a group norm of one group.
 
 use super::{derivative, like, tensor, unary, values};
-use crate::backend::{GroupNormShape, Unary};
+use crate::backend::{GroupNormArgs, Unary};
 use crate::dtype::DType;
 use crate::tensor::Tensor;
 
@@ -17,7 +17,7 @@ fn groups(x: &Tensor, groups: usize) -> Vec<Vec<usize>> {
 }
 
 /// y, and mean and 1 / √(variance + eps) of each group.
-pub(super) fn group_norm(norm: GroupNormShape, x: &Tensor, weight: &Tensor, bias: &Tensor) -> [Tensor; 2] {
+pub(super) fn group_norm(norm: GroupNormArgs, x: &Tensor, weight: &Tensor, bias: &Tensor) -> [Tensor; 2] {
     let (found, weight, bias) = (values(x), values(weight), values(bias));
     let (mut y, mut moments) = (vec![0.0; x.numel()], Vec::new());
     for group in groups(x, norm.groups) {
@@ -35,7 +35,7 @@ pub(super) fn group_norm(norm: GroupNormShape, x: &Tensor, weight: &Tensor, bias
 
 /// The gradients of x, weight and bias.
 pub(super) fn group_norm_grad(
-    norm: GroupNormShape,
+    norm: GroupNormArgs,
     [x, weight, bias, moments]: [&Tensor; 4],
     dy: &Tensor,
 ) -> [Tensor; 3] {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use calotype_tensor::ops::{self, Activation, Conv, Mask, Padding};
+use calotype_tensor::ops::{self, Activation, Conv, ConvArgs, GroupNormArgs, LinearArgs, Mask, Padding};
 use calotype_tensor::{DType, Tensor, Weight};
 
 use super::{gradients_for, noise};
@@ -73,7 +73,9 @@ fn norms(large: bool) -> Vec<Case> {
     let image: &[usize] = &[2, side, side - 1, 72];
     let sequence: &[usize] = &[2, side * side, 45];
     let (c72, c45): (&[usize], &[usize]) = (&[72], &[45]);
-    let group = |silu| move |x: &[Tensor]| ops::group_norm(&x[0], 6, &x[1], &x[2], 1e-5, silu);
+    let group = |silu| {
+        move |x: &[Tensor]| ops::group_norm(&x[0], &x[1], &x[2], GroupNormArgs { groups: 6, eps: 1e-5, silu })
+    };
     vec![
         case("group_norm", &[image, c72, c72], group(false)),
         case("group_norm_silu", &[image, c72, c72], group(true)),
@@ -116,7 +118,13 @@ fn products(large: bool) -> Vec<Case> {
     let (x, w, b, y): (&[usize], &[usize], &[usize], &[usize]) = (&[rows, 40], &[48, 40], &[48], &[rows, 48]);
     let halved: &[usize] = &[rows, 24];
     let linear = |act| {
-        move |x: &[Tensor]| ops::linear(&x[0], &Weight::from_tensor(&x[1]), Some(&x[2]), act, Some(&x[3]))
+        move |x: &[Tensor]| {
+            ops::linear(
+                &x[0],
+                &Weight::from_tensor(&x[1]),
+                LinearArgs { bias: Some(&x[2]), act, residual: Some(&x[3]) },
+            )
+        }
     };
     let mut cases = vec![
         case("linear", &[x, w, b, y], linear(Activation::None)),
@@ -145,7 +153,12 @@ fn products(large: bool) -> Vec<Case> {
 pub fn batches() -> Vec<Case> {
     let conv = |x: &[Tensor]| {
         let conv = Conv { stride: 1, padding: Padding::Same };
-        ops::conv2d(&x[0], &Weight::from_tensor(&x[1]), None, conv, x.get(2), None)
+        ops::conv2d(
+            &x[0],
+            &Weight::from_tensor(&x[1]),
+            conv,
+            ConvArgs { shift: x.get(2), ..ConvArgs::default() },
+        )
     };
     let attention =
         |mask: fn() -> Mask<'static>| move |x: &[Tensor]| ops::attention(&x[0], &x[1], &x[2], 6, mask());
@@ -171,7 +184,12 @@ fn convolutions(large: bool) -> Vec<Case> {
         let conv = Conv { stride, padding };
         move |x: &[Tensor]| {
             let weight = Weight::from_tensor(&x[1]);
-            ops::conv2d(&x[0], &weight, x.get(2), conv, x.get(3), x.get(4))
+            ops::conv2d(
+                &x[0],
+                &weight,
+                conv,
+                ConvArgs { bias: x.get(2), shift: x.get(3), residual: x.get(4) },
+            )
         }
     };
     vec![

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use calotype_tensor::ops::{self, Activation};
+use calotype_tensor::ops::{self, LinearArgs};
 use calotype_tensor::{DType, Tensor, Weight};
 
 use super::memory;
@@ -109,7 +109,7 @@ fn probe(dtype: DType) -> f64 {
     let mut seconds = Vec::new();
     while seconds.len() < 3 || start.elapsed() < PROBE {
         let start = Instant::now();
-        std::hint::black_box(ops::linear(&x, &weight, None, Activation::None, None));
+        std::hint::black_box(ops::linear(&x, &weight, LinearArgs::default()));
         seconds.push(start.elapsed().as_secs_f64());
     }
     seconds.sort_by(f64::total_cmp);

@@ -11,7 +11,7 @@ use std::time::Instant;
 use calotype_models::config::{UNetConfig, VaeConfig};
 use calotype_models::weights::Network;
 use calotype_models::{UNet, Vae};
-use calotype_tensor::ops::{self, Activation, Conv, Mask, Padding};
+use calotype_tensor::ops::{self, Conv, ConvArgs, LinearArgs, Mask, Padding};
 use calotype_tensor::{DType, Tensor, Weight};
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use safetensors::tensor::{Dtype, TensorView};
@@ -142,13 +142,15 @@ fn time_op(op: &str, settings: &BenchArgs) -> Result<Vec<f64>, Failure> {
         ("linear" | "gemm", &[m, k, n]) => {
             let (x, w) = (values(&[m, k], dtype), Weight::from_tensor(&values(&[n, k], dtype)));
             let bias = (kind == "linear").then(|| values(&[n], DType::F32));
-            time(settings.runs, || ops::linear(&x, &w, bias.as_ref(), Activation::None, None)).0
+            let args = LinearArgs { bias: bias.as_ref(), ..LinearArgs::default() };
+            time(settings.runs, || ops::linear(&x, &w, args)).0
         }
         ("conv", &[b, i, o, h, w, k, stride]) => {
             let x = values(&[b, h, w, i], dtype);
             let weight = Weight::from_tensor(&values(&[o, i, k, k], dtype));
             let (bias, conv) = (values(&[o], DType::F32), Conv { stride, padding: Padding::Same });
-            time(settings.runs, || ops::conv2d(&x, &weight, Some(&bias), conv, None, None)).0
+            let args = ConvArgs { bias: Some(&bias), ..ConvArgs::default() };
+            time(settings.runs, || ops::conv2d(&x, &weight, conv, args)).0
         }
         ("attention" | "attention_bwd", &[b, heads, d, t, s]) => {
             let [q, k, v] = [t, s, s].map(|rows| values(&[b, rows, heads * d], dtype));

@@ -1,0 +1,54 @@
+//! Threads that compute.
+
+use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
+
+use crate::memory::BufferPool;
+
+/// Threads, and the memory that they reuse: what is computed in [`Workers::run`] waits for no other work of the process, and
+/// takes and trims no other's memory. Elsewhere ops use the threads of the rayon pool that the caller is in, and one
+/// pool of memory for the process.
+///
+/// ```
+/// use calotype_tensor::{Tensor, cpu::Workers, ops};
+///
+/// let workers = Workers::new(2).expect("two threads");
+/// let y = workers.run(|| ops::silu(&Tensor::from_slice(&[0.0], &[1])));
+/// assert_eq!(y.to_vec(), [0.0]);
+/// ```
+pub struct Workers {
+    threads: ThreadPool,
+}
+
+impl Workers {
+    /// So many threads; 0: as many as there are processors.
+    ///
+    /// # Errors
+    /// The system does not give them.
+    pub fn new(threads: usize) -> Result<Workers, ThreadPoolBuildError> {
+        let pool = BufferPool::new();
+        let builder =
+            ThreadPoolBuilder::new().num_threads(threads).start_handler(move |_| pool.own_by_thread());
+        Ok(Workers { threads: builder.build()? })
+    }
+
+    /// Runs `f` on one of the threads, and waits for it.
+    pub fn run<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        self.threads.install(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Buffer;
+
+    /// Memory that workers freed is theirs: it comes back to them, and not to another's.
+    #[test]
+    fn workers_have_their_own_memory() {
+        let [one, other] = [0, 1].map(|_| Workers::new(1).unwrap());
+        let address = || Buffer::uninit(1 << 20).as_slice::<u8>().as_ptr() as usize;
+        let first = one.run(address);
+        assert_ne!(other.run(address), first);
+        assert_eq!(one.run(address), first);
+    }
+}
