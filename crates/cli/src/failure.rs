@@ -87,7 +87,9 @@ impl From<calotype_train::Error> for Failure {
             Error::Sdxl(e) => e.into(),
             Error::Interrupted => Failure::Interrupted,
             Error::Io { .. } | Error::Diverged { .. } => Failure::Failed(e.to_string()),
-            Error::Dataset(_) | Error::Checkpoint(_) => Failure::BadInput(e.to_string()),
+            Error::Dataset(_) | Error::Checkpoint(_) | Error::RunDir { .. } => {
+                Failure::BadInput(e.to_string())
+            }
         }
     }
 }

@@ -1,14 +1,15 @@
 //! What goes out: files into the output directory, text onto stdout.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+
+use calotype_train::files;
 
 use crate::failure::Failure;
 use crate::log;
 
-/// How the name of a file begins that is not yet whole.
-pub const TEMPORARY: &str = ".calotype-";
+pub use calotype_train::files::{TEMPORARY, parent};
 
 /// Writes `text` to stdout. A reader that has gone away is not an error.
 pub fn print(text: &str) -> Result<(), Failure> {
@@ -61,7 +62,7 @@ impl OutputDir {
         write: impl FnOnce(&mut File) -> io::Result<()>,
     ) -> io::Result<PathBuf> {
         fs::create_dir_all(&self.path)?;
-        let mut file = temporary(&self.path)?;
+        let mut file = files::temporary(&self.path)?;
         write(file.as_file_mut())?;
         for n in self.next_number(extension)?.. {
             let name = format!("out-{n}.{extension}");
@@ -228,10 +229,10 @@ pub fn write_output(
 ) -> Result<(), Failure> {
     let failed = |what: String| Failure::Failed(format!("{}: {what}", path.display()));
     let written = match place(path).map_err(failed)? {
-        Place::File(file) => write_whole(&file, write),
+        Place::File(file) => files::write_file(&file, write),
         Place::Stream(stream) => {
             let opened = File::options().append(true).open(stream);
-            opened.and_then(|file| buffered(&file, write))
+            opened.and_then(|file| files::write_buffered(&file, write))
         }
     };
     written.map_err(|e| failed(said(&e)))
@@ -243,20 +244,7 @@ pub fn write_output(
 /// # Errors
 /// The directory or the file cannot be written.
 pub fn write_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
-    write_whole(path, write).map_err(|e| Failure::Failed(format!("{}: {}", path.display(), said(&e))))
-}
-
-fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let file = temporary(parent(path))?;
-    buffered(file.as_file(), write)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map(drop).map_err(|e| e.error)
-}
-
-fn buffered(file: &File, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let mut buffered = BufWriter::new(file);
-    write(&mut buffered)?;
-    buffered.flush()
+    files::write_file(path, write).map_err(|e| Failure::io(path, &e))
 }
 
 /// Prints the path of a file that was written, unless stdout is where it went.
@@ -283,15 +271,6 @@ fn is_stdout(_stream: &Path) -> bool {
     false
 }
 
-/// Removes what programs that were killed have left of [`write_file`] in a folder, which need not be there.
-pub fn sweep(folder: &Path) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
-            let _ = fs::remove_file(entry.path()); // it was in no one's way
-        }
-    }
-}
-
 /// Writes `bytes` to the file at `path`, as [`write_file`] does.
 ///
 /// # Errors
@@ -305,34 +284,7 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 /// # Errors
 /// It cannot be made.
 pub fn new_folder(parent: &Path, name: &str) -> Result<PathBuf, Failure> {
-    if parent != Path::new("") {
-        fs::create_dir_all(parent).map_err(|e| Failure::io(parent, &e))?;
-    }
-    let names = std::iter::once(name.to_owned()).chain((2..).map(|n: u32| format!("{name}-{n}")));
-    for name in names {
-        let path = parent.join(name);
-        // Not `exists`: of two that begin at once, each has its own.
-        match fs::create_dir(&path) {
-            Ok(()) => return Ok(path),
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(Failure::io(&path, &e)),
-        }
-    }
-    Err(Failure::Failed(format!("{}: no name is free", parent.display())))
-}
-
-/// The directory that a file is in.
-fn parent(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// A new file in `folder` that is gone again unless it is given its name, with the permissions of any new file.
-fn temporary(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(TEMPORARY);
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder)
+    files::new_folder(parent, name).map_err(|e| Failure::io(&parent.join(name), &e))
 }
 
 /// What the system says, without the path that tempfile puts behind it.

@@ -21,6 +21,14 @@ pub enum Error {
     /// A training's checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// A run's folder that cannot be used.
+    #[error("{path}: {problem}")]
+    RunDir {
+        /// The folder.
+        path: PathBuf,
+        /// What was expected and what was found.
+        problem: String,
+    },
     /// A file that could not be written or read while working.
     #[error("{path}: {source}")]
     Io {

@@ -6,6 +6,8 @@
 //! optim/           optimizers; lr_schedule.rs: the learning rate of each step
 //! trainer/         the training itself
 //! checkpoint.rs    a training on disk, to go on from
+//! run/             a training with its folder: metrics, samples, the loop
+//! files.rs         files that are written whole or not at all
 //! forecast/        how much memory and time it takes
 //! chart.rs, page/  the losses as a picture; pages of pictures and text
 //! ```
@@ -51,11 +53,13 @@ pub mod chart;
 pub mod checkpoint;
 pub mod dataset;
 mod error;
+pub mod files;
 pub mod forecast;
 pub mod lr_schedule;
 pub mod optim;
 pub mod page;
 pub mod plan;
+pub mod run;
 pub mod trainer;
 
 pub use error::{CheckpointError, Error};

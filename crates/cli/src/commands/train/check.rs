@@ -8,55 +8,13 @@ use calotype_request::{InputError, TrainInput};
 use serde_json::Value;
 
 use super::record::Record;
-use super::run_dir::{CHECKPOINTS, FILES, SAMPLES, SETTINGS};
 use crate::plans;
+use calotype_train::run::SETTINGS;
 
 /// Most bytes of `settings.json`.
 const MAX_SETTINGS: u64 = 16 << 20;
 /// Most denoising steps of a sample, as of any picture.
 const MAX_SAMPLE_STEPS: usize = 500;
-
-/// Makes sure that what a run writes, reads or removes in its folder is its own: no link that leads elsewhere, no pipe or
-/// device.
-///
-/// # Errors
-/// The first name that is something else, with what was expected and found.
-pub fn no_links(dir: &Path) -> Result<(), String> {
-    FILES.iter().try_for_each(|name| expect(dir, name, false))?;
-    [CHECKPOINTS, SAMPLES].iter().try_for_each(|name| expect(dir, name, true))?;
-    for checkpoint in names(&dir.join(CHECKPOINTS)) {
-        let path = format!("{CHECKPOINTS}/{checkpoint}");
-        // Other names are not touched.
-        if checkpoint.trim_start_matches('.').starts_with("step-") {
-            expect(dir, &path, true)?;
-            let files = names(&dir.join(&path));
-            files.iter().try_for_each(|file| expect(dir, &format!("{path}/{file}"), false))?;
-        }
-    }
-    Ok(())
-}
-
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
-}
-
-/// That `name` is a file, or a folder, if it is there.
-fn expect(dir: &Path, name: &str, folder: bool) -> Result<(), String> {
-    let expected = if folder { "a folder" } else { "a file" };
-    let found = match fs::symlink_metadata(dir.join(name)) {
-        Ok(found) => found.file_type(),
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(format!("{name}: {e}")),
-    };
-    let kind = match found {
-        found if found.is_symlink() => "a link, which is not followed",
-        found if found.is_dir() => "a folder",
-        found if found.is_file() => "a file",
-        _ => "a pipe or device",
-    };
-    if kind == expected { Ok(()) } else { Err(format!("{name}: expected {expected}, found {kind}")) }
-}
 
 /// The settings in a run's folder.
 ///

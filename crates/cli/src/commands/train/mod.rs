@@ -6,17 +6,15 @@
 //! run_dir.rs    where
 //! check.rs      whether a run's folder holds what it should
 //! memory.rs     whether it fits
-//! session.rs    the steps, with metrics.rs and samples.rs on the way
+//! observer.rs  what is shown of the steps, which are `calotype_train::run`'s
 //! ```
 
 mod args;
 mod check;
 mod memory;
-mod metrics;
+mod observer;
 mod record;
 pub mod run_dir;
-mod samples;
-mod session;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -32,6 +30,7 @@ use calotype_train::dataset::{self, Dataset};
 use calotype_train::forecast::memory::taken;
 use calotype_train::forecast::time::Times;
 use calotype_train::lr_schedule::LrScheduler;
+use calotype_train::run::{self, Metrics, RunDir, RunOptions, Samples, Session};
 use calotype_train::trainer::NEW_TOKENS;
 use calotype_train::{Error, Trainer, checkpoint};
 use clap::{ArgMatches, Args, Command, FromArgMatches};
@@ -40,10 +39,9 @@ use serde_json::{Map, Value};
 
 use self::args::TrainArgs;
 use self::memory::Fit;
-use self::metrics::Metrics;
+use self::observer::Console;
 use self::record::{Initial, Record};
-use self::run_dir::{METRICS, RESULT, RunDir};
-use self::session::Session;
+use self::run_dir::{METRICS, RESULT};
 use crate::args::Verbosity;
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -70,7 +68,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     settings.output.as_deref().map_or(Ok(()), |output| output::check_file(output, &[]))?; // before a model is fetched
     let (record, dir) = match &settings.resume {
         Some(path) => {
-            let (dir, mut record) = RunDir::open(path)?;
+            let (dir, mut record) = run_dir::open(path)?;
             if pocket::is(&record.model) {
                 record.model = pocket::folder()?; // the cache may be another now, or empty
             }
@@ -78,7 +76,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
             (record.resumed(path, &given, &settings, matches)?, Some(dir))
         }
         None => {
-            RunDir::check(settings.run_dir.as_deref())?;
+            run_dir::check_new(settings.run_dir.as_deref())?;
             let record = Record::new(&given, &settings, quiet)?;
             (Record { initial: initial.map(Initial::new), ..record }, None)
         }
@@ -97,14 +95,14 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
 
 /// The losses of the first `steps` steps of the run in `dir`.
 pub fn losses(dir: &Path, steps: usize) -> Result<Losses, Failure> {
-    let losses = metrics::read(&dir.join(METRICS), steps)?.losses;
+    let losses = run::read(&dir.join(METRICS), steps)?.losses;
     Ok(Losses { title: "Loss".into(), steps, ..losses })
 }
 
 /// What the run in `dir` trains, by its settings.
 #[cfg(fuzzing)]
 pub fn plan(dir: &Path) -> Result<TrainPlan, Failure> {
-    let (_, record) = RunDir::open(dir)?;
+    let (_, record) = run_dir::open(dir)?;
     Ok(record.plan)
 }
 
@@ -172,7 +170,7 @@ impl Job {
                 self.begin_from(&mut trainer)?;
             }
             dir.sweep();
-            dir.write_settings(&self.record)?;
+            run_dir::write_settings(&dir, &self.record)?;
             self.record.steps_before.inspect(|before| self.say(&self.other_steps(*before)));
         }
         self.train(&mut trainer, &dir)?;
@@ -238,10 +236,10 @@ impl Job {
 
     /// The folder of a new run, and what is written before its first step.
     fn begin(&self, run_dir: Option<&Path>) -> Result<RunDir, Failure> {
-        let dir = RunDir::make(run_dir, &self.record.plan.input_images)?;
+        let dir = run_dir::make(run_dir, &self.record.plan.input_images)?;
         dir.write("dataset.txt", self.dataset.report().as_bytes())?;
         dir.write("contact_sheet.png", &self.dataset.contact_sheet())?;
-        dir.write_settings(&self.record)?;
+        run_dir::write_settings(&dir, &self.record)?;
         Ok(dir)
     }
 
@@ -255,18 +253,37 @@ impl Job {
         let from = if done > 0 { format!(" from step {}", done + 1) } else { String::new() };
         let seed = self.record.plan.seed;
         let title = format!("{path}: {steps} steps{from}, seed {seed}, {}", self.fit.options.dtype);
-        let samples = self.fit.samples;
-        let mut session = Session { trainer, record: &self.record, dir, metrics, samples };
-        let mut progress = Progress::resume(title, self.quiet, done);
-        let ended = session.first_validation().and_then(|loss| {
+        let options = self.run_options();
+        let mut session = Session { trainer, options: &options, dir, metrics };
+        let mut console = Console::new(Progress::resume(title, self.quiet, done), &self.record.model);
+        let ended = session.first_validation(&console).and_then(|loss| {
             loss.inspect(|loss| self.say(&format!("validation loss {loss:.4} before the first step")));
-            session.run(&mut progress)
+            session.run(&mut console)
         });
-        progress.finish();
+        console.progress.finish();
+        let ended = ended.map_err(Failure::from);
         if matches!(ended, Err(Failure::Interrupted)) {
             self.say(&format!("resume with: {}", self.resume_with(dir.path())));
         }
         ended
+    }
+
+    /// What is done on the way.
+    fn run_options(&self) -> RunOptions {
+        let record = &self.record;
+        let samples = |every| Samples {
+            every,
+            prompts: record.sample_prompts.clone(),
+            steps: record.sample_steps,
+            side: record.plan.resolution,
+            model: record.model.clone(),
+            dtype: record.dtype.into(),
+        };
+        RunOptions {
+            validate_every: record.validate_every,
+            keep_checkpoints: record.keep_checkpoints,
+            samples: record.sample_every.filter(|_| self.fit.samples).map(samples),
+        }
     }
 
     /// The command that goes on: with `-o`, which is not taken from the run's folder.

@@ -5,12 +5,12 @@ use std::io::{BufRead, BufReader, ErrorKind, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use calotype_train::StepReport;
-use calotype_train::chart::{Losses, is_drawn};
 use serde_json::{Value, json};
 
-use crate::failure::Failure;
-use crate::output;
+use crate::chart::{Losses, is_drawn};
+use crate::error::Error;
+use crate::files;
+use crate::trainer::StepReport;
 
 /// Most bytes of a line; one of ours has some 150.
 const MAX_LINE: u64 = 1 << 16;
@@ -29,11 +29,12 @@ impl Metrics {
     ///
     /// # Errors
     /// It cannot be read or written.
-    pub fn open(path: PathBuf, done: usize) -> Result<Metrics, Failure> {
+    pub fn open(path: PathBuf, done: usize) -> Result<Metrics, Error> {
         let MetricsRead { losses, kept } = read(&path, done)?;
-        let failed = |e: std::io::Error| Failure::io(&path, &e);
+        let failed = |source| Error::Io { path: path.clone(), source };
         match File::open(&path) {
-            Ok(file) => output::write_file(&path, |to| std::io::copy(&mut file.take(kept), to).map(drop))?,
+            Ok(file) => files::write_file(&path, |to| std::io::copy(&mut file.take(kept), to).map(drop))
+                .map_err(failed)?,
             Err(e) if e.kind() == ErrorKind::NotFound => {}
             Err(e) => return Err(failed(e)),
         }
@@ -45,7 +46,7 @@ impl Metrics {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn step(&mut self, report: &StepReport, took: Duration) -> Result<(), Failure> {
+    pub fn step(&mut self, report: &StepReport, took: Duration) -> Result<(), Error> {
         let step = report.step + 1;
         let StepReport { loss, grad_norm, lr, ti_lr, .. } = *report;
         self.losses.training.push((step as f64, loss));
@@ -59,7 +60,7 @@ impl Metrics {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn validation(&mut self, step: usize, loss: f64) -> Result<(), Failure> {
+    pub fn validation(&mut self, step: usize, loss: f64) -> Result<(), Error> {
         self.losses.validation.push((step as f64, loss));
         self.line(&json!({ "step": step, "validation_loss": loss }))
     }
@@ -79,14 +80,17 @@ impl Metrics {
         Losses { title, steps, ..self.losses.clone() }
     }
 
-    fn line(&mut self, value: &Value) -> Result<(), Failure> {
+    fn line(&mut self, value: &Value) -> Result<(), Error> {
         // In one piece, so that whoever follows the file reads whole lines.
-        self.file.write_all(format!("{value}\n").as_bytes()).map_err(|e| Failure::io(&self.path, &e))
+        self.file
+            .write_all(format!("{value}\n").as_bytes())
+            .map_err(|source| Error::Io { path: self.path.clone(), source })
     }
 }
 
 /// What the file of a run has of its first steps.
 pub struct MetricsRead {
+    /// Their losses.
     pub losses: Losses,
     /// How many bytes their lines are.
     kept: u64,
@@ -97,8 +101,8 @@ pub struct MetricsRead {
 ///
 /// # Errors
 /// It cannot be read.
-pub fn read(path: &Path, done: usize) -> Result<MetricsRead, Failure> {
-    let failed = |e: std::io::Error| Failure::io(path, &e);
+pub fn read(path: &Path, done: usize) -> Result<MetricsRead, Error> {
+    let failed = |source| Error::Io { path: path.into(), source };
     let mut found = MetricsRead { losses: Losses::default(), kept: 0 };
     let file = match File::open(path) {
         Ok(file) => file,

@@ -1,0 +1,127 @@
+//! The loop of a run: steps, and what is written on the way.
+
+use std::time::Instant;
+
+use super::dir::RunDir;
+use super::metrics::Metrics;
+use super::observer::Observer;
+use super::samples::Samples;
+use crate::checkpoint;
+use crate::error::Error;
+use crate::trainer::Trainer;
+
+/// Width and height of `loss.png`, in pixels.
+const CHART: (u32, u32) = (1200, 640);
+
+/// What is done on the way.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// Steps between validations, at least 1.
+    pub validate_every: usize,
+    /// Checkpoints that stay, at least 1.
+    pub keep_checkpoints: usize,
+    /// Pictures, where any are made.
+    pub samples: Option<Samples>,
+}
+
+/// A run that goes on.
+pub struct Session<'a> {
+    /// The training.
+    pub trainer: &'a mut Trainer,
+    /// What is done on the way.
+    pub options: &'a RunOptions,
+    /// The run's folder.
+    pub dir: &'a RunDir,
+    /// `metrics.jsonl`.
+    pub metrics: Metrics,
+}
+
+impl Session<'_> {
+    /// The validation loss before the first step, of a run that has none yet.
+    ///
+    /// # Errors
+    /// A file cannot be written, or `observer` stops the run.
+    pub fn first_validation(&mut self, observer: &dyn Observer) -> Result<Option<f64>, Error> {
+        if self.metrics.has_validation() || self.trainer.steps_done() > 0 {
+            return Ok(None);
+        }
+        self.validate(observer)?.map(Some).ok_or(Error::Interrupted)
+    }
+
+    /// Takes all steps that are left. Where `observer` stops the run, it ends after its step, with a checkpoint.
+    ///
+    /// # Errors
+    /// The loss is not a number, a file cannot be written, or `observer` stops the run.
+    pub fn run(&mut self, observer: &mut dyn Observer) -> Result<(), Error> {
+        if self.trainer.steps_done() > 0 && !self.validate_and_sample(true, observer)? {
+            return Err(Error::Interrupted);
+        }
+        while self.trainer.steps_done() < self.steps() {
+            let ended = self.step(observer);
+            if ended.is_err() {
+                // The curve up to here says what went wrong; its own failure would hide that.
+                let _ = self.draw();
+            }
+            ended?;
+        }
+        Ok(())
+    }
+
+    /// The steps of the whole run.
+    fn steps(&self) -> usize {
+        self.trainer.plan().steps
+    }
+
+    fn step(&mut self, observer: &mut dyn Observer) -> Result<(), Error> {
+        let start = Instant::now();
+        let report = self.trainer.step()?;
+        self.metrics.step(&report, start.elapsed())?;
+        let (done, steps) = (self.trainer.steps_done(), self.steps());
+        observer.on_step(done, steps, report.loss);
+        let complete = self.validate_and_sample(false, observer)?;
+        let interrupted = observer.flow().is_break() && (done < steps || !complete);
+        if self.is_due(self.trainer.plan().checkpointing_steps) || interrupted {
+            checkpoint::save(self.dir.path(), self.trainer, self.options.keep_checkpoints)?;
+            self.draw()?;
+        }
+        if interrupted { Err(Error::Interrupted) } else { Ok(()) }
+    }
+
+    /// Validates and makes samples where the present step asks for them; with `missing`, only those that were cut short
+    /// after this step. False where `observer` stops the run now.
+    fn validate_and_sample(&mut self, missing: bool, observer: &mut dyn Observer) -> Result<bool, Error> {
+        let done = self.trainer.steps_done();
+        let validate =
+            self.is_due(self.options.validate_every) && !(missing && self.metrics.has_validation_at(done));
+        if validate && self.validate(observer)?.is_none() {
+            return Ok(false);
+        }
+        let Some(samples) = self.options.samples.as_ref().filter(|samples| self.is_due(samples.every)) else {
+            return Ok(true);
+        };
+        if missing && samples.are_made(self.dir.path(), done) {
+            return Ok(true);
+        }
+        samples.make(&self.trainer.trained_weights(), self.dir.path(), done, observer)
+    }
+
+    /// Whether what is done every so many steps, and at the end, is due after the present step.
+    fn is_due(&self, every: usize) -> bool {
+        let done = self.trainer.steps_done();
+        done.is_multiple_of(every) || done == self.steps()
+    }
+
+    /// None where `observer` stops it.
+    fn validate(&mut self, observer: &dyn Observer) -> Result<Option<f64>, Error> {
+        let loss = self.trainer.validation_loss_unless(&mut || observer.flow());
+        if let Some(loss) = loss {
+            self.metrics.validation(self.trainer.steps_done(), loss)?;
+        }
+        Ok(loss)
+    }
+
+    fn draw(&self) -> Result<(), Error> {
+        let name = self.dir.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        self.dir.write("loss.png", &self.metrics.losses(name, self.steps()).chart(CHART).png())
+    }
+}
