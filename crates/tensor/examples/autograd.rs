@@ -24,7 +24,7 @@ fn main() {
         slope -= RATE * gradient(&w);
         offset -= RATE * gradient(&b);
         if step % 50 == 49 {
-            println!("step {:3}: loss {:.6}, y = {slope:.4}x {offset:+.4}", step + 1, loss.to_vec()[0]);
+            eprintln!("step {:3}: loss {:.6}, y = {slope:.4}x {offset:+.4}", step + 1, loss.to_vec()[0]);
         }
     }
 }
