@@ -1,4 +1,4 @@
-//! CLIP's text encoder: `CLIPTextModel`, and `CLIPTextModelWithProjection`.
+//! CLIP's text encoder: `CLIPTextModel` and `CLIPTextModelWithProjection`.
 //! Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021.
 
 use std::collections::BTreeMap;
@@ -17,28 +17,29 @@ pub struct ClipTextEmbeddings {
     pub token_embedding: Tensor,
     /// (positions, C).
     pub position_embedding: Tensor,
-    /// Tokens that are not of the table, and their rows (n, C), f32.
+    /// Ids of new tokens, and their embeddings (n, C), f32. They replace those of the table, if it has the same
+    /// ids.
     pub new_tokens: Option<(Vec<u32>, Parameter)>,
 }
 
 impl ClipTextEmbeddings {
-    /// The embeddings of tokens, (ids, C).
+    /// The embeddings of token ids, (ids, C).
     fn of_tokens(&self, ids: &[u32]) -> Tensor {
         let table = &self.token_embedding;
-        let Some((new, rows)) = &self.new_tokens else { return ops::embedding(table, ids) };
+        let Some((new, embeddings)) = &self.new_tokens else { return ops::embedding(table, ids) };
         let position = |id: &u32| new.iter().position(|n| n == id);
         let known: Vec<u32> = ids.iter().map(|id| if position(id).is_some() { 0 } else { *id }).collect();
         let known = ops::embedding(table, &known);
         if ids.iter().all(|id| position(id).is_none()) {
             return known;
         }
-        let both = ops::cat_batch(&[&known, &rows.get().to_dtype(table.dtype())]); // (ids + n, C)
+        let both = ops::cat_batch(&[&known, &embeddings.get().to_dtype(table.dtype())]); // (ids + n, C)
         let source = |(i, id): (usize, &u32)| position(id).map_or(i, |row| ids.len() + row) as u32;
         ops::embedding(&both, &ids.iter().enumerate().map(source).collect::<Vec<_>>())
     }
 }
 
-/// Self-attention in which a token sees itself and those before it.
+/// Causal self-attention: a token attends to itself and to earlier tokens.
 #[derive(Clone)]
 pub struct ClipAttention {
     /// C → C.
@@ -60,11 +61,11 @@ pub struct ClipMlp {
     pub fc1: Linear,
     /// Intermediate → C.
     pub fc2: Linear,
-    /// Between the two.
+    /// The activation between the two.
     pub act: Activation,
 }
 
-/// Self-attention and MLP, each after a layer norm and added to its input.
+/// Self-attention and MLP. Each is preceded by a layer norm and added to its input.
 #[derive(Clone)]
 pub struct ClipEncoderLayer {
     /// Before self-attention.
@@ -77,7 +78,7 @@ pub struct ClipEncoderLayer {
     pub mlp: ClipMlp,
 }
 
-/// A text encoder, with a projection of the pooled state or without.
+/// A text encoder, with or without a projection of the pooled state.
 #[derive(Clone)]
 pub struct ClipTextModel {
     /// `embeddings`.
@@ -86,20 +87,21 @@ pub struct ClipTextModel {
     pub layers: Vec<ClipEncoderLayer>,
     /// After the last layer.
     pub final_layer_norm: LayerNorm,
-    /// C → projection, no bias; None in a `CLIPTextModel`.
+    /// C → projection, without bias; `None` in a `CLIPTextModel`.
     pub text_projection: Option<Linear>,
     eos_token_id: u32,
     pooled_as: BTreeMap<u32, u32>,
 }
 
-/// What a text encoder makes of B prompts of T tokens.
+/// The output of a text encoder for B prompts of T tokens.
 #[derive(Clone)]
 pub struct ClipTextOutput {
-    /// (B, T, C) the input of the last layer, not normalised (`hidden_states[-2]`): SDXL's text states.
+    /// (B, T, C): the input of the last layer, not normalised (`hidden_states[-2]`). SDXL conditions on these
+    /// states.
     pub penultimate: Tensor,
-    /// (B, T, C) after the final layer norm.
+    /// (B, T, C): the states after the final layer norm.
     pub last_hidden_state: Tensor,
-    /// (B, C) the last hidden state at the end-of-text token; projected (B, projection) where the model does.
+    /// (B, C): the last hidden state at the end-of-text token. With a projection: (B, projection).
     pub pooled: Tensor,
 }
 
@@ -153,10 +155,10 @@ impl ClipMlp {
 }
 
 impl ClipTextModel {
-    /// Loads a text encoder that computes in `dtype`: a `CLIPTextModelWithProjection` if `projection`.
+    /// Loads a text encoder that computes in `dtype`. With `projection`, it is a `CLIPTextModelWithProjection`.
     ///
     /// # Errors
-    /// A tensor is missing, surplus or of another shape than the config says.
+    /// A tensor is missing, surplus or of another shape than the config gives.
     pub fn load(
         weights: &Weights,
         config: &ClipTextConfig,
@@ -190,20 +192,23 @@ impl ClipTextModel {
         Ok(model)
     }
 
-    /// Gives the tokens `ids` the embeddings `rows` (ids, C): beyond the table, or in the place of rows that it has.
-    /// As transformers' `resize_token_embeddings`, and then setting the rows; here they may also train.
-    pub fn set_embeddings(&mut self, ids: &[u32], rows: Parameter) {
-        self.embeddings.new_tokens = Some((ids.to_vec(), rows));
+    /// Gives the tokens `ids` the embeddings `embeddings` (ids, C). The ids may be new, or replace those of the table. This is
+    /// transformers' `resize_token_embeddings`, followed by setting the new rows. Here they may also be trained.
+    pub fn set_embeddings(&mut self, ids: &[u32], embeddings: Parameter) {
+        self.embeddings.new_tokens = Some((ids.to_vec(), embeddings));
     }
 
-    /// Gives tokens other ids where the largest id says where to pool: those that they would have without the files of trained weights
-    /// before theirs.
+    /// Sets the ids that tokens have when the pooled position is found by the largest id. These are the ids that the tokens
+    /// would have without the trained weights' files listed before their own.
     pub fn pool_as(&mut self, ids: BTreeMap<u32, u32>) {
         self.pooled_as = ids;
     }
 
-    /// Encodes B prompts of T token ids each. T is at most `max_position_embeddings`, ids are below `vocab_size`, or
-    /// given an embedding by [`Self::set_embeddings`].
+    /// Encodes B prompts of T token ids each. T is at most `max_position_embeddings`. Ids are below `vocab_size`, or have an
+    /// embedding from [`Self::set_embeddings`].
+    ///
+    /// # Panics
+    /// If there are no prompts, or their lengths differ.
     pub fn forward(&self, prompts: &[Vec<u32>]) -> ClipTextOutput {
         let mut x = self.embed(prompts);
         let mut penultimate = x.clone();
@@ -220,7 +225,7 @@ impl ClipTextModel {
         ClipTextOutput { penultimate, last_hidden_state, pooled }
     }
 
-    /// (B, T, C) token + position embeddings.
+    /// (B, T, C): token embeddings plus position embeddings.
     fn embed(&self, prompts: &[Vec<u32>]) -> Tensor {
         let tokens = prompts[0].len();
         assert!(prompts.iter().all(|ids| ids.len() == tokens), "prompts of one length");
@@ -233,7 +238,7 @@ impl ClipTextModel {
         x.reshape(&[prompts.len(), tokens, x.last_dim()])
     }
 
-    /// x (B, T, C) → (B, C) at each prompt's end of text.
+    /// x (B, T, C) → (B, C): the state at each prompt's end-of-text token.
     fn pool(&self, x: &Tensor, prompts: &[Vec<u32>]) -> Tensor {
         let (tokens, channels) = (x.dim(1), x.dim(2));
         let rows = x.reshape(&[prompts.len() * tokens, channels]);
@@ -246,8 +251,8 @@ impl ClipTextModel {
     }
 }
 
-/// Where transformers pools: at the first `eos_token_id`, or, in configs of before transformers 4.31, which wrongly
-/// say 2, at the first of the largest ids.
+/// The position that transformers pools: the first `eos_token_id`. Configs from before transformers 4.31 wrongly have an
+/// `eos_token_id` of 2; there it is the first of the largest ids.
 fn end_of_text(ids: &[u32], eos_token_id: u32) -> usize {
     let end = match eos_token_id {
         2 => *ids.iter().max().unwrap_or(&0),
@@ -260,7 +265,7 @@ fn end_of_text(ids: &[u32], eos_token_id: u32) -> usize {
 mod tests {
     use super::*;
 
-    /// The pooled token is the one that transformers takes, in both of its conventions.
+    /// Protects the pooled position: the same as in transformers, in both of its conventions.
     #[test]
     fn pools_at_the_end_of_text() {
         let ids = [49406, 7, 49407, 49407];

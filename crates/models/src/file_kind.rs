@@ -1,11 +1,11 @@
-//! What a file is that was given as weights, a config or a table, and is none.
+//! Recognizes files of another format, given in place of weights, a config or a table.
 
-/// How much of a file's start tells what it is.
+/// The bytes at a file's start that identify its format.
 const START: usize = 512;
-/// tar's mark, and where it stands.
+/// The offset of tar's signature, and the signature.
 const TAR: (usize, &[u8]) = (257, b"ustar");
 
-/// First bytes that no safetensors and no JSON file has, and what a file that has them is.
+/// Signatures that no safetensors file and no JSON file begins with, and the formats that begin with them.
 const MARKS: &[(&[u8], &str)] = &[
     (b"version https://git-lfs.", "a Git LFS pointer instead of the file: `git lfs pull` fetches it"),
     (b"PK\x03\x04", "a zip archive or PyTorch's pickled weights (.ckpt, .pt, .bin): expected safetensors"),
@@ -30,11 +30,11 @@ const MARKS: &[(&[u8], &str)] = &[
 const PICKLE: &str = "PyTorch's pickled weights (.ckpt, .pt, .bin): expected safetensors";
 const PICTURE: &str = "a picture";
 
-/// What a file looks to be that cannot be read as what it should be, from its first bytes, and what to do about that.
-/// `None` for a file of which no more is known.
+/// Identifies the format of a file that is not the expected one, by its first bytes, and describes the format and what to do.
+/// `None`: the format is unknown or may be the right one.
 ///
-/// A safetensors file begins with its header's length, which may read as any of these marks: what goes on as a header
-/// does is let through.
+/// A safetensors file begins with its header's length, whose bytes may equal any of these signatures. A file that continues as
+/// a safetensors header is accepted.
 pub fn wrong_kind(file: &[u8]) -> Option<&'static str> {
     let start = &file[..file.len().min(START)];
     let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start();
@@ -66,7 +66,7 @@ fn is_page(text: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// Protects: what people have in place of a file is called by its name; what is right is let through.
+    /// Protects the messages about common wrong files, and that right files are accepted.
     #[test]
     fn files_are_told_by_their_start() {
         let tar = [&[b'a'; 257][..], b"ustar\0", &[0; 249]].concat();

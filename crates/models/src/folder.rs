@@ -1,5 +1,5 @@
-//! The model folder in the diffusers layout: `model_index.json`, and one sub-folder a component with its config.
-//! All sizes come from these files, checked here, so that the networks can rely on them.
+//! The model folder in the diffusers layout: `model_index.json`, and a sub-folder with a config for each
+//! component. All sizes come from these files. They are checked here, so that the networks can rely on them.
 
 use std::path::{Path, PathBuf};
 
@@ -14,21 +14,21 @@ use crate::weights::{Network, Weights, WeightsError};
 const PIPELINES: [&str; 3] =
     ["StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"];
 
-/// A component that has weights. Its folder's name is the one in `model_index.json`.
+/// A component with weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Component {
     /// CLIP ViT-L, absent from the refiner.
     TextEncoder,
     /// OpenCLIP ViT-bigG, with a projection.
     TextEncoder2,
-    /// The denoiser.
+    /// The denoiser of the latents.
     UNet,
-    /// The picture's encoder and decoder.
+    /// The encoder and decoder of pictures.
     Vae,
 }
 
 impl Component {
-    /// Its folder.
+    /// The name of the component's folder, and of its entry in `model_index.json`.
     pub fn name(self) -> &'static str {
         match self {
             Self::TextEncoder => "text_encoder",
@@ -51,45 +51,46 @@ impl Component {
     }
 }
 
-/// An opened model folder: what it holds, according to its `model_index.json`.
+/// An opened model folder, described by its `model_index.json`.
 #[derive(Clone, Debug)]
 pub struct ModelFolder {
     path: PathBuf,
-    /// Whether there is a first text encoder (SDXL base: yes; the refiner: no).
+    /// Whether the model has a first text encoder (SDXL base has one, the refiner has none).
     pub has_text_encoder: bool,
-    /// The class of diffusers' that the index names for the scheduler, where it names one.
+    /// The class of diffusers that the index names for the scheduler, if any.
     pub scheduler_class: Option<String>,
-    /// The pipeline's switch: in diffusers, zeros take the place of the negative prompt's embeddings where none is given.
+    /// A setting of the pipeline. In diffusers, zeros replace the negative prompt's embeddings if no negative prompt is given.
     pub force_zeros_for_empty_prompt: bool,
-    /// Whether the UNet takes an aesthetic score among its time ids (the refiner's does).
+    /// Whether the UNet's time ids contain an aesthetic score (in the refiner, they do).
     pub requires_aesthetics_score: bool,
 }
 
-/// Every component's config, checked against each other.
+/// The configs of all components, checked against each other.
 #[derive(Clone, Debug)]
 pub struct ModelConfigs {
-    /// The first text encoder's, where there is one.
+    /// The first text encoder's config, if the model has that encoder.
     pub text_encoder: Option<ClipTextConfig>,
-    /// The second text encoder's.
+    /// The second text encoder's config.
     pub text_encoder_2: ClipTextConfig,
-    /// The UNet's.
+    /// The UNet's config.
     pub unet: UNetConfig,
-    /// The VAE's.
+    /// The VAE's config.
     pub vae: VaeConfig,
 }
 
 impl ModelConfigs {
-    /// The side of the square pictures that the model was trained for, in pixels (1024 for SDXL), where its UNet says it.
+    /// The side of the square pictures that the model was trained on, in pixels (1024 for SDXL). `None`: the UNet's config
+    /// lacks it.
     pub fn native_size(&self) -> Option<usize> {
         self.unet.sample_size.map(|latents| latents * self.vae.scale())
     }
 }
 
 impl ModelFolder {
-    /// Opens a folder by its `model_index.json`.
+    /// Opens a folder and reads its `model_index.json`.
     ///
     /// # Errors
-    /// When there is none, it does not parse, or it is not an SDXL pipeline of the components known here.
+    /// The file is missing, does not parse, or is not that of an SDXL pipeline with known components.
     pub fn open(path: &Path) -> Result<Self, ConfigError> {
         let index = path.join("model_index.json");
         if !index.is_file() {
@@ -126,17 +127,20 @@ impl ModelFolder {
         })
     }
 
-    /// The folder itself.
+    /// The path of the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The file with the scheduler's configuration.
+    /// The path of the scheduler's configuration.
     pub fn scheduler_config_path(&self) -> PathBuf {
         self.path.join("scheduler").join("scheduler_config.json")
     }
 
-    /// Reads every component's config and checks that they fit each other.
+    /// Reads every component's config and checks that the configs fit each other.
+    ///
+    /// # Errors
+    /// A config is missing or invalid, or two of them do not fit.
     pub fn configs(&self) -> Result<ModelConfigs, ConfigError> {
         let text = |c: Component| ClipTextConfig::from_json(&self.json(c)?);
         let configs = ModelConfigs {
@@ -149,10 +153,13 @@ impl ModelFolder {
         Ok(configs)
     }
 
-    /// Opens a component's weights: memory-mapped, nothing read yet.
+    /// Opens a component's weights. The files are mapped; tensors are not read yet.
     ///
-    /// `variant` prefers files of that name (`fp16`). Without it, or where the component has none, plain files come
-    /// first and then `fp16` and `bf16`. `store` is what matrices are packed as; `None` keeps the file's own dtype.
+    /// With `variant`, files of that variant (`fp16`) are preferred. Without it, or if the component has none, plain files come
+    /// first, then `fp16` and `bf16`. `store` is the dtype in which matrices are packed; `None` keeps the file's dtype.
+    ///
+    /// # Errors
+    /// The component has no weights, or a file of them is invalid.
     pub fn weights(
         &self,
         component: Component,
@@ -162,10 +169,10 @@ impl ModelFolder {
         Weights::open(&self.path.join(component.name()), component.network(), variant, store)
     }
 
-    /// A number for what the model is: of its configs, and of samples of its weights.
+    /// A CRC-32 that tells models apart: of the configs, and of samples of the weights.
     ///
     /// # Errors
-    /// A file is missing or not what it should be.
+    /// A file is missing or invalid.
     pub fn fingerprint(&self) -> Result<u32, Error> {
         let mut crc = flate2::Crc::new();
         crc.update(Json::read(&self.scheduler_config_path())?.value.to_string().as_bytes());
@@ -177,7 +184,10 @@ impl ModelFolder {
         Ok(crc.sum())
     }
 
-    /// Loads the tokenizer of a text encoder with that encoder's limits.
+    /// Loads the tokenizer of a text encoder, with that encoder's limits.
+    ///
+    /// # Errors
+    /// A file of the tokenizer is missing or invalid, or does not suit the encoder.
     pub fn tokenizer(
         &self,
         encoder: Component,
@@ -187,11 +197,11 @@ impl ModelFolder {
         Tokenizer::load(&dir)?.for_encoder(config.vocab_size, config.max_position_embeddings)
     }
 
-    /// Loads the tokenizers of the text encoders that there are, the first encoder's first.
+    /// Loads the tokenizers of all text encoders, the first encoder's first.
     ///
     /// # Errors
-    /// A tokenizer's files are not what they should be, or both are not of one length: the encoders' outputs stand side by
-    /// side, token by token.
+    /// A file of a tokenizer is missing or invalid, or the tokenizers have different lengths. Their encoders' outputs are
+    /// concatenated token by token, so the lengths must be equal.
     pub fn tokenizers(&self, configs: &ModelConfigs) -> Result<Vec<Tokenizer>, TokenizerError> {
         let second = self.tokenizer(Component::TextEncoder2, &configs.text_encoder_2)?;
         let Some(config) = &configs.text_encoder else { return Ok(vec![second]) };
@@ -207,7 +217,7 @@ impl ModelFolder {
         Json::read(&self.path.join(component.name()).join("config.json"))
     }
 
-    /// The text states and added embeddings that the encoders give must be those that the UNet takes.
+    /// Checks that the text states and added embeddings of the encoders have the sizes that the UNet takes.
     fn check_fit(&self, configs: &ModelConfigs) -> Result<(), ConfigError> {
         let unet = &configs.unet;
         let fail = |field: &str, expected: String, found: usize| ConfigError::Field {
@@ -243,7 +253,7 @@ impl ModelFolder {
         Ok(())
     }
 
-    /// How many time ids the UNet takes: original size, crop and target size; or, with an aesthetic score,
+    /// The number of the UNet's time ids: original size, crop and target size, or with an aesthetic score,
     /// original size, crop and the score.
     pub fn time_ids(&self) -> usize {
         if self.requires_aesthetics_score { 5 } else { 6 }

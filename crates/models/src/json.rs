@@ -1,4 +1,4 @@
-//! Reading a JSON config: the error, the size limits, and the checks that every config shares.
+//! Reads JSON configs: the error, the size limits, and the checks that all configs share.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,19 +11,19 @@ use serde_json::Value;
 use crate::file_kind::wrong_kind;
 use crate::message::shorten;
 
-/// Configs are a few kB; the limit keeps a wrong file from filling the memory.
+/// The largest config, in bytes. Real configs are a few kB; the limit keeps a wrong file from filling the memory.
 const MAX_CONFIG_BYTES: u64 = 4 << 20;
-/// Far above any real model, and small enough that no product of sizes overflows.
+/// Limits far above any real model, and low enough that no product of sizes overflows.
 pub(crate) const MAX_CHANNELS: usize = 1 << 16;
 pub(crate) const MAX_BLOCKS: usize = 16;
 pub(crate) const MAX_LAYERS: usize = 128;
 /// The attention kernels take head sizes that are multiples of this.
 const HEAD_MULTIPLE: usize = 8;
 
-/// What is wrong with a model folder or one of its JSON files.
+/// A problem of a model folder or of one of its JSON files.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A file or folder that is missing, unreadable, or not what it should be.
+    /// A file or folder is missing, unreadable or invalid.
     #[error("{path}: {problem}")]
     File {
         /// The file or folder.
@@ -31,16 +31,16 @@ pub enum ConfigError {
         /// What was expected and what was found.
         problem: String,
     },
-    /// One field of a JSON file.
+    /// A field of a JSON file is invalid.
     #[error("{file}: {field}: expected {expected}, found {found}")]
     Field {
         /// The JSON file.
         file: PathBuf,
-        /// The field's name in it.
+        /// The field's name in the file.
         field: String,
-        /// Which values would do.
+        /// The values that are valid.
         expected: String,
-        /// The value found, shortened.
+        /// The value that was found, shortened.
         found: String,
     },
 }
@@ -54,7 +54,8 @@ impl ConfigError {
 /// Reads a whole regular file of at most `limit` bytes as UTF-8.
 ///
 /// # Errors
-/// The file cannot be read, is longer, or is not text.
+/// The file is not a regular file, cannot be read, is longer than `limit`, has the signature of another format,
+/// or is not UTF-8.
 pub fn read_text(path: &Path, limit: u64) -> Result<String, ConfigError> {
     let fail = |problem: String| ConfigError::file(path, problem);
     let meta = std::fs::metadata(path).map_err(|e| fail(e.to_string()))?;
@@ -68,7 +69,7 @@ pub fn read_text(path: &Path, limit: u64) -> Result<String, ConfigError> {
     if bytes.len() as u64 > limit {
         return Err(fail(format!("expected at most {limit} bytes, found more")));
     }
-    // A table without a line is one; JSON without a byte is none.
+    // A table of no lines is valid; JSON of no bytes is not.
     let may_be_empty = path.extension().is_none_or(|extension| extension != "json");
     if let Some(kind) = wrong_kind(&bytes).filter(|_| !bytes.is_empty() || !may_be_empty) {
         return Err(fail(format!("expected text, found {kind}")));
@@ -76,7 +77,7 @@ pub fn read_text(path: &Path, limit: u64) -> Result<String, ConfigError> {
     String::from_utf8(bytes).map_err(|e| fail(format!("expected UTF-8: {}", e.utf8_error())))
 }
 
-/// One JSON config file: its object, and errors that carry its name.
+/// A JSON config file: its object, and errors that carry the file's name.
 pub(crate) struct Json {
     file: PathBuf,
     pub(crate) value: Value,
@@ -97,19 +98,19 @@ impl Json {
         Ok(Self { file: file.to_path_buf(), value })
     }
 
-    /// The object as `T`; an error names the field inside.
+    /// Deserializes the object as `T`. An error names the field.
     pub(crate) fn to<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
         serde_path_to_error::deserialize(&self.value)
             .map_err(|e| ConfigError::file(&self.file, located("", e)))
     }
 
-    /// One field as `T`.
+    /// Deserializes one field as `T`.
     pub(crate) fn at<T: DeserializeOwned>(&self, field: &str) -> Result<T, ConfigError> {
         serde_path_to_error::deserialize(&self.value[field])
             .map_err(|e| ConfigError::file(&self.file, located(field, e)))
     }
 
-    /// Another file's fields replace this one's.
+    /// Replaces fields by those of another file.
     pub(crate) fn overlay(&mut self, other: Self) {
         if let (Value::Object(mine), Value::Object(other)) = (&mut self.value, other.value) {
             mine.extend(other);
@@ -125,7 +126,7 @@ impl Json {
         }
     }
 
-    /// Fields of which one value is supported; each may also be absent.
+    /// Checks fields for which one value is supported. A field may also be absent.
     pub(crate) fn fixed(&self, fields: &[(&str, &str)]) -> Result<(), ConfigError> {
         for &(field, only) in fields {
             match self.value.get(field) {
@@ -142,13 +143,13 @@ impl Json {
         Ok(())
     }
 
-    /// An object inside, as a config of its own (in the same file).
+    /// An object inside this one, as a config of its own (in the same file).
     pub(crate) fn nested(&self, field: &str) -> Option<Self> {
         let value = self.value.get(field).filter(|v| v.is_object())?.clone();
         Some(Self { file: self.file.clone(), value })
     }
 
-    /// An activation that must be SiLU, by either of its names, or absent.
+    /// Checks that an activation is SiLU, by either of its names, or absent.
     pub(crate) fn silu(&self, field: &str) -> Result<(), ConfigError> {
         match self.value.get(field) {
             None => Ok(()),
@@ -157,7 +158,7 @@ impl Json {
         }
     }
 
-    /// A field that the library has no usable default for.
+    /// Checks that a field without a usable default is present.
     pub(crate) fn given<T>(&self, field: &str, value: Option<T>) -> Result<T, ConfigError> {
         value.ok_or_else(|| self.fail(field, "a value", "none"))
     }
@@ -169,7 +170,7 @@ impl Json {
         }
     }
 
-    /// One value for all: given once, or as a list of equals.
+    /// The one value of all blocks: given once, or as a list of equal values.
     pub(crate) fn uniform(&self, field: &str, values: PerBlock<usize>) -> Result<usize, ConfigError> {
         match values {
             PerBlock::One(value) => Ok(value),
@@ -198,7 +199,7 @@ impl Json {
         Ok(())
     }
 
-    /// `groups` must divide every one of the channel counts that are normalised together.
+    /// Checks that `groups` divides all of the channel counts.
     pub(crate) fn groups(&self, groups: usize, channels: &[usize]) -> Result<(), ConfigError> {
         self.size("norm_num_groups", groups, MAX_CHANNELS)?;
         match channels.iter().find(|&&c| c % groups != 0) {
@@ -207,7 +208,7 @@ impl Json {
         }
     }
 
-    /// `heads` must divide `channels` into heads of a size that the engine has kernels for.
+    /// Checks that `heads` divides `channels` into heads of a size that the kernels support.
     pub(crate) fn heads(&self, field: &str, heads: usize, channels: usize) -> Result<(), ConfigError> {
         self.size(field, heads, MAX_CHANNELS)?;
         if !channels.is_multiple_of(heads) {
@@ -225,7 +226,7 @@ impl Json {
         Ok(())
     }
 
-    /// A finite number above zero.
+    /// Checks that a number is above 0 and finite in f32.
     pub(crate) fn positive(&self, field: &str, value: f64) -> Result<f32, ConfigError> {
         let narrow = value as f32;
         if !(narrow > 0.0 && narrow.is_finite()) {
@@ -234,7 +235,7 @@ impl Json {
         Ok(narrow)
     }
 
-    /// Each of `found` must be one of `choices`.
+    /// Checks that each of `found` is one of `choices`.
     pub(crate) fn choice(&self, field: &str, found: &[String], choices: &[&str]) -> Result<(), ConfigError> {
         match found.iter().find(|f| !choices.contains(&f.as_str())) {
             Some(f) => Err(self.fail(field, choices.join(" or "), format!("{f:?}"))),
@@ -243,11 +244,11 @@ impl Json {
     }
 }
 
-/// A setting that is given once for all blocks, or as a list.
+/// A setting that is given once for all blocks, or as a list with an entry for each block.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged, expecting = "a whole number, or a list of them")]
 pub(crate) enum PerBlock<T> {
-    // First: a list is one entry a block, also where an entry may be a list itself.
+    // First, because a list has one entry for each block, even where an entry may itself be a list.
     Each(Vec<T>),
     One(T),
 }
@@ -264,7 +265,7 @@ impl<T: Clone> PerBlock<T> {
     }
 }
 
-/// Equal as JSON, where 1 and 1.0 are the same number, and null is false.
+/// Whether two JSON values are equal. 1 equals 1.0, and null equals false.
 fn same(found: &Value, only: &str) -> bool {
     if found.is_null() {
         return only == "null" || only == "false";
@@ -283,7 +284,7 @@ fn brief(value: &Value) -> String {
     }
 }
 
-/// Where in a JSON value (below `field`) and what is wrong.
+/// Describes the place of an error in a JSON value (below `field`), and the error.
 pub(crate) fn located(field: &str, error: serde_path_to_error::Error<serde_json::Error>) -> String {
     let path = match error.path().to_string() {
         path if path == "." || path == "?" => field.to_owned(),

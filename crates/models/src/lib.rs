@@ -1,6 +1,7 @@
-//! SDXL's networks as their papers draw them, with the files that they come in: configs, weights, tokenizers.
+//! SDXL's networks as their papers draw them, and the files that they are loaded from: configs, weights,
+//! tokenizers.
 //!
-//! Each network reads like its diagram; a field has the name of its checkpoint key.
+//! Each network reads like its diagram. Fields are named by checkpoint key.
 //!
 //! ```
 //! # fn main() -> Result<(), calotype_models::Error> {

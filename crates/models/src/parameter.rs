@@ -1,26 +1,25 @@
-//! What training changes.
+//! Parameters: tensors and weights that a layer shares with a trainer.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
 use calotype_tensor::{LeafId, Tensor, Weight};
 
-/// A layer's tensor, or its weight in the kernels' layout, shared by the layer that uses it and the trainer. Cloning
-/// shares it.
+/// A layer's tensor, or weight in the kernels' layout. The layer and a trainer share it; a clone shares it too.
 #[derive(Clone)]
 pub struct Parameter<T = Tensor>(Arc<RwLock<T>>);
 
 impl<T: Clone> Parameter<T> {
-    /// One that does not train, unless its value is on the tape.
+    /// A parameter that is not trained, unless `value` is on the tape.
     pub fn fixed(value: T) -> Self {
         Self(Arc::new(RwLock::new(value)))
     }
 
-    /// The present value: where it trains, a leaf of the tape.
+    /// The current value. It is a leaf of the tape if the parameter is trained.
     pub fn get(&self) -> T {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Gives it another value.
+    /// Replaces the value.
     pub fn replace(&self, value: T) {
         self.change(|old| *old = value);
     }
@@ -31,30 +30,32 @@ impl<T: Clone> Parameter<T> {
 }
 
 impl Parameter {
-    /// One that trains, with its first values, f32.
+    /// A parameter that is trained, with its initial values, in f32.
     pub fn new(value: Tensor) -> Self {
         Self::fixed(value.var())
     }
 }
 
 impl Parameter<Weight> {
-    /// One that trains, with its first values, in f32 panels.
+    /// A parameter that is trained, with its initial values, in f32 panels.
     pub fn new(value: Weight) -> Self {
         Self::fixed(value.var())
     }
 }
 
-/// A parameter as a trainer sees it: row-major f32 values, wherever they lie.
+/// A parameter as a trainer sees it: row-major f32 values, whatever the layout in memory.
 pub trait Trainable: Send + Sync {
-    /// The leaf that the parameter's gradient belongs to; none where the parameter is not on the tape. A change may give it another.
+    /// The leaf that the parameter's gradient belongs to. `None`: the parameter is not on the tape. A change of the value may
+    /// change the leaf.
     fn leaf_id(&self) -> Option<LeafId>;
-    /// Puts the parameter on the tape, or takes it off: ops then remember nothing for its gradient.
+    /// Puts the parameter on the tape or takes it off. Off the tape, ops record nothing for its gradient.
     fn record(&self, on: bool);
-    /// The parameter's values, which may be a copy.
+    /// The parameter's values; the tensor may be a copy.
     fn values(&self) -> Tensor;
-    /// Gives the parameter other values, as many as it has.
+    /// Sets all values of the parameter.
     fn set_values(&self, values: &[f32]);
-    /// Takes an optimizer's step: each value p becomes p · keep − factor · d, where d is the direction's value at the same place.
+    /// Takes an optimizer's step: each value p becomes p · keep − factor · d, where d is the value of `direction` at the same
+    /// index.
     fn step(&self, keep: f32, factor: f32, direction: &[f32]);
 }
 

@@ -1,5 +1,5 @@
-//! CLIP's byte-level BPE, equal to transformers' `CLIPTokenizer`: from a tokenizer folder of transformers 4 or 5, with
-//! the special tokens that the folder names.
+//! CLIP's byte-level BPE, equal to transformers' `CLIPTokenizer`. Reads tokenizer folders of transformers 4 and 5, with the
+//! special tokens that the folder names.
 
 mod specials;
 mod vocab;
@@ -18,23 +18,23 @@ use crate::message::shorten;
 use specials::Specials;
 use vocab::Vocabulary;
 
-/// CLIP's words: the special tokens, English contractions, runs of letters, single digits, runs of anything else.
+/// CLIP's words: special tokens, English contractions, runs of letters, single digits, runs of other characters.
 const WORDS: &str =
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 const WORD_END: &str = "</w>";
-/// What CLIP reads of a prompt, with the tokens of start and end.
+/// CLIP's prompt length in tokens, including start and end.
 pub const CLIP_TOKENS: usize = 77;
 
-/// Bytes of a text that are looked at: more than the tokens of any encoder take.
+/// The most bytes of a text that are tokenized. No encoder takes as many tokens as these make.
 const MAX_TEXT: usize = 256 << 10;
 
-/// What is wrong with a tokenizer folder, or with a prompt for its encoder.
+/// A problem of a tokenizer folder, or of a prompt for its encoder.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
-    /// One of its JSON files.
+    /// A JSON file of the folder is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A file that is missing, unreadable, or not what it should be.
+    /// A file is missing, unreadable or invalid.
     #[error("{path}: {problem}")]
     File {
         /// The file or folder.
@@ -42,7 +42,7 @@ pub enum TokenizerError {
         /// What was expected and what was found.
         problem: String,
     },
-    /// A token that the text encoder has no embedding for.
+    /// The text encoder has no embedding for a token.
     #[error(
         "{path}: token {token:?}: expected an id below {vocab_size} (the text encoder's vocab_size), found {id}"
     )]
@@ -53,7 +53,7 @@ pub enum TokenizerError {
         token: String,
         /// Its id.
         id: u32,
-        /// Rows of the encoder's token embedding.
+        /// Rows of the encoder's token embedding table.
         vocab_size: usize,
     },
 }
@@ -64,16 +64,16 @@ impl TokenizerError {
     }
 }
 
-/// A prompt as its encoder takes it.
+/// A tokenized prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encoding {
-    /// Start, the prompt's tokens, end, padding: always the tokenizer's whole length (77).
+    /// Start, the prompt's tokens, end, padding. The length is always that of the tokenizer (77).
     pub ids: Vec<u32>,
-    /// The end of the prompt that did not fit, where it was too long.
+    /// The end of the prompt, if it was cut off because the prompt was too long.
     pub truncated: Option<String>,
 }
 
-/// One of a model folder's tokenizers.
+/// A tokenizer of a model folder.
 #[derive(Clone)]
 pub struct Tokenizer {
     path: PathBuf,
@@ -86,11 +86,11 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Loads a tokenizer folder: `tokenizer.json`, or `vocab.json` and `merges.txt`; the special tokens from
-    /// `tokenizer_config.json` and `special_tokens_map.json`, where they are there.
+    /// Loads a tokenizer folder: `tokenizer.json`, or `vocab.json` and `merges.txt`. Special tokens come from
+    /// `tokenizer_config.json` and `special_tokens_map.json`, if these files exist.
     ///
     /// # Errors
-    /// Names the file, with what was expected and found.
+    /// A file is missing or invalid. The error names the file, and what was expected and found.
     pub fn load(dir: &Path) -> Result<Self, TokenizerError> {
         let vocabulary = Vocabulary::read(dir)?;
         let specials = Specials::read(dir, vocabulary.added)?;
@@ -111,10 +111,10 @@ impl Tokenizer {
         Ok(Self { path: dir.to_path_buf(), inner, bos, eos, pad, length, vocab_size: usize::MAX })
     }
 
-    /// The tokenizer with its text encoder's limits: rows of the token and of the position embedding.
+    /// Sets the limits of the text encoder: the rows of its token embedding and of its position embedding.
     ///
     /// # Errors
-    /// When the tokenizer's own length is more than the encoder has positions for.
+    /// The tokenizer's own length is more than the encoder's positions.
     pub fn for_encoder(mut self, vocab_size: usize, positions: usize) -> Result<Self, TokenizerError> {
         let length = *self.length.get_or_insert(positions);
         if length > positions {
@@ -126,16 +126,16 @@ impl Tokenizer {
         Ok(self)
     }
 
-    /// The error of a length that does not fit, as `problem` says.
+    /// The error of a length that does not fit; `problem` describes why.
     pub(crate) fn wrong_length(&self, problem: String) -> TokenizerError {
         TokenizerError::file(&self.path.join(specials::CONFIG), format!("model_max_length: {problem}"))
     }
 
-    /// The tokenizer with more tokens, as transformers' `add_tokens` adds them, and their ids: behind the vocabulary,
-    /// except for tokens that it has already.
+    /// The tokenizer with added tokens, and their ids, as transformers' `add_tokens` makes them. New tokens have ids after the
+    /// vocabulary; known tokens keep their ids.
     ///
     /// # Errors
-    /// An id is beyond the rows that the text encoder's table has with a row more for each new token.
+    /// A new id is beyond the rows of the text encoder's table, after a row has been added for each new token.
     pub fn with_tokens(&self, tokens: &[String]) -> Result<(Self, Vec<u32>), TokenizerError> {
         let fail = |e: tokenizers::Error| TokenizerError::file(&self.path, e);
         let mut more = self.clone();
@@ -155,15 +155,16 @@ impl Tokenizer {
         TokenizerError::Vocabulary { path: self.path.clone(), token, id, vocab_size: self.vocab_size }
     }
 
-    /// How many ids every prompt becomes (77).
+    /// The number of ids of an encoded prompt (77).
     pub fn length(&self) -> usize {
-        self.length.unwrap_or(CLIP_TOKENS) // for a folder that does not say
+        self.length.unwrap_or(CLIP_TOKENS) // if the folder gives no length
     }
 
-    /// Encodes a prompt. One that is too long is cut at its end, as diffusers does; [`Encoding::truncated`] says what was lost.
+    /// Encodes a prompt. A prompt that is too long is cut at its end, as in diffusers; [`Encoding::truncated`] holds the part
+    /// that was cut off.
     ///
     /// # Errors
-    /// When the vocabulary has no token for a part of the prompt, or the text encoder none for an id.
+    /// The vocabulary has no token for a part of the prompt, or the text encoder has no embedding for an id.
     pub fn encode(&self, prompt: &str) -> Result<Encoding, TokenizerError> {
         let encoded = self.encode_whole(prompt)?;
         let room = self.length() - 2;
@@ -180,29 +181,29 @@ impl Tokenizer {
         Ok(Encoding { ids, truncated })
     }
 
-    /// How many tokens a prompt has, with those of start and end, also where that is too many. Of a text beyond
-    /// [`MAX_TEXT`] bytes the beginning counts.
+    /// Counts the tokens of a prompt, including start and end, even if they are too many. Only the first
+    /// [`MAX_TEXT`] bytes of a text are counted.
     ///
     /// # Errors
-    /// When the vocabulary has no token for a part of the prompt.
+    /// The vocabulary has no token for a part of the prompt.
     pub fn count(&self, prompt: &str) -> Result<usize, TokenizerError> {
         Ok(self.encode_whole(prompt)?.get_ids().len() + 2)
     }
 
-    /// All tokens of the text that counts.
+    /// All tokens of the first [`MAX_TEXT`] bytes of a prompt.
     fn encode_whole(&self, prompt: &str) -> Result<tokenizers::Encoding, TokenizerError> {
         let prompt = beginning(prompt);
         self.inner.encode_fast(&*prompt, false).map_err(|e| TokenizerError::file(&self.path, e))
     }
 
-    /// Tokens as readable text, which may differ from the prompt in case and spaces.
+    /// Decodes tokens to readable text. The text may differ from the prompt in case and spaces.
     fn text(&self, ids: &[u32]) -> Result<String, TokenizerError> {
         let text = self.inner.decode(ids, false).map_err(|e| TokenizerError::file(&self.path, e))?;
         Ok(text.replace(WORD_END, " ").trim().to_owned())
     }
 }
 
-/// The first [`MAX_TEXT`] bytes of a text, runs of spaces counted as one: what comes after can be no token that an encoder takes.
+/// The first [`MAX_TEXT`] bytes of a text, with runs of whitespace as one space. No encoder takes the tokens after them.
 fn beginning(text: &str) -> Cow<'_, str> {
     if text.len() <= MAX_TEXT {
         return Cow::Borrowed(text);
@@ -220,7 +221,7 @@ fn beginning(text: &str) -> Cow<'_, str> {
     Cow::Owned(kept)
 }
 
-/// The steps around the BPE, as `CLIPTokenizer` builds them.
+/// The steps before and after the BPE, as in `CLIPTokenizer`.
 fn clip(bpe: BPE, specials: Vec<tokenizers::AddedToken>) -> tokenizers::Result<tokenizers::Tokenizer> {
     let spaces = Replace::new(ReplacePattern::Regex(r"\s+".into()), " ")?;
     let normalizer = normalizers::Sequence::new(vec![NFC.into(), spaces.into(), Lowercase.into()]);
@@ -240,7 +241,7 @@ fn clip(bpe: BPE, specials: Vec<tokenizers::AddedToken>) -> tokenizers::Result<t
 mod tests {
     use super::*;
 
-    /// Protects: of a text without end only the beginning is looked at, whatever it is made of, and none of a reasonable one is
+    /// Protects long texts: only the beginning is tokenized, whatever the text consists of, and nothing of a reasonable text is
     /// left out.
     #[test]
     fn only_the_beginning_of_a_long_text_counts() {

@@ -1,4 +1,4 @@
-//! The picture's encoder and decoder: diffusers' `AutoencoderKL`.
+//! The encoder and decoder of pictures: diffusers' `AutoencoderKL`.
 //! Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", 2022.
 
 use calotype_tensor::Tensor;
@@ -31,9 +31,9 @@ pub struct Vae {
 pub struct Encoder {
     /// 3 → first block.
     pub conv_in: Conv2d,
-    /// Each but the last halves the image.
+    /// Each block but the last halves the image.
     pub down_blocks: Vec<DownEncoderBlock>,
-    /// At the smallest size.
+    /// The block at the smallest size.
     pub mid_block: MidBlock,
     /// Before `conv_out`, with SiLU.
     pub conv_norm_out: GroupNorm,
@@ -46,9 +46,9 @@ pub struct Encoder {
 pub struct Decoder {
     /// Latent channels → last block.
     pub conv_in: Conv2d,
-    /// At the smallest size.
+    /// The block at the smallest size.
     pub mid_block: MidBlock,
-    /// Each but the last doubles the image.
+    /// Each block but the last doubles the image.
     pub up_blocks: Vec<UpDecoderBlock>,
     /// Before `conv_out`, with SiLU.
     pub conv_norm_out: GroupNorm,
@@ -61,7 +61,7 @@ pub struct Decoder {
 pub struct DownEncoderBlock {
     /// The first changes the number of channels.
     pub resnets: Vec<ResnetBlock2D>,
-    /// `downsamplers.0`; None in the last block.
+    /// `downsamplers.0`; `None` in the last block.
     pub downsampler: Option<Downsample2D>,
 }
 
@@ -70,7 +70,7 @@ pub struct DownEncoderBlock {
 pub struct UpDecoderBlock {
     /// The first changes the number of channels.
     pub resnets: Vec<ResnetBlock2D>,
-    /// `upsamplers.0`; None in the last block.
+    /// `upsamplers.0`; `None` in the last block.
     pub upsampler: Option<Upsample2D>,
 }
 
@@ -83,7 +83,7 @@ pub struct MidBlock {
     pub attention: Option<MidAttention>,
 }
 
-/// A single head of attention over an image's pixels, added to the image.
+/// Attention with one head over an image's pixels. The image is added to the result.
 #[derive(Clone)]
 pub struct MidAttention {
     /// Before the attention.
@@ -92,7 +92,7 @@ pub struct MidAttention {
     pub attn: Attention,
 }
 
-/// The latents' distribution, as the encoder gives it: a Gaussian for each.
+/// The distribution of the latents that the encoder gives: an independent Gaussian for each value.
 #[derive(Clone)]
 pub struct Moments {
     /// (B, h, w, 2C): mean, then log variance.
@@ -103,7 +103,7 @@ impl Vae {
     /// Loads encoder and decoder.
     ///
     /// # Errors
-    /// A tensor is missing, surplus or of another shape than the config says.
+    /// A tensor is missing, surplus or of another shape than the config gives.
     pub fn load(weights: &Weights, config: &VaeConfig) -> Result<Self, WeightsError> {
         let latent = config.latent_channels;
         let conv1x1 = |name: &str, channels| Conv2d::load(weights, name, channels, channels, 1);
@@ -120,8 +120,8 @@ impl Vae {
         Ok(vae)
     }
 
-    /// image (B, H, W, 3) from -1 to 1 → the moments of (B, H/8, W/8, C) latents, not yet multiplied by the
-    /// config's `scaling_factor`. Sizes that do not divide are rounded down.
+    /// image (B, H, W, 3) from −1 to 1 → the moments of latents (B, H/8, W/8, C), not yet multiplied by the
+    /// config's `scaling_factor`. Sizes that 8 does not divide are rounded down.
     pub fn encode(&self, image: &Tensor) -> Moments {
         let h = self.encoder.forward(image);
         let parameters = match &self.quant_conv {
@@ -131,8 +131,8 @@ impl Vae {
         Moments { parameters }
     }
 
-    /// latents (B, h, w, C), already divided by the config's `scaling_factor`, f32 or bf16: the dtype that the
-    /// network then computes in → image (B, 8h, 8w, 3), about -1 to 1.
+    /// latents (B, h, w, C), already divided by the config's `scaling_factor` → image (B, 8h, 8w, 3), about −1 to
+    /// 1. The latents' dtype, f32 or bf16, is the dtype that the network computes in.
     pub fn decode(&self, latents: &Tensor) -> Tensor {
         match &self.post_quant_conv {
             Some(conv) => self.decoder.forward(&conv.forward(latents)),
@@ -192,7 +192,7 @@ impl Decoder {
     }
 }
 
-/// Loads `count` ResNets in a row, the first from `input` channels, all to `output`.
+/// Loads a sequence of `count` ResNets. The first has `input` channels in, and all have `output` channels out.
 fn load_resnets(
     weights: &Weights,
     config: &VaeConfig,
@@ -220,7 +220,7 @@ impl DownEncoderBlock {
         Ok(Self { resnets, downsampler })
     }
 
-    /// x (B, H, W, C), taken so that its memory is free after the first ResNet → (B, H/2, W/2, C').
+    /// x (B, H, W, C) → (B, H/2, W/2, C'). Takes x by value, so that x is freed after the first ResNet.
     pub fn forward(&self, x: Tensor) -> Tensor {
         let x = self.resnets.iter().fold(x, |x, resnet| resnet.forward(&x, None, Activations::Keep));
         match &self.downsampler {
@@ -243,7 +243,7 @@ impl UpDecoderBlock {
         Ok(Self { resnets, upsampler })
     }
 
-    /// x (B, H, W, C), taken so that its memory is free after the first ResNet → (B, 2H, 2W, C').
+    /// x (B, H, W, C) → (B, 2H, 2W, C'). Takes x by value, so that x is freed after the first ResNet.
     pub fn forward(&self, x: Tensor) -> Tensor {
         let x = self.resnets.iter().fold(x, |x, resnet| resnet.forward(&x, None, Activations::Keep));
         match &self.upsampler {
@@ -288,20 +288,23 @@ impl MidAttention {
 }
 
 impl Moments {
-    /// (B, h, w, C).
+    /// The mean (B, h, w, C).
     pub fn mean(&self) -> Tensor {
         let channels = self.parameters.last_dim() / 2;
         ops::slice_last(&self.parameters, 0, channels)
     }
 
-    /// (B, h, w, C), as it comes from the network.
+    /// The log variance (B, h, w, C), not clamped.
     pub fn logvar(&self) -> Tensor {
         let channels = self.parameters.last_dim() / 2;
         ops::slice_last(&self.parameters, channels, channels)
     }
 
-    /// mean + e^(logvar / 2) · noise, with logvar clamped from -30 to 20; f32, cut off from the tape.
-    /// noise (B, h, w, C): standard normal numbers.
+    /// mean + e^(logvar / 2) · noise, with logvar clamped to −30..20. The result is f32 and detached. `noise` (B,
+    /// h, w, C) holds standard normal numbers.
+    ///
+    /// # Panics
+    /// If the shape of `noise` is not that of the latents.
     pub fn sample(&self, noise: &Tensor) -> Tensor {
         let (mean, logvar) = (self.mean(), self.logvar());
         assert_eq!(noise.shape(), mean.shape(), "noise for the latents");

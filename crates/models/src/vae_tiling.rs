@@ -1,5 +1,5 @@
-//! Decoding pictures that are too large to decode at once: in tiles that overlap, and are blended where they do.
-//! As diffusers' `AutoencoderKL.tiled_decode` with its overlap of a quarter.
+//! Decodes pictures that are too large to decode at once, in tiles that overlap and are blended there. As
+//! diffusers' `AutoencoderKL.tiled_decode`, with its overlap of a quarter.
 
 use std::ops::Range;
 
@@ -34,17 +34,20 @@ impl Canvas {
 }
 
 impl Vae {
-    /// Whether latents (B, h, w, C) are more than one tile of `tile` × `tile` latents.
+    /// Whether latents (B, h, w, C) need more than one tile of `tile` × `tile` latents.
     pub fn needs_tiles(latents: &Tensor, tile: usize) -> bool {
         latents.dim(1) > tile || latents.dim(2) > tile
     }
 
-    /// [`Self::decode`] of one image, tile by tile: beside the picture only one tile, and the edge of a row of tiles, are
-    /// in memory.
+    /// [`Self::decode`] of one image, in tiles. Besides the picture, only one tile and the edges of a row of tiles are in
+    /// memory.
     ///
-    /// latents (1, h, w, C), divided by `scaling_factor`; `tile` is a tile's height and width in latents, a multiple
-    /// of 4 → (1, 8h, 8w, 3) f32. Neighbouring tiles share a quarter. A tile is normalised by itself, so that a picture
-    /// differs a little from one decoded at once.
+    /// latents (1, h, w, C), divided by `scaling_factor` → (1, 8h, 8w, 3), f32. `tile` is a tile's height and width in latents,
+    /// a multiple of 4. Neighbouring tiles overlap by a quarter. Each tile is normalised by itself, so the picture differs a
+    /// little from one that is decoded at once.
+    ///
+    /// # Panics
+    /// If there is more than one image, or `tile` is 0 or not a multiple of 4.
     pub fn decode_tiled(&self, latents: &Tensor, tile: usize) -> Tensor {
         assert_eq!(latents.dim(0), 1, "one image");
         assert!(tile > 0 && tile.is_multiple_of(4), "tiles overlap by a quarter");
@@ -94,7 +97,7 @@ impl Vae {
     }
 }
 
-/// From `a` to `b`, where `y` of `extent` pixels are gone.
+/// Blends `a` into `b`: row or column `y` of the `extent` that overlap. The weight of `b` rises linearly from 0.
 fn mix(a: &[f32], b: &mut [f32], y: usize, extent: usize) {
     let t = y as f32 / extent as f32;
     for (b, a) in b.iter_mut().zip(a) {
@@ -123,7 +126,7 @@ fn blend_right(edge: &Canvas, tile: &mut Canvas) {
     }
 }
 
-/// Puts the part of a tile that no later tile covers, `limit` pixels high and wide, into the picture.
+/// Copies the part of a tile that no later tile covers, `limit` pixels high and wide, into the picture.
 fn paste(tile: &Canvas, out: &mut Canvas, top: usize, left: usize, limit: usize) {
     let width = limit.min(tile.width);
     for y in 0..limit.min(tile.height) {

@@ -1,5 +1,5 @@
-//! Safetensors to modules, by checkpoint key: memory-mapped, checked against the shapes that a config implies, and
-//! converted straight from the mapped bytes.
+//! Loads modules from safetensors files, by checkpoint key. The files are memory-mapped, shapes are checked against the
+//! config's, and values are converted straight from the mapped bytes.
 
 mod files;
 mod hook;
@@ -22,10 +22,10 @@ use files::{Located, MappedFile};
 pub use hook::{Replacement, TensorHook};
 pub use network::Network;
 
-/// What is wrong with a checkpoint.
+/// A problem of a checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
-    /// A file that is missing, unreadable, truncated or not in its format.
+    /// A file is missing, unreadable, truncated or not in its format.
     #[error("{path}: {problem}")]
     File {
         /// The file or its folder.
@@ -33,39 +33,39 @@ pub enum WeightsError {
         /// What was expected and what was found.
         problem: String,
     },
-    /// A shard index that cannot be read.
+    /// A shard index cannot be read.
     #[error("{0}")]
     Index(String),
-    /// A tensor of another shape or element type than the config implies.
+    /// A tensor has another shape or element type than the config implies.
     #[error("{file}: {key}: expected {expected}, found {found}")]
     Mismatch {
-        /// The file that has it.
+        /// The file with the tensor.
         file: PathBuf,
-        /// Its key there.
+        /// The tensor's key in the file.
         key: String,
-        /// The shape or element types that would do.
+        /// The shape or element types that are valid.
         expected: String,
-        /// What it has.
+        /// The shape or element type that was found.
         found: String,
     },
-    /// A tensor that no file has.
+    /// No file has a tensor.
     #[error("{file}: {key}: missing, expected {expected}")]
     Missing {
-        /// The file, or the shards' index.
+        /// The file, or the index of the shards.
         file: PathBuf,
-        /// Its key.
+        /// The tensor's key.
         key: String,
-        /// The shape it should have.
+        /// The shape that the tensor should have.
         expected: String,
     },
-    /// Tensors that the model has no place for.
+    /// The model has no place for some tensors.
     #[error("{file}: {first}: surplus, expected no such tensor ({count} in all)")]
     Surplus {
-        /// The file that has the first.
+        /// The file with the first of the tensors.
         file: PathBuf,
         /// The first few keys.
         first: String,
-        /// How many there are.
+        /// The number of such tensors.
         count: usize,
     },
 }
@@ -76,11 +76,13 @@ impl WeightsError {
     }
 }
 
-/// The samples of a file's bytes that tell the file from others ([`Weights::fingerprint`]): how many, and how long each is.
+/// The number of samples of a file's bytes that tell the file from others ([`Weights::fingerprint`]), and the bytes of each
+/// sample.
 const SAMPLES: usize = 64;
 const SAMPLE_BYTES: usize = 4096;
 
-/// A component's tensors below one key prefix. Cheap to clone; clones share what has been taken.
+/// The tensors of a component below a key prefix. A clone is cheap, and shares the record of tensors that have
+/// been taken.
 #[derive(Clone)]
 pub struct Weights {
     all: Arc<Checkpoint>,
@@ -109,11 +111,11 @@ struct Entry {
 impl Weights {
     /// Opens the files in `dir`: single or sharded, plain or a variant such as `fp16`.
     ///
-    /// Files of `variant` come first, then plain ones, then `fp16` and `bf16`. Matrices are packed as `store`, or,
-    /// without it, as they are in the file.
+    /// Files of `variant` come first, then plain files, then `fp16` and `bf16`. Matrices are packed in the dtype `store`;
+    /// `None` keeps the file's dtype.
     ///
     /// # Errors
-    /// When there is no such file, or one is truncated or no safetensors file.
+    /// No such file exists, or a file is truncated or not a safetensors file.
     pub fn open(
         dir: &Path,
         network: Network,
@@ -136,17 +138,17 @@ impl Weights {
         })
     }
 
-    /// The same tensors, each as `hook` changes it when it is taken.
+    /// The same tensors. `hook` may change each of them when it is taken.
     pub fn with_hook(self, hook: Arc<dyn TensorHook>) -> Self {
         Self { hook: Some(hook), ..self }
     }
 
-    /// Every tensor's key and shape.
+    /// The key and shape of every tensor below the prefix.
     pub fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
         self.below().map(|(name, entry)| (name.as_str(), entry.shape.as_slice()))
     }
 
-    /// A number for what the files are, without reading them whole: of their lengths, and of samples of their bytes.
+    /// A CRC-32 that tells files apart without reading them whole: of their lengths, and of samples of their bytes.
     pub fn fingerprint(&self) -> u32 {
         let mut crc = flate2::Crc::new();
         for file in &self.all.files {
@@ -160,7 +162,7 @@ impl Weights {
         crc.sum()
     }
 
-    /// How many bytes the tensors of these keys take in memory, stored as they will be packed.
+    /// The bytes of memory that the tensors with these keys take when they are packed.
     pub fn packed_bytes(&self, of: impl Fn(&str) -> bool) -> u64 {
         let bytes = |entry: &Entry| match self.all.store {
             Some(dtype) => entry.shape.iter().product::<usize>() * dtype.size(),
@@ -169,34 +171,39 @@ impl Weights {
         self.below().filter(|(key, _)| of(key)).map(|(_, entry)| bytes(entry) as u64).sum()
     }
 
-    /// For a network that runs once or twice: its matrices are not packed, which would take longer than it saves.
+    /// For a network that runs once or twice: its linear layers are not packed, because packing takes longer than
+    /// it saves.
     pub fn used_once(self) -> Self {
         Self { used_once: true, ..self }
     }
 
-    /// For a network that runs at every step of a training: all matrices are packed, those of parts that an inference uses once too.
+    /// For a network that runs in every step of a training: all matrices are packed, even those of parts that inference uses
+    /// once.
     pub fn always_packed(self) -> Self {
         Self { always_packed: true, ..self }
     }
 
-    /// The tensors below `name`: `w.sub("down_blocks").sub(0)`.
+    /// The tensors below `name`, as in `w.sub("down_blocks").sub(0)`.
     pub fn sub(&self, name: impl std::fmt::Display) -> Self {
         Self { prefix: format!("{}{name}.", self.prefix), ..self.clone() }
     }
 
-    /// Takes a tensor as f32, of exactly this shape.
+    /// Takes a tensor of exactly this shape, as f32.
+    ///
+    /// # Errors
+    /// The tensor is missing, or has another shape or an unsupported element type.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, WeightsError> {
         Ok(self.take(name, shape)?.tensor(shape))
     }
 
-    /// Takes a norm's `weight` and `bias`, both (channels), as f32.
+    /// Takes the `weight` and `bias` of a norm, both (channels), as f32.
     pub fn norm(&self, name: &str, channels: usize) -> Result<(Parameter, Parameter), WeightsError> {
         let norm = self.sub(name);
         let parameter = |name: &str| Ok(Parameter::fixed(norm.tensor(name, &[channels])?));
         Ok((parameter("weight")?, parameter("bias")?))
     }
 
-    /// Takes a linear layer: `weight` (out, in), packed at first use, and where it has one its `bias` (out), f32.
+    /// Takes a linear layer: `weight` (out, in), packed at first use, and with `bias` also its `bias` (out), f32.
     pub fn linear(
         &self,
         name: &str,
@@ -210,7 +217,7 @@ impl Weights {
         Ok((weight, bias.map(Parameter::fixed)))
     }
 
-    /// Takes a convolution: `weight` (out, in, kernel, kernel), packed at first use, and its `bias` (out), f32.
+    /// Takes a convolution: `weight` (out, in, kernel, kernel), packed at first use, and `bias` (out), f32.
     pub fn conv(
         &self,
         name: &str,
@@ -223,17 +230,18 @@ impl Weights {
         Ok((weight, Parameter::fixed(layer.tensor("bias", &[out])?)))
     }
 
-    /// Counts everything below this prefix as taken: a part of the checkpoint that is not wanted now.
+    /// Marks all tensors below this prefix as taken, because this part of the checkpoint is not needed.
     pub fn skip(&self) {
         for (_, entry) in self.below() {
             entry.taken.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Checks that nothing below this prefix is left over, and that no file was written over meanwhile.
+    /// Checks that all tensors below this prefix have been taken, and that no file has changed since it was
+    /// opened.
     ///
     /// # Errors
-    /// Names the first of the tensors that were never taken, or the file that has changed.
+    /// Tensors were never taken, or a file has changed. The error names the first such tensors, or the file.
     pub fn finish(&self) -> Result<(), WeightsError> {
         if let Some(changed) = self.all.files.iter().find(|file| !file.map.is_unchanged()) {
             return Err(WeightsError::file(&changed.path, "changed while it was read"));
@@ -263,7 +271,7 @@ impl Weights {
         from.take_while(|(name, _)| name.starts_with(&self.prefix))
     }
 
-    /// Checks one tensor, and counts it as taken.
+    /// Checks one tensor, and marks it as taken.
     fn take(&self, name: &str, shape: &[usize]) -> Result<Found, WeightsError> {
         let key = self.key(name);
         let Some(entry) = self.all.tensors.get(&key) else {
@@ -295,7 +303,7 @@ impl Weights {
         })
     }
 
-    /// Takes a layer's `weight`; `streamed` where it may be read from its file again and again.
+    /// Takes a layer's `weight`. With `streamed`, products may read it from its file each time.
     fn weight(&self, shape: &[usize], streamed: bool) -> Result<Parameter<Weight>, WeightsError> {
         let found = self.take("weight", shape)?;
         let &[out, inp, ref kernel @ ..] = shape else { panic!("a weight is (out, in, ..), not {shape:?}") };
@@ -303,7 +311,7 @@ impl Weights {
         let dtype = found.dtype;
         let store = self.all.store.unwrap_or(dtype);
         Ok(Parameter::fixed(match found.content {
-            // Packed now: until its first use it would be in memory, and after it still.
+            // Packed at once: the unpacked values would stay in memory until the first use, and beyond.
             Content::Values(values) => Weight::conv(bytemuck::cast_slice(&values), dtype, all, store),
             Content::Stored(bytes) if streamed && store == dtype => Weight::streamed(bytes, dtype, out, inp),
             Content::Stored(bytes) => Weight::lazy(bytes, dtype, all, store),
@@ -311,22 +319,22 @@ impl Weights {
     }
 }
 
-/// A tensor of the right shape.
+/// A tensor whose shape has been checked.
 struct Found {
     content: Content,
     dtype: DType,
 }
 
-/// Where its elements are.
+/// The place of a tensor's elements.
 enum Content {
     /// In a file.
     Stored(Box<dyn WeightBytes>),
-    /// In memory alone.
+    /// In memory only.
     Values(Vec<f32>),
 }
 
 impl Found {
-    /// As an f32 tensor of its shape.
+    /// The elements as an f32 tensor of this shape.
     fn tensor(self, shape: &[usize]) -> Tensor {
         match self.content {
             Content::Values(values) => Tensor::from_vec(values, shape),
@@ -339,7 +347,7 @@ impl Found {
     }
 }
 
-/// A tensor's bytes in its file, which stays mapped as long as they are needed.
+/// The bytes of a tensor in its file. The file stays mapped as long as this value exists.
 struct MappedTensor {
     all: Arc<Checkpoint>,
     file: usize,
@@ -356,7 +364,7 @@ impl WeightBytes for MappedTensor {
     }
 }
 
-/// The element types that weights come in.
+/// The dtype of a safetensors element type. `None`: weights of this type are not supported.
 pub fn element_type(dtype: Dtype) -> Option<DType> {
     match dtype {
         Dtype::F32 => Some(DType::F32),
@@ -374,7 +382,7 @@ pub fn tuple(shape: &[usize]) -> String {
     }
 }
 
-/// Little-endian bytes of a file, at any alignment, as f32.
+/// Converts little-endian bytes of a file, at any alignment, to f32.
 pub fn to_f32(bytes: &[u8], dtype: DType) -> Vec<f32> {
     let mut out = vec![0.0; bytes.len() / dtype.size()];
     if dtype == DType::F32 {
@@ -383,7 +391,7 @@ pub fn to_f32(bytes: &[u8], dtype: DType) -> Vec<f32> {
         }
         return out;
     }
-    // By piece, as the slice conversions use the CPU's own instructions.
+    // In pieces, because the slice conversions use the CPU's own instructions.
     let mut bits = [0u16; 2048];
     for (o, b) in out.chunks_mut(bits.len()).zip(bytes.chunks(2 * bits.len())) {
         let bits = &mut bits[..o.len()];

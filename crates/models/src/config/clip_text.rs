@@ -1,4 +1,4 @@
-//! `CLIPTextConfig`: both text encoders.
+//! `CLIPTextConfig`, the config of both text encoders.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::json::{ConfigError, Json, MAX_CHANNELS, MAX_LAYERS};
 /// A CLIP text encoder's sizes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClipTextConfig {
-    /// Rows of the token embedding.
+    /// Rows of the token embedding table.
     pub vocab_size: usize,
     /// Channels.
     pub hidden_size: usize,
@@ -27,8 +27,8 @@ pub struct ClipTextConfig {
     pub hidden_act: HiddenAct,
     /// Epsilon of every layer norm.
     pub layer_norm_eps: f32,
-    /// Which token's state is pooled: the first of this id, or, where this is 2 (as published with SDXL),
-    /// the largest id of the prompt.
+    /// The token whose state is pooled: the first with this id. If this is 2 (as published with SDXL), the first
+    /// of the prompt's largest ids.
     pub eos_token_id: u32,
 }
 
@@ -42,7 +42,7 @@ pub enum HiddenAct {
     Gelu,
 }
 
-/// The file's fields, with transformers' defaults.
+/// The fields of the file, with transformers' defaults.
 #[derive(Deserialize)]
 #[serde(default)]
 struct Raw {
@@ -76,14 +76,17 @@ impl Default for Raw {
 }
 
 impl ClipTextConfig {
-    /// Reads the `config.json` of a component's folder by itself.
+    /// Reads the `config.json` of one component's folder.
+    ///
+    /// # Errors
+    /// The file is missing or invalid.
     pub fn read(folder: &Path) -> Result<Self, ConfigError> {
         Self::from_json(&Json::read(&folder.join("config.json"))?)
     }
 
-    /// Reads and checks the config. Errors name file, field, expected and found.
+    /// Reads and checks the config. An error names the file and the field, and what was expected and found.
     pub(crate) fn from_json(json: &Json) -> Result<Self, ConfigError> {
-        // A whole CLIP model's config has the text encoder's inside.
+        // The config of a whole CLIP model contains that of its text encoder.
         match json.nested("text_config") {
             Some(text) if json.value["model_type"] == "clip" => Self::from_flat(&text),
             _ => Self::from_flat(json),
@@ -103,7 +106,7 @@ impl ClipTextConfig {
         ] {
             json.size(field, value, max)?;
         }
-        // Two of them are the start and the end.
+        // Two positions are for the start and the end.
         if raw.max_position_embeddings < 3 {
             let expected = "at least 3 (start, a token, end)";
             return Err(json.fail("max_position_embeddings", expected, raw.max_position_embeddings));

@@ -1,4 +1,4 @@
-//! Each network's `config.json`, checked, so that the networks can rely on it.
+//! Each network's `config.json`. The values are checked, so that the networks can rely on them.
 
 mod clip_text;
 mod unet;

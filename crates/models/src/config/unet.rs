@@ -7,55 +7,56 @@ use serde_json::Value;
 
 use crate::json::{ConfigError, Json, MAX_BLOCKS, MAX_CHANNELS, MAX_LAYERS, PerBlock};
 
-/// A UNet's sizes. Lists are per block in the down path's order unless said otherwise.
+/// A UNet's sizes. Lists have one entry for each block, in the order of the down path unless stated otherwise.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UNetConfig {
     /// Latent channels in.
     pub in_channels: usize,
     /// Latent channels out.
     pub out_channels: usize,
-    /// Latent height and width that it was trained at (128 for SDXL: 1024 pixels), where given.
+    /// Height and width of the latents that the model was trained on (128 for SDXL, which is 1024 pixels).
+    /// `None`: unknown.
     pub sample_size: Option<usize>,
-    /// Channels of each block; the up path has them in reverse.
+    /// Channels of each block; the up path uses them in reverse.
     pub block_out_channels: Vec<usize>,
-    /// Which kind each down block is.
+    /// The type of each down block.
     pub down_block_types: Vec<UNetBlock>,
-    /// Which kind each up block is, in the up path's order.
+    /// The type of each up block, in the up path's order.
     pub up_block_types: Vec<UNetBlock>,
     /// ResNets of each down block; up block `i` has one more than down block `n - 1 - i`.
     pub layers_per_block: Vec<usize>,
-    /// Transformer blocks after each ResNet of each down block (meaningless in a block without attention).
+    /// Transformer blocks after each ResNet of each down block (unused in a block without attention).
     pub down_transformer_layers: Vec<Vec<usize>>,
-    /// Which kind the middle block is.
+    /// The type of the middle block.
     pub mid_block_type: UNetMidBlock,
-    /// Transformer blocks of the middle block (meaningless in one without attention).
+    /// Transformer blocks of the middle block (unused if it has no attention).
     pub mid_transformer_layers: usize,
     /// Transformer blocks after each ResNet of each up block, in the up path's order.
     pub up_transformer_layers: Vec<Vec<usize>>,
-    /// Attention heads of each block; the middle takes the last, the up path has them in reverse.
-    /// (The file's `attention_head_dim`: in diffusers it is the number of heads.)
+    /// Attention heads of each block. The middle block uses the last, the up path uses them in reverse. The file
+    /// calls this `attention_head_dim`, which in diffusers is the number of heads.
     pub num_attention_heads: Vec<usize>,
     /// Channels of the text states.
     pub cross_attention_dim: usize,
-    /// Whether a transformer's `proj_in`/`proj_out` are linear (else 1×1 convolutions).
+    /// Whether a transformer's `proj_in` and `proj_out` are linear layers rather than 1×1 convolutions.
     pub use_linear_projection: bool,
     /// Groups of every group norm.
     pub norm_num_groups: usize,
-    /// Epsilon of the ResNets' group norms and `conv_norm_out` (a transformer's own is 1e-6).
+    /// Epsilon of the ResNets' group norms and of `conv_norm_out`. Transformers use 1e-6.
     pub norm_eps: f32,
-    /// Whether the timestep embedding is `[cos, sin]` (else `[sin, cos]`).
+    /// Whether the timestep embedding is `[cos, sin]` rather than `[sin, cos]`.
     pub flip_sin_to_cos: bool,
     /// The timestep embedding's `downscale_freq_shift`.
     pub freq_shift: f32,
-    /// Channels of the time embedding (4 × the first block's unless given).
+    /// Channels of the time embedding. By default, 4 × the first block's channels.
     pub time_embed_dim: usize,
-    /// Channels of the sinusoidal embedding of each of the added time ids.
+    /// Channels of the sinusoidal embedding of each time id.
     pub addition_time_embed_dim: usize,
-    /// Input channels of `add_embedding`: pooled text and all time ids.
+    /// Input channels of `add_embedding`: the pooled text and the embeddings of all time ids.
     pub projection_class_embeddings_input_dim: usize,
 }
 
-/// The kinds of a UNet's down and up blocks.
+/// The types of a UNet's down and up blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UNetBlock {
     /// `DownBlock2D`, `UpBlock2D`: ResNets only.
@@ -64,18 +65,18 @@ pub enum UNetBlock {
     CrossAttn,
 }
 
-/// The kinds of a UNet's middle block.
+/// The types of a UNet's middle block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UNetMidBlock {
     /// `UNetMidBlock2DCrossAttn`: ResNet, transformer, ResNet.
     CrossAttn,
     /// `UNetMidBlock2D`: one ResNet (SSD-1B).
     Plain,
-    /// `null`: there is none (KOALA-700M).
+    /// `null`: no middle block (KOALA-700M).
     None,
 }
 
-/// The file's fields, with diffusers' defaults.
+/// The fields of the file, with diffusers' defaults.
 #[derive(Deserialize)]
 #[serde(default)]
 struct Raw {
@@ -129,8 +130,8 @@ impl Default for Raw {
     }
 }
 
-/// diffusers' switches for other models' architectures, with the value that SDXL has.
-/// Not here: `upcast_attention` (scores are always f32), `dropout` (0 outside training).
+/// diffusers' switches for the architectures of other models, with SDXL's value. `upcast_attention` (scores are
+/// always f32) and `dropout` (0 outside training) are not listed.
 const FIXED: &[(&str, &str)] = &[
     ("_class_name", "\"UNet2DConditionModel\""),
     ("addition_embed_type", "\"text_time\""),
@@ -160,12 +161,15 @@ const FIXED: &[(&str, &str)] = &[
 ];
 
 impl UNetConfig {
-    /// Reads the `config.json` of a component's folder by itself.
+    /// Reads the `config.json` of one component's folder.
+    ///
+    /// # Errors
+    /// The file is missing or invalid.
     pub fn read(folder: &Path) -> Result<Self, ConfigError> {
         Self::from_json(&Json::read(&folder.join("config.json"))?)
     }
 
-    /// Reads and checks the config. Errors name file, field, expected and found.
+    /// Reads and checks the config. An error names the file and the field, and what was expected and found.
     pub(crate) fn from_json(json: &Json) -> Result<Self, ConfigError> {
         json.fixed(FIXED)?;
         if json.value["addition_embed_type"].is_null() {
@@ -239,12 +243,12 @@ impl UNetConfig {
         if !(0.0..half as f32).contains(&self.freq_shift) {
             return Err(json.fail("freq_shift", format!("0 to less than {half}"), self.freq_shift));
         }
-        // What divides each block also divides a block concatenated with a skip, in the up path.
+        // A divisor of each block's channels also divides the channels of the up path's concatenations.
         json.groups(self.norm_num_groups, channels)?;
         self.check_heads(json)
     }
 
-    /// Heads must fit wherever there is attention: a block of either path, and the middle.
+    /// The number of heads must suit each block that has attention, in either path and in the middle.
     fn check_heads(&self, json: &Json) -> Result<(), ConfigError> {
         let last = self.block_out_channels.len() - 1;
         for (i, (&heads, &channels)) in
@@ -263,10 +267,10 @@ impl UNetConfig {
 
 const DEPTHS: &str = "transformer_layers_per_block";
 
-/// Transformer depths, spread over ResNets.
+/// Transformer depths, one for each ResNet.
 struct Transformers {
     down: Vec<Vec<usize>>,
-    /// Of the middle block, where the last block has an entry.
+    /// The depth of the middle block, if the last block has an entry.
     mid: Option<usize>,
     up: Vec<Vec<usize>>,
 }
@@ -310,7 +314,7 @@ impl Transformers {
     }
 }
 
-/// Absent, it is diffusers' default; `null` is a value of its own.
+/// An absent field means diffusers' default; `null` is a value of its own.
 fn mid_block_type(json: &Json) -> Result<UNetMidBlock, ConfigError> {
     const FIELD: &str = "mid_block_type";
     match json.value.get(FIELD) {

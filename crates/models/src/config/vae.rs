@@ -15,30 +15,30 @@ pub struct VaeConfig {
     pub out_channels: usize,
     /// Latent channels (4 for SDXL).
     pub latent_channels: usize,
-    /// Channels of each encoder block; the decoder has them in reverse. Each block but the last halves the picture.
+    /// Channels of each encoder block; the decoder uses them in reverse. Each block but the last halves the picture's sides.
     pub block_out_channels: Vec<usize>,
     /// ResNets of each encoder block; a decoder block has one more.
     pub layers_per_block: usize,
     /// Groups of every group norm (whose epsilon is 1e-6).
     pub norm_num_groups: usize,
-    /// Picture height and width that it was trained at, pixels.
+    /// Height and width of the pictures that the VAE was trained on, in pixels.
     pub sample_size: usize,
-    /// Latents are multiplied by this when they leave the encoder.
+    /// The factor of the latents that the encoder makes.
     pub scaling_factor: f32,
-    /// Per-channel mean and standard deviation, which some checkpoints also normalise latents with:
-    /// decode takes `latents · std / scaling_factor + mean`.
+    /// Per-channel mean and standard deviation with which some checkpoints also normalise latents. The decoder
+    /// gets `latents · std / scaling_factor + mean`.
     pub latents_mean_std: Option<(Vec<f32>, Vec<f32>)>,
-    /// Whether the weights overflow in f16, so that the VAE must run in f32.
+    /// Whether activations overflow in f16, so that the VAE must run in f32.
     pub force_upcast: bool,
     /// Whether the encoder ends with a 1×1 `quant_conv`.
     pub use_quant_conv: bool,
     /// Whether the decoder begins with a 1×1 `post_quant_conv`.
     pub use_post_quant_conv: bool,
-    /// Whether the middle blocks have their attention.
+    /// Whether the middle blocks have attention.
     pub mid_block_add_attention: bool,
 }
 
-/// The file's fields, with diffusers' defaults.
+/// The fields of the file, with diffusers' defaults.
 #[derive(Deserialize)]
 #[serde(default)]
 struct Raw {
@@ -83,7 +83,8 @@ impl Default for Raw {
     }
 }
 
-/// `shift_factor` is other models': SDXL's pipeline does not read it, so a value would be silently lost.
+/// `shift_factor` belongs to other models. SDXL's pipeline does not read it, so a value would be ignored
+/// silently.
 const FIXED: &[(&str, &str)] = &[
     ("_class_name", "\"AutoencoderKL\""),
     ("in_channels", "3"),
@@ -92,12 +93,15 @@ const FIXED: &[(&str, &str)] = &[
 ];
 
 impl VaeConfig {
-    /// Reads the `config.json` of a component's folder by itself.
+    /// Reads the `config.json` of one component's folder.
+    ///
+    /// # Errors
+    /// The file is missing or invalid.
     pub fn read(folder: &Path) -> Result<Self, ConfigError> {
         Self::from_json(&Json::read(&folder.join("config.json"))?)
     }
 
-    /// Reads and checks the config. Errors name file, field, expected and found.
+    /// Reads and checks the config. An error names the file and the field, and what was expected and found.
     pub(crate) fn from_json(json: &Json) -> Result<Self, ConfigError> {
         json.fixed(FIXED)?;
         json.silu("act_fn")?;
@@ -134,7 +138,7 @@ impl VaeConfig {
         json.size("sample_size", self.sample_size, MAX_CHANNELS)?;
         json.groups(self.norm_num_groups, &self.block_out_channels)?;
         if let (true, Some(&last)) = (self.mid_block_add_attention, self.block_out_channels.last()) {
-            // One head over all of the last block's channels.
+            // The attention has one head, over all of the last block's channels.
             json.heads("block_out_channels", 1, last)?;
         }
         if let Some((mean, std)) = &self.latents_mean_std {
@@ -145,7 +149,7 @@ impl VaeConfig {
         Ok(())
     }
 
-    /// How many pixels one latent is, along one side.
+    /// Pixels per latent, along one side.
     pub fn scale(&self) -> usize {
         1 << (self.block_out_channels.len() - 1)
     }

@@ -1,4 +1,4 @@
-//! Multi-head attention with its projections, as diffusers' `Attention` names them.
+//! Multi-head attention with its projections, named as in diffusers' `Attention`.
 
 use calotype_tensor::Tensor;
 use calotype_tensor::ops::{self, Activation, Mask};
@@ -6,7 +6,7 @@ use calotype_tensor::ops::{self, Activation, Mask};
 use super::{Linear, module};
 use crate::weights::{Weights, WeightsError};
 
-/// What queries attend to.
+/// Keys and values that queries attend to.
 #[derive(Clone)]
 pub struct KeyValue {
     /// (B, S, heads · d).
@@ -15,7 +15,7 @@ pub struct KeyValue {
     pub v: Tensor,
 }
 
-/// Attention whose queries, keys and values are projections.
+/// Attention with projections of queries, keys, values and output.
 #[derive(Clone)]
 pub struct Attention {
     /// (C, C), no bias.
@@ -24,21 +24,22 @@ pub struct Attention {
     pub to_k: Linear,
     /// (C, context channels), no bias.
     pub to_v: Linear,
-    /// (C, C); `to_out.0` in the checkpoint (1 is a dropout).
+    /// (C, C); `to_out.0` in the checkpoint (`to_out.1` is a dropout).
     pub to_out: Linear,
     /// Heads that the C channels are split into.
     pub heads: usize,
 }
 
 impl Attention {
-    /// Loads a UNet's attention of `channels` over the same, or over a text of `context` channels.
+    /// Loads a UNet's attention of `channels`: self-attention, or cross-attention to a text of `context`
+    /// channels.
     pub fn load(
         weights: &Weights,
         channels: usize,
         context: Option<usize>,
         heads: usize,
     ) -> Result<Self, WeightsError> {
-        // A text's keys and values are computed once for all steps, and of few rows.
+        // The keys and values of a text are computed once for all steps, and have few rows.
         let source = if context.is_some() { weights.clone().used_once() } else { weights.clone() };
         let context = context.unwrap_or(channels);
         Ok(Self {
@@ -50,7 +51,7 @@ impl Attention {
         })
     }
 
-    /// Loads a VAE's attention: a single head over all channels, and every projection has a bias.
+    /// Loads a VAE's attention: one head over all channels, and a bias in every projection.
     pub fn load_single_head(weights: &Weights, channels: usize) -> Result<Self, WeightsError> {
         let load = |name: &str| Linear::load(weights, name, channels, channels);
         Ok(Self {

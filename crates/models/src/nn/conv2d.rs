@@ -29,7 +29,7 @@ impl Conv2d {
         Self::load_with(weights, name, input, output, kernel, Conv { stride: 1, padding: Padding::Same })
     }
 
-    /// Loads a convolution of any stride and padding.
+    /// Loads a convolution with any stride and padding.
     pub fn load_with(
         weights: &Weights,
         name: &str,
@@ -47,7 +47,7 @@ impl Conv2d {
         self.forward_fused(x, None, None)
     }
 
-    /// conv(x) + shift (B, O) + residual (B, Ho, Wo, O), in one go.
+    /// conv(x) + shift (B, O) + residual (B, Ho, Wo, O), fused.
     pub fn forward_fused(&self, x: &Tensor, shift: Option<&Tensor>, residual: Option<&Tensor>) -> Tensor {
         let bias = self.bias.get();
         ops::conv2d(x, &self.weight.get(), self.conv, ConvArgs { bias: Some(&bias), shift, residual })

@@ -1,4 +1,4 @@
-//! The network behind a sinusoidal embedding.
+//! The network that follows a sinusoidal embedding.
 
 use calotype_tensor::Tensor;
 use calotype_tensor::ops::Activation;
@@ -6,7 +6,7 @@ use calotype_tensor::ops::Activation;
 use super::{Linear, module};
 use crate::weights::{Weights, WeightsError};
 
-/// Two linear layers with SiLU between.
+/// Two linear layers with SiLU between them.
 #[derive(Clone)]
 pub struct TimestepEmbedding {
     /// in → E.
@@ -16,7 +16,7 @@ pub struct TimestepEmbedding {
 }
 
 impl TimestepEmbedding {
-    /// Loads it, from `input` to E = `output` channels.
+    /// Loads the network, from `input` to E = `output` channels.
     pub fn load(weights: &Weights, input: usize, output: usize) -> Result<Self, WeightsError> {
         Ok(Self {
             linear_1: Linear::load(weights, "linear_1", input, output)?,

@@ -6,16 +6,16 @@ use calotype_tensor::{Tensor, Weight};
 use super::{Lora, Parameter};
 use crate::weights::{Weights, WeightsError};
 
-/// x Wᵀ + b.
+/// A linear layer, x Wᵀ + b.
 #[derive(Clone)]
 pub struct Linear {
     /// (out, in), packed.
     pub weight: Parameter<Weight>,
     /// (out).
     pub bias: Option<Parameter>,
-    /// Whether the checkpoint has the layer as a 1 × 1 convolution: its weight is (out, in, 1, 1) there.
+    /// Whether the checkpoint stores the layer as a 1 × 1 convolution, with a weight (out, in, 1, 1).
     pub is_conv1x1: bool,
-    /// Low-rank matrices whose product is added to the layer's.
+    /// Low-rank matrices whose product is added to the weight.
     pub lora: Option<Lora>,
 }
 
@@ -26,7 +26,7 @@ impl Linear {
         Ok(Self { weight, bias, is_conv1x1: false, lora: None })
     }
 
-    /// Loads a layer that has no bias.
+    /// Loads a layer without a bias.
     pub fn load_unbiased(
         weights: &Weights,
         name: &str,
@@ -37,7 +37,8 @@ impl Linear {
         Ok(Self { weight, bias, is_conv1x1: false, lora: None })
     }
 
-    /// Loads a layer that the checkpoint has as a 1×1 convolution: over channels-last pixels the same.
+    /// Loads a layer that the checkpoint stores as a 1×1 convolution. Over channels-last pixels, the two are the
+    /// same.
     pub fn load_conv1x1(
         weights: &Weights,
         name: &str,
@@ -59,7 +60,7 @@ impl Linear {
         self.forward_fused(x, Activation::None, None)
     }
 
-    /// act(x Wᵀ + b) + residual, in one go. x (.., in) → (.., out), or (.., out / 2) for [`Activation::Geglu`].
+    /// act(x Wᵀ + b) + residual, fused. x (.., in) → (.., out), or (.., out / 2) for [`Activation::Geglu`].
     pub fn forward_fused(&self, x: &Tensor, act: Activation, residual: Option<&Tensor>) -> Tensor {
         let (weight, bias) = (self.weight.get(), self.bias.as_ref().map(Parameter::get));
         match &self.lora {
@@ -67,7 +68,7 @@ impl Linear {
             Some(lora) if act == Activation::None => {
                 lora.add_to(&ops::linear(x, &weight, LinearArgs { bias: bias.as_ref(), act, residual }), x)
             }
-            // It comes before the activation, as if the weight had it.
+            // The LoRA comes before the activation, as if it were merged into the weight.
             Some(lora) => {
                 let plain = LinearArgs { bias: bias.as_ref(), ..LinearArgs::default() };
                 let y = lora.add_to(&ops::linear(x, &weight, plain), x);
@@ -85,14 +86,14 @@ mod tests {
     use super::*;
     use crate::nn::Trainable;
 
-    /// Numbers in −1..1.
+    /// Pseudo-random numbers from −1 to 1.
     fn noise(shape: &[usize], seed: usize) -> Tensor {
         let count = shape.iter().product::<usize>();
         let value = |i: usize| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.5 - 1.0;
         Tensor::from_vec((0..count).map(value).collect(), shape)
     }
 
-    /// A layer 6 → 8 with a LoRA of rank 2 beside it.
+    /// A layer 6 → 8 with a LoRA of rank 2.
     fn layer() -> Linear {
         Linear {
             weight: Parameter::fixed(Weight::from_tensor(&noise(&[8, 6], 1))),
@@ -108,7 +109,8 @@ mod tests {
     const ALL: [Activation; 5] =
         [Activation::None, Activation::Silu, Activation::Gelu, Activation::QuickGelu, Activation::Geglu];
 
-    /// With any activation, a LoRA gives what the layer gives with it merged into the weight.
+    /// With any activation, a layer with a LoRA gives the result of the layer with the LoRA merged into its
+    /// weight.
     #[test]
     fn a_lora_is_a_merged_weight() {
         let (beside, x) = (layer(), noise(&[3, 6], 5));
@@ -133,7 +135,7 @@ mod tests {
         }
     }
 
-    /// With any activation, a LoRA's gradients are finite differences of the layer's sum.
+    /// With any activation, a LoRA's gradients equal finite differences of the layer's sum.
     #[test]
     fn a_lora_trains() {
         const H: f32 = 1e-2;

@@ -5,7 +5,7 @@ use calotype_tensor::{DType, Tensor, Weight};
 
 use super::Parameter;
 
-/// `up(down(x))`, added to what a linear layer gives.
+/// `up(down(x))`, which is added to the output of a linear layer.
 #[derive(Clone)]
 pub struct Lora {
     /// (rank, in), f32.
@@ -15,7 +15,7 @@ pub struct Lora {
 }
 
 impl Lora {
-    /// Matrices of zeros of rank `rank`, at least 1, for a layer from `input` to `output` channels.
+    /// Zero matrices of rank `rank` (at least 1), for a layer from `input` to `output` channels.
     pub fn zeros(rank: usize, input: usize, output: usize) -> Self {
         let zeros = |rows, columns| Parameter::<Tensor>::new(Tensor::zeros(&[rows, columns], DType::F32));
         Self { down: zeros(rank, input), up: zeros(output, rank) }

@@ -1,6 +1,6 @@
-//! The layers that SDXL's networks are made of. A field has the name of its checkpoint key.
+//! The layers of SDXL's networks. Fields are named by checkpoint key.
 //!
-//! Images are (B, H, W, C), sequences (B, T, C). A layer works in the dtype of what it is given.
+//! Images are (B, H, W, C), sequences are (B, T, C). A layer computes in the dtype of its input.
 
 mod attention;
 mod conv2d;

@@ -38,14 +38,14 @@ impl GroupNorm {
         ops::group_norm(x, &self.weight.get(), &self.bias.get(), norm)
     }
 
-    /// SiLU of the normalised x.
+    /// Normalises x and applies SiLU. x (B, .., C) → (B, .., C).
     pub fn forward_silu(&self, x: &Tensor) -> Tensor {
         let norm = GroupNormArgs { groups: self.groups, eps: self.eps, silu: true };
         ops::group_norm(x, &self.weight.get(), &self.bias.get(), norm)
     }
 }
 
-/// Normalises each position over its channels.
+/// Normalises the channels of each position.
 #[derive(Clone)]
 pub struct LayerNorm {
     /// (C).

@@ -14,14 +14,14 @@ pub struct Downsample2D {
 }
 
 impl Downsample2D {
-    /// Loads it. With [`Padding::Same`] an odd size is rounded up (UNet), with
-    /// [`Padding::BottomRight`] down (VAE).
+    /// Loads the layer. [`Padding::Same`] rounds an odd size up (UNet), [`Padding::BottomRight`] rounds it down
+    /// (VAE).
     pub fn load(weights: &Weights, channels: usize, padding: Padding) -> Result<Self, WeightsError> {
         let conv = Conv { stride: 2, padding };
         Ok(Self { conv: Conv2d::load_with(weights, "conv", channels, channels, 3, conv)? })
     }
 
-    /// x (B, H, W, C) → (B, H/2, W/2, C).
+    /// x (B, H, W, C) → (B, H/2, W/2, C), rounded as the padding says.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         self.conv.forward(x)
     }
@@ -35,7 +35,7 @@ pub struct Upsample2D {
 }
 
 impl Upsample2D {
-    /// Loads it.
+    /// Loads the layer for C = `channels`.
     pub fn load(weights: &Weights, channels: usize) -> Result<Self, WeightsError> {
         Ok(Self { conv: Conv2d::load(weights, "conv", channels, channels, 3)? })
     }
@@ -45,9 +45,9 @@ impl Upsample2D {
         self.conv.forward(&ops::upsample_nearest2x(x))
     }
 
-    /// x (B, H, W, C) → (B, height, width, C), where height is 2H or 2H - 1 and width likewise:
-    /// the way back to the size before a [`Downsample2D`] that rounded up. Nearest interpolation to an odd
-    /// size is doubling less the last line.
+    /// x (B, H, W, C) → (B, height, width, C), where height is 2H or 2H − 1, and width is 2W or 2W − 1. This
+    /// restores the size before a [`Downsample2D`] that rounded up. Nearest interpolation to an odd size is
+    /// doubling without the last line.
     pub fn forward_to(&self, x: &Tensor, height: usize, width: usize) -> Tensor {
         let doubled = ops::upsample_nearest2x(x);
         if [height, width] == [doubled.dim(1), doubled.dim(2)] {

@@ -5,27 +5,27 @@ use calotype_tensor::{Tensor, checkpoint};
 use super::{Activations, Conv2d, GroupNorm, Linear, module};
 use crate::weights::{Weights, WeightsError};
 
-/// Two 3×3 convolutions, each after a group norm and SiLU, around which the input is added.
+/// Two 3×3 convolutions, each after a group norm and SiLU. The input is added to the result.
 #[derive(Clone)]
 pub struct ResnetBlock2D {
     /// I channels.
     pub norm1: GroupNorm,
     /// I → O.
     pub conv1: Conv2d,
-    /// Time embedding → O; None in the VAE.
+    /// Time embedding → O; `None` in the VAE.
     pub time_emb_proj: Option<Linear>,
     /// O channels.
     pub norm2: GroupNorm,
     /// O → O.
     pub conv2: Conv2d,
-    /// 1×1, I → O; where I and O differ.
+    /// 1×1, I → O, if I and O differ.
     pub conv_shortcut: Option<Conv2d>,
 }
 
-/// The sizes that the residual blocks of a network share.
+/// The sizes that all residual blocks of a network have in common.
 #[derive(Clone, Copy)]
 pub struct ResnetConfig {
-    /// Width of the time embedding, None without one.
+    /// Width of the time embedding; `None` without one.
     pub time_embed_dim: Option<usize>,
     /// Groups of the norms.
     pub groups: usize,
@@ -60,7 +60,7 @@ impl ResnetBlock2D {
         })
     }
 
-    /// x (B, H, W, I), `emb` (B, time embedding), SiLU already applied → (B, H, W, O).
+    /// x (B, H, W, I), `emb` (B, time embedding) after SiLU → (B, H, W, O).
     pub fn forward(&self, x: &Tensor, emb: Option<&Tensor>, activations: Activations) -> Tensor {
         if activations == Activations::Keep {
             return self.run(&x.fork(), emb.map(Tensor::fork).as_ref());
@@ -73,7 +73,7 @@ impl ResnetBlock2D {
     fn run(&self, x: &Tensor, emb: Option<&Tensor>) -> Tensor {
         let shift = self.time_emb_proj.as_ref().zip(emb).map(|(proj, emb)| proj.forward(emb)); // (B, O)
         let mut h = self.conv1.forward_fused(&self.norm1.forward_silu(x), shift.as_ref(), None);
-        h = self.norm2.forward_silu(&h); // not a new `h`: the old one would stay in memory
+        h = self.norm2.forward_silu(&h); // assigned rather than shadowed, which frees the old `h`
         let shortcut = match &self.conv_shortcut {
             Some(conv) => &conv.forward(x),
             None => x,

@@ -8,20 +8,20 @@ use crate::weights::{Weights, WeightsError};
 
 /// Epsilon of the layer norms.
 const LAYER_NORM_EPS: f32 = 1e-5;
-/// Epsilon of the group norm in front (the ResNets' is the config's).
+/// Epsilon of the group norm at the start (that of the ResNets is in the config).
 const GROUP_NORM_EPS: f32 = 1e-6;
 
-/// A linear layer with GEGLU to 4C channels, and one back.
+/// A linear layer to 4C channels with GEGLU, and a linear layer back to C.
 #[derive(Clone)]
 pub struct FeedForward {
     /// C → 2 · 4C, halved by GEGLU; `net.0.proj` in the checkpoint.
     pub proj: Linear,
-    /// 4C → C; `net.2` in the checkpoint (1 is a dropout).
+    /// 4C → C; `net.2` in the checkpoint (`net.1` is a dropout).
     pub out: Linear,
 }
 
 impl FeedForward {
-    /// Loads it for C = `channels`.
+    /// Loads the layers for C = `channels`.
     pub fn load(weights: &Weights, channels: usize) -> Result<Self, WeightsError> {
         let inner = 4 * channels;
         Ok(Self {
@@ -30,23 +30,24 @@ impl FeedForward {
         })
     }
 
-    /// x (B, T, C) → (B, T, C), added to `residual`.
+    /// x (B, T, C), residual (B, T, C) → (B, T, C), with the residual added.
     pub fn forward(&self, x: &Tensor, residual: &Tensor) -> Tensor {
         let h = self.proj.forward_fused(x, Activation::Geglu, None); // (B, T, 4C)
         self.out.forward_fused(&h, Activation::None, Some(residual))
     }
 }
 
-/// Self-attention, attention to the text, feed-forward: each after a layer norm, each added to its input.
+/// Self-attention, cross-attention to the text, and feed-forward. Each is preceded by a layer norm and added to
+/// its input.
 #[derive(Clone)]
 pub struct BasicTransformerBlock {
     /// Before self-attention.
     pub norm1: LayerNorm,
     /// Self-attention.
     pub attn1: Attention,
-    /// Before attention to the text.
+    /// Before cross-attention.
     pub norm2: LayerNorm,
-    /// Attention to the text.
+    /// Cross-attention to the text.
     pub attn2: Attention,
     /// Before the feed-forward.
     pub norm3: LayerNorm,
@@ -55,7 +56,7 @@ pub struct BasicTransformerBlock {
 }
 
 impl BasicTransformerBlock {
-    /// Loads it.
+    /// Loads the block.
     pub fn load(weights: &Weights, config: &Transformer2DConfig) -> Result<Self, WeightsError> {
         let &Transformer2DConfig { channels, heads, cross_attention_dim, .. } = config;
         let norm = |name: &str| LayerNorm::load(weights, name, channels, LAYER_NORM_EPS);
@@ -69,7 +70,7 @@ impl BasicTransformerBlock {
         })
     }
 
-    /// x (B, T, C); `text` holds attn2's keys and values → (B, T, C).
+    /// x (B, T, C) → (B, T, C). `text` holds the keys and values of `attn2`.
     pub fn forward(&self, x: &Tensor, text: &KeyValue, activations: Activations) -> Tensor {
         if activations == Activations::Keep {
             return self.run(&x.fork(), &KeyValue { k: text.k.fork(), v: text.v.fork() });
@@ -97,13 +98,13 @@ pub struct Transformer2DConfig {
     pub depth: usize,
     /// Channels of the text states.
     pub cross_attention_dim: usize,
-    /// Whether `proj_in` and `proj_out` are linear layers in the checkpoint, else 1×1 convolutions.
+    /// Whether the checkpoint stores `proj_in` and `proj_out` as linear layers rather than 1×1 convolutions.
     pub use_linear_projection: bool,
     /// Groups of the norm.
     pub groups: usize,
 }
 
-/// Transformer blocks over an image's pixels, around which the image is added.
+/// Transformer blocks over an image's pixels. The image is added to the result.
 #[derive(Clone)]
 pub struct Transformer2DModel {
     /// C channels.
@@ -117,7 +118,7 @@ pub struct Transformer2DModel {
 }
 
 impl Transformer2DModel {
-    /// Loads it.
+    /// Loads the transformer.
     pub fn load(weights: &Weights, config: &Transformer2DConfig) -> Result<Self, WeightsError> {
         let channels = config.channels;
         let proj = |name: &str| match config.use_linear_projection {
@@ -134,12 +135,15 @@ impl Transformer2DModel {
         })
     }
 
-    /// Each block's keys and values of the text (B, S, text channels).
+    /// The keys and values of the text (B, S, text channels), for each block.
     pub fn key_values(&self, text: &Tensor) -> Vec<KeyValue> {
         self.transformer_blocks.iter().map(|block| block.attn2.key_value(text)).collect()
     }
 
-    /// x (B, H, W, C); `text` from [`Self::key_values`] → (B, H, W, C).
+    /// x (B, H, W, C) → (B, H, W, C). `text` is the result of [`Self::key_values`].
+    ///
+    /// # Panics
+    /// If `text` does not have one entry for each block.
     pub fn forward(&self, x: &Tensor, text: &[KeyValue], activations: Activations) -> Tensor {
         let tokens = [x.dim(0), x.dim(1) * x.dim(2), x.dim(3)]; // (B, T, C)
         let mut h = self.proj_in.forward(&self.norm.forward(x)).reshape(&tokens);

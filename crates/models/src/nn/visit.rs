@@ -1,10 +1,10 @@
-//! A walk over a network's layers: how whoever trains finds what can be trained.
+//! A visitor of a network's layers, by which a trainer finds the parameters to train.
 
 use calotype_tensor::{Tensor, Weight};
 
 use super::{Conv2d, GroupNorm, LayerNorm, Linear, Parameter};
 
-/// A layer that has parameters of its own, found by a [visit](Module::visit).
+/// A layer with parameters, as passed to the closure of [`Module::visit`].
 pub enum Layer<'a> {
     /// A linear layer.
     Linear(&'a mut Linear),
@@ -25,21 +25,21 @@ pub enum AnyParameter<'a> {
     Weight(&'a Parameter<Weight>),
 }
 
-/// Part of a network.
+/// A part of a network.
 pub trait Module {
-    /// Shows each layer below this module to `f`, with the layer's path in a checkpoint: `conv_in`, or
-    /// `down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q`. `path` is this module's own; that of a whole network is
-    /// empty.
+    /// Calls `f` with each layer of this module and the layer's path in a checkpoint: `conv_in`, or
+    /// `down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q`. `path` is the path of this module; that of a whole network
+    /// is empty.
     fn visit(&mut self, path: &str, f: &mut dyn FnMut(&str, Layer<'_>));
 
-    /// Shows each parameter below this module to `f`, with the parameter's key and shape in a checkpoint.
+    /// Calls `f` with each parameter of this module, and the parameter's key and shape in a checkpoint.
     fn visit_parameters(&mut self, path: &str, f: &mut dyn FnMut(&str, &[usize], AnyParameter<'_>)) {
         self.visit(path, &mut |path, layer| layer.parameters(path, f));
     }
 }
 
 impl Layer<'_> {
-    /// Shows the parameters of the layer at `path` to `f`, `weight` before `bias`.
+    /// Calls `f` with the parameters of the layer at `path`, `weight` before `bias`.
     fn parameters(&self, path: &str, f: &mut dyn FnMut(&str, &[usize], AnyParameter<'_>)) {
         let (weight, shape, bias) = match self {
             Self::Linear(linear) => {
@@ -60,12 +60,12 @@ impl Layer<'_> {
     }
 }
 
-/// The path of `name` in the module at `path`.
+/// The path of the field `name` of the module at `path`.
 pub(crate) fn join(path: &str, name: impl std::fmt::Display) -> String {
     if path.is_empty() { name.to_string() } else { format!("{path}.{name}") }
 }
 
-/// Implements [`Module`] for a type by its fields that are modules, each with its name in a checkpoint.
+/// Implements [`Module`] for a type, given its fields that are modules and their names in a checkpoint.
 ///
 /// `module!(Attention { to_q => "to_q", to_out => "to_out.0" })` expands to
 /// ```ignore
@@ -94,7 +94,7 @@ impl<M: Module> Module for Option<M> {
 }
 
 impl<M: Module> Module for Vec<M> {
-    /// The path of module `i` is the list's, a dot, and `i`.
+    /// The path of module `i` is the path of the list, a dot, and `i`.
     fn visit(&mut self, path: &str, f: &mut dyn FnMut(&str, Layer<'_>)) {
         for (i, module) in self.iter_mut().enumerate() {
             module.visit(&join(path, i), f);

@@ -1,4 +1,4 @@
-//! A tokenizer folder's special tokens, resolved from its several files in transformers' order.
+//! A tokenizer folder's special tokens, read from several files in transformers' order.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::json::{ConfigError, Json};
 pub(super) const CONFIG: &str = "tokenizer_config.json";
 const MAP: &str = "special_tokens_map.json";
 const ADDED: &str = "added_tokens.json";
-/// Named tokens, in the order in which transformers adds them, with `CLIPTokenizer`'s defaults.
+/// Named tokens, in the order in which transformers adds them, with the defaults of `CLIPTokenizer`.
 const NAMED: [(&str, Option<&str>); 7] = [
     ("bos_token", Some("<|startoftext|>")),
     ("eos_token", Some("<|endoftext|>")),
@@ -25,19 +25,19 @@ const NAMED: [(&str, Option<&str>); 7] = [
 ];
 const MAX_LENGTH: u64 = 1 << 14;
 
-/// The special tokens and the length.
+/// The special tokens, and the length of prompts.
 pub(super) struct Specials {
     pub bos: String,
     pub eos: String,
     pub unk: String,
     pub pad: String,
-    /// All added tokens, in the order to add them.
+    /// All added tokens, in the order in which they are added.
     pub tokens: Vec<AddedToken>,
-    /// Tokens of an encoded prompt, where the folder says.
+    /// Tokens of an encoded prompt. `None`: the folder does not give the length.
     pub length: Option<usize>,
 }
 
-/// A token as the files write it. What is not given depends on what the token is for.
+/// A token as the files describe it. The default of `normalized` depends on the token's kind.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 pub(super) struct Added {
     #[serde(default)]
@@ -54,7 +54,7 @@ pub(super) struct Added {
     special: bool,
 }
 
-/// A named token: only its text, or with its flags.
+/// A named token: its text alone, or with flags.
 #[derive(Clone, Deserialize, PartialEq)]
 #[serde(untagged, expecting = "a string, or an object with a content")]
 enum Token {
@@ -70,7 +70,7 @@ impl Token {
         }
     }
 
-    /// The token to add; those with a name are special.
+    /// The token to add. Named tokens are special.
     fn added(&self, named: bool) -> AddedToken {
         match self {
             Self::Text(text) => AddedToken::from(text.as_str(), true),
@@ -87,7 +87,7 @@ impl Token {
 }
 
 impl Specials {
-    /// Reads a folder's special tokens; `added` are those of its `tokenizer.json`.
+    /// Reads a folder's special tokens. `added` holds the added tokens of the folder's `tokenizer.json`.
     pub(super) fn read(dir: &Path, added: Vec<Added>) -> Result<Self, TokenizerError> {
         let mut config = optional(&dir.join(CONFIG))?;
         let mut by_id: BTreeMap<u32, Added> = BTreeMap::new();
@@ -115,12 +115,12 @@ impl Specials {
     }
 }
 
-/// A JSON file of the folder, empty where there is none.
+/// A JSON file of the folder; an empty object if the file does not exist.
 fn optional(path: &Path) -> Result<Json, ConfigError> {
     if path.exists() { Json::read(path) } else { Json::parse(path, "{}") }
 }
 
-/// The named tokens; one that is among the added ones has its flags from there.
+/// The named tokens. A named token that is also an added token has the added token's flags.
 fn named<'a>(
     config: &Json,
     added: impl Iterator<Item = &'a Added> + Clone,
@@ -138,7 +138,7 @@ fn named<'a>(
     Ok(named)
 }
 
-/// `added_tokens.json` of older transformers: ids by text.
+/// `added_tokens.json` of older versions of transformers: a map from text to id.
 fn legacy(file: &Json) -> Result<BTreeMap<u32, Added>, ConfigError> {
     let ids: BTreeMap<String, u32> = file.to()?;
     let plain = |(content, id): (String, u32)| {
@@ -156,7 +156,7 @@ fn legacy(file: &Json) -> Result<BTreeMap<u32, Added>, ConfigError> {
     Ok(ids.into_iter().map(plain).collect())
 }
 
-/// Special tokens without a name.
+/// Special tokens without names.
 fn extra(config: &Json) -> Result<Vec<Token>, ConfigError> {
     match ["extra_special_tokens", "additional_special_tokens"]
         .into_iter()
@@ -167,7 +167,8 @@ fn extra(config: &Json) -> Result<Vec<Token>, ConfigError> {
     }
 }
 
-/// What transformers hands to `add_tokens`: a later entry of the same text changes an earlier one's flags.
+/// The tokens that transformers passes to `add_tokens`. A later entry with the same text changes the flags of an
+/// earlier one.
 fn to_add(added: Vec<Added>, named: &[(&'static str, Token)], extra: Vec<Token>) -> Vec<AddedToken> {
     let known: Vec<String> = added.iter().map(|token| token.content.clone()).collect();
     let mut tokens: Vec<Token> = added.into_iter().map(Token::Full).collect();
@@ -180,7 +181,7 @@ fn to_add(added: Vec<Added>, named: &[(&'static str, Token)], extra: Vec<Token>)
     tokens.iter().map(|token| token.added(has_name(token))).collect()
 }
 
-/// `model_max_length`, unless it is absent or transformers' number for «not given» (10³⁰).
+/// `model_max_length`. `None` if it is absent or 10³⁰, which transformers writes for «not given».
 fn length(config: &Json) -> Result<Option<usize>, ConfigError> {
     match &config.value["model_max_length"] {
         Value::Null => Ok(None),

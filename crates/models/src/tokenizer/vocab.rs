@@ -1,4 +1,4 @@
-//! The vocabulary and merges of a tokenizer folder, in either of the forms that transformers writes.
+//! The vocabulary and merges of a tokenizer folder, in either of the two forms that transformers writes.
 
 use std::path::{Path, PathBuf};
 
@@ -10,14 +10,14 @@ use super::TokenizerError;
 use super::specials::Added;
 use crate::json::{located, read_text};
 
-/// CLIP's files are 1 to 4 MB.
+/// The largest file, in bytes. CLIP's files are 1 to 4 MB.
 const MAX_BYTES: u64 = 64 << 20;
-/// Above any vocabulary, and small enough that ids of added tokens cannot overflow.
+/// A limit above any vocabulary, and low enough that the ids of added tokens cannot overflow.
 const MAX_ID: u32 = 1 << 24;
 
 /// A BPE model's tokens and merges, checked against each other.
 pub(super) struct Vocabulary {
-    /// The file to name in errors.
+    /// The file that errors name.
     pub path: PathBuf,
     pub ids: Vocab,
     pub merges: Merges,
@@ -25,7 +25,7 @@ pub(super) struct Vocabulary {
     pub added: Vec<Added>,
 }
 
-/// The parts of `tokenizer.json` that are not CLIP's own: the rest of the file is the same for every CLIP tokenizer.
+/// The parts of `tokenizer.json` that vary. The rest of the file is the same for every CLIP tokenizer.
 #[derive(Deserialize)]
 struct TokenizerFile {
     model: Model,
@@ -101,7 +101,7 @@ impl Vocabulary {
         Ok(Self { path, ids, merges, added: Vec::new() })
     }
 
-    /// The `tokenizers` crate counts on merges that stay inside the vocabulary.
+    /// The `tokenizers` crate relies on merges whose tokens are in the vocabulary.
     fn check(&self) -> Result<(), TokenizerError> {
         if let Some((token, id)) = self.ids.iter().find(|(_, id)| **id >= MAX_ID) {
             let problem = format!("token {token:?}: expected an id below {MAX_ID}, found {id}");

@@ -1,4 +1,4 @@
-//! The UNet's blocks: ResNets, each followed by a transformer where the block has attention.
+//! The UNet's blocks: ResNets, each followed by a transformer if the block has attention.
 
 use calotype_tensor::Tensor;
 use calotype_tensor::ops::{self, Padding};
@@ -10,38 +10,38 @@ use crate::nn::{
 };
 use crate::weights::{Weights, WeightsError};
 
-/// `DownBlock2D`, or `CrossAttnDownBlock2D` where it has attention.
+/// `DownBlock2D`, or with attention `CrossAttnDownBlock2D`.
 #[derive(Clone)]
 pub struct DownBlock {
     /// The first changes the number of channels.
     pub resnets: Vec<ResnetBlock2D>,
-    /// One after each ResNet, or none at all.
+    /// One after each ResNet, or none.
     pub attentions: Vec<Transformer2DModel>,
-    /// Halves the image (`downsamplers.0`); None in the last block.
+    /// Halves the image (`downsamplers.0`); `None` in the last block.
     pub downsampler: Option<Downsample2D>,
 }
 
-/// `UNetMidBlock2DCrossAttn`: ResNet, transformer, ResNet; `UNetMidBlock2D`: one ResNet; or nothing at all.
+/// `UNetMidBlock2DCrossAttn` (ResNet, transformer, ResNet), `UNetMidBlock2D` (one ResNet), or an empty block.
 #[derive(Clone)]
 pub struct MidBlock {
     /// Two, one or none.
     pub resnets: Vec<ResnetBlock2D>,
-    /// One between two ResNets.
+    /// One, between two ResNets, or none.
     pub attentions: Vec<Transformer2DModel>,
 }
 
-/// `UpBlock2D`, or `CrossAttnUpBlock2D` where it has attention.
+/// `UpBlock2D`, or with attention `CrossAttnUpBlock2D`.
 #[derive(Clone)]
 pub struct UpBlock {
-    /// Each takes the channels so far and those of a skip.
+    /// The input of each is the concatenation of its predecessor's output and a skip.
     pub resnets: Vec<ResnetBlock2D>,
-    /// One after each ResNet, or none at all.
+    /// One after each ResNet, or none.
     pub attentions: Vec<Transformer2DModel>,
-    /// Doubles the image (`upsamplers.0`); None in the last block.
+    /// Doubles the image (`upsamplers.0`); `None` in the last block.
     pub upsampler: Option<Upsample2D>,
 }
 
-/// Loads a transformer of each of `depths`, at level `level` of the down path.
+/// Loads a transformer for each of `depths`, with the sizes of level `level` of the down path.
 fn load_attentions(
     weights: &Weights,
     config: &UNetConfig,
@@ -63,7 +63,7 @@ fn load_attentions(
 }
 
 impl DownBlock {
-    /// Loads block `i`, and adds the channels of the skips that it leaves to `skips`.
+    /// Loads block `i`, and pushes the channels of the block's skips onto `skips`.
     pub(super) fn load(
         weights: &Weights,
         config: &UNetConfig,
@@ -92,7 +92,7 @@ impl DownBlock {
         Ok(Self { resnets, attentions, downsampler })
     }
 
-    /// x (B, H, W, C), `emb` (B, E) after SiLU → (B, H/2, W/2, C'). Pushes every stage's result onto `skips`.
+    /// x (B, H, W, C), `emb` (B, E) after SiLU → (B, H/2, W/2, C'). Pushes the output of each stage onto `skips`.
     pub fn forward(
         &self,
         x: &Tensor,
@@ -150,7 +150,7 @@ impl MidBlock {
 }
 
 impl UpBlock {
-    /// Loads block `i`, and takes the channels of the skips that it consumes off `skips`.
+    /// Loads block `i`, and pops the channels of the skips that the block consumes.
     pub(super) fn load(
         weights: &Weights,
         config: &UNetConfig,
@@ -182,8 +182,8 @@ impl UpBlock {
         Ok(Self { resnets, attentions, upsampler })
     }
 
-    /// x (B, H, W, C), `emb` (B, E) after SiLU → (B, 2H, 2W, C'), or the size of the next skip, which is one less where
-    /// the down path rounded up. Pops a skip for each ResNet.
+    /// x (B, H, W, C), `emb` (B, E) after SiLU → (B, 2H, 2W, C'), or the size of the next skip, which is one less if the down
+    /// path rounded up. Pops a skip for each ResNet.
     pub fn forward(
         &self,
         x: &Tensor,

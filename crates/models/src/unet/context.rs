@@ -1,17 +1,18 @@
-//! What the denoiser takes besides latents and timestep: the same at every step, so computed once.
+//! The denoiser's inputs besides latents and timestep. They are the same in every step, so they are computed
+//! once.
 
 use calotype_tensor::{DType, Tensor, ops};
 
 use super::UNet;
 use crate::nn::{KeyValue, Transformer2DModel};
 
-/// For each transformer of a block, for each of its layers, the text's keys and values.
+/// The keys and values of the text, for each layer of each transformer of a block.
 pub type BlockContext = Vec<Vec<KeyValue>>;
 
-/// The conditioning of B images, made ready by [`UNet::prepare`].
+/// The conditioning of B images, computed by [`UNet::prepare`].
 #[derive(Clone)]
 pub struct Context {
-    /// (B, E) f32, added to the time embedding.
+    /// (B, E), f32: the added embedding, a summand of the time embedding.
     pub aug_emb: Tensor,
     /// For each down block.
     pub down_blocks: Vec<BlockContext>,
@@ -22,11 +23,11 @@ pub struct Context {
 }
 
 impl UNet {
-    /// Computes what depends on the prompt only.
+    /// Computes everything that depends on the prompt and the time ids only.
     ///
-    /// `encoder_hidden_states` (B, S, `cross_attention_dim`) in the dtype to compute in; `text_embeds` (B, pooled);
-    /// `time_ids` (B, 6) in pixels: original height and width, crop's top and left, target height and width (the
-    /// refiner, B × 5: an aesthetic score in place of the target size).
+    /// `encoder_hidden_states` is (B, S, `cross_attention_dim`), in the dtype to compute in. `text_embeds` is (B, pooled).
+    /// `time_ids` is (B, 6), in pixels: original height and width, crop top and left, target height and width. The refiner
+    /// takes (B, 5), with an aesthetic score in place of the target size.
     pub fn prepare(
         &self,
         encoder_hidden_states: &Tensor,

@@ -24,7 +24,7 @@ pub struct UNet {
     pub add_embedding: TimestepEmbedding,
     /// Each block but the last halves the image.
     pub down_blocks: Vec<DownBlock>,
-    /// At the smallest size.
+    /// The block at the smallest size.
     pub mid_block: MidBlock,
     /// Each block but the last doubles the image.
     pub up_blocks: Vec<UpBlock>,
@@ -42,7 +42,7 @@ impl UNet {
     /// Loads the denoiser.
     ///
     /// # Errors
-    /// A tensor is missing, surplus or of another shape than the config says.
+    /// A tensor is missing, surplus or of another shape than the config gives.
     pub fn load(weights: &Weights, config: &UNetConfig) -> Result<Self, WeightsError> {
         let channels = &config.block_out_channels;
         let width = config.time_embed_dim;
@@ -76,16 +76,19 @@ impl UNet {
         Ok(unet)
     }
 
-    /// Predicts noise (or velocity, as the checkpoint was trained).
+    /// Predicts the noise, or the velocity if the checkpoint was trained to.
     ///
-    /// sample (B, H, W, `in_channels`), scaled as the sampler says, f32 or bf16: the dtype that the network then
-    /// computes in; H and W are of any size. t: one timestep for all images, or one for each. `context` from
-    /// [`Self::prepare`]. → (B, H, W, `out_channels`).
+    /// `sample` is (B, H, W, `in_channels`), scaled by the sampler, for any H and W. Its dtype, f32 or bf16, is
+    /// the dtype that the network computes in. `t` holds one timestep for all images, or one for each. `context`
+    /// is the result of [`Self::prepare`]. Returns (B, H, W, `out_channels`).
+    ///
+    /// # Panics
+    /// If the number of timesteps is neither 1 nor B.
     pub fn forward(&self, sample: &Tensor, t: &[f32], context: &Context) -> Tensor {
         self.forward_for_training(sample, t, context, Activations::Keep)
     }
 
-    /// [`Self::forward`] where gradients will be asked for: `activations` says what becomes of the blocks' insides until then.
+    /// [`Self::forward`] for a backward pass. `activations` says how the blocks' activations are kept until then.
     pub fn forward_for_training(
         &self,
         sample: &Tensor,
@@ -96,7 +99,8 @@ impl UNet {
         self.forward_observed(sample, t, context, activations, &mut |_, _| {})
     }
 
-    /// [`Self::forward`], where `observe` sees what each part gives, under the part's checkpoint name.
+    /// [`Self::forward`] with a callback: `observe` is called with the output of each part, and the part's
+    /// checkpoint name.
     pub fn forward_observed(
         &self,
         sample: &Tensor,
@@ -107,7 +111,7 @@ impl UNet {
     ) -> Tensor {
         let emb = self.time_embed(t, context); // (B, E)
         observe("emb", &emb);
-        let emb = ops::silu(&emb); // as every ResNet takes it
+        let emb = ops::silu(&emb); // the input of every ResNet
         let mut x = self.conv_in.forward(sample); // (B, H, W, C)
         observe("conv_in", &x);
         let mut skips = vec![x.clone()];
@@ -124,7 +128,7 @@ impl UNet {
         self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)) // (B, H, W, out)
     }
 
-    /// The time embedding (B, E), in f32 whatever the network's dtype: it is small, and tells steps apart.
+    /// The time embedding (B, E). Always f32, because it is small and must tell neighbouring timesteps apart.
     fn time_embed(&self, t: &[f32], context: &Context) -> Tensor {
         let batch = context.aug_emb.dim(0);
         assert!(t.len() == 1 || t.len() == batch, "one timestep, or one for each of {batch} images");
@@ -138,7 +142,7 @@ impl UNet {
     }
 }
 
-/// What the ResNets of the UNet share.
+/// The sizes that the UNet's ResNets have in common.
 fn resnet_config(config: &UNetConfig) -> ResnetConfig {
     ResnetConfig {
         time_embed_dim: Some(config.time_embed_dim),

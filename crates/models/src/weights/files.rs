@@ -1,4 +1,4 @@
-//! Finding a component's safetensors files, and reading their headers.
+//! Finds the safetensors files of a component, and reads their headers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -13,20 +13,20 @@ use crate::file_kind::wrong_kind;
 use crate::json::read_text;
 use crate::message::shorten;
 
-/// A shard index lists every tensor's name; SDXL's UNet has 1,680.
+/// The largest shard index, in bytes. An index lists every tensor's name; SDXL's UNet has 1,680 tensors.
 const MAX_INDEX_BYTES: u64 = 64 << 20;
 const MAX_SHARDS: usize = 1024;
-/// As the format's own library has it. SDXL's UNet has a header of 200 kB.
+/// The largest header, in bytes, as in the format's own library. SDXL's UNet has a header of 200 kB.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
-/// One mapped safetensors file.
+/// A mapped safetensors file.
 #[derive(Debug)]
 pub(super) struct MappedFile {
     pub path: PathBuf,
     pub map: Mmap,
 }
 
-/// Where a tensor lies. `bytes` is inside of its file, and as long as shape and dtype say.
+/// The place of a tensor. The range `bytes` is inside the file, and its length suits shape and dtype.
 #[derive(Debug)]
 pub(super) struct Located {
     pub file: usize,
@@ -35,16 +35,16 @@ pub(super) struct Located {
     pub bytes: Range<usize>,
 }
 
-/// A component's files and what is in them, by key.
+/// A component's files, and their tensors by key.
 #[derive(Debug)]
 pub(super) struct Files {
-    /// What to call the whole in an error about a tensor that is in no file: the file, or the shards' index.
+    /// The file that an error about a missing tensor names: the single file, or the shards' index.
     pub name: PathBuf,
     pub files: Vec<MappedFile>,
     pub tensors: BTreeMap<String, Located>,
 }
 
-/// Opens the files of `stem` in `dir`. As diffusers does, an index comes before a single file.
+/// Opens the files of `stem` in `dir`. An index is preferred to a single file, as in diffusers.
 pub(super) fn open(dir: &Path, stem: &str, variant: Option<&str>) -> Result<Files, WeightsError> {
     let order = variant.into_iter().map(Some).chain([None, Some("fp16"), Some("bf16")]);
     for variant in order {
@@ -102,7 +102,8 @@ fn open_shards(dir: &Path, path: &Path) -> Result<Files, WeightsError> {
                 format!("expected the name of a .safetensors file beside it, found {:?}", shorten(shard));
             return Err(WeightsError::file(path, problem));
         }
-        // The index decides between shards that both have a key; a key that it does not know stays, as a surplus.
+        // If two shards have a key, the index decides. A key that the index lacks is kept, and becomes a surplus
+        // tensor.
         files.add(dir.join(shard), |key| index.weight_map.get(key).is_none_or(|s| s == shard))?;
     }
     match index.weight_map.iter().find(|(key, _)| !files.tensors.contains_key(*key)) {
@@ -111,7 +112,7 @@ fn open_shards(dir: &Path, path: &Path) -> Result<Files, WeightsError> {
     }
 }
 
-/// Whether a name from an index is a file of the same folder, and nothing else.
+/// Whether a name from an index names a file of the same folder, and nothing else.
 fn is_plain_name(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name)
@@ -135,9 +136,9 @@ impl Files {
     }
 }
 
-/// What a safetensors file says of itself.
+/// The header of a safetensors file.
 pub struct Header {
-    /// Key, element type and shape, and where the bytes are: inside of the file.
+    /// The key of each tensor, its element type and shape, and the range of its bytes, which is inside the file.
     pub tensors: Vec<(String, TensorInfo, Range<usize>)>,
     /// `__metadata__`.
     pub metadata: HashMap<String, String>,
@@ -147,7 +148,7 @@ impl Header {
     /// Reads the header of a whole file.
     ///
     /// # Errors
-    /// The bytes are no safetensors file, or a truncated one. The text is one line without the file's name.
+    /// The bytes are not a safetensors file, or a truncated one. The text is one line without the file's name.
     pub fn read(file: &[u8]) -> Result<Self, String> {
         let bad = |what: String| format!("not a safetensors file: {}", shorten(&what));
         if let Some(kind) = wrong_kind(file) {
@@ -169,16 +170,16 @@ impl Header {
     }
 }
 
-/// One entry of a safetensors header, as far as its extent goes. (`__metadata__` has none.)
+/// The extent of one entry of a safetensors header (`__metadata__` has none).
 #[derive(Deserialize)]
 struct Extent {
     #[serde(default)]
     data_offsets: [u64; 2],
 }
 
-/// Checks that the header is inside of the file, of a size that a header has, and that every tensor ends inside of
-/// the file, before the sizes are added up: the parser's sums can overflow on a header that lies. What is no JSON is
-/// left for the parser to describe.
+/// Checks that the header is inside the file and of a plausible size, and that every tensor ends inside the file. This comes
+/// before sizes are added up, because the parser's sums can overflow on a false header. The parser describes a header that is
+/// not JSON.
 fn check_extent(file: &[u8]) -> Result<(), String> {
     let Some(length) = file.first_chunk::<8>().map(|n| u64::from_le_bytes(*n)) else {
         return Err(format!("expected a header, found {} bytes (truncated?)", file.len()));

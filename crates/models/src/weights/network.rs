@@ -1,8 +1,8 @@
-//! What a component's files are called, and the older key names that they may have.
+//! The names of a component's files, and the older key names that the files may have.
 
 use std::collections::BTreeMap;
 
-/// Which network a folder's weights are of.
+/// The network that a folder's weights belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
     /// `UNet2DConditionModel`.
@@ -14,7 +14,7 @@ pub enum Network {
 }
 
 impl Network {
-    /// The files' name, without variant and ending: diffusers' and transformers' differ.
+    /// The files' name without variant and extension. diffusers and transformers use different names.
     pub(super) fn stem(self) -> &'static str {
         match self {
             Self::UNet | Self::Vae => "diffusion_pytorch_model",
@@ -22,30 +22,30 @@ impl Network {
         }
     }
 
-    /// Whether a key (today's name) is of a tensor that a network has no place for, is often there all the same, and harms
-    /// nobody.
+    /// Whether a key (by its current name) belongs to a tensor that the network does not use, and that files often contain
+    /// without harm.
     pub(super) fn ignores(self, key: &str) -> bool {
         let key = key.strip_prefix("text_model.").unwrap_or(key);
         match self {
-            // A constant 0..77, which older transformers saved; a whole CLIP model's other half and scale; the projection,
-            // which only the second encoder uses. Tools that cut up one-file checkpoints leave them.
+            // The constant 0..77, which older transformers saved; the other half and the scale of a whole CLIP model; the
+            // projection, which only the second encoder uses. Tools that split single-file checkpoints leave these.
             Self::ClipText => {
                 matches!(key, "embeddings.position_ids" | "logit_scale")
                     || ["text_projection", "vision_model.", "visual_projection."]
                         .iter()
                         .any(|beginning| key.starts_with(beginning))
             }
-            // What only the training of a VAE has.
+            // Tensors that only the training of a VAE uses.
             Self::Vae => key.starts_with("loss."),
             Self::UNet => false,
         }
     }
 
-    /// Gives every tensor the key that the models know: (key in the file, entry) by today's key.
+    /// Maps every tensor to its current key. The values are (key in the file, entry).
     pub(super) fn rename<T>(self, tensors: BTreeMap<String, T>) -> BTreeMap<String, (String, T)> {
         let prefixed = tensors.keys().any(|key| key.starts_with("text_model."));
-        let today = |key: &str| match self {
-            // transformers 5 writes CLIPTextModel without the prefix.
+        let current = |key: &str| match self {
+            // transformers 5 writes a CLIPTextModel without the prefix.
             Self::ClipText if !prefixed && !key.starts_with("text_projection.") => {
                 Some(format!("text_model.{key}"))
             }
@@ -55,20 +55,21 @@ impl Network {
         let mut renamed: BTreeMap<String, (String, T)> = BTreeMap::new();
         let mut old = Vec::new();
         for (key, entry) in tensors {
-            match today(&key) {
+            match current(&key) {
                 Some(name) => old.push((name, key, entry)),
                 None => drop(renamed.insert(key.clone(), (key, entry))),
             }
         }
         for (name, key, entry) in old {
-            // Beside a tensor of today's name, an old one stays what it is: a surplus.
+            // If a tensor with the current name exists, the one with the old name stays a surplus tensor.
             let name = if renamed.contains_key(&name) { key.clone() } else { name };
             renamed.insert(name, (key, entry));
         }
         renamed
     }
 
-    /// The shape that the models know of `key` (today's name): an old VAE's attention was of 1×1 convolutions.
+    /// The shape that the network has for `key` (the current name). The attention of an old VAE has 1×1
+    /// convolutions.
     pub(super) fn reshape(self, key: &str, shape: &[usize]) -> Vec<usize> {
         match shape {
             &[o, i, 1, 1] if self == Self::Vae && is_vae_attention(key) => vec![o, i],
@@ -79,7 +80,7 @@ impl Network {
 
 const ATTENTION: &str = ".mid_block.attentions.0.";
 
-/// Today's name of an old VAE attention key.
+/// The current name of an old VAE attention key.
 fn vae_attention(key: &str) -> Option<String> {
     let (block, tensor) = key.split_once(ATTENTION)?;
     let (old, kind) = tensor.split_once('.')?;
