@@ -1,8 +1,8 @@
-//! From torch's layout of images to ours.
+//! Conversion from torch's image layout to channels-last.
 
 use calotype_tensor::Tensor;
 
-/// Numbers of (B, C, h, w), in the order that torch draws them in, as images (B, h, w, C).
+/// Converts numbers in the order (B, C, h, w), in which torch draws them, to images (B, h, w, C).
 pub fn channels_last(numbers: &[f32], [h, w, c]: [usize; 3]) -> Tensor {
     let at = |i: usize| {
         let (image, pixel, channel) = (i / (h * w * c), i / c % (h * w), i % c);

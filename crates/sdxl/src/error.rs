@@ -4,23 +4,23 @@ use crate::adapters::AdapterError;
 use crate::samplers::ScheduleError;
 use calotype_models::{ConfigError, TokenizerError, WeightsError};
 
-/// How many characters of a wrong value are shown.
+/// The number of characters of an invalid value that a message shows.
 const SHOWN: usize = 80;
 
 /// An argument that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name}: expected {expected}, found {found}")]
 pub struct ArgumentError {
-    /// The argument, by its name in the published interface where it has one.
+    /// The argument's name, in the published interface if it is there.
     pub name: String,
-    /// What would do.
+    /// The values that are valid.
     pub expected: String,
-    /// What was given, cut short.
+    /// The value that was given, shortened.
     pub found: String,
 }
 
 impl ArgumentError {
-    /// The argument `name` takes `expected`, but `found` was given, of which the beginning is shown, on one line.
+    /// An error of the argument `name`. The message shows the beginning of `found`, on one line.
     pub fn new(name: &str, expected: impl Into<String>, found: impl Into<String>) -> ArgumentError {
         let mut found = found.into().replace(char::is_control, " ");
         if let Some((end, _)) = found.char_indices().nth(SHOWN) {
@@ -31,28 +31,28 @@ impl ArgumentError {
     }
 }
 
-/// Anything that can stop a prediction. `Display` is one line that names the argument, file or tensor.
+/// An error that stops a prediction. `Display` is one line that names the argument, file or tensor.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An argument.
+    /// An argument is invalid.
     #[error(transparent)]
     Argument(#[from] ArgumentError),
-    /// The model folder, or one of its JSON files.
+    /// The model folder or one of its JSON files is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A checkpoint file or one of its tensors.
+    /// A checkpoint file or one of its tensors is invalid.
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    /// A tokenizer's files, or a prompt that its model cannot take.
+    /// A tokenizer's file is invalid, or a prompt does not suit the tokenizer's model.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// A file of trained weights, or one that does not fit the model.
+    /// A file of trained weights is invalid or does not fit the model.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
-    /// The scheduler's settings, or steps that they do not allow.
+    /// The scheduler's configuration is invalid, or does not allow the number of steps.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
-    /// The network's numbers ran out of range: a broken checkpoint, or one that bf16 is too coarse for.
+    /// A network's values overflowed: the checkpoint is broken, or bf16 is too coarse for it.
     #[error("the picture is not finite: the model gives NaN or infinity (try --dtype f32)")]
     NotFinite,
     /// The caller stopped the run.

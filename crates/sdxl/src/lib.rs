@@ -1,4 +1,4 @@
-//! Pictures with SDXL: prompts, samplers, trained weights, and the pipeline that joins them.
+//! Pictures with SDXL: prompts, samplers, trained weights, and the pipeline that connects them.
 //!
 //! ```
 //! # fn main() -> Result<(), calotype_sdxl::Error> {

@@ -1,5 +1,5 @@
-//! Text to image: encode the prompts, denoise from noise, decode the latents.
-//! As diffusers' `StableDiffusionXLPipeline`.
+//! Text to image: encode the prompts, denoise the latents, decode the latents. As diffusers'
+//! `StableDiffusionXLPipeline`.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -17,10 +17,11 @@ use crate::samplers::{self, Hooks, Schedule, SchedulerConfig};
 use calotype_models::{Component, ModelConfigs, ModelFolder};
 use calotype_models::{Context, UNet, Vae};
 
-/// Latents of a tile's side when a picture is decoded in tiles: up to 1024 × 1024 pixels are decoded at once.
+/// The side of a tile in latents, when a picture is decoded in tiles. Pictures up to 1024 × 1024 pixels are
+/// decoded at once.
 const VAE_TILE: usize = 128;
 
-/// Which of torch's generators gives the noise.
+/// The generator of torch that draws the noise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rng {
     /// The CPU generator (MT19937).
@@ -29,55 +30,56 @@ pub enum Rng {
     Cuda,
 }
 
-/// What takes the place of an empty negative prompt, where there is guidance.
+/// The embeddings of an empty negative prompt, if there is guidance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EmptyNegative {
-    /// The empty text, encoded like any other: as the published system does.
+    /// The embeddings of the empty text, as in the published system.
     #[default]
     Encode,
-    /// Zeros: as diffusers does where no negative prompt is given and the model's `force_zeros_for_empty_prompt` is true.
+    /// Zeros. diffusers uses them if no negative prompt is given and the model's `force_zeros_for_empty_prompt` is true.
     Zeros,
 }
 
 /// How a pipeline computes.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Of the networks' activations and, for bf16, weights. With f32, weights stay as the files have them.
+    /// The dtype of the networks' activations, and with bf16 also of their weights. With f32, weights keep the
+    /// dtype of their files.
     pub dtype: DType,
-    /// The generator that seeds are for.
+    /// The generator that seeds refer to.
     pub rng: Rng,
-    /// What is made of an empty negative prompt.
+    /// The embeddings of an empty negative prompt.
     pub empty_negative: EmptyNegative,
 }
 
 /// Progress of a prediction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// Steps done, over all pictures; 0 while the model is being loaded.
+    /// Steps done, of all pictures together; 0 while the model is being loaded.
     pub step: usize,
-    /// Steps in all.
+    /// The number of steps of all pictures.
     pub steps: usize,
 }
 
-/// Told of progress; breaking stops the prediction with [`Error::Interrupted`].
+/// Called with the progress. A break stops the prediction with [`Error::Interrupted`].
 pub type OnStep<'a> = dyn FnMut(Step) -> ControlFlow<()> + 'a;
 
 /// A finished picture.
 pub struct Image {
-    /// In pixels.
+    /// The width in pixels.
     pub width: usize,
-    /// In pixels.
+    /// The height in pixels.
     pub height: usize,
-    /// Rows of pixels from the top, 3 bytes each.
+    /// Rows of pixels from the top, 3 bytes per pixel.
     pub rgb: Vec<u8>,
-    /// The seed that gives this picture alone.
+    /// The seed that gives this picture when it is made alone.
     pub seed: u64,
 }
 
-/// An SDXL checkpoint folder, ready to predict from. VAE and denoiser are loaded at first use, and kept: the denoiser with
-/// the trained weights of the last request, until one comes with others, or none.
+/// An SDXL checkpoint folder, ready for predictions. VAE and denoiser are loaded at first use and kept. The denoiser includes
+/// the trained weights of the last request; a request with other trained weights loads it again.
 ///
-/// Several threads may predict from one pipeline at once, those of a rayon pool as well.
+/// Several threads may predict from one pipeline at the same time, including threads of a rayon pool.
 pub struct Pipeline {
     folder: ModelFolder,
     configs: ModelConfigs,
@@ -88,17 +90,17 @@ pub struct Pipeline {
     vae: OnceLock<Vae>,
 }
 
-/// A denoiser, and which trained weights are merged into it (none: the folder's own).
+/// A denoiser, and the trained weights that are merged into it (`None`: the folder's own weights).
 struct Merged {
     unet: Arc<UNet>,
     weights: Option<Fingerprint>,
 }
 
 impl Pipeline {
-    /// Opens a checkpoint folder in diffusers' layout: reads configs and tokenizers, and no weights yet.
+    /// Opens a checkpoint folder in diffusers' layout. Reads configs and tokenizers, but no weights yet.
     ///
     /// # Errors
-    /// The folder, or one of its files, is not what it should be.
+    /// The folder or one of its files is missing or invalid.
     pub fn open(path: &Path, options: Options) -> Result<Pipeline, Error> {
         let folder = ModelFolder::open(path)?;
         let configs = folder.configs()?;
@@ -113,15 +115,16 @@ impl Pipeline {
         self.configs.native_size()
     }
 
-    /// Whether diffusers would give zeros for the plan's negative prompt, which is empty, in place of the encoded text.
+    /// Whether diffusers would use zeros for the plan's negative prompt, because the prompt is empty.
     pub fn diffusers_gives_zeros(&self, plan: &PredictPlan) -> bool {
         self.folder.force_zeros_for_empty_prompt && guided(plan) && plan.negative_prompt.is_empty()
     }
 
-    /// Makes the plan's pictures. Each depends on the plan and its own seed alone.
+    /// Makes the plan's pictures. Each picture depends only on the plan and on its own seed.
     ///
     /// # Errors
-    /// The plan does not fit the model's sizes or its schedule, a checkpoint file is not what it should be, or `on_step` breaks.
+    /// The plan does not fit the model's sizes or its schedule, a file of the model or of trained weights is missing or
+    /// invalid, a picture is not finite, or `on_step` breaks.
     pub fn predict(&self, plan: &PredictPlan, on_step: &mut OnStep) -> Result<Vec<Image>, Error> {
         let scale = self.configs.vae.scale();
         check_size("width", plan.width, scale)?;
@@ -130,7 +133,7 @@ impl Pipeline {
         let schedule = Schedule::new(plan.scheduler, &self.scheduler, plan.steps)?;
         let mut progress = Progress { done: 0, steps: plan.num_outputs * schedule.steps(), on_step };
         progress.report()?;
-        // Before they are read, so that what is changed meanwhile is read again next time.
+        // Before the files are read: a file that changes while it is read is read again for the next request.
         let prompts = [plan.negative_prompt.as_str(), plan.prompt.as_str()];
         let tagged = Tagged::read(&prompts, &plan.replicate_weights, plan.lora_scale);
         let fingerprint = Fingerprint::of(&plan.replicate_weights, &tagged.scales);
@@ -138,7 +141,7 @@ impl Pipeline {
         let embeds = self.encode_prompts(plan, &tagged, &adapters)?;
         tracing::info!("prompts encoded");
         progress.report()?;
-        // Before the sampling, although used after it: a broken file is found at once.
+        // Loaded before sampling, although used afterwards, so that a broken file is found at once.
         let vae = load_once(&self.vae, || self.load_vae())?;
         let unet = &*self.unet(&adapters, fingerprint)?;
         drop(adapters);
@@ -159,7 +162,7 @@ impl Pipeline {
         Ok(images)
     }
 
-    /// The prompt's embeddings, after the negative prompt's where there is guidance.
+    /// The embeddings of the prompt. With guidance, those of the negative prompt come first.
     fn encode_prompts(
         &self,
         plan: &PredictPlan,
@@ -174,12 +177,12 @@ impl Pipeline {
         Ok(if guided(plan) && zeros { embeds.after_zeros() } else { embeds })
     }
 
-    /// What each of the batch's pictures is conditioned on: texts and sizes.
+    /// The conditioning of each picture in the batch: texts and sizes.
     fn prepare(&self, unet: &UNet, embeds: &PromptEmbeds, plan: &PredictPlan) -> Context {
         let batch = embeds.pooled.dim(0);
         let (height, width) = (plan.height as f32, plan.width as f32);
         let ids = (0..batch).flat_map(|i| {
-            // diffusers' defaults: the aesthetic score that the refiner is asked for, and to stay away from.
+            // diffusers' defaults of the refiner's aesthetic score, for the prompt and for the negative prompt.
             let score = if i + 1 == batch { 6.0 } else { 2.5 };
             let target =
                 if self.folder.requires_aesthetics_score { vec![score] } else { vec![height, width] };
@@ -189,7 +192,7 @@ impl Pipeline {
         unet.prepare(&embeds.hidden.to_dtype(self.options.dtype), &embeds.pooled, &time_ids)
     }
 
-    /// From noise to latents (1, h, w, C), f32.
+    /// Samples latents (1, h, w, C), f32, from noise.
     fn sample(
         &self,
         unet: &UNet,
@@ -240,7 +243,7 @@ impl Pipeline {
         Ok(Image { width: picture.dim(2), height: picture.dim(1), rgb, seed })
     }
 
-    /// Latents as the VAE knows them.
+    /// The latents as the VAE's decoder takes them.
     fn unscale(&self, latents: &Tensor) -> Tensor {
         let vae = &self.configs.vae;
         let Some((mean, std)) = &vae.latents_mean_std else {
@@ -252,12 +255,12 @@ impl Pipeline {
         Tensor::from_vec(unscaled.collect(), latents.shape())
     }
 
-    /// Weights are packed as bf16 to compute in bf16; to compute in f32 they stay as they are in the file.
+    /// The dtype in which weights are packed: bf16 to compute in bf16, the file's dtype to compute in f32.
     fn store(&self) -> Option<DType> {
         (self.options.dtype == DType::BF16).then_some(DType::BF16)
     }
 
-    /// The plan's trained weights, read and checked against the model.
+    /// Reads the plan's trained weights, and checks them against the model.
     fn adapters(&self, plan: &PredictPlan, tagged: &Tagged) -> Result<Adapters, Error> {
         if plan.replicate_weights.is_empty() {
             return Ok(Adapters::default());
@@ -266,18 +269,19 @@ impl Pipeline {
         Ok(Adapters::load(&plan.replicate_weights, &tagged.scales, &modules, &self.configs)?)
     }
 
-    /// The denoiser with the trained weights merged in: the one that is there if it has exactly these.
+    /// The denoiser with the trained weights merged in. The kept denoiser is used if it has exactly these
+    /// weights.
     fn unet(&self, adapters: &Adapters, fingerprint: Fingerprint) -> Result<Arc<UNet>, Error> {
         let patch = adapters.patch(Component::UNet);
         let wanted = (!patch.is_empty()).then_some(fingerprint);
         if let Some(unet) = self.kept_unet(&wanted) {
             return Ok(unet);
         }
-        // Without the lock: loading has parallel loops, in which this thread may take up another request, which would wait
-        // for a lock that its own thread holds.
+        // Loaded without the lock. Loading has parallel loops, in which this thread may take up another request. That request
+        // would wait for a lock that its own thread holds.
         let weights = self.folder.weights(Component::UNet, None, self.store())?.with_hook(patch);
         let unet = Arc::new(UNet::load(&weights, &self.configs.unet)?);
-        // Another request may have loaded the same meanwhile: its weights may be packed already.
+        // Another request may have loaded the same weights meanwhile, and may have packed them already.
         if let Some(unet) = self.kept_unet(&wanted) {
             return Ok(unet);
         }
@@ -285,8 +289,8 @@ impl Pipeline {
         Ok(unet)
     }
 
-    /// The denoiser that is kept, where it has exactly these trained weights. One with others is let go, so that there are not
-    /// two in memory while the next is loaded.
+    /// The kept denoiser, if it has exactly these trained weights. A denoiser with others is dropped first, so that two are not
+    /// in memory while the next is loaded, unless another prediction still uses the old one.
     fn kept_unet(&self, wanted: &Option<Fingerprint>) -> Option<Arc<UNet>> {
         let mut kept = self.unet_slot();
         let merged = kept.as_ref()?;
@@ -301,7 +305,7 @@ impl Pipeline {
         None
     }
 
-    /// To be held for a moment only, and across no parallel loop.
+    /// Locks the kept denoiser. Hold the lock for a moment only, and across no parallel loop.
     fn unet_slot(&self) -> MutexGuard<'_, Option<Merged>> {
         self.unet.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -312,7 +316,7 @@ impl Pipeline {
     }
 }
 
-/// Whether the plan has classifier-free guidance, which needs the negative prompt's prediction too.
+/// Whether the plan has classifier-free guidance, which also needs a prediction for the negative prompt.
 fn guided(plan: &PredictPlan) -> bool {
     plan.guidance_scale > 1.0
 }
@@ -325,8 +329,8 @@ fn load_once<T>(cell: &OnceLock<T>, load: impl FnOnce() -> Result<T, Error>) -> 
     Ok(cell.get_or_init(|| loaded))
 }
 
-/// The network's output for latents x (1, h, w, C): with guidance (Ho & Salimans, 2022), away from the negative
-/// prompt's.
+/// The network's output for latents x (1, h, w, C). Guidance (Ho & Salimans, 2022) moves the output away from
+/// that for the negative prompt.
 fn denoise(
     unet: &UNet,
     context: &Context,
@@ -342,7 +346,7 @@ fn denoise(
     ops::lincomb(&[(1.0 - scale, &negative), (scale, &positive)])
 }
 
-/// One picture's random numbers.
+/// The random numbers of one picture.
 struct Noise {
     generator: Generator,
     /// Height, width and channels of the latents.
@@ -374,7 +378,7 @@ impl Noise {
     }
 }
 
-/// Steps done so far, and who is told.
+/// The steps done so far, and the callback that is told.
 struct Progress<'a, 'b> {
     done: usize,
     steps: usize,

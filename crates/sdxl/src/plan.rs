@@ -1,4 +1,4 @@
-//! A prediction, as the pipeline takes it.
+//! A checked prediction request, as the pipeline takes it.
 
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
@@ -6,30 +6,31 @@ use std::path::PathBuf;
 use crate::error::ArgumentError;
 use crate::samplers::Sampler;
 
-/// What a prediction makes. [`PredictPlan::default`] has the published defaults, and a random seed.
+/// The pictures that a prediction makes. [`PredictPlan::default`] has the published defaults, and a random seed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PredictPlan {
-    /// What the picture should show.
+    /// The text that describes the picture.
     pub prompt: String,
-    /// What it should not show. Of an empty one the pipeline's options say what becomes.
+    /// The text that guidance moves away from. If it is empty,
+    /// [`Options::empty_negative`](crate::pipeline::Options) applies.
     pub negative_prompt: String,
-    /// Width in pixels: a multiple of what the model's VAE makes of one latent, which the pipeline checks.
+    /// Width in pixels. The pipeline checks that it is a multiple of the pixels of one latent.
     pub width: usize,
-    /// Height in pixels, likewise.
+    /// Height in pixels, with the same condition.
     pub height: usize,
-    /// How many pictures, at least 1.
+    /// The number of pictures, at least 1.
     pub num_outputs: usize,
     /// The sampler.
     pub scheduler: &'static Sampler,
     /// Denoising steps, at least 1.
     pub steps: usize,
-    /// Classifier-free guidance, at least 1; at 1 there is none.
+    /// The scale of classifier-free guidance, at least 1; 1 means no guidance.
     pub guidance_scale: f64,
-    /// What LoRA is multiplied by, besides its own scale.
+    /// The factor of all LoRAs, in addition to their own scales.
     pub lora_scale: f64,
-    /// Files of trained weights, added up in this order.
+    /// Files of trained weights, which are added up in this order.
     pub replicate_weights: Vec<PathBuf>,
-    /// The first picture's seed. Picture i has the seed `seed + i` (wrapping).
+    /// The seed of the first picture. Picture i has the seed `seed + i` (wrapping).
     pub seed: u64,
 }
 
@@ -58,16 +59,16 @@ impl PredictPlan {
     }
 }
 
-/// A random seed from 0 to 2³² − 1: torch's CPU generator looks at 32 bits only.
+/// A random seed from 0 to 2³² − 1, because torch's CPU generator uses 32 bits only.
 pub fn random_seed() -> u64 {
     // The keys of std's hash maps come from the system's generator.
     RandomState::new().hash_one(()) >> 32
 }
 
-/// Whether a side of a picture is one that the model can make: a whole number of latents, of `scale` pixels each.
+/// Checks that a side of a picture is a whole number of latents, of `scale` pixels each.
 ///
 /// # Errors
-/// It is not: names `field`, the side in pixels.
+/// The side is not a multiple of `scale`, or 0. The error names `field`, the argument with the side.
 pub fn check_size(field: &str, pixels: usize, scale: usize) -> Result<(), ArgumentError> {
     if pixels > 0 && pixels.is_multiple_of(scale) {
         return Ok(());

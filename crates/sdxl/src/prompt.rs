@@ -1,4 +1,4 @@
-//! Prompts to the embeddings that condition the denoiser.
+//! Encodes prompts to the embeddings that condition the denoiser.
 
 mod syntax;
 
@@ -14,16 +14,16 @@ use calotype_models::{Component, ModelConfigs, ModelFolder, shorten};
 
 pub(crate) use syntax::warn_about_syntax;
 
-/// What the text encoders make of B prompts.
+/// The embeddings of B prompts.
 pub struct PromptEmbeds {
-    /// (B, 77, C): the encoders' penultimate hidden states, side by side.
+    /// (B, 77, C): the penultimate hidden states of the encoders, concatenated.
     pub hidden: Tensor,
-    /// (B, P): the second encoder's projection of the whole text.
+    /// (B, P): the pooled and projected state of the second encoder.
     pub pooled: Tensor,
 }
 
 impl PromptEmbeds {
-    /// The same, with zeros for one more prompt before them.
+    /// The same embeddings, with zeros for one more prompt before them.
     pub(crate) fn after_zeros(&self) -> Self {
         let after = |x: &Tensor| {
             let one = [&[1], &x.shape()[1..]].concat();
@@ -33,10 +33,10 @@ impl PromptEmbeds {
     }
 }
 
-/// The tokenizers and where to find the encoders. These are as large as half the denoiser and work a second, so they
-/// are loaded for each request and dropped.
+/// The tokenizers, and the place of the text encoders. The encoders are about a third as large as the denoiser and run for
+/// about a second, so each request loads them and drops them.
 pub struct PromptEncoder {
-    /// One, in the refiner, or two.
+    /// Two encoders, or one in the refiner.
     encoders: Vec<TextEncoder>,
     dtype: DType,
 }
@@ -51,7 +51,7 @@ impl PromptEncoder {
     /// Opens a folder's tokenizers.
     ///
     /// # Errors
-    /// A tokenizer's files are not what they should be.
+    /// A file of a tokenizer is missing or invalid.
     pub fn open(folder: &ModelFolder, configs: &ModelConfigs, dtype: DType) -> Result<Self, Error> {
         let first = configs.text_encoder.as_ref().map(|config| (Component::TextEncoder, config));
         let all = first.into_iter().chain([(Component::TextEncoder2, &configs.text_encoder_2)]);
@@ -61,11 +61,11 @@ impl PromptEncoder {
         Ok(Self { encoders: all.zip(folder.tokenizers(configs)?).map(encoder).collect(), dtype })
     }
 
-    /// Encodes B prompts, with the request's trained weights: new tokens, and what is changed in the encoders. What
-    /// does not fit into the encoders' 77 tokens is cut off, with a warning.
+    /// Encodes B prompts, with the new tokens and encoder changes of the request's trained weights. The end of a prompt that
+    /// exceeds the encoders' 77 tokens is cut off, with a warning.
     ///
     /// # Errors
-    /// A checkpoint file is not what it should be.
+    /// A file of the model is missing or invalid, or the vocabulary lacks a token of a prompt.
     pub fn encode(
         &self,
         folder: &ModelFolder,
@@ -95,7 +95,7 @@ impl PromptEncoder {
         let encoded = prompts.iter().map(|prompt| Ok(tokenizer.encode(prompt)?));
         let encoded = encoded.collect::<Result<Vec<_>, Error>>()?;
         if encoder.component == Component::TextEncoder2 {
-            // Once, of the encoder that every model has.
+            // Warn once per prompt, for the encoder that every model has.
             encoded.iter().for_each(|prompt| warn_about_length(prompt, tokenizer.length()));
         }
         let ids: Vec<_> = encoded.into_iter().map(|prompt| prompt.ids).collect();
@@ -104,11 +104,12 @@ impl PromptEncoder {
         let weights = weights.with_hook(adapters.patch(encoder.component));
         let projection = encoder.component == Component::TextEncoder2;
         let mut model = ClipTextModel::load(&weights, &encoder.config, projection, self.dtype)?;
-        if let Some(rows) = adapters.rows(encoder.component) {
-            model.set_embeddings(&new_ids, Parameter::fixed(rows.clone()));
-            // As if each file were the only one: which of them comes first must not show in the pooled state.
-            let as_first = adapters.places().iter().map(|&place| new_ids[place]);
-            model.pool_as(new_ids.iter().copied().zip(as_first).collect());
+        if let Some(embeddings) = adapters.embeddings(encoder.component) {
+            model.set_embeddings(&new_ids, Parameter::fixed(embeddings.clone()));
+            // Each file's tokens get the ids that they would have as the only file, so that the order of the
+            // files does not change the pooled state.
+            let ids_alone = adapters.indices_in_file().iter().map(|&index| new_ids[index]);
+            model.pool_as(new_ids.iter().copied().zip(ids_alone).collect());
         }
         Ok(model.forward(&ids))
     }

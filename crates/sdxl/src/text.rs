@@ -1,10 +1,11 @@
-//! Texts as editors save them.
+//! Text files in the encodings of usual editors.
 
-/// The text of a file, without its byte order mark: UTF-8 with or without the mark, or UTF-16 with it.
+/// Decodes the text of a file and drops its byte order mark. The encodings are UTF-8 with or without the mark,
+/// and UTF-16 with the mark.
 ///
 /// # Errors
-/// The first byte that is neither: half a unit at the end of UTF-16, half a surrogate pair, or a NUL, which UTF-32 and UTF-16
-/// without its mark are full of, and no text.
+/// The offset of the first invalid byte: half a unit at the end of UTF-16, or half a surrogate pair. A NUL is invalid too, as
+/// UTF-32 and UTF-16 without a mark contain many; its offset is that in the decoded text.
 ///
 /// # Examples
 /// ```
@@ -31,7 +32,7 @@ fn utf8(bytes: &[u8]) -> Result<String, usize> {
     std::str::from_utf8(bytes).map(str::to_owned).map_err(|e| e.valid_up_to())
 }
 
-/// What follows a mark of two bytes.
+/// Decodes the text that follows a mark of two bytes.
 fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<String, usize> {
     const MARK: usize = 2;
     let (pairs, odd) = bytes.as_chunks::<2>();
@@ -44,7 +45,7 @@ fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<String, usize> {
     if odd.is_empty() { Ok(text) } else { Err(at) }
 }
 
-/// What is wrong with a text that [`decode`] does not take, at its byte `at`.
+/// The message about a text that [`decode`] refuses at byte `at`.
 pub fn problem(at: usize) -> String {
     format!("expected UTF-8, found another encoding at byte {at}")
 }
@@ -53,8 +54,7 @@ pub fn problem(at: usize) -> String {
 mod tests {
     use super::*;
 
-    /// Protects: the encodings of usual editors are read with their marks, in captions, tables and prompts alike; what is none of
-    /// them says where.
+    /// Protects the encodings of usual editors, with their marks, in captions, tables and prompts. An error names the place.
     #[test]
     fn encodings() {
         let units = || "a TOK, café 😀".encode_utf16();

@@ -1,26 +1,25 @@
-//! The token of a training in its captions: whole words, whatever the letter case.
+//! Finds a training's token in captions, as a whole word in any letter case.
 
 use std::ops::Range;
 
 use unicode_normalization::char::is_combining_mark;
 
-/// Whether `token` stands in `caption` as a whole word: `TOK` does in `a tok, smiling`, not in `TOKYO`.
+/// Whether `caption` contains `token` as a whole word. `a tok, smiling` contains `TOK`, `TOKYO` does not.
 ///
-/// A word ends where letters, digits, underscores and combining marks do, so a token may itself hold spaces or signs. A word
-/// also ends between Latin letters and the characters of Chinese, Japanese, Korean, Thai and other scripts that are written
-/// without spaces, or with particles behind the word.
-/// The empty token is in no caption.
+/// A word consists of letters, digits, underscores and combining marks, so a token may itself contain spaces or signs. A word
+/// also ends between Latin letters and characters of Chinese, Japanese, Korean, Thai and other scripts that are written without
+/// spaces or with particles after the word. No caption contains the empty token.
 pub fn contains_token(caption: &str, token: &str) -> bool {
     find(caption, token, 0).is_some()
 }
 
-/// Where `token` stands in `caption` as a whole word, in bytes.
+/// The byte ranges of `caption` that are `token` as a whole word.
 pub fn find_token(caption: &str, token: &str) -> Vec<Range<usize>> {
     let next = |from: &Range<usize>| find(caption, token, from.end);
     std::iter::successors(find(caption, token, 0), next).collect()
 }
 
-/// `caption` with `value` in place of every whole word `token`, whatever its letter case.
+/// Replaces every whole word `token` of `caption` by `value`, in any letter case.
 pub fn replace_token(caption: &str, token: &str, value: &str) -> String {
     let mut replaced = String::with_capacity(caption.len());
     let mut done = 0;
@@ -33,7 +32,7 @@ pub fn replace_token(caption: &str, token: &str, value: &str) -> String {
     replaced
 }
 
-/// The bytes of the first whole word `token` at or after `from`, a character's beginning.
+/// The byte range of the first whole word `token` at or after `from`, which is a character boundary.
 fn find(caption: &str, token: &str, from: usize) -> Option<Range<usize>> {
     let token: Vec<char> = token.trim().chars().flat_map(fold).collect();
     if token.is_empty() {
@@ -46,7 +45,8 @@ fn find(caption: &str, token: &str, from: usize) -> Option<Range<usize>> {
     })
 }
 
-/// How many bytes of `text` spell `token`, which is folded. A match ends where a character of `text` does.
+/// The number of bytes at the start of `text` that spell `token`, which is case-folded. A match ends at a
+/// character boundary.
 pub(crate) fn prefix(text: &str, token: &[char]) -> Option<usize> {
     let mut left = token;
     for (at, c) in text.char_indices() {
@@ -60,12 +60,12 @@ pub(crate) fn prefix(text: &str, token: &[char]) -> Option<usize> {
     left.is_empty().then_some(text.len())
 }
 
-/// A character without its case. By way of upper case, so that ς is σ, and ß is ss.
+/// Folds the case of a character. The conversion to upper case comes first, so that ς equals σ and ß equals ss.
 pub(crate) fn fold(c: char) -> impl Iterator<Item = char> {
     c.to_uppercase().flat_map(char::to_lowercase)
 }
 
-/// Whether no word goes over the ends of `word`.
+/// Whether no word extends over either end of `word`.
 pub(crate) fn stands_alone(text: &str, word: Range<usize>) -> bool {
     let joined = |at: usize| {
         let (before, after) = text.split_at(at);
@@ -74,26 +74,26 @@ pub(crate) fn stands_alone(text: &str, word: Range<usize>) -> bool {
     !joined(word.start) && !joined(word.end)
 }
 
-/// Whether a word goes on from one character to the next.
+/// Whether two neighbouring characters belong to the same word.
 fn joins(before: char, after: char) -> bool {
     let in_word = |c: char| c.is_alphanumeric() || c == '_' || is_mark(c);
     in_word(before) && in_word(after) && (is_mark(after) || Script::of(before).joins(Script::of(after)))
 }
 
-/// A mark that combines with the letter before it.
+/// Whether a character is a mark that combines with the letter before it.
 fn is_mark(c: char) -> bool {
-    // Variation selectors among them.
+    // Variation selectors are combining marks too.
     is_combining_mark(c) || matches!(c, '\u{200d}')
 }
 
-/// How a script marks where a word ends.
+/// How a script marks the end of a word.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Script {
     /// By spaces and signs: Latin and most others.
     Spaced,
-    /// By spaces, but a particle stands behind a word of another script without one.
+    /// By spaces, but a particle follows a word of another script without a space.
     Hangul,
-    /// By a change of script: the words that Japanese writes in katakana.
+    /// By a change of script: Japanese words in katakana.
     Katakana,
     /// Not at all: Chinese, hiragana, Thai, Lao, Burmese, Khmer, Tibetan.
     Unspaced,
@@ -108,7 +108,7 @@ impl Script {
             | '\u{ac00}'..='\u{d7ff}' => Script::Hangul,
             '\u{30a0}'..='\u{30ff}' | '\u{31f0}'..='\u{31ff}' | '\u{ff66}'..='\u{ff9f}' => Script::Katakana,
             '\u{0e00}'..='\u{0fff}' | '\u{1000}'..='\u{109f}' | '\u{1780}'..='\u{17ff}' => Script::Unspaced,
-            // Radicals, marks of repetition and hiragana; ideographs and their extensions.
+            // Radicals, iteration marks and hiragana here; ideographs and their extensions below.
             '\u{2e80}'..='\u{2fdf}'
             | '\u{3005}'..='\u{3007}'
             | '\u{3040}'..='\u{309f}'
@@ -121,7 +121,7 @@ impl Script {
         }
     }
 
-    /// Whether neighbours of these scripts may be of one word.
+    /// Whether neighbouring characters of these scripts may belong to the same word.
     fn joins(self, other: Script) -> bool {
         self == other && self != Script::Unspaced
     }
@@ -131,7 +131,8 @@ impl Script {
 mod tests {
     use super::*;
 
-    /// Protects: the token is found beside spaces and signs, in any letter case, and never inside of a word.
+    /// Protects the match of whole words: next to spaces and signs, in any letter case, and never inside of a
+    /// word.
     #[test]
     fn only_whole_words_are_the_token() {
         for caption in
@@ -147,8 +148,8 @@ mod tests {
         assert!(!contains_token("any thing", "  "));
     }
 
-    /// Protects: scripts without spaces, and Korean's particles, end a word of another script; a longer word of the same
-    /// script does not.
+    /// Protects word ends between scripts: scripts without spaces, and Korean particles, end a word of another script. A longer
+    /// word of the same script does not match.
     #[test]
     fn words_between_scripts() {
         for caption in
@@ -163,7 +164,7 @@ mod tests {
         assert!(!contains_token("ネコバスの写真", "ネコ") && !contains_token("토끼풀", "토끼"));
     }
 
-    /// Protects: a token may be more than letters.
+    /// Protects tokens that have characters other than letters.
     #[test]
     fn tokens_with_signs_and_spaces() {
         assert!(contains_token("a <s0> here", "<s0>"));
@@ -172,7 +173,7 @@ mod tests {
         assert!(!contains_token("my dogs run", "my dog"));
     }
 
-    /// Protects: letters whose other case has another length or form neither panic nor miss.
+    /// Protects letters whose other case has another length or form: they neither panic nor fail to match.
     #[test]
     fn case_beyond_ascii() {
         assert!(contains_token("der ФЁДОР да", "фёдор"));
@@ -183,7 +184,7 @@ mod tests {
         assert!(!contains_token("ß", "s"), "half a letter");
     }
 
-    /// Protects: every whole word is replaced, and everything else stays byte for byte.
+    /// Protects replacement: every whole word is replaced, and all other bytes stay.
     #[test]
     fn replacing_keeps_the_rest() {
         assert_eq!(replace_token("TOK in TOKYO: tok!", "TOK", "<s0><s1>"), "<s0><s1> in TOKYO: <s0><s1>!");

@@ -12,40 +12,41 @@ use super::words::{self, Replaced, Words};
 use super::{AdapterError, Modules, Patch, TrainedWeights, tokens};
 use calotype_models::{Component, ModelConfigs, shorten};
 
-/// Each is looked for in every prompt.
+/// The most new tokens of a request. Each is looked for in every prompt.
 const MAX_NEW_TOKENS: usize = 10_000;
 
-/// Everything that a request's trained weights change.
+/// The changes that all of a request's trained weights make.
 #[derive(Default)]
 pub struct Adapters {
     unet: Arc<Patch>,
     text: [Arc<Patch>; 2],
-    /// Rows (tokens, width) for both text encoders.
+    /// New tokens' embeddings (tokens, width), for both text encoders.
     embeddings: Option<[Tensor; 2]>,
-    /// Each row's number in its own file.
-    places: Vec<usize>,
+    /// The index of each new token in its own file.
+    indices_in_file: Vec<usize>,
     words: Words,
-    /// What each file has for prompts.
+    /// The words of each file.
     files: Vec<FileWords>,
 }
 
-/// The words of a file, and its new tokens.
+/// A file's words, and the range of its new tokens.
 struct FileWords {
     path: PathBuf,
     words: Vec<String>,
-    rows: Range<usize>,
+    new_tokens: Range<usize>,
 }
 
-/// What a word stands for in one file, with a number for its embeddings.
-type Share = (u32, String);
+/// The value of a word in one file, with a checksum of the file's embeddings.
+type WordValue = (u32, String);
 
 impl Adapters {
-    /// Reads the files in their order and adds them up: each one's LoRA times its scale. Where several have new tokens, the later
-    /// ones' are numbered on from the earlier ones'. A word that several have stands for all of theirs, in an order that is not
-    /// that of the files.
+    /// Reads the files in their order and adds them up, each one's LoRA times its scale. The new tokens of a later file are
+    /// numbered after those of earlier files. A word that several files have stands for the values of all of them; the order of
+    /// the values does not depend on the order of the files.
     ///
     /// # Errors
-    /// A file cannot be read or does not fit the model, or two replace the same tensor.
+    /// A file cannot be read or does not fit the model, or two files have the same full tensor or the same
+    /// encoder's embedding.
     pub fn load(
         files: &[PathBuf],
         scales: &[f64],
@@ -53,7 +54,7 @@ impl Adapters {
         configs: &ModelConfigs,
     ) -> Result<Self, AdapterError> {
         let (mut unet, mut text) = (Patch::default(), [Patch::default(), Patch::default()]);
-        let (mut all, mut shares) = (Self::default(), BTreeMap::new());
+        let (mut all, mut word_values) = (Self::default(), BTreeMap::new());
         let mut lone = TrainedWeights::default();
         for (path, &scale) in files.iter().zip(scales) {
             let mut found = TrainedWeights::read_part(path, Some(modules))?;
@@ -66,13 +67,13 @@ impl Adapters {
                     *known = new.or(known.take());
                 }
             }
-            all.add_tokens(path, &found, configs, &mut shares)?;
+            all.add_tokens(path, &found, configs, &mut word_values)?;
             for (key, tensor) in found.unet {
                 if let Some(key) = unet.insert(key, tensor) {
                     return Err(AdapterError::key(path, &key, "an earlier file's full fine-tune has it too"));
                 }
             }
-            // At scale 0 the picture is the model's own, to the last bit.
+            // At scale 0, the file is left out, so that the picture equals the model's own to the last bit.
             if scale == 0.0 {
                 continue;
             }
@@ -85,32 +86,32 @@ impl Adapters {
             let path = files.last().cloned().unwrap_or_default();
             both(&path, word, pair.clone())?;
             lone.join_embeddings(&path)?;
-            all.add_tokens(&path, &lone, configs, &mut shares)?;
+            all.add_tokens(&path, &lone, configs, &mut word_values)?;
         }
-        let sorted = |(word, mut shares): (String, Vec<Share>)| {
-            shares.sort();
-            (word, shares.into_iter().map(|(_, value)| value).collect())
+        let sorted = |(word, mut word_values): (String, Vec<WordValue>)| {
+            word_values.sort();
+            (word, word_values.into_iter().map(|(_, value)| value).collect())
         };
-        let words = Words::new(&shares.into_iter().map(sorted).collect());
+        let words = Words::new(&word_values.into_iter().map(sorted).collect());
         Ok(Self { unet: Arc::new(unet), text: text.map(Arc::new), words, ..all })
     }
 
-    /// Checks a file's embeddings against the text encoders and puts them behind those that are there.
+    /// Checks a file's embeddings against the text encoders, and appends them.
     fn add_tokens(
         &mut self,
         path: &Path,
         found: &TrainedWeights,
         configs: &ModelConfigs,
-        shares: &mut BTreeMap<String, Vec<Share>>,
+        word_values: &mut BTreeMap<String, Vec<WordValue>>,
     ) -> Result<(), AdapterError> {
         let (before, count) = (self.new_tokens(), found.new_tokens());
-        let number = number(found);
+        let crc = embeddings_crc32(found);
         for (word, value) in &found.tokens {
             let value = tokens::shifted(value, count, before);
-            shares.entry(word.clone()).or_default().push((number, value));
+            word_values.entry(word.clone()).or_default().push((crc, value));
         }
         let words = found.tokens.keys().cloned().collect();
-        self.files.push(FileWords { path: path.into(), words, rows: before..before + count });
+        self.files.push(FileWords { path: path.into(), words, new_tokens: before..before + count });
         let Some(embeddings) = &found.embeddings else { return Ok(()) };
         let Some(first) = &configs.text_encoder else {
             return Err(AdapterError::file(
@@ -132,7 +133,7 @@ impl Adapters {
                 return Err(AdapterError::file(path, problem));
             }
         }
-        self.places.extend(0..count);
+        self.indices_in_file.extend(0..count);
         self.embeddings = Some(match self.embeddings.take() {
             None => embeddings.clone(),
             Some([a, b]) => [ops::cat_batch(&[&a, &embeddings[0]]), ops::cat_batch(&[&b, &embeddings[1]])],
@@ -144,7 +145,7 @@ impl Adapters {
         self.embeddings.as_ref().map_or(0, |[first, _]| first.dim(0))
     }
 
-    /// What changes in a network.
+    /// The changes in one network.
     pub(crate) fn patch(&self, component: Component) -> Arc<Patch> {
         match component {
             Component::UNet => self.unet.clone(),
@@ -154,26 +155,27 @@ impl Adapters {
         }
     }
 
-    /// The new tokens' names, in the order of their rows.
+    /// The names of the new tokens, in the order of their embeddings.
     pub(crate) fn token_names(&self) -> Vec<String> {
         tokens::names(0..self.new_tokens())
     }
 
-    /// The new tokens' rows for a text encoder.
-    pub(crate) fn rows(&self, component: Component) -> Option<&Tensor> {
+    /// The new tokens' embeddings (tokens, width) for a text encoder.
+    pub(crate) fn embeddings(&self, component: Component) -> Option<&Tensor> {
         let [first, second] = self.embeddings.as_ref()?;
         Some(if component == Component::TextEncoder { first } else { second })
     }
 
-    /// Each new token's number in its own file, in the order of the rows.
-    pub(crate) fn places(&self) -> &[usize] {
-        &self.places
+    /// The index of each new token in its own file, in the order of the embeddings.
+    pub(crate) fn indices_in_file(&self) -> &[usize] {
+        &self.indices_in_file
     }
 
-    /// Prompts with the trained words as the new tokens that they stand for. Says which files' words are in none of them.
+    /// Replaces the trained words of prompts by the new tokens that they stand for. Warns about files none of whose words is in
+    /// a prompt.
     pub(crate) fn prompts(&self, prompts: &[&str]) -> Vec<String> {
         let replaced: Vec<Replaced> = prompts.iter().map(|prompt| self.words.replace(prompt)).collect();
-        for name in replaced.iter().flat_map(|replaced| words::uncalled(&replaced.prompt)) {
+        for name in replaced.iter().flat_map(|replaced| words::unknown_embeddings(&replaced.prompt)) {
             tracing::warn!("embedding:{name} in the prompt: no file of replicate_weights has it");
         }
         for file in &self.files {
@@ -181,11 +183,11 @@ impl Adapters {
             let written = |token: &String| replaced.iter().any(|r| r.prompt.contains(token.as_str()));
             let mut names = file.words.clone();
             if names.is_empty() {
-                names = tokens::names(file.rows.clone());
+                names = tokens::names(file.new_tokens.clone());
             }
             if !names.is_empty()
                 && !file.words.iter().any(used)
-                && !tokens::names(file.rows.clone()).iter().any(written)
+                && !tokens::names(file.new_tokens.clone()).iter().any(written)
             {
                 let (path, names) = (file.path.display(), shorten(&names.join(", ")));
                 tracing::warn!("{path}: what it has for {names} is not used: no prompt has this word");
@@ -195,8 +197,8 @@ impl Adapters {
     }
 }
 
-/// A number for a file's embeddings, so that their order does not depend on that of the files.
-fn number(found: &TrainedWeights) -> u32 {
+/// A checksum of a file's embeddings. It gives embeddings an order that does not depend on that of the files.
+fn embeddings_crc32(found: &TrainedWeights) -> u32 {
     let mut crc = flate2::Crc::new();
     for table in found.embeddings.iter().flatten() {
         crc.update(bytemuck::cast_slice(table.f32s()));

@@ -1,4 +1,5 @@
-//! Embeddings of new tokens: bundled in a LoRA file, in a file of their own, or a trained model's `embeddings.pti`.
+//! Embeddings of new tokens, in three places: bundled in a LoRA file, in a file of their own, or in a trained model's
+//! `embeddings.pti`.
 
 use std::path::Path;
 
@@ -10,10 +11,10 @@ use super::{AdapterError, Modules};
 use calotype_models::Component;
 use calotype_models::weights::Header;
 
-/// What the encoders' embeddings are called, in the layouts that have no `bundle_emb.NAME.` before it.
+/// The encoders' names in embeddings' keys, in the layouts without the prefix `bundle_emb.NAME.`.
 const ENCODERS: [[&str; 2]; 2] = [["clip_l", "clip_g"], ["text_encoders_0", "text_encoders_1"]];
 
-/// The name and the encoder of an embedding's key.
+/// The name and the encoder of an embedding's key. `None`: the key is not that of an embedding.
 pub(super) fn embedding(key: &str) -> Option<(&str, usize)> {
     let (name, key) = match key.strip_prefix("bundle_emb.") {
         Some(bundled) => bundled.rsplit_once('.')?,
@@ -23,8 +24,8 @@ pub(super) fn embedding(key: &str) -> Option<(&str, usize)> {
     Some((name, encoder))
 }
 
-/// (n, c) as it is, (c) as one row.
-pub(super) fn rows(tensor: &Tensor) -> Option<Tensor> {
+/// An embedding as a table (n, c). One of shape (c) becomes (1, c).
+pub(super) fn table(tensor: &Tensor) -> Option<Tensor> {
     match *tensor.shape() {
         [c] if c > 0 => Some(tensor.reshape(&[1, c])),
         [n, c] if n * c > 0 => Some(tensor.clone()),
@@ -35,8 +36,8 @@ pub(super) fn rows(tensor: &Tensor) -> Option<Tensor> {
 /// The widths of SDXL's text encoders, where no model says them.
 const WIDTHS: [usize; 2] = [768, 1280];
 
-/// The word, the encoder and the rows of a file that is one text encoder's embedding, as diffusers' script writes it: one
-/// tensor, whose key is the word.
+/// The word, the encoder and the table of a file with one text encoder's embedding, as diffusers' script writes it. The file
+/// has one tensor, whose key is the word.
 pub(super) fn lone(
     member: &Member,
     header: &Header,
@@ -52,7 +53,7 @@ pub(super) fn lone(
     }
     let encoder = match fits[..] {
         [one] => one,
-        // Encoders of one width: by the name of the file.
+        // The encoders have the same width: the file's name decides.
         [first, second] => {
             let stem = member.path.file_stem().unwrap_or_default().to_string_lossy();
             if stem.ends_with("_2") { second } else { first }
@@ -60,10 +61,10 @@ pub(super) fn lone(
         _ => return Ok(None),
     };
     let tensor = floats(&member.path, key, info, member.bytes.get(range.clone()).unwrap_or_default())?;
-    Ok(rows(&tensor).map(|rows| (key.clone(), encoder, rows)))
+    Ok(table(&tensor).map(|table| (key.clone(), encoder, table)))
 }
 
-/// Both encoders' rows of one embedding, as many in each.
+/// The tables of both encoders for one embedding. They must have the same number of tokens.
 pub(super) fn both(path: &Path, name: &str, pair: [Option<Tensor>; 2]) -> Result<[Tensor; 2], AdapterError> {
     let name = if name.is_empty() { "embeddings" } else { name };
     match pair {
@@ -84,8 +85,8 @@ pub(super) fn both(path: &Path, name: &str, pair: [Option<Tensor>; 2]) -> Result
     }
 }
 
-/// Several embeddings' rows, one below the other.
-pub(super) fn joined(path: &Path, rows: [Vec<Tensor>; 2]) -> Result<[Tensor; 2], AdapterError> {
+/// Concatenates the tables of several embeddings, for each encoder.
+pub(super) fn joined(path: &Path, tables: [Vec<Tensor>; 2]) -> Result<[Tensor; 2], AdapterError> {
     let stack = |parts: &Vec<Tensor>| {
         let width = parts.first().map_or(0, |part| part.dim(1));
         match parts.iter().find(|part| part.dim(1) != width) {
@@ -98,11 +99,11 @@ pub(super) fn joined(path: &Path, rows: [Vec<Tensor>; 2]) -> Result<[Tensor; 2],
             }
         }
     };
-    let [first, second] = &rows;
+    let [first, second] = &tables;
     Ok([stack(first)?, stack(second)?])
 }
 
-/// `embeddings.pti`.
+/// Reads `embeddings.pti`.
 pub(super) fn embeddings(member: &Member) -> Result<Option<[Tensor; 2]>, AdapterError> {
     let path = &member.path;
     let header = Header::read(&member.bytes).map_err(|e| AdapterError::file(path, e))?;
@@ -116,9 +117,9 @@ pub(super) fn embeddings(member: &Member) -> Result<Option<[Tensor; 2]>, Adapter
             ));
         };
         let tensor = floats(path, &key, &info, member.bytes.get(range).unwrap_or_default())?;
-        let rows = rows(&tensor);
+        let table = table(&tensor);
         pair[encoder] =
-            Some(rows.ok_or_else(|| {
+            Some(table.ok_or_else(|| {
                 AdapterError::key(path, &key, shape_problem("(tokens, channels)", &tensor))
             })?);
     }

@@ -1,31 +1,31 @@
-//! What can be wrong with trained weights.
+//! Errors of trained weights.
 
 use std::path::{Path, PathBuf};
 
 use calotype_models::shorten;
 
-/// Trained weights that cannot be read, or not be used with a model, or not be written in a layout. Always one line.
+/// Trained weights cannot be read, used with a model, or written in a layout. The message is always one line.
 #[derive(Debug, thiserror::Error)]
 pub enum AdapterError {
-    /// A file that is missing, unreadable, truncated or not in its format.
+    /// A file is missing, unreadable, truncated or not in its format.
     #[error("{path}: {problem}")]
     File {
-        /// The file; inside of a tar, `trained_model.tar/lora.safetensors`.
+        /// The file. A member of a tar has a path such as `trained_model.tar/lora.safetensors`.
         path: PathBuf,
         /// What was expected and what was found.
         problem: String,
     },
-    /// A tensor, or an entry of a JSON file, that cannot be used.
+    /// A tensor or an entry of a JSON file is invalid.
     #[error("{path}: {key}: {problem}")]
     Key {
         /// The file.
         path: PathBuf,
-        /// The key in it.
+        /// The key in the file.
         key: String,
         /// What was expected and what was found.
         problem: String,
     },
-    /// What a layout has no place for.
+    /// The weights have a part that the layout cannot store.
     #[error("{0}")]
     Layout(String),
 }
@@ -39,7 +39,7 @@ impl AdapterError {
         Self::Key { path: path.to_path_buf(), key: shorten(key), problem: line(problem) }
     }
 
-    /// The same, with a note at its end.
+    /// The same error, with a note at the end of its message.
     pub(super) fn noted(self, note: &str) -> Self {
         let with = |problem: String| format!("{problem} ({note})");
         match self {
@@ -50,7 +50,7 @@ impl AdapterError {
     }
 }
 
-/// What may quote a file, on one line.
+/// Replaces control characters, as the text may quote a file.
 fn line(problem: impl std::fmt::Display) -> String {
     problem.to_string().replace(char::is_control, " ")
 }

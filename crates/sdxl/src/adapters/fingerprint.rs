@@ -1,14 +1,14 @@
-//! Whether files are is_same_as what they were when they were read.
+//! Whether files are the same as when they were read.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use super::source;
 
-/// A file that was written so shortly before it was looked at may be written again without looking any different.
+/// The least age of a settled file. A younger file may be written again without any visible difference.
 const UNSETTLED: Duration = Duration::from_secs(2);
 
-/// Tells whether files are the same as before, without reading them. Two are equal only if nothing can have changed.
+/// Identifies the state of files without reading them. Two fingerprints are the same only if no file can have changed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fingerprint {
     files: Vec<File>,
@@ -20,14 +20,14 @@ pub struct Fingerprint {
 struct File {
     path: PathBuf,
     size: u64,
-    /// When it was last changed, where the system has that: unlike the time of modification, a copy cannot bring it along.
+    /// The time of the last change, if the system has it. Unlike the time of modification, it is not preserved by a copy.
     changed: Option<SystemTime>,
     /// Device and inode.
     identity: [u64; 2],
 }
 
 impl Fingerprint {
-    /// Of the files, as they are now, and what each is scaled by.
+    /// The fingerprint of the files' current state, and of their scales.
     pub fn of(files: &[PathBuf], scales: &[f64]) -> Self {
         let files: Vec<File> = files.iter().flat_map(|path| source::files(path)).map(File::of).collect();
         let now = SystemTime::now();
@@ -38,7 +38,7 @@ impl Fingerprint {
         Self { files, scales: scales.to_vec(), settled }
     }
 
-    /// Whether what was loaded for `self` is what `now` asks for.
+    /// Whether weights that were loaded for `self` are the ones that `now` describes.
     pub fn is_same_as(&self, now: &Self) -> bool {
         self.settled && self == now
     }
@@ -65,8 +65,8 @@ impl File {
 mod tests {
     use super::*;
 
-    /// Protects: never a stale denoiser. A file that has just been written may change again within the clock's tick; one
-    /// that has settled, was left alone and is scaled as before is the same.
+    /// Protects against a stale denoiser. A file that was just written may change again within a tick of the clock. A file that
+    /// has settled, is unchanged and has the same scale is the same.
     #[test]
     fn only_what_cannot_have_changed_is_the_same() {
         let of = |path: &str, scale| Fingerprint::of(&[PathBuf::from(path)], &[scale]);

@@ -1,4 +1,4 @@
-//! What a key of a LoRA file says: which layer of which network, and which part of its LoRA.
+//! Parses the keys of LoRA files: the network, the layer, and the part of the layer's LoRA.
 
 use calotype_models::Component;
 
@@ -12,7 +12,8 @@ pub(super) enum Part {
     Alpha,
 }
 
-/// How the layouts call the parts. `_lora` before them ends the name of an attention processor's layer.
+/// The suffixes of the parts in all layouts. `_lora` before a suffix ends the name of an attention processor's
+/// layer.
 const SUFFIXES: [(&str, Part); 11] = [
     (".lora_down.weight", Part::Down),
     (".lora_up.weight", Part::Up),
@@ -27,14 +28,14 @@ const SUFFIXES: [(&str, Part); 11] = [
     (".alpha", Part::Alpha),
 ];
 
-/// PEFT's parts where the key names the adapter: `….lora_A.default.weight`.
+/// PEFT's suffixes, if the key contains the adapter's name: `….lora_A.default.weight`.
 const NAMED: [(&str, Part); 2] = [(".lora_A.", Part::Down), (".lora_B.", Part::Up)];
 
-/// What a program puts around a whole network.
+/// Prefixes that programs put before the names of a whole network.
 const WRAPPERS: [&str; 2] = ["base_model.model.", "module."];
 
-/// The prefixes of a network's layers: kohya's and LyCORIS' before names with underscores, diffusers', OneTrainer's and ComfyUI's
-/// before paths. The UNet's own files have none.
+/// The prefixes of a network's layers. Those of kohya and LyCORIS come before names with underscores; those of diffusers,
+/// OneTrainer and ComfyUI before paths. Files of the UNet alone have none.
 const PREFIXES: [(&str, Component); 16] = [
     ("lora_unet_", Component::UNet),
     ("lora_te1_", Component::TextEncoder),
@@ -54,11 +55,11 @@ const PREFIXES: [(&str, Component); 16] = [
     ("text_encoders.clip_g.transformer.", Component::TextEncoder2),
 ];
 
-/// The first parts of SDXL's original block names.
+/// The beginnings of SDXL's original layer names.
 const ORIGINAL: [&str; 6] =
     ["input_blocks", "middle_block", "output_blocks", "time_embed.", "label_emb", "out."];
 
-/// A part of the LoRA of the layer at `path`.
+/// A parsed key: a part of the LoRA of the layer at `path`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LoraKey {
     pub component: Component,
@@ -66,16 +67,16 @@ pub(super) struct LoraKey {
     pub part: Part,
 }
 
-/// Reads a key. Without a model's layers to look them up in, paths are taken as they are.
+/// Parses a key. The path is looked up among the model's layers. Without a model, it is used as it is.
 ///
 /// # Errors
-/// Says why it is no LoRA's, or of no layer.
+/// The key is not that of a LoRA, or there is no such layer. The text describes why.
 pub(super) fn parse(key: &str, modules: Option<&Modules>) -> Result<LoraKey, String> {
     let Some((name, part)) = split(key) else { return Err(not_lora(key)) };
     let name = WRAPPERS.iter().fold(name, |name, wrapper| name.strip_prefix(wrapper).unwrap_or(name));
     let found = PREFIXES.iter().find_map(|(prefix, c)| Some((name.strip_prefix(prefix)?, *c)));
     let (name, component) = found.unwrap_or((name, Component::UNet));
-    let path = today(component, name);
+    let path = current_path(component, name);
     let Some(modules) = modules else {
         let ambiguous = !name.contains('.') || ORIGINAL.iter().any(|block| name.starts_with(block));
         return match ambiguous {
@@ -102,7 +103,7 @@ pub(super) fn parse(key: &str, modules: Option<&Modules>) -> Result<LoraKey, Str
     }
 }
 
-/// A key's layer and part.
+/// Splits a key into a layer's name and a part.
 fn split(key: &str) -> Option<(&str, Part)> {
     let plain = SUFFIXES.iter().find_map(|(suffix, part)| Some((key.strip_suffix(suffix)?, *part)));
     let named = || {
@@ -114,8 +115,8 @@ fn split(key: &str) -> Option<(&str, Part)> {
     plain.or_else(named)
 }
 
-/// The path as diffusers has it now: attention processors held the LoRA of their attention.
-fn today(component: Component, path: &str) -> String {
+/// The current path in diffusers. In old files, attention processors held the LoRA of their attention.
+fn current_path(component: Component, path: &str) -> String {
     let path = path.replace(".processor.", ".");
     let (block, layer) = path.rsplit_once('.').unwrap_or(("", &path));
     match renamed(component, layer) {
@@ -124,7 +125,8 @@ fn today(component: Component, path: &str) -> String {
     }
 }
 
-/// What an attention's last layer, and a text encoder's projections, were called in processors.
+/// The current name of an attention's last layer, or of a text encoder's projections, that processors named
+/// differently.
 fn renamed(component: Component, layer: &str) -> Option<&'static str> {
     Some(match (component, layer) {
         (Component::UNet, "to_out") => "to_out.0",
@@ -149,7 +151,7 @@ fn underscored(component: Component, name: &str) -> Vec<String> {
     names
 }
 
-/// Names the kinds of adapters that people may take for LoRA.
+/// The message about a key that is not that of a LoRA. Names the adapter's kind, if people may take it for LoRA.
 fn not_lora(key: &str) -> String {
     const OTHERS: [(&str, &str); 21] = [
         (".dora_scale", "DoRA is not supported"),
@@ -174,7 +176,7 @@ fn not_lora(key: &str) -> String {
         ("emb_params", "an embedding for Stable Diffusion 1 or 2, not SDXL"),
         ("string_to_param", "an embedding for Stable Diffusion 1 or 2, not SDXL"),
     ];
-    let key = format!("{key}$"); // a mark with this sign is an end
+    let key = format!("{key}$"); // a mark that ends with this sign is a suffix
     let known = OTHERS.iter().find(|(mark, _)| key.contains(mark));
     known.map_or("no key of a LoRA or of an embedding", |(_, why)| why).into()
 }
@@ -183,7 +185,7 @@ fn not_lora(key: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Protects: every program's way to name a part of a layer's LoRA, where no model is asked.
+    /// Protects the suffixes that each program gives to the parts of a layer's LoRA, without a model.
     #[test]
     fn keys_of_every_program() {
         let layer = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_out.0";
@@ -219,7 +221,7 @@ mod tests {
         }
     }
 
-    /// Protects: names with underscores of old processors' layers.
+    /// Protects the names with underscores of old processors' layers.
     #[test]
     fn names_with_underscores() {
         let names = underscored(Component::UNet, "mid_block.attn1.processor.to_out");

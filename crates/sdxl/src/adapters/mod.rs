@@ -1,6 +1,6 @@
-//! What training leaves behind: LoRA, embeddings of new tokens, or a UNet's own tensors. In one form in memory
-//! ([`TrainedWeights`]), read from and written to every layout that people have, and merged into a model's weights as
-//! these are loaded ([`Adapters`]).
+//! Trained weights: LoRA, embeddings of new tokens, or a UNet's own tensors. They have one form in memory ([`TrainedWeights`]),
+//! are read from and written to every common layout, and are merged into a model's weights while these are loaded
+//! ([`Adapters`]).
 //!
 //! | layout | keys |
 //! |---|---|
@@ -51,31 +51,32 @@ pub(crate) use tags::Tagged;
 pub use tags::{has_tag, name};
 pub use write::TarFile;
 
-/// The result of a training, whatever its layout on disk.
+/// Trained weights, independent of their layout on disk.
 #[derive(Clone, Debug, Default)]
 pub struct TrainedWeights {
-    /// The UNet's LoRA, by the layer's path: `down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q`, and an
-    /// attention's last layer as `….attn1.to_out.0`.
+    /// The UNet's LoRA, by layer path: `down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q`. The last
+    /// layer of an attention is `….attn1.to_out.0`.
     pub lora: BTreeMap<String, LoraPair>,
-    /// Both text encoders' LoRA, by paths such as `text_model.encoder.layers.0.self_attn.q_proj`.
+    /// The LoRA of both text encoders, by layer paths such as `text_model.encoder.layers.0.self_attn.q_proj`.
     pub text_lora: [BTreeMap<String, LoraPair>; 2],
     /// A full fine-tune's tensors, by the UNet's key: `conv_in.weight`.
     pub unet: BTreeMap<String, Stored>,
     /// The embeddings of the new tokens `<s0>`, `<s1>`, … in both text encoders: (tokens, 768) and (tokens, 1280), f32.
     pub embeddings: Option<[Tensor; 2]>,
-    /// What stands for the new tokens in a prompt: `TOK` → `<s0><s1>`.
+    /// The values that replace words in a prompt: `TOK` → `<s0><s1>`.
     pub tokens: BTreeMap<String, String>,
-    /// Embeddings that a file has for one text encoder alone, by their word: diffusers writes a file for each.
+    /// Embeddings by word, of which the file has only one text encoder's. diffusers writes one file for each
+    /// encoder.
     pub lone_embeddings: BTreeMap<String, [Option<Tensor>; 2]>,
 }
 
 impl TrainedWeights {
-    /// How many new tokens there are embeddings for.
+    /// The number of new tokens with embeddings.
     pub fn new_tokens(&self) -> usize {
         self.embeddings.as_ref().map_or(0, |[first, _]| first.dim(0))
     }
 
-    /// Whether there is nothing at all.
+    /// Whether there are no weights and no words.
     pub fn is_empty(&self) -> bool {
         let no_lora = self.lora.is_empty() && self.text_lora.iter().all(BTreeMap::is_empty);
         let no_tokens =
@@ -83,7 +84,7 @@ impl TrainedWeights {
         no_lora && no_tokens && self.unet.is_empty()
     }
 
-    /// Whether there are embeddings and nothing else.
+    /// Whether there are embeddings, and no LoRA or full tensors.
     pub fn is_embeddings_only(&self) -> bool {
         let no_lora = self.lora.is_empty() && self.text_lora.iter().all(BTreeMap::is_empty);
         self.embeddings.is_some() && no_lora && self.unet.is_empty()
@@ -97,8 +98,8 @@ impl PartialEq for TrainedWeights {
             (a, b) => a.is_none() && b.is_none(),
         };
         let lone = |weights: &Self| {
-            let rows = |rows: &[Option<Tensor>; 2]| rows.each_ref().map(|t| t.as_ref().map(Tensor::to_vec));
-            weights.lone_embeddings.values().map(rows).collect::<Vec<_>>()
+            let tables = |pair: &[Option<Tensor>; 2]| pair.each_ref().map(|t| t.as_ref().map(Tensor::to_vec));
+            weights.lone_embeddings.values().map(tables).collect::<Vec<_>>()
         };
         embeddings
             && self.lone_embeddings.keys().eq(other.lone_embeddings.keys())
@@ -108,30 +109,30 @@ impl PartialEq for TrainedWeights {
     }
 }
 
-/// One layer's LoRA: W' = W + (alpha / rank) · up · down.
+/// The LoRA of one layer: W' = W + (alpha / rank) · up · down.
 #[derive(Clone, Debug)]
 pub struct LoraPair {
-    /// (rank, in), or (rank, in, k, k) of a convolution, f32.
+    /// (rank, in), or for a convolution (rank, in, k, k); f32.
     pub down: Tensor,
-    /// (out, rank), or (out, rank, 1, 1) of a convolution, f32.
+    /// (out, rank), or for a convolution (out, rank, 1, 1); f32.
     pub up: Tensor,
-    /// Divided by the rank, the scale.
+    /// The scale times the rank.
     pub alpha: f32,
 }
 
 impl LoraPair {
-    /// A pair of scale 1: alpha is the rank.
+    /// A pair of scale 1: alpha equals the rank.
     pub fn new(down: Tensor, up: Tensor) -> Self {
         let alpha = down.dim(0) as f32;
         Self { down, up, alpha }
     }
 
-    /// The inner dimension.
+    /// The inner dimension of the product.
     pub fn rank(&self) -> usize {
         self.down.dim(0)
     }
 
-    /// alpha / rank.
+    /// The scale, alpha / rank.
     pub fn scale(&self) -> f64 {
         f64::from(self.alpha) / self.rank() as f64
     }

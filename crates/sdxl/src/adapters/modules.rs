@@ -1,4 +1,4 @@
-//! The layers that a model has: what names in a file are looked up in, and what shapes they are checked against.
+//! The layers of a model. Names in files are looked up among them, and shapes are checked against theirs.
 
 use std::collections::BTreeMap;
 
@@ -8,19 +8,19 @@ use calotype_models::{Component, ModelConfigs, ModelFolder};
 
 use super::sgm;
 
-/// The layers of a model's UNet and text encoders, by their paths and by kohya's names.
+/// The layers of a model's UNet and text encoders, by path and by kohya's names.
 pub struct Modules {
     unet: Table,
-    /// The first is empty in a model without a first text encoder.
+    /// The tables of the text encoders. The first is empty if the model has no first text encoder.
     text: [Table; 2],
 }
 
-/// One component's.
+/// The tensors of one component.
 #[derive(Default)]
 struct Table {
-    /// Every tensor's shape by its key.
+    /// The shape of every tensor, by key.
     shapes: BTreeMap<String, Vec<usize>>,
-    /// Kohya's names, which have underscores for dots: `mid_block_attentions_0_proj_in` → the path.
+    /// The path by kohya's name, which has underscores for dots: `mid_block_attentions_0_proj_in`.
     underscored: BTreeMap<String, String>,
 }
 
@@ -28,7 +28,7 @@ impl Modules {
     /// Reads the headers of a model folder's weights.
     ///
     /// # Errors
-    /// There are none, or they are broken.
+    /// Weights are missing or invalid.
     pub fn of(folder: &ModelFolder, configs: &ModelConfigs) -> Result<Self, WeightsError> {
         let table = |component| Ok(Table::new(&folder.weights(component, None, None)?));
         let mut unet = table(Component::UNet)?;
@@ -48,7 +48,7 @@ impl Modules {
         }
     }
 
-    /// The path of the layer that is called `name`, with underscores for dots: kohya's names.
+    /// The path of the layer with kohya's name `name`, which has underscores for dots.
     pub(super) fn by_underscores(&self, component: Component, name: &str) -> Option<&str> {
         self.table(component).underscored.get(name).map(String::as_str)
     }
@@ -58,7 +58,7 @@ impl Modules {
         self.tensor(component, &format!("{path}.weight")).filter(|shape| shape.len() > 1)
     }
 
-    /// The channels of a text encoder's table of tokens.
+    /// The width of a text encoder's token embedding table.
     pub(super) fn width(&self, component: Component) -> Option<usize> {
         self.tensor(component, "text_model.embeddings.token_embedding.weight")?.last().copied()
     }
@@ -78,7 +78,7 @@ impl Table {
         Self { shapes, underscored }
     }
 
-    /// Adds the names in SDXL's original numbering.
+    /// Adds the names of SDXL's original numbering.
     fn add_original_names(&mut self, config: &UNetConfig) {
         let paths = self.shapes.keys().filter_map(|key| key.strip_suffix(".weight"));
         let named =

@@ -1,9 +1,9 @@
-//! Which model a file of trained weights is for, where it is not SDXL: by its keys and widths.
+//! Identifies the model that a file of trained weights is for, if it is not SDXL, by keys and widths.
 
 use safetensors::tensor::TensorInfo;
 
-/// What a key has at its beginning (`^`) or somewhere, with underscores for dots, and the model that has such keys. The first
-/// that fits.
+/// Marks of other models' keys, with underscores for dots, and the models. A mark matches anywhere in a key, or with `^` at its
+/// beginning. The first mark that matches counts.
 const MARKS: [(&str, &str); 26] = [
     ("^model_diffusion_model_", WHOLE),
     ("^first_stage_model_", WHOLE),
@@ -37,18 +37,18 @@ const WHOLE: &str = "a whole model";
 const V1: &str = "Stable Diffusion 1.x";
 const V2: &str = "Stable Diffusion 2.x";
 
-/// What programs put before a network's own names.
+/// Prefixes that programs put before a network's own names.
 const PREFIXES: [&str; 5] =
     ["base_model.model.", "diffusion_model.", "transformer.", "lora_transformer_", "lora_unet_"];
 
-/// A tensor's key, with underscores for dots: whole, and without what programs put before it.
+/// A tensor's key with underscores for dots: whole, and without the programs' prefixes.
 struct Named<'a> {
     whole: String,
     own: String,
     info: &'a TensorInfo,
 }
 
-/// What to say of these tensors, where they look to be of something else than trained weights for SDXL.
+/// The note for an error message, if the tensors seem to be something other than trained weights for SDXL.
 pub(super) fn note<'a>(tensors: impl Iterator<Item = (&'a str, &'a TensorInfo)>) -> Option<String> {
     Some(match of(tensors)? {
         WHOLE => "the file looks like a whole model in one file, not like trained weights".into(),
@@ -56,7 +56,7 @@ pub(super) fn note<'a>(tensors: impl Iterator<Item = (&'a str, &'a TensorInfo)>)
     })
 }
 
-/// The model that these tensors look to be for; `None` for SDXL, and for what is not known.
+/// The model that the tensors seem to be for. `None`: SDXL, or unknown.
 fn of<'a>(tensors: impl Iterator<Item = (&'a str, &'a TensorInfo)>) -> Option<&'static str> {
     let all: Vec<Named> = tensors.map(|(key, info)| Named::new(key, info)).collect();
     let marked = MARKS.iter().find(|(mark, _)| all.iter().any(|tensor| tensor.has(mark)));
@@ -86,17 +86,17 @@ impl<'a> Named<'a> {
         }
     }
 
-    /// The channels that a LoRA's down weight takes.
+    /// The input channels of a LoRA's down weight. `None`: the tensor is not a down weight.
     fn inputs(&self) -> Option<usize> {
         let down = ["lora_down", "lora_A", "_down_weight"].iter().any(|part| self.whole.contains(part));
         self.info.shape.get(1).copied().filter(|_| down)
     }
 
-    /// Stable Diffusion's versions before SDXL: by the texts that their UNets attend to, or by what SDXL does not have.
+    /// Identifies Stable Diffusion versions before SDXL: by the width of the text states, or by blocks that SDXL does not have.
     fn by_width(&self) -> Option<&'static str> {
         let is_any = |parts: &[&str]| parts.iter().any(|part| self.whole.contains(part));
         let text = is_any(&["attn2_to_k", "attn2_to_v"]) || self.whole.starts_with("lora_te_");
-        // The outermost blocks of SDXL's UNet have no attention, and it has one less.
+        // SDXL's UNet has one block less, and no attention in its outermost blocks.
         let outer =
             is_any(&["down_blocks_0_attentions", "input_blocks_1_1_", "input_blocks_2_1_", "up_blocks_3_"]);
         match self.inputs()? {
@@ -115,8 +115,8 @@ mod tests {
 
     use super::*;
 
-    /// Protects: files for other models are known by a key, or by the width of one of their tensors, whatever is put
-    /// before it; SDXL's are not taken for another's.
+    /// Protects the recognition of other models by a key or by a tensor's width, with any prefix. SDXL's files are not taken
+    /// for another model's.
     #[test]
     fn models_by_their_keys() {
         let attn = "attentions_0_transformer_blocks_0_attn";

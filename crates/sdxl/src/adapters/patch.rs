@@ -1,4 +1,4 @@
-//! What trained weights change in one network, done to each tensor as it is loaded: a prediction costs nothing more.
+//! The changes that trained weights make in one network. Each tensor is changed while it is loaded, so sampling is not slower.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use calotype_tensor::{DType, Tensor, Weight, WeightBytes};
 use super::{LoraPair, Stored};
 use calotype_models::weights::{Replacement, TensorHook, to_f32};
 
-/// Tensors that take another's place, and LoRA that is added.
+/// Tensors that replace others, and LoRA that is added.
 #[derive(Default)]
 pub struct Patch {
     replaced: BTreeMap<String, Stored>,
@@ -22,24 +22,25 @@ struct Delta {
 }
 
 impl Patch {
-    /// Whether everything stays as it is.
+    /// Whether no tensor changes.
     pub fn is_empty(&self) -> bool {
         self.replaced.is_empty() && self.added.is_empty()
     }
 
-    /// Puts a tensor in the place of the folder's; gives back an earlier one's key.
+    /// Replaces a tensor of the folder. Returns the key if the tensor was replaced already.
     pub(super) fn insert(&mut self, key: String, tensor: Stored) -> Option<String> {
         let earlier = self.replaced.insert(key.clone(), tensor);
         earlier.map(|_| key)
     }
 
-    /// Adds LoRA to a layer, its own scale times `scale`.
+    /// Adds LoRA to a layer, with its own scale times `scale`.
     pub(super) fn add(&mut self, path: &str, pair: LoraPair, scale: f64) {
         let scale = (pair.scale() * scale) as f32;
         self.added.entry(format!("{path}.weight")).or_default().push(Delta { pair, scale });
     }
 
-    /// A tensor with LoRA added, in f32, so that nothing is rounded; `None` where there is none for it.
+    /// A tensor with LoRA added, in f32, so that the result is not rounded to a file's dtype. `None`: the tensor
+    /// has no LoRA.
     fn merge(&self, key: &str, bytes: &[u8], dtype: DType) -> Option<Vec<f32>> {
         let deltas = self.added.get(key)?;
         let mut weight = to_f32(bytes, dtype);
@@ -68,7 +69,7 @@ impl TensorHook for Patch {
     }
 }
 
-/// up (out, rank) · down (rank, n) → (out, n), f32; of a convolution, n is in · k · k.
+/// up (out, rank) · down (rank, n) → (out, n), f32. For a convolution, n is in · k · k.
 fn product(pair: &LoraPair) -> Tensor {
     let (rank, out) = (pair.rank(), pair.up.dim(0));
     let inner = pair.down.numel() / rank;
@@ -82,7 +83,7 @@ fn product(pair: &LoraPair) -> Tensor {
 mod tests {
     use super::*;
 
-    /// Protects: W + scale · up · down, with the scale's both factors, several LoRA on one layer, and convolutions.
+    /// Protects the sum W + scale · up · down, with both factors of the scale, several LoRAs on a layer, and convolutions.
     #[test]
     fn lora_is_added() {
         let down = Tensor::from_vec(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3]);

@@ -1,5 +1,5 @@
-//! PEFT's alphas: diffusers 0.34 and later saves a LoRA's config as JSON in the file's metadata, PEFT itself in a file
-//! beside it.
+//! PEFT's alphas. diffusers 0.34 and later writes a LoRA's config as JSON to the metadata of the file; PEFT writes it to a
+//! second file.
 
 use std::collections::HashMap;
 
@@ -10,38 +10,38 @@ use super::members::{Member, PEFT_CONFIG};
 use super::{AdapterError, tokens::MAX_PARAMS};
 use calotype_models::{Component, shorten};
 
-/// In a file's metadata.
+/// The key of the config in a file's metadata.
 const KEY: &str = "lora_adapter_metadata";
-/// The alphas of some layers, by patterns for their paths.
+/// The field with alphas of some layers, by patterns of their paths.
 const ALPHA_PATTERN: &str = "alpha_pattern";
 
-/// The most patterns that are not just a layer's name. SDXL has some thousand layers, whose alphas may all be named.
+/// The most patterns that are not plain layer names. SDXL has some thousand layers, whose alphas may all be listed by name.
 const MAX_PATTERNS: usize = 1000;
-/// Bytes that a compiled pattern takes.
+/// The most bytes of a compiled pattern.
 const MAX_COMPILED: usize = 1 << 20;
 
-/// The scale of every layer, where a config has it.
+/// The alphas of layers, from a PEFT config.
 #[derive(Default)]
 pub(super) struct PeftConfig {
     fields: Map<String, Value>,
-    /// `alpha_pattern`, by the field's whole name.
+    /// The entries of each `alpha_pattern`, by the field's full name.
     patterns: HashMap<String, Vec<(Pattern, Value)>>,
 }
 
 impl PeftConfig {
-    /// Reads a safetensors file's metadata, whose fields are named by component: `unet.lora_alpha`.
+    /// Reads the metadata of a safetensors file. Fields are named by component: `unet.lora_alpha`.
     ///
     /// # Errors
-    /// Says what in it is not JSON, or asks for something else than LoRA.
+    /// The config is not JSON, or asks for something other than LoRA.
     pub(super) fn read(metadata: &HashMap<String, String>) -> Result<Self, String> {
         let Some(text) = metadata.get(KEY) else { return Ok(Self::default()) };
         Self::parse(text.as_bytes()).map_err(|problem| format!("{KEY}: {problem}"))
     }
 
-    /// Reads `adapter_config.json`, whose fields are those of the one network that it is for.
+    /// Reads `adapter_config.json`, whose fields belong to the one network of the file.
     ///
     /// # Errors
-    /// It is not JSON, or asks for something else than LoRA.
+    /// The file is not JSON, or asks for something other than LoRA.
     pub(super) fn file(member: &Member) -> Result<Self, AdapterError> {
         let fail = |problem: String| AdapterError::file(&member.path, problem);
         if member.bytes.len() > MAX_PARAMS {
@@ -70,7 +70,8 @@ impl PeftConfig {
         Ok(Self { patterns: patterns(&config)?, fields: config })
     }
 
-    /// alpha of a layer of this rank, so that alpha / rank is its scale; `None` where nothing is said.
+    /// The alpha of a layer of this rank, such that alpha / rank is the layer's scale. `None`: the config does
+    /// not give one.
     ///
     /// # Errors
     /// The config is not as PEFT writes it.
@@ -85,22 +86,22 @@ impl PeftConfig {
             let found = shorten(&alpha.to_string());
             return Err(format!("{KEY} or {PEFT_CONFIG}: lora_alpha: expected a number, found {found}"));
         };
-        // rsLoRA divides by the root of the rank.
+        // rsLoRA divides by the square root of the rank.
         let rs = field("use_rslora") == Some(&Value::Bool(true));
         Ok(Some(if rs { alpha * (rank as f64).sqrt() } else { alpha } as f32))
     }
 }
 
-/// A key of `alpha_pattern`. PEFT takes the key as a regular expression, for a whole path or for what follows a dot in it.
+/// A key of `alpha_pattern`. PEFT matches it as a regular expression against a whole path, or the part of a path after a dot.
 enum Pattern {
-    /// A layer's name, and whether it is the whole path.
+    /// A layer's name, and whether it must be the whole path.
     Name(String, bool),
     Regex(Regex),
 }
 
 impl Pattern {
     /// # Errors
-    /// It is no regular expression.
+    /// The key is not a regular expression.
     fn parse(key: &str) -> Result<Self, String> {
         let (name, whole) = match key.strip_prefix('^') {
             Some(name) => (name, true),
@@ -111,7 +112,7 @@ impl Pattern {
             return Ok(Self::Name(name, whole));
         }
         let regex = RegexBuilder::new(&format!("^(?:.*\\.)?(?:{key})$")).size_limit(MAX_COMPILED).build();
-        // What the parser says has several lines, with the place marked.
+        // The parser's message has several lines, so it is not shown.
         let regex = regex.map_err(|_| format!("expected a regular expression, found {:?}", shorten(key)))?;
         Ok(Self::Regex(regex))
     }
@@ -127,7 +128,7 @@ impl Pattern {
     }
 }
 
-/// Every `alpha_pattern` of a config, in its order: the first that fits counts.
+/// Every `alpha_pattern` of a config, with its entries in their order. The first entry that matches counts.
 fn patterns(config: &Map<String, Value>) -> Result<HashMap<String, Vec<(Pattern, Value)>>, String> {
     let mut found = HashMap::new();
     for (field, value) in config.iter().filter(|(name, _)| name.rsplit('.').next() == Some(ALPHA_PATTERN)) {
@@ -150,8 +151,8 @@ fn patterns(config: &Map<String, Value>) -> Result<HashMap<String, Vec<(Pattern,
 mod tests {
     use super::*;
 
-    /// Protects: the scale of PEFT's own config: by default, by layer, and by the root of the rank; what is no LoRA is
-    /// refused by its field.
+    /// Protects the scale of PEFT's own config: by default, by layer, and by the root of the rank. A config of something other
+    /// than LoRA is refused, with the field's name.
     #[test]
     fn alphas_of_a_config() {
         let config = |text: &str| PeftConfig::parse(text.as_bytes());
@@ -167,8 +168,8 @@ mod tests {
         assert!(config("[]").is_err());
     }
 
-    /// Protects: keys of `alpha_pattern` are regular expressions, matched as PEFT matches them (the values are what its
-    /// `get_pattern_key` gives), and what is none is refused by its field.
+    /// Protects the match of `alpha_pattern` keys, which are regular expressions, as PEFT matches them (the values are from its
+    /// `get_pattern_key`). A key that is not a regular expression is refused, with the field's name.
     #[test]
     fn patterns_of_a_config() {
         let paths =

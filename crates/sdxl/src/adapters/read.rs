@@ -1,4 +1,4 @@
-//! Reading trained weights, whatever their layout. Every key is used, or an error.
+//! Reads trained weights of any layout. Every key is used, or is an error.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,7 +7,7 @@ use calotype_tensor::Tensor;
 use safetensors::tensor::TensorInfo;
 use serde_json::Value;
 
-use super::embeddings::{both, embedding, embeddings, joined, lone, rows};
+use super::embeddings::{both, embedding, embeddings, joined, lone, table};
 use super::key::{self, LoraKey, Part};
 use super::members::{EMBEDDINGS, LORA, Layout, Member, Members, PARAMS, PEFT, PEFT_CONFIG, UNET};
 use super::peft::PeftConfig;
@@ -19,7 +19,7 @@ use super::{AdapterError, LoraPair, Modules, TrainedWeights, other_model, step, 
 use calotype_models::weights::{Header, element_type, tuple};
 use calotype_models::{Component, shorten};
 
-/// A layer's parts, as they are found.
+/// The parts of a layer's LoRA that have been found.
 #[derive(Default)]
 struct Parts {
     down: Option<(String, Tensor)>,
@@ -27,23 +27,24 @@ struct Parts {
     alpha: Option<(String, f32)>,
 }
 
-/// One file while it is being read.
+/// The state of reading one file.
 struct Reader<'a> {
     path: &'a Path,
     modules: Option<&'a Modules>,
     lora: BTreeMap<(&'static str, String), (Component, Parts)>,
-    /// By name, both encoders'.
+    /// The tables of both encoders, by name.
     embeddings: BTreeMap<String, [Option<Tensor>; 2]>,
 }
 
 impl TrainedWeights {
-    /// Reads a tar, a folder (of a trained model's files, PEFT's, diffusers', a run or its checkpoint), or a safetensors file in
-    /// any of the layouts.
+    /// Reads a tar, a folder (of a trained model, PEFT, diffusers, a run or its checkpoint), or a safetensors file in any
+    /// layout.
     ///
-    /// With a model's layers, names are looked up and shapes checked. Without, kohya's names are refused.
+    /// With a model's layers, names are looked up and shapes are checked. Without them, kohya's names are
+    /// refused.
     ///
     /// # Errors
-    /// Names the file and the key that cannot be used, with what was expected and found.
+    /// A file or key cannot be used. The error names it, and what was expected and found.
     pub fn read(path: &Path, modules: Option<&Modules>) -> Result<Self, AdapterError> {
         let found = Self::read_part(path, modules)?;
         match found.lone_embeddings.first_key_value() {
@@ -52,7 +53,7 @@ impl TrainedWeights {
         }
     }
 
-    /// As [`Self::read`], but an embedding for one text encoder may be in another file than that for the other one.
+    /// As [`Self::read`], but one file may have the embedding of one text encoder, and another file that of the other.
     pub(super) fn read_part(path: &Path, modules: Option<&Modules>) -> Result<Self, AdapterError> {
         let mut found = Self::default();
         match Source::open(path)? {
@@ -71,7 +72,7 @@ impl TrainedWeights {
         }
     }
 
-    /// A `trained_model.tar`, or a folder with its files.
+    /// Reads a `trained_model.tar`, or a folder with its files.
     fn read_trained(&mut self, mut members: Members, modules: Option<&Modules>) -> Result<(), AdapterError> {
         if let Some(member) = members.remove(LORA) {
             let bundled = self.read_lora(&member, modules, None)?;
@@ -92,7 +93,7 @@ impl TrainedWeights {
         Ok(())
     }
 
-    /// PEFT's folder.
+    /// Reads PEFT's folder.
     fn read_peft(
         &mut self,
         path: &Path,
@@ -109,11 +110,11 @@ impl TrainedWeights {
         }
     }
 
-    /// A LoRA, an embedding, or both; or the UNet's own tensors.
+    /// Reads a LoRA, an embedding, or both; or the UNet's own tensors.
     fn read_single(&mut self, member: &Member, modules: Option<&Modules>) -> Result<(), AdapterError> {
         let header = Header::read(&member.bytes).map_err(|e| AdapterError::file(&member.path, e))?;
-        if let Some((word, encoder, rows)) = lone(member, &header, modules)? {
-            self.lone_embeddings.entry(word).or_default()[encoder] = Some(rows);
+        if let Some((word, encoder, table)) = lone(member, &header, modules)? {
+            self.lone_embeddings.entry(word).or_default()[encoder] = Some(table);
             return Ok(());
         }
         let own = |(key, ..): &(String, TensorInfo, _)| {
@@ -125,23 +126,23 @@ impl TrainedWeights {
         }
         let named = self.read_lora(member, modules, None)?;
         let stem = member.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        // Without a name of its own, an embedding is called by its file.
+        // An embedding without a name has the name of its file.
         let named =
             named.into_iter().map(|(name, pair)| (if name.is_empty() { stem.clone() } else { name }, pair));
         self.add_embeddings(&member.path, named)
     }
 
-    /// Puts embeddings behind those that are there. `<s0>` stands for itself.
+    /// Appends embeddings. An embedding with the name of its own new token needs no word.
     fn add_embeddings(
         &mut self,
         path: &Path,
         named: impl Iterator<Item = (String, [Option<Tensor>; 2])>,
     ) -> Result<(), AdapterError> {
-        let mut rows = match self.embeddings.take() {
+        let mut tables = match self.embeddings.take() {
             Some([first, second]) => [vec![first], vec![second]],
             None => [Vec::new(), Vec::new()],
         };
-        let mut count: usize = rows[0].iter().map(|table| table.dim(0)).sum();
+        let mut count: usize = tables[0].iter().map(|table| table.dim(0)).sum();
         for (name, pair) in named {
             let [first, second] = both(path, &name, pair)?;
             tokens::check(&name, first.dim(0)).map_err(|e| AdapterError::key(path, &name, e))?;
@@ -150,16 +151,16 @@ impl TrainedWeights {
             if name != value {
                 self.tokens.insert(name, value);
             }
-            rows[0].push(first);
-            rows[1].push(second);
+            tables[0].push(first);
+            tables[1].push(second);
         }
         if count > 0 {
-            self.embeddings = Some(joined(path, rows)?);
+            self.embeddings = Some(joined(path, tables)?);
         }
         Ok(())
     }
 
-    /// Brings embeddings together that several files had for one text encoder each.
+    /// Joins embeddings whose tables for the two text encoders come from different files.
     pub(super) fn join_embeddings(&mut self, path: &Path) -> Result<(), AdapterError> {
         let whole = |pair: &[Option<Tensor>; 2]| pair.iter().all(Option::is_some);
         let all = std::mem::take(&mut self.lone_embeddings);
@@ -169,7 +170,8 @@ impl TrainedWeights {
         self.add_embeddings(path, pairs.into_iter())
     }
 
-    /// The LoRA of a safetensors file; gives back its embeddings by name. Where it is for another model, the error says so.
+    /// Reads the LoRA of a safetensors file. Returns the file's embeddings by name. If the file is for another model, the error
+    /// says so.
     fn read_lora(
         &mut self,
         member: &Member,
@@ -221,13 +223,13 @@ impl Reader<'_> {
         AdapterError::key(self.path, key, problem)
     }
 
-    /// Puts one tensor where it belongs.
+    /// Stores one tensor by its key.
     fn take(&mut self, key: &str, info: &TensorInfo, bytes: &[u8]) -> Result<(), AdapterError> {
         if let Some((name, encoder)) = embedding(key) {
             let tensor = floats(self.path, key, info, bytes)?;
-            let rows =
-                rows(&tensor).ok_or_else(|| self.fail(key, shape_problem("(tokens, channels)", &tensor)))?;
-            self.embeddings.entry(name.into()).or_default()[encoder] = Some(rows);
+            let table =
+                table(&tensor).ok_or_else(|| self.fail(key, shape_problem("(tokens, channels)", &tensor)))?;
+            self.embeddings.entry(name.into()).or_default()[encoder] = Some(table);
             return Ok(());
         }
         let LoraKey { component, path, part } =
@@ -248,7 +250,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A layer's LoRA from its parts, checked against each other and against the layer.
+    /// Makes a layer's LoRA from its parts, which are checked against each other and against the layer.
     fn pair(
         &self,
         component: Component,
@@ -278,8 +280,8 @@ impl Reader<'_> {
         if up.shape().get(1) != Some(&rank) || up.numel() != up.dim(0) * rank {
             return Err(self.fail(&up_key, shape_problem(&format!("(out, {rank}), as its down weight"), &up)));
         }
-        let said = peft.alpha(component, layer, rank).map_err(|e| AdapterError::file(self.path, e))?;
-        let alpha = parts.alpha.map(|(_, alpha)| alpha).or(said).unwrap_or(rank as f32);
+        let configured = peft.alpha(component, layer, rank).map_err(|e| AdapterError::file(self.path, e))?;
+        let alpha = parts.alpha.map(|(_, alpha)| alpha).or(configured).unwrap_or(rank as f32);
         Ok(LoraPair { down, up, alpha })
     }
 
@@ -293,7 +295,7 @@ impl Reader<'_> {
         let with = |first: usize, rest: &[usize]| [&[first], rest].concat();
         let ones = vec![1; base.len() - 2];
         let (want_down, want_up) = (with(rank, &base[1..]), with(base[0], &with(rank, &ones)));
-        // A 1×1 convolution is a linear layer, however its LoRA is written.
+        // A 1×1 convolution is a linear layer, and its LoRA may have either form.
         let flat = base[2..].iter().all(|&k| k == 1);
         let same = |t: &Tensor, want: &[usize]| t.shape() == want || (flat && t.shape() == &want[..2]);
         for (key, tensor, want) in [(down_key, down, &want_down), (up_key, up, &want_up)] {
@@ -305,7 +307,7 @@ impl Reader<'_> {
     }
 }
 
-/// `special_params.json`, beside embeddings of `count` new tokens.
+/// Reads `special_params.json`, next to embeddings of `count` new tokens.
 fn params(member: &Member, count: usize) -> Result<BTreeMap<String, String>, AdapterError> {
     let fail = |problem: String| AdapterError::file(&member.path, problem);
     if member.bytes.len() > MAX_PARAMS {
@@ -337,7 +339,7 @@ fn params(member: &Member, count: usize) -> Result<BTreeMap<String, String>, Ada
     entries.into_iter().map(text).collect()
 }
 
-/// `unet.safetensors`: a full fine-tune's tensors, left in the file.
+/// Reads `unet.safetensors`: the tensors of a full fine-tune, which stay mapped.
 fn full(member: &Member, modules: Option<&Modules>) -> Result<BTreeMap<String, Stored>, AdapterError> {
     let path = &member.path;
     let header = Header::read(&member.bytes).map_err(|e| AdapterError::file(path, e))?;

@@ -1,4 +1,4 @@
-//! Writing a safetensors file: the same tensors and metadata give the same bytes. (The library's own writer puts
+//! Writes safetensors files. The same tensors and metadata give the same bytes. (The format's own library writes
 //! metadata in a random order.)
 
 use std::collections::BTreeMap;
@@ -9,12 +9,12 @@ use serde_json::{Map, Value, json};
 
 use super::Stored;
 
-/// A safetensors file to be written.
+/// The content of a safetensors file to write.
 #[derive(Debug, Default)]
 pub struct SafetensorsFile {
     /// `__metadata__`.
     pub metadata: BTreeMap<String, String>,
-    /// By key.
+    /// Tensors by key.
     pub tensors: BTreeMap<String, Stored>,
 }
 
@@ -24,15 +24,15 @@ impl SafetensorsFile {
         self.tensors.insert(key.into(), tensor.clone().into());
     }
 
-    /// Adds a line of metadata.
-    pub(super) fn say(&mut self, key: &str, value: impl ToString) {
+    /// Adds an entry of metadata.
+    pub(super) fn add_metadata(&mut self, key: &str, value: impl ToString) {
         self.metadata.insert(key.into(), value.to_string());
     }
 
     /// Writes the whole file.
     ///
     /// # Errors
-    /// What `to` says.
+    /// An error of `to`.
     pub fn write(&self, to: &mut dyn Write) -> io::Result<()> {
         let header = self.header();
         to.write_all(&(header.len() as u64).to_le_bytes())?;
@@ -40,13 +40,14 @@ impl SafetensorsFile {
         self.ordered().iter().try_for_each(|(_, tensor)| tensor.write(to))
     }
 
-    /// Its size in bytes.
+    /// The size of the file in bytes.
     pub fn size(&self) -> u64 {
         let data: usize = self.tensors.values().map(Stored::size).sum();
         (8 + self.header().len() + data) as u64
     }
 
-    /// Wide elements first, as the format's own writer has them, so that all stay aligned.
+    /// Tensors in the order of the file. Wide elements come first, as in the format's own library, so that all
+    /// tensors are aligned.
     fn ordered(&self) -> Vec<(&String, &Stored)> {
         let mut ordered: Vec<_> = self.tensors.iter().collect();
         ordered.sort_by_key(|(key, tensor)| (std::cmp::Reverse(tensor.dtype().size()), *key));
@@ -60,7 +61,7 @@ impl SafetensorsFile {
     }
 }
 
-/// The header of a file with these tensors (key, element type, shape) one after the other.
+/// The header of a file with these tensors (key, dtype, shape), whose data follow each other.
 pub fn safetensors_header<'a>(
     metadata: &BTreeMap<String, String>,
     tensors: impl Iterator<Item = (&'a str, DType, &'a [usize])>,
@@ -82,7 +83,7 @@ pub fn safetensors_header<'a>(
         header.insert(key.into(), entry);
     }
     let mut text = Value::Object(header).to_string();
-    // By hand: formatting pads to at most 65,535 characters.
+    // Not by formatting, which pads to at most 65,535 characters.
     let padding = text.len().next_multiple_of(8) - text.len();
     text.extend(std::iter::repeat_n(' ', padding));
     text
@@ -92,7 +93,7 @@ pub fn safetensors_header<'a>(
 mod tests {
     use super::*;
 
-    /// Protects the headers of whole networks, which have thousands of tensors: whole multiples of 8 bytes of JSON.
+    /// Protects the headers of whole networks with thousands of tensors: JSON, padded to a multiple of 8 bytes.
     #[test]
     fn long_headers() {
         for count in [0, 1, 5000] {

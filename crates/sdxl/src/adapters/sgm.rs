@@ -1,5 +1,5 @@
-//! SDXL's original names: kohya's trainer numbers the UNet's blocks as Stability's code does, over all levels at once.
-//! As diffusers' `_maybe_map_sgm_blocks_to_diffusers`, but written the other way round: from the path to its old name.
+//! SDXL's original names. kohya's trainer numbers the UNet's blocks as Stability's code does, over all levels. As diffusers'
+//! `_maybe_map_sgm_blocks_to_diffusers`, but in the other direction: from the path to the original name.
 
 use calotype_models::config::UNetConfig;
 
@@ -20,7 +20,7 @@ const RESNET: [(&str, &str); 4] = [
     ("conv_shortcut", "skip_connection"),
 ];
 
-/// The original name of a layer, by its path in diffusers' UNet.
+/// The original name of a layer, given its path in diffusers' UNet.
 pub(super) fn original(path: &str, config: &UNetConfig) -> Option<String> {
     if let Some((_, old)) = OUTSIDE.iter().find(|(new, _)| *new == path) {
         return Some((*old).into());
@@ -40,7 +40,7 @@ pub(super) fn original(path: &str, config: &UNetConfig) -> Option<String> {
     }
 }
 
-/// Input block 0 is `conv_in`; each level then has its ResNets, and all but the last a downsampler.
+/// Input block 0 is `conv_in`. Each level then has its ResNets and, except the last, a downsampler.
 fn down(config: &UNetConfig, block: usize, kind: &str, i: usize, layer: &str) -> Option<String> {
     let layers = config.layers_per_block.get(..block)?;
     let first = 1 + layers.iter().map(|n| n + 1).sum::<usize>();
@@ -52,7 +52,7 @@ fn down(config: &UNetConfig, block: usize, kind: &str, i: usize, layer: &str) ->
     })
 }
 
-/// Each level has one ResNet more than on the way down; an upsampler belongs to the last of them.
+/// Each level has one ResNet more than in the down path. An upsampler belongs to the level's last ResNet.
 fn up(config: &UNetConfig, block: usize, kind: &str, i: usize, layer: &str) -> Option<String> {
     let layers: Vec<usize> = config.layers_per_block.iter().rev().map(|n| n + 1).collect();
     let first = layers.get(..block)?.iter().sum::<usize>();
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
     use calotype_models::config::UNetConfig;
 
-    /// Protects: the numbering of SDXL's own UNet, as in Stability's checkpoint and kohya's files.
+    /// Protects the numbering of SDXL's UNet, as in Stability's checkpoint and kohya's files.
     #[test]
     fn sdxl_is_numbered_as_published() {
         let dir = std::env::temp_dir().join(format!("calotype-sgm-{}", std::process::id()));

@@ -1,4 +1,4 @@
-//! Where trained weights come from: a tar, a folder, or a single safetensors file. Told apart by what is in them, not by
+//! The sources of trained weights: a tar, a folder, or a single safetensors file. They are told apart by their content, not by
 //! their names.
 
 use std::path::{Path, PathBuf};
@@ -10,15 +10,15 @@ use super::members::{LAYOUTS, Layout, Member, Members};
 use super::stored::Region;
 use super::untar;
 
-/// What a training leaves in its run's folder.
+/// The files that a training leaves in its run's folder.
 const RESULT: &str = "trained_model.tar";
 const CHECKPOINTS: &str = "checkpoints";
 
-/// Opened, and nothing read yet.
+/// An opened source, of which nothing has been read yet.
 pub(super) enum Source {
     /// Several files of one layout.
     Several(Layout, Members),
-    /// A safetensors file by itself.
+    /// A single safetensors file.
     Single(Member),
 }
 
@@ -37,8 +37,8 @@ impl Source {
     }
 }
 
-/// The files that [`TrainedWeights::read`](super::TrainedWeights::read) reads at `path`, as far as their names tell: the path
-/// itself, or of a folder those of its layout, a run's result, or its only safetensors file.
+/// The files that [`TrainedWeights::read`](super::TrainedWeights::read) reads at `path`, judged by their names: the path
+/// itself, or for a folder, the files of its layout, a run's result, or the only safetensors file.
 pub fn files_read(path: &Path) -> Vec<PathBuf> {
     if !path.is_dir() {
         return vec![path.to_path_buf()];
@@ -54,7 +54,7 @@ pub fn files_read(path: &Path) -> Vec<PathBuf> {
     }
 }
 
-/// Every file whose change may change what a path stands for.
+/// Every file whose change may change the weights at a path.
 pub(super) fn files(path: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(path) else { return vec![path.to_path_buf()] };
     let mut inside: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
@@ -65,7 +65,7 @@ pub(super) fn files(path: &Path) -> Vec<PathBuf> {
 
 fn mapped(path: &Path) -> Result<Member, AdapterError> {
     let found = std::fs::metadata(path).map_err(|e| AdapterError::file(path, e))?;
-    // A pipe would be waited for when it is opened.
+    // Opening a pipe would block.
     if !found.is_file() {
         let kind = if found.is_dir() { "a folder" } else { "a pipe or a device" };
         return Err(AdapterError::file(path, format!("expected a file, found {kind}")));
@@ -74,7 +74,7 @@ fn mapped(path: &Path) -> Result<Member, AdapterError> {
     Ok(Member { path: path.into(), bytes: Region::whole(map) })
 }
 
-/// The one layout that these names are of.
+/// The one layout that these names belong to.
 fn layout(path: &Path, names: impl Iterator<Item = &'static str>) -> Result<Layout, AdapterError> {
     let names: Vec<_> = names.collect();
     let of = |(layout, known): &(Layout, &[&'static str])| {
@@ -113,7 +113,8 @@ fn folder(path: &Path) -> Result<Source, AdapterError> {
     Ok(Source::Several(layout, members.collect::<Result<_, AdapterError>>()?))
 }
 
-/// A run's folder stands for its result, another folder for its only safetensors file.
+/// A folder without the files of a layout: a run's folder means its result, another folder means its only
+/// safetensors file.
 fn another_folder(path: &Path) -> Result<Source, AdapterError> {
     let fail = |problem: String| Err(AdapterError::file(path, problem));
     if path.join(RESULT).exists() {
@@ -145,7 +146,7 @@ fn another_folder(path: &Path) -> Result<Source, AdapterError> {
     }
 }
 
-/// The names in a folder that end in one of these extensions, or all; sorted.
+/// The names in a folder with one of these extensions (empty: all names), sorted.
 fn listed(path: &Path, extensions: &[&str]) -> Vec<String> {
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());

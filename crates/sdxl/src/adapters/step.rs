@@ -1,11 +1,11 @@
-//! A checkpoint of a training as trained weights: what a run had learnt by one of its steps.
+//! Reads a training's checkpoint as trained weights: the weights of the run at one of its steps.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::embeddings::{both, rows as table};
+use super::embeddings::{both, table};
 use super::members::{Member, Members, STATE, STATE_PLAN, STATE_SUMS};
 use super::stored::Stored;
 use super::values::{floats, shape_problem, sorted};
@@ -13,20 +13,20 @@ use super::{AdapterError, LoraPair, Modules, TrainedWeights, tokens};
 use calotype_models::Component;
 use calotype_models::weights::{Header, element_type, tuple};
 
-/// `state.json` has a line for every tensor that trains.
+/// The most bytes of a JSON file. `state.json` has a line for every trained tensor.
 const MAX_JSON: usize = 16 << 20;
 
-/// Of a file, in `sums.json`.
+/// The size and checksum of a file, in `sums.json`.
 #[derive(Deserialize)]
 struct Sum {
     bytes: u64,
     crc32: u32,
 }
 
-/// Reads `state.safetensors` as far as it is weights, and the token from `state.json`; checks both by `sums.json`.
+/// Reads the weights of `state.safetensors` and the token of `state.json`, and checks both files against `sums.json`.
 ///
 /// # Errors
-/// A file is missing, damaged, or is not what a training writes.
+/// A file is missing, damaged, or not as a training writes it.
 pub(super) fn read(mut members: Members, modules: Option<&Modules>) -> Result<TrainedWeights, AdapterError> {
     let folder = members.values().next().and_then(|member| member.path.parent()).map(ToOwned::to_owned);
     let mut take = |name: &str| {
@@ -47,15 +47,15 @@ pub(super) fn read(mut members: Members, modules: Option<&Modules>) -> Result<Tr
     Ok(found)
 }
 
-/// Whether the files are as they were written.
+/// Checks that the files are as they were written.
 fn check(sums: &Member, files: &[(&str, &Member)]) -> Result<(), AdapterError> {
-    let said: BTreeMap<String, Sum> = serde_json::from_slice(within(sums)?)
+    let expected: BTreeMap<String, Sum> = serde_json::from_slice(within(sums)?)
         .map_err(|e| AdapterError::file(&sums.path, format!("not the sums of a checkpoint: {e}")))?;
     for (name, file) in files {
         let mut crc = flate2::Crc::new();
         crc.update(&file.bytes);
         let whole =
-            said.get(*name).is_some_and(|s| (s.bytes, s.crc32) == (file.bytes.len() as u64, crc.sum()));
+            expected.get(*name).is_some_and(|s| (s.bytes, s.crc32) == (file.bytes.len() as u64, crc.sum()));
         if !whole {
             return Err(AdapterError::file(&file.path, "damaged: not as sums.json beside it says"));
         }
@@ -63,7 +63,7 @@ fn check(sums: &Member, files: &[(&str, &Member)]) -> Result<(), AdapterError> {
     Ok(())
 }
 
-/// The word that was trained.
+/// The trained word.
 fn token(plan: &Member) -> Result<String, AdapterError> {
     let state: Value = serde_json::from_slice(within(plan)?)
         .map_err(|e| AdapterError::file(&plan.path, format!("not valid JSON: {e}")))?;
@@ -80,20 +80,20 @@ fn within(member: &Member) -> Result<&[u8], AdapterError> {
     }
 }
 
-/// LoRA (`PATH.down`, `PATH.up`), embeddings (`text_encoders_0`, `_1`) or the UNet's own tensors. What an optimizer remembers of
-/// a tensor NAME is called `NAME.exp_avg` and the like, and is no weight.
+/// Reads LoRA (`PATH.down`, `PATH.up`), embeddings (`text_encoders_0`, `_1`) or the UNet's own tensors. The optimizer's state
+/// of a tensor NAME has keys such as `NAME.exp_avg`, and is left out.
 fn weights(state: &Member) -> Result<TrainedWeights, AdapterError> {
     let header = Header::read(&state.bytes).map_err(|e| AdapterError::file(&state.path, e))?;
     let all = sorted(header);
     let names: BTreeSet<&str> = all.iter().map(|(key, ..)| key.as_str()).collect();
     let is_weight = |key: &str| !key.rsplit_once('.').is_some_and(|(name, _)| names.contains(name));
     let (mut found, mut pairs) = (TrainedWeights::default(), BTreeMap::new());
-    let mut rows = [None, None];
+    let mut embeddings = [None, None];
     for (key, info, range) in all.iter().filter(|(key, ..)| is_weight(key)) {
         let bytes = state.bytes.get(range.clone()).unwrap_or_default();
         let value = || floats(&state.path, key, info, bytes);
         if let Some(encoder) = key.strip_prefix("text_encoders_").and_then(|n| n.parse::<usize>().ok()) {
-            if let Some(place) = rows.get_mut(encoder) {
+            if let Some(place) = embeddings.get_mut(encoder) {
                 let value = value()?;
                 let problem =
                     || AdapterError::key(&state.path, key, shape_problem("(tokens, channels)", &value));
@@ -117,13 +117,13 @@ fn weights(state: &Member) -> Result<TrainedWeights, AdapterError> {
         }
         found.lora.insert(path.into(), LoraPair::new(down, up));
     }
-    if rows.iter().any(Option::is_some) {
-        found.embeddings = Some(both(&state.path, "text_encoders", rows)?);
+    if embeddings.iter().any(Option::is_some) {
+        found.embeddings = Some(both(&state.path, "text_encoders", embeddings)?);
     }
     Ok(found)
 }
 
-/// Whether the model has such layers and tensors.
+/// Checks that the model has these layers and tensors.
 fn fit(state: &Member, found: &TrainedWeights, modules: &Modules) -> Result<(), AdapterError> {
     let wrong = |key: &str, expected: Option<&[usize]>, shape: &[usize]| {
         let expected = expected.map_or("no such tensor, as the model has none".into(), tuple);

@@ -1,4 +1,4 @@
-//! A tensor in a file or in memory, whose bytes are looked at only when they are needed.
+//! A tensor in a file or in memory, whose bytes are read only when they are needed.
 
 use std::io::{self, Write};
 use std::ops::{Deref, Range};
@@ -10,7 +10,7 @@ use calotype_tensor::{DType, Tensor, WeightBytes};
 use calotype_models::nn::Trainable;
 use calotype_models::weights::to_f32;
 
-/// A part of a mapped file. Cheap to clone; the map lives as long as its last part.
+/// A part of a mapped file. A clone is cheap; the map lives as long as its last part.
 #[derive(Clone)]
 pub(super) struct Region {
     map: Arc<Mmap>,
@@ -23,7 +23,7 @@ impl Region {
         Self { map: Arc::new(map), range }
     }
 
-    /// A part of this part, if it is inside.
+    /// A part of this part. `None`: the range is not inside.
     pub(super) fn part(&self, range: Range<usize>) -> Option<Self> {
         let inside = range.start <= range.end && range.end <= self.len();
         let range = self.range.start + range.start..self.range.start + range.end;
@@ -39,7 +39,8 @@ impl Deref for Region {
     }
 }
 
-/// A tensor of a full fine-tune, which may be as large as the model: mapped from its file, held, or still a training's.
+/// A tensor that may be large, such as that of a full fine-tune: mapped from its file, in memory, or a parameter that is being
+/// trained.
 #[derive(Clone)]
 pub struct Stored {
     shape: Vec<usize>,
@@ -51,28 +52,28 @@ pub struct Stored {
 enum Data {
     Held(Tensor),
     Mapped(Region),
-    /// With its values, once somebody wanted to look at them.
+    /// With a copy of the values, made at the first call of `bytes`.
     Training(Arc<dyn Trainable>, OnceLock<Tensor>),
 }
 
 impl Stored {
-    /// `region` is as long as shape and dtype say.
+    /// A tensor in a file. The length of `region` suits shape and dtype.
     pub(super) fn mapped(region: Region, shape: Vec<usize>, dtype: DType) -> Self {
         Self { shape, dtype, data: Data::Mapped(region) }
     }
 
-    /// A parameter of this shape that is being trained, f32: its values are those that it has when they are looked at, or
-    /// written.
+    /// A parameter of this shape that is being trained, f32. Its values are those at the first call of [`Self::bytes`], or at
+    /// the time of writing.
     pub fn training(shape: Vec<usize>, parameter: Arc<dyn Trainable>) -> Self {
         Self { shape, dtype: DType::F32, data: Data::Training(parameter, OnceLock::new()) }
     }
 
-    /// Sizes of the dimensions.
+    /// The sizes of the dimensions.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// Element type, f16 included.
+    /// The dtype of the elements, which may be f16.
     pub fn dtype(&self) -> DType {
         self.dtype
     }
@@ -83,19 +84,19 @@ impl Stored {
             Data::Mapped(region) => region,
             Data::Held(tensor) => tensor_bytes(tensor),
             Data::Training(parameter, values) => {
-                // Copying is a parallel loop, so it is not done inside of the cell (see `Weight::packed`).
+                // Copying is a parallel loop, so it stays outside of the cell (see `Weight::packed`).
                 let copied = values.get().is_none().then(|| parameter.values());
                 tensor_bytes(values.get_or_init(|| copied.unwrap_or_else(|| parameter.values())))
             }
         }
     }
 
-    /// How many bytes there are.
+    /// The number of bytes.
     pub fn size(&self) -> usize {
         self.shape.iter().product::<usize>() * self.dtype.size()
     }
 
-    /// Writes the bytes, and keeps none in memory that were not there before.
+    /// Writes the bytes. Keeps no copy in memory that was not there before.
     pub(super) fn write(&self, to: &mut dyn Write) -> io::Result<()> {
         match &self.data {
             Data::Training(parameter, _) => to.write_all(tensor_bytes(&parameter.values())),

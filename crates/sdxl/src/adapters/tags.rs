@@ -1,11 +1,11 @@
-//! `<lora:NAME:WEIGHT>` in prompts: AUTOMATIC1111's way to ask for a LoRA, by the name of its file.
+//! `<lora:NAME:WEIGHT>` in prompts, with which AUTOMATIC1111 selects a LoRA by the name of its file.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use calotype_models::shorten;
 
-/// What the web UIs' tags begin with.
+/// The beginnings of the web UIs' tags.
 const KINDS: [&str; 3] = ["<lora:", "<lyco:", "<hypernet:"];
 
 /// A tag in a prompt.
@@ -13,21 +13,21 @@ struct Tag<'a> {
     range: Range<usize>,
     /// The whole tag.
     text: &'a str,
-    /// What stands between the kind and the end: `NAME:WEIGHT`.
+    /// The text between the kind and the end: `NAME:WEIGHT`.
     content: &'a str,
 }
 
-/// A request's prompts without their tags, and what these ask for.
+/// A request's prompts without their tags, and the scales that the tags set.
 pub(crate) struct Tagged {
     /// Each prompt without its tags.
     pub prompts: Vec<String>,
-    /// Each file's scale: its tag's weight, or that of the request.
+    /// The scale of each file: the weight of its tag, or the scale of the request.
     pub scales: Vec<f64>,
 }
 
 impl Tagged {
-    /// Takes the tags out of prompts. A tag that names one of `files` sets its scale in the place of `scale`; any other is
-    /// left out with a warning.
+    /// Removes the tags from prompts. A tag that names one of `files` replaces `scale` for this file. Any other tag is dropped
+    /// with a warning.
     pub(crate) fn read(prompts: &[&str], files: &[PathBuf], scale: f64) -> Self {
         let mut scales = vec![scale; files.len()];
         let names: Vec<String> = files.iter().map(|file| name(file)).collect();
@@ -62,7 +62,7 @@ pub fn has_tag(prompt: &str, file: &Path) -> bool {
     tags(prompt).any(|tag| tag.weight(&name(file)).is_some())
 }
 
-/// What a tag calls a file of trained weights: its name without the extension.
+/// The name of a file of trained weights in tags: the file's name without extension.
 pub fn name(file: &Path) -> String {
     let stem = |path: &Path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     // A folder may be given as `.` or `..`.
@@ -70,20 +70,21 @@ pub fn name(file: &Path) -> String {
 }
 
 impl Tag<'_> {
-    /// The weight that the tag gives to the file of this name, if it is for it: without one 1, and `None` where it is no number.
+    /// The weight that the tag gives to the file of this name. `None`: the tag is for another file. `Some(None)`: the weight is
+    /// not a number. A tag without a weight means 1.
     fn weight(&self, name: &str) -> Option<Option<f64>> {
         let rest = self.content.trim().strip_prefix(name).filter(|_| !name.is_empty())?;
         let Some(weights) = rest.trim_start_matches(".safetensors").strip_prefix(':') else {
             return rest.trim_start_matches(".safetensors").is_empty().then_some(Some(1.0));
         };
         let numbers: Vec<Option<f64>> = weights.split(':').map(|text| text.trim().parse().ok()).collect();
-        // Text encoders' and UNet's apart only where they are the same.
+        // Separate weights of text encoders and UNet are supported only if they are equal.
         let first = numbers.first().copied().flatten().filter(|weight: &f64| weight.is_finite());
         Some(first.filter(|_| numbers.iter().all(|n| *n == first)))
     }
 }
 
-/// A prompt's tags, in their order.
+/// The tags of a prompt, in their order.
 fn tags(prompt: &str) -> impl Iterator<Item = Tag<'_>> {
     prompt.match_indices('<').filter_map(|(start, _)| {
         let rest = &prompt[start..];
@@ -113,8 +114,8 @@ fn without_tags(prompt: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Protects: a tag gives its file its weight and is no text; one without a number leaves the request's scale, and one for another
-    /// file is left out too.
+    /// Protects tags: a tag sets the weight of its file and is removed from the text. A tag without a valid number leaves the
+    /// request's scale. A tag for another file is removed too.
     #[test]
     fn tags_set_scales() {
         let files = ["a/my.tar", "b.safetensors", "x:y.safetensors"].map(PathBuf::from);

@@ -1,15 +1,15 @@
-//! New tokens: their names, and the limits of the words that stand for them.
+//! New tokens: their names, and the limits of words that stand for them.
 
 use std::ops::Range;
 
 use calotype_models::tokenizer::CLIP_TOKENS;
 
-/// `<s0>`, `<s1>`, …
+/// The names `<s0>`, `<s1>`, … of the tokens in `range`.
 pub(super) fn names(range: Range<usize>) -> Vec<String> {
     range.map(|i| format!("<s{i}>")).collect()
 }
 
-/// The numbers of a text that is nothing but new tokens: `<s0><s1>` → 0, 1.
+/// The numbers of a text that consists of new tokens only: `<s0><s1>` → 0, 1.
 pub(super) fn numbers(text: &str) -> Option<Vec<usize>> {
     let mut rest = text;
     let mut numbers = Vec::new();
@@ -21,12 +21,12 @@ pub(super) fn numbers(text: &str) -> Option<Vec<usize>> {
     (!numbers.is_empty()).then_some(numbers)
 }
 
-/// A number as `<s…>` has it: no sign, no zeros in front.
+/// The number in `<s…>`, without sign or leading zeros.
 fn digits(text: &str) -> Option<usize> {
     text.parse().ok().filter(|n: &usize| n.to_string() == text)
 }
 
-/// `text` with every `<sN>`, N below `count`, as `<s{N + by}>`.
+/// Replaces every `<sN>` of `text`, with N below `count`, by `<s{N + by}>`.
 pub(super) fn shifted(text: &str, count: usize, by: usize) -> String {
     let mut out = String::new();
     let mut rest = text;
@@ -48,28 +48,28 @@ pub(super) fn shifted(text: &str, count: usize, by: usize) -> String {
     out + rest
 }
 
-/// Special parameters are one short line.
+/// The most bytes of a parameter file. Such files are one short line.
 pub(super) const MAX_PARAMS: usize = 1 << 20;
-/// Published files have one to three words.
+/// The most words of a file. Published files have one to three words.
 pub(super) const MAX_WORDS: usize = 1000;
-/// Bytes of a word.
+/// The most bytes of a word.
 const MAX_WORD: usize = 256;
-/// Bytes of the text that a word stands for.
+/// The most bytes of the text that a word stands for.
 pub(super) const MAX_VALUE: usize = 1024;
-/// New tokens of one word: a prompt has room for no more.
-const MAX_ROWS: usize = CLIP_TOKENS - 2;
+/// The most new tokens of one word: a prompt has no room for more.
+const MAX_TOKENS: usize = CLIP_TOKENS - 2;
 
-/// Whether a word may stand in prompts, for `rows` new tokens.
+/// Checks a word of prompts that stands for `count` new tokens.
 ///
 /// # Errors
-/// Says what of it is too long, or that there is none.
-pub(super) fn check(word: &str, rows: usize) -> Result<(), String> {
+/// The word is empty or too long, or stands for too many tokens.
+pub(super) fn check(word: &str, count: usize) -> Result<(), String> {
     if word.trim().is_empty() || word.len() > MAX_WORD {
         return Err(format!("expected a word of 1 to {MAX_WORD} bytes, found {}", word.len()));
     }
-    if rows > MAX_ROWS {
+    if count > MAX_TOKENS {
         return Err(format!(
-            "expected at most {MAX_ROWS} tokens, as many as a prompt has room for, found {rows}"
+            "expected at most {MAX_TOKENS} tokens, as many as a prompt has room for, found {count}"
         ));
     }
     Ok(())
@@ -79,7 +79,7 @@ pub(super) fn check(word: &str, rows: usize) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    /// Protects: the second file's tokens come behind the first's, and other text stays.
+    /// Protects the numbering: the tokens of a second file follow those of the first, and other text stays.
     #[test]
     fn tokens_are_numbered_on() {
         assert_eq!(shifted("a <s0><s1> <s9> <sx> <s", 2, 3), "a <s3><s4> <s9> <sx> <s");

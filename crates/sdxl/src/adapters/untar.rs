@@ -8,22 +8,22 @@ use super::AdapterError;
 use super::members::{Member, Members, known};
 use calotype_models::shorten;
 
-/// tar's unit.
+/// The block size of a tar, in bytes.
 const BLOCK: usize = 512;
 
-/// A member as its header describes it.
+/// A member of a tar, as described by its header.
 struct Entry {
-    /// As the tar has it.
+    /// The path in the tar.
     shown: String,
     kind: tar::EntryType,
     bytes: Range<usize>,
 }
 
-/// The members by their names, whatever their order. They may be in a folder of the tar, all in the same one; what macOS and Windows
-/// add is left out.
+/// The members by name, in any order. They may be in a folder of the tar, if it is the same for all. Files that macOS and
+/// Windows add are ignored.
 ///
 /// # Errors
-/// A member that is none of ours, is no file, is there twice or ends beyond the tar.
+/// A member is unknown, is not a file, occurs twice or ends beyond the tar, or the tar is empty or has no end.
 pub(super) fn members(file: &Member) -> Result<Members, AdapterError> {
     let fail = |problem: String| AdapterError::file(&file.path, problem);
     let mut members = Members::new();
@@ -31,7 +31,7 @@ pub(super) fn members(file: &Member) -> Result<Members, AdapterError> {
     for Entry { shown, kind, bytes } in entries(file)? {
         let Some((parent, name)) = place(&shown).filter(|(_, name)| kind.is_dir() || known(name).is_some())
         else {
-            if is_litter(&shown) {
+            if is_system_file(&shown) {
                 continue;
             }
             return Err(fail(format!("{shown:?}: expected no other members than {}", expected())));
@@ -77,14 +77,14 @@ fn entries(file: &Member) -> Result<Vec<Entry>, AdapterError> {
         let bytes = start..start.saturating_add(size);
         found.push(Entry { shown, kind: entry.header().entry_type(), bytes });
     }
-    // A tar ends with zeros: without them, members may have been cut off.
+    // A tar ends with zeros. Without them, members may have been cut off.
     if !file.bytes.get(end..end.saturating_add(BLOCK)).is_some_and(|block| block.iter().all(|b| *b == 0)) {
         return Err(AdapterError::file(&file.path, "the tar has no end (truncated?)"));
     }
     Ok(found)
 }
 
-/// The folder and the name of a path that leads nowhere else than into the tar.
+/// The folder and the name of a path that stays inside the tar.
 fn place(path: &str) -> Option<(PathBuf, String)> {
     let mut parts = PathBuf::new();
     for part in Path::new(path).components() {
@@ -99,8 +99,8 @@ fn place(path: &str) -> Option<(PathBuf, String)> {
     Some((parts, name))
 }
 
-/// Whether a member is what macOS and Windows put into folders and archives.
-fn is_litter(path: &str) -> bool {
+/// Whether a member is a file that macOS or Windows puts into folders and archives.
+fn is_system_file(path: &str) -> bool {
     let parts = || path.split('/');
     let name = parts().next_back().unwrap_or_default();
     parts().any(|part| part == "__MACOSX")
@@ -112,7 +112,7 @@ fn is_litter(path: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// Protects: names that lead out of the tar are none of its members, and what a Mac adds is known for what it is.
+    /// Protects names: a name that leads out of the tar is not a member, and files that a Mac adds are recognized.
     #[test]
     fn names_in_a_tar() {
         let place = |path: &str| place(path).map(|(parent, name)| (parent.display().to_string(), name));
@@ -122,8 +122,8 @@ mod tests {
             assert_eq!(place(path), None, "{path}");
         }
         for path in ["._lora.safetensors", "a/._lora.safetensors", "__MACOSX/x", "a/.DS_Store", "Thumbs.db"] {
-            assert!(is_litter(path), "{path}");
+            assert!(is_system_file(path), "{path}");
         }
-        assert!(!is_litter("lora.safetensors") && !is_litter("a/notes.txt"));
+        assert!(!is_system_file("lora.safetensors") && !is_system_file("a/notes.txt"));
     }
 }

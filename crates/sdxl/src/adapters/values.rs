@@ -1,4 +1,4 @@
-//! The tensors of a file as values.
+//! Converts the tensors of a file to values.
 
 use std::ops::Range;
 use std::path::Path;
@@ -10,7 +10,7 @@ use safetensors::tensor::{Dtype, TensorInfo};
 use super::AdapterError;
 use calotype_models::weights::{Header, element_type, to_f32, tuple};
 
-/// In the order of the keys, so that errors and results do not depend on the file's order.
+/// The tensors in the order of their keys, so that errors and results do not depend on the file's order.
 pub(super) fn sorted(header: Header) -> Vec<(String, TensorInfo, Range<usize>)> {
     let mut tensors = header.tensors;
     tensors.sort_by(|a, b| a.0.cmp(&b.0));
@@ -37,7 +37,8 @@ pub(super) fn floats(
     Ok(Tensor::from_vec(values, &info.shape))
 }
 
-/// 8 bits: sign, 4 of exponent (bias 7), 3 of mantissa; no infinity, all ones are no number ("FN").
+/// An 8-bit float: sign, 4 bits of exponent (bias 7), 3 bits of mantissa. There is no infinity; all ones is NaN
+/// ("FN").
 fn e4m3(bits: u8) -> f32 {
     let (exponent, mantissa) = (i32::from(bits >> 3 & 15), f32::from(bits & 7) / 8.0);
     let value = match (exponent, bits & 7) {
@@ -48,12 +49,12 @@ fn e4m3(bits: u8) -> f32 {
     if bits & 0x80 == 0 { value } else { -value }
 }
 
-/// 8 bits: the upper half of an f16.
+/// An 8-bit float: the upper half of an f16.
 fn e5m2(bits: u8) -> f32 {
     f16::from_bits(u16::from(bits) << 8).to_f32()
 }
 
-/// An alpha, which kohya's trainer also saves as an integer.
+/// An alpha. kohya's trainer may also save it as an integer.
 pub(super) fn scalar(path: &Path, key: &str, info: &TensorInfo, bytes: &[u8]) -> Result<f32, AdapterError> {
     let value = match info.dtype {
         Dtype::I64 => bytes.first_chunk().map(|b| i64::from_le_bytes(*b) as f32),
@@ -68,7 +69,7 @@ pub(super) fn scalar(path: &Path, key: &str, info: &TensorInfo, bytes: &[u8]) ->
     }
 }
 
-/// (a, b, 1, 1) as (a, b).
+/// Reshapes (a, b, 1, 1) to (a, b).
 pub(super) fn squeezed(tensor: Tensor) -> Tensor {
     match *tensor.shape() {
         [a, b, 1, 1] => tensor.reshape(&[a, b]),
@@ -84,7 +85,7 @@ pub(super) fn shape_problem(expected: &str, found: &Tensor) -> String {
 mod tests {
     use super::*;
 
-    /// Protects: 8-bit floats at their ends: zeros, the smallest, one, the largest, no number.
+    /// Protects the extreme 8-bit floats: zeros, the smallest, one, the largest, NaN.
     #[test]
     fn floats_of_8_bits() {
         for (bits, value) in [

@@ -1,15 +1,15 @@
-//! The trained words of a request, and where prompts have them.
+//! The trained words of a request, and their places in prompts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::token::{fold, prefix, stands_alone};
 use calotype_models::shorten;
 
-/// ComfyUI's way to call an embedding: `embedding:NAME`, also with the file's extension.
+/// ComfyUI's syntax of an embedding: `embedding:NAME`, also with the file's extension.
 const CALL: &str = "embedding:";
 const EXTENSIONS: [&str; 3] = [".safetensors", ".pt", ".bin"];
 
-/// What stands for what in prompts.
+/// The values of words in prompts, by the first character of the word.
 #[derive(Default)]
 pub(super) struct Words(BTreeMap<char, Vec<Word>>);
 
@@ -22,7 +22,7 @@ struct Word {
 /// A prompt with its words replaced.
 pub(super) struct Replaced<'a> {
     pub prompt: String,
-    /// The words that it had.
+    /// The words that the prompt contained.
     pub used: BTreeSet<&'a str>,
 }
 
@@ -39,9 +39,9 @@ impl Words {
         Self(words)
     }
 
-    /// `prompt` with every word as what it stands for. Only whole words, whatever their case: TOK is in `a tok`, not in TOKYO nor
-    /// in token. Where several fit, the longest is meant, and of those that differ in case the one that is written so; what
-    /// is put in is not looked at again.
+    /// Replaces every word of `prompt` by its value. Only whole words match, in any letter case: `a tok` contains TOK, `TOKYO`
+    /// and `token` do not. Of several words that match, the longest is taken, and of words that differ in case, the one with
+    /// the case of the prompt. Values are not searched again.
     pub(super) fn replace(&self, prompt: &str) -> Replaced<'_> {
         let (mut out, mut used) = (String::new(), BTreeSet::new());
         let mut at = 0;
@@ -63,7 +63,7 @@ impl Words {
         Replaced { prompt: out, used }
     }
 
-    /// The word at a byte of the prompt, where `next` stands, and its end.
+    /// The word at byte `at` of the prompt, whose next character is `next`, and the end of the word.
     fn at(&self, prompt: &str, at: usize, next: char) -> Option<(&Word, usize)> {
         let words = self.0.get(&fold(next).next()?)?;
         let found = words.iter().filter_map(|word| {
@@ -74,7 +74,7 @@ impl Words {
     }
 }
 
-/// Takes `embedding:` from the end of a prompt; whether there was one.
+/// Removes `embedding:` from the end of a prompt. Returns whether it was there.
 fn drop_call(prompt: &mut String) -> bool {
     let start = prompt.len().saturating_sub(CALL.len());
     let called = prompt.get(start..).is_some_and(|end| end.eq_ignore_ascii_case(CALL))
@@ -85,8 +85,8 @@ fn drop_call(prompt: &mut String) -> bool {
     called
 }
 
-/// The embeddings that a prompt still calls, after those that are there were put in their place.
-pub(super) fn uncalled(prompt: &str) -> Vec<String> {
+/// The names of embeddings that a prompt still contains after known ones have been replaced.
+pub(super) fn unknown_embeddings(prompt: &str) -> Vec<String> {
     let lower = prompt.to_ascii_lowercase();
     let calls = lower.match_indices(CALL).map(|(at, _)| &prompt[at + CALL.len()..]);
     let name = |rest: &str| {
@@ -105,8 +105,8 @@ mod tests {
         Words::new(&pairs.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect())
     }
 
-    /// Protects: a word is replaced in any letter case, as captions are when it is trained; TOKYO and token stay what they
-    /// are; punctuation ends a word.
+    /// Protects the replacement of a word in any letter case, as in captions during training. TOKYO and token stay, and
+    /// punctuation ends a word.
     #[test]
     fn whole_words_are_replaced() {
         let tok = words(&[("TOK", "<s0><s1>")]);
@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(cases.replace("tok TOK").prompt, "2 1", "as written, where two differ in case");
     }
 
-    /// Protects: ComfyUI's way to call an embedding is not left in the prompt; one that no file has is named.
+    /// Protects ComfyUI's syntax: it is removed from the prompt, and an embedding that no file has is reported.
     #[test]
     fn embeddings_are_called() {
         let style = words(&[("MyStyle", "<s0>")]);
@@ -140,6 +140,6 @@ mod tests {
             assert_eq!(style.replace(prompt).prompt, want);
         }
         assert_eq!(style.replace("MYSTYLE").used.into_iter().collect::<Vec<_>>(), ["MyStyle"]);
-        assert_eq!(uncalled("embedding:other, a Embedding:B:1.2) embedding: x"), ["other", "B"]);
+        assert_eq!(unknown_embeddings("embedding:other, a Embedding:B:1.2) embedding: x"), ["other", "B"]);
     }
 }

@@ -1,4 +1,4 @@
-//! Writing trained weights in every layout.
+//! Writes trained weights in every layout.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -8,11 +8,11 @@ use calotype_tensor::{Tensor, ops};
 use super::members::{EMBEDDINGS, LORA, PARAMS, UNET};
 use super::{AdapterError, LoraPair, SafetensorsFile, TrainedWeights, tokens};
 
-/// Kohya's and diffusers' names for the networks whose layers have LoRA.
+/// kohya's and diffusers' prefixes of the networks whose layers have LoRA.
 const UNET_PREFIX: [&str; 2] = ["lora_unet_", "unet."];
 const TEXT_PREFIX: [[&str; 2]; 2] = [["lora_te1_", "text_encoder."], ["lora_te2_", "text_encoder_2."]];
 
-/// A `trained_model.tar` to be written: uncompressed, its files at its root.
+/// The content of a `trained_model.tar` to write: uncompressed, with its files at the root.
 #[derive(Debug)]
 pub struct TarFile(Vec<(&'static str, Content)>);
 
@@ -26,7 +26,7 @@ impl TarFile {
     /// Writes the whole tar. The same weights give the same bytes.
     ///
     /// # Errors
-    /// What `to` says.
+    /// An error of `to`.
     pub fn write(&self, to: &mut dyn Write) -> io::Result<()> {
         let mut tar = tar::Builder::new(to);
         for (name, content) in &self.0 {
@@ -54,7 +54,7 @@ impl TarFile {
     }
 }
 
-/// A large member, straight to the file: the tar library would want it as a reader.
+/// Writes a large member directly; the tar library would need it as a reader.
 fn write_member(to: &mut dyn Write, header: &tar::Header, file: &SafetensorsFile) -> io::Result<()> {
     to.write_all(header.as_bytes())?;
     file.write(to)?;
@@ -63,8 +63,8 @@ fn write_member(to: &mut dyn Write, header: &tar::Header, file: &SafetensorsFile
 }
 
 impl TrainedWeights {
-    /// The layout of `trained_model.tar`, which also the original reads. It has LoRA of scale 1 on the UNet's attention:
-    /// another scale is multiplied into the up weights.
+    /// Converts to the layout of `trained_model.tar`, which the original program also reads. The layout has LoRA of scale 1 on
+    /// the UNet's attention; another scale is multiplied into the up weights.
     ///
     /// # Errors
     /// There is LoRA of other layers.
@@ -114,10 +114,10 @@ impl TrainedWeights {
         format!("{{{}}}", entries.join(", "))
     }
 
-    /// Kohya's layout: one file, embeddings bundled in it.
+    /// Converts to kohya's layout: one file, with the embeddings bundled in it.
     ///
     /// # Errors
-    /// There is a full fine-tune, or a token stands for more than new tokens.
+    /// There is a full fine-tune, or a token stands for text other than new tokens.
     pub fn to_kohya(&self) -> Result<SafetensorsFile, AdapterError> {
         self.refuse_full("kohya's layout")?;
         let mut file = SafetensorsFile::default();
@@ -127,9 +127,9 @@ impl TrainedWeights {
             file.add(format!("{name}.lora_up.weight"), &pair.up);
             file.add(format!("{name}.alpha"), &Tensor::from_vec(vec![pair.alpha], &[]));
         }
-        for (name, rows) in self.bundles()? {
+        for (name, indices) in self.bundles()? {
             for (key, table) in ["clip_l", "clip_g"].iter().zip(self.embeddings.iter().flatten()) {
-                let ids: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
+                let ids: Vec<u32> = indices.iter().map(|&i| i as u32).collect();
                 file.add(format!("bundle_emb.{name}.{key}"), &ops::embedding(table, &ids));
             }
         }
@@ -137,30 +137,31 @@ impl TrainedWeights {
         Ok(file)
     }
 
-    /// What other programs look for in a LoRA file.
+    /// Adds the metadata that other programs read in a LoRA file.
     fn describe(&self, file: &mut SafetensorsFile) {
         let one = |values: BTreeSet<String>| match values.len() {
             1 => values.into_iter().next().unwrap_or_default(),
             _ => "Dynamic".into(),
         };
         let layers = || self.layers().map(|(_, _, pair)| pair);
-        file.say("ss_network_module", "networks.lora");
-        file.say("ss_network_dim", one(layers().map(|pair| pair.rank().to_string()).collect()));
-        file.say("ss_network_alpha", one(layers().map(|pair| pair.alpha.to_string()).collect()));
-        file.say("ss_base_model_version", "sdxl_base_v1-0");
-        file.say("modelspec.architecture", "stable-diffusion-xl-v1-base/lora");
+        file.add_metadata("ss_network_module", "networks.lora");
+        file.add_metadata("ss_network_dim", one(layers().map(|pair| pair.rank().to_string()).collect()));
+        file.add_metadata("ss_network_alpha", one(layers().map(|pair| pair.alpha.to_string()).collect()));
+        file.add_metadata("ss_base_model_version", "sdxl_base_v1-0");
+        file.add_metadata("modelspec.architecture", "stable-diffusion-xl-v1-base/lora");
         if let Some(token) = self.tokens.keys().next() {
-            file.say("modelspec.trigger_phrase", token);
+            file.add_metadata("modelspec.trigger_phrase", token);
         }
     }
 
-    /// The embeddings by the name that a prompt calls them by, as rows: a token's, and those that none stands for.
+    /// The embeddings by their name in prompts, as indices of new tokens. An embedding that no token stands for has a name of
+    /// its own.
     fn bundles(&self) -> Result<Vec<(String, Vec<usize>)>, AdapterError> {
         let count = self.new_tokens();
         let mut bundles = Vec::new();
         for (token, value) in &self.tokens {
-            match tokens::numbers(value).filter(|rows| rows.iter().all(|&row| row < count)) {
-                Some(rows) => bundles.push((token.clone(), rows)),
+            match tokens::numbers(value).filter(|indices| indices.iter().all(|&i| i < count)) {
+                Some(indices) => bundles.push((token.clone(), indices)),
                 None => {
                     let problem =
                         format!("{token} stands for {value:?}: kohya's layout has tokens of embeddings only");
@@ -168,21 +169,21 @@ impl TrainedWeights {
                 }
             }
         }
-        let covered: BTreeSet<usize> = bundles.iter().flat_map(|(_, rows)| rows.clone()).collect();
+        let covered: BTreeSet<usize> = bundles.iter().flat_map(|(_, indices)| indices.clone()).collect();
         let names = tokens::names(0..count).into_iter().enumerate();
         bundles.extend(names.filter(|(i, _)| !covered.contains(i)).map(|(i, name)| (name, vec![i])));
         Ok(bundles)
     }
 
-    /// diffusers' layout: the LoRA as `save_lora_weights` writes it, of scale 1 (another is multiplied into the up
-    /// weights); of a full fine-tune the UNet's tensors. Embeddings are a file of their own:
+    /// Converts to diffusers' layout: a LoRA as `save_lora_weights` writes it, or the UNet's tensors of a full fine-tune. The
+    /// LoRA has scale 1; another scale is multiplied into the up weights. Embeddings go to a file of their own,
     /// [`Self::embeddings_file`].
     ///
     /// # Errors
-    /// There are neither, or both.
+    /// There are neither LoRA nor full tensors, or both.
     pub fn to_diffusers(&self) -> Result<SafetensorsFile, AdapterError> {
         let mut file = SafetensorsFile::default();
-        file.say("format", "pt");
+        file.add_metadata("format", "pt");
         for (prefixes, path, pair) in self.layers() {
             let name = format!("{}{path}", prefixes[1]);
             file.add(format!("{name}.lora_A.weight"), &pair.down);
@@ -197,17 +198,17 @@ impl TrainedWeights {
         Ok(file)
     }
 
-    /// The embeddings as diffusers' `load_textual_inversion` takes them: `clip_l` and `clip_g`.
+    /// Converts the embeddings for diffusers' `load_textual_inversion`: `clip_l` and `clip_g`.
     pub fn embeddings_file(&self) -> Option<SafetensorsFile> {
         let [first, second] = self.embeddings.as_ref()?;
         let mut file = SafetensorsFile::default();
-        file.say("format", "pt");
+        file.add_metadata("format", "pt");
         file.add("clip_l", first);
         file.add("clip_g", second);
         Some(file)
     }
 
-    /// Every layer's LoRA, with the prefixes of its network.
+    /// The LoRA of every layer, with the prefixes of the layer's network.
     fn layers(&self) -> impl Iterator<Item = ([&'static str; 2], &String, &LoraPair)> {
         let unet = self.lora.iter().map(|(path, pair)| (UNET_PREFIX, path, pair));
         let text = self.text_lora.iter().zip(TEXT_PREFIX);
@@ -224,7 +225,7 @@ impl TrainedWeights {
     }
 }
 
-/// The attention processor's name for a layer: `….attn1.to_out.0` → `….attn1.processor.to_out_lora`.
+/// The name of a layer in an attention processor: `….attn1.to_out.0` → `….attn1.processor.to_out_lora`.
 fn processor(path: &str) -> Option<String> {
     let path = path.strip_suffix(".0").filter(|path| path.ends_with(".to_out")).unwrap_or(path);
     let (attention, layer) = path.rsplit_once('.')?;
@@ -233,7 +234,7 @@ fn processor(path: &str) -> Option<String> {
     known.then(|| format!("{attention}.processor.{layer}_lora"))
 }
 
-/// The up weights with the scale in them.
+/// The up weights, multiplied by the scale.
 fn scaled_up(pair: &LoraPair) -> Tensor {
     if pair.scale() == 1.0 { pair.up.clone() } else { ops::scale(&pair.up, pair.scale() as f32) }
 }

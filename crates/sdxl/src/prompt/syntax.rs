@@ -1,6 +1,6 @@
-//! What other programs read in a prompt, and what is text here: weights, alternatives, breaks.
+//! Finds prompt syntax of other programs, which is plain text here: weights, alternatives, breaks.
 
-/// Warns, once, of the first part of the prompts that other programs do not take as text.
+/// Warns about the first part of the prompts that other programs do not take as plain text.
 pub(crate) fn warn_about_syntax(prompts: [&String; 2]) {
     if let Some(part) = prompts.into_iter().find_map(|prompt| syntax(prompt)) {
         let part = calotype_models::shorten(part);
@@ -10,7 +10,8 @@ pub(crate) fn warn_about_syntax(prompts: [&String; 2]) {
     }
 }
 
-/// The first part of `prompt` that web UIs read: `(red:1.4)`, `[x]`, `{a|b}`, `\\(`, `__name__`, `BREAK`, `AND`.
+/// The first part of `prompt` that web UIs interpret: `(red:1.4)`, `[x]`, `{a|b}`, `\\(`, `__name__`, `BREAK`,
+/// `AND`.
 fn syntax(prompt: &str) -> Option<&str> {
     let brackets = [('(', ')'), ('[', ']'), ('{', '}')];
     let bracketed =
@@ -18,14 +19,15 @@ fn syntax(prompt: &str) -> Option<&str> {
     bracketed.or_else(|| prompt.contains("\\(").then_some("\\(")).or_else(|| word(prompt))
 }
 
-/// The first part from an opening bracket to the next closing one, with something between them.
+/// The first part from an opening bracket to the next closing bracket, if it is not empty.
 fn bracketed(prompt: &str, (open, close): (char, char)) -> Option<&str> {
     let start = prompt.find(open)?;
     let end = start + prompt[start..].find(close)?;
     (end > start + 1).then(|| &prompt[start..=end])
 }
 
-/// A word that stands for something: a wildcard's name between underscores, or a keyword in capitals among others.
+/// The first word with a special meaning: a wildcard's name between underscores, or a keyword, unless the prompt is all
+/// capitals.
 fn word(prompt: &str) -> Option<&str> {
     let shouted = !prompt.contains(char::is_lowercase);
     prompt.split(|c: char| c.is_whitespace() || c == ',').find(|word| {
@@ -38,8 +40,7 @@ fn word(prompt: &str) -> Option<&str> {
 mod tests {
     use super::*;
 
-    /// Protects: whoever brings a prompt from another program is told what of it is not read; plain sentences are not
-    /// complained about.
+    /// Protects the warning about prompts from other programs, and that plain sentences cause none.
     #[test]
     fn what_other_programs_read() {
         for (prompt, part) in [

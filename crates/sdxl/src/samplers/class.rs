@@ -1,11 +1,11 @@
-//! diffusers' scheduler classes: whose configurations the samplers here can start from.
+//! diffusers' scheduler classes whose configurations the samplers can read.
 
 use std::path::Path;
 
 use super::ScheduleError;
 use super::error::brief;
 
-/// The classes whose noise levels come from betas. Each one's configuration serves every sampler.
+/// The classes whose noise levels come from betas. The configuration of each of them serves every sampler.
 const WITH_BETAS: &[&str] = &[
     "DDIMInverseScheduler",
     "DDIMParallelScheduler",
@@ -33,7 +33,7 @@ const WITH_BETAS: &[&str] = &[
 const EDM: &str = "EDM's noise levels, which are not supported";
 const FLOW: &str = "flow matching, which is not supported";
 
-/// What other classes sample, by the beginning of their names.
+/// The methods of other classes, by the beginning of the class name.
 const OTHERS: &[(&str, &str)] = &[
     ("EDM", EDM),
     ("CosineDPM", EDM),
@@ -42,12 +42,13 @@ const OTHERS: &[(&str, &str)] = &[
     ("CogVideoX", "a video model's noise levels, which are not supported"),
 ];
 
-/// Fields that only the other classes have: in a file that names no class, these tell.
+/// Fields that only the other classes have. They identify a file that names no class.
 const FIELDS: &[(&str, &str)] = &[("sigma_data", EDM), ("base_shift", FLOW), ("use_dynamic_shifting", FLOW)];
 
-/// Refuses the class `name`, which `field` of `file` has, unless its noise levels come from betas.
+/// Returns an error if the class `name`, which `field` of `file` gives, does not derive its noise levels from
+/// betas.
 pub(crate) fn check(file: &Path, field: &str, name: &str) -> Result<(), ScheduleError> {
-    // Those of JAX have the same configurations.
+    // The JAX classes have the same configurations.
     if WITH_BETAS.contains(&name.strip_prefix("Flax").unwrap_or(name)) {
         return Ok(());
     }
@@ -56,7 +57,7 @@ pub(crate) fn check(file: &Path, field: &str, name: &str) -> Result<(), Schedule
     Err(refused(file, field, format!("{} ({what})", brief(&name.into()))))
 }
 
-/// Refuses a file that names no class and has a field of a class without betas.
+/// Returns an error if a file that names no class has a field of a class without betas.
 pub(super) fn check_fields(file: &Path, has: impl Fn(&str) -> bool) -> Result<(), ScheduleError> {
     match FIELDS.iter().find(|(field, _)| has(field)) {
         Some((field, what)) => Err(refused(file, "_class_name", format!("none, and {field} ({what})"))),

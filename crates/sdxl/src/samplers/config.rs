@@ -1,7 +1,7 @@
-//! `scheduler_config.json`, read as diffusers' `from_config` reads it for another scheduler class.
+//! `scheduler_config.json`, read as diffusers' `from_config` reads the file for another scheduler class.
 //!
-//! A file that one class wrote configures any other: a class takes the keys that its constructor has, fills the missing
-//! ones with its own defaults and ignores the rest. So a class is a list of keys with defaults ([`Presets`]).
+//! A file that one class wrote can configure any other class. A class takes the keys that its constructor has, uses its own
+//! defaults for missing keys, and ignores the others. So a class is a list of keys with defaults ([`Presets`]).
 
 use std::fs::File;
 use std::io::Read;
@@ -13,10 +13,10 @@ use serde_json::{Map, Value};
 use super::error::brief;
 use super::{ScheduleError, class};
 
-/// These files are small; the limit keeps a wrong one from filling the memory.
+/// The largest file, in bytes. These files are small; the limit keeps a wrong file from filling the memory.
 const MAX_BYTES: u64 = 4 << 20;
 
-/// The values of a `scheduler_config.json`, not yet given a meaning: that depends on the sampler.
+/// The values of a `scheduler_config.json`. Their meaning depends on the sampler.
 #[derive(Debug, Clone)]
 pub struct SchedulerConfig {
     file: String,
@@ -27,7 +27,7 @@ impl SchedulerConfig {
     /// Reads the scheduler's configuration of a model.
     ///
     /// # Errors
-    /// There is none, it is not what it should be, or the model's scheduler has noise levels that no sampler here has.
+    /// The file is missing or invalid, or no sampler has the noise levels of the model's scheduler.
     pub fn open(folder: &ModelFolder) -> Result<SchedulerConfig, ScheduleError> {
         if let Some(name) = &folder.scheduler_class {
             class::check(&folder.path().join("model_index.json"), "scheduler", name)?;
@@ -38,8 +38,8 @@ impl SchedulerConfig {
     /// Reads the file at `path`.
     ///
     /// # Errors
-    /// If it cannot be read, holds no JSON object, or is of a class whose noise levels the samplers do not have. Its other
-    /// fields are checked when a schedule is made.
+    /// The file cannot be read, is not a JSON object, or is of a class whose noise levels no sampler has. The other fields are
+    /// checked when a schedule is made.
     pub fn load(path: &Path) -> Result<SchedulerConfig, ScheduleError> {
         let file = path.display().to_string();
         let bad = |reason: String| ScheduleError::File { file: file.clone(), reason };
@@ -52,10 +52,10 @@ impl SchedulerConfig {
         Self::parse(&file, &text)
     }
 
-    /// Reads `text`; errors call it `file`.
+    /// Parses `text`. Errors name the file `file`.
     ///
     /// # Errors
-    /// If it holds no JSON object, or is of a class whose noise levels the samplers do not have.
+    /// The text is not a JSON object, or is of a class whose noise levels no sampler has.
     pub fn parse(file: &str, text: &str) -> Result<SchedulerConfig, ScheduleError> {
         let bad = |reason: String| ScheduleError::File { file: file.to_string(), reason };
         let values = match serde_json::from_str(&without_python_constants(text)) {
@@ -71,8 +71,8 @@ impl SchedulerConfig {
     }
 }
 
-/// Python writes NaN and ±Infinity as bare words, which JSON does not know (diffusers' own default of
-/// `lambda_min_clipped` is one): they become null, which stands for the default.
+/// Replaces NaN and ±Infinity, which Python writes as bare words and JSON does not allow, by null. Null stands
+/// for the default; diffusers' own default of `lambda_min_clipped` is −Infinity.
 fn without_python_constants(text: &str) -> String {
     let mut pieces = text.split('"').map(str::to_string).collect::<Vec<_>>();
     let mut outside = true;
@@ -88,7 +88,7 @@ fn without_python_constants(text: &str) -> String {
     pieces.join("\"")
 }
 
-/// A constructor argument's default.
+/// The default of a constructor's argument.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Preset {
     /// `None`
@@ -118,8 +118,8 @@ impl Preset {
     }
 }
 
-/// Fields that change the pictures of the classes that have them, and the value that changes nothing. The published files
-/// have many others, which only one class knows (`skip_prk_steps`, `set_alpha_to_one`).
+/// Fields that change the pictures in the classes that have them, and the values that change nothing. Published files contain
+/// many other fields that only one class reads (`skip_prk_steps`, `set_alpha_to_one`).
 const CHANGING: Presets = &[
     ("clip_sample", Preset::Flag(false)),
     ("final_sigmas_type", Preset::Text("zero")),
@@ -137,17 +137,17 @@ const CHANGING: Presets = &[
     ("use_lu_lambdas", Preset::Flag(false)),
 ];
 
-/// A configuration seen by one scheduler class.
+/// A configuration, read for one scheduler class.
 pub(super) struct Fields<'a> {
     pub(super) config: &'a SchedulerConfig,
-    /// What the class reads.
+    /// The arguments of the class.
     pub(super) class: Presets,
-    /// What the wire name sets whatever the file says.
+    /// Fields that the sampler sets, whatever the file contains.
     pub(super) forced: Presets,
 }
 
 impl Fields<'_> {
-    /// The value of `key`, or `None` where the class has no such argument.
+    /// The value of `key`; `None` if the class has no such argument.
     fn get(&self, key: &str) -> Option<Value> {
         let find = |presets: Presets| {
             presets.iter().find(|(name, _)| *name == key).map(|(_, preset)| preset.value())
@@ -156,9 +156,9 @@ impl Fields<'_> {
         Some(find(self.forced).or_else(|| self.config.values.get(key).cloned()).unwrap_or(default))
     }
 
-    /// The fields of the file that would change the pictures of another class and that this one does not know, with their
-    /// values: diffusers leaves them out as well.
-    pub(super) fn unheeded(&self) -> impl Iterator<Item = (&'static str, &Value)> {
+    /// The fields of the file that would change another class's pictures and that this class does not have, with their values.
+    /// diffusers ignores them too.
+    pub(super) fn ignored(&self) -> impl Iterator<Item = (&'static str, &Value)> {
         let known = |key: &str| self.class.iter().any(|(name, _)| *name == key);
         CHANGING.iter().filter(move |(key, _)| !known(key)).filter_map(|(key, neutral)| {
             let value = self.config.values.get(*key).filter(|value| !value.is_null())?;
@@ -170,12 +170,12 @@ impl Fields<'_> {
         })
     }
 
-    /// The file's name.
+    /// The name of the file.
     pub(super) fn file(&self) -> &str {
         &self.config.file
     }
 
-    /// A bool; as in Python, null is false. False where the class has no such argument.
+    /// A bool. Null is false, as in Python. False if the class has no such argument.
     pub(super) fn flag(&self, key: &str) -> Result<bool, ScheduleError> {
         match self.get(key) {
             None | Some(Value::Null) => Ok(false),
@@ -184,7 +184,7 @@ impl Fields<'_> {
         }
     }
 
-    /// A whole number within `range`. The range's start where the class has no such argument.
+    /// A whole number within `range`. The start of `range` if the class has no such argument.
     pub(super) fn integer(&self, key: &str, range: (u64, u64)) -> Result<usize, ScheduleError> {
         let Some(value) = self.get(key) else { return Ok(range.0 as usize) };
         match value.as_u64() {
@@ -195,7 +195,7 @@ impl Fields<'_> {
         }
     }
 
-    /// A number, where `valid` accepts it; `None` for null or where the class has no such argument.
+    /// A number that `valid` accepts. `None` for null, or if the class has no such argument.
     pub(super) fn number(
         &self,
         key: &str,
@@ -210,7 +210,7 @@ impl Fields<'_> {
         }
     }
 
-    /// [`number`](Self::number) that must be there.
+    /// A [`number`](Self::number) that must not be null.
     pub(super) fn required(
         &self,
         key: &str,
@@ -220,7 +220,7 @@ impl Fields<'_> {
         self.number(key, expected, valid)?.ok_or_else(|| self.wrong(key, expected, "null".to_string()))
     }
 
-    /// The meaning of a name among `choices`; the first choice's where the class has no such argument.
+    /// The meaning of a name among `choices`. That of the first choice if the class has no such argument.
     pub(super) fn choice<T: Copy>(&self, key: &str, choices: &[(&str, T)]) -> Result<T, ScheduleError> {
         let Some(value) = self.get(key) else { return Ok(choices[0].1) };
         let found = choices.iter().find(|(name, _)| value.as_str() == Some(name));
@@ -228,12 +228,12 @@ impl Fields<'_> {
         found.map(|(_, meaning)| *meaning).ok_or_else(|| self.wrong(key, names(), brief(&value)))
     }
 
-    /// Whether the class has the argument `key` and it is `text`.
+    /// Whether the class has the argument `key` and its value is `text`.
     pub(super) fn is(&self, key: &str, text: &str) -> bool {
         self.get(key).is_some_and(|value| value.as_str() == Some(text))
     }
 
-    /// A list of numbers, where `valid` accepts each, or `None` for null.
+    /// A list of numbers that `valid` accepts. `None` for null, or if the class has no such argument.
     pub(super) fn numbers(
         &self,
         key: &str,
@@ -252,7 +252,7 @@ impl Fields<'_> {
         items.iter().enumerate().map(number).collect::<Result<Vec<_>, _>>().map(Some)
     }
 
-    /// The error for field `key`.
+    /// The error of field `key`.
     pub(super) fn wrong(
         &self,
         key: &str,
@@ -272,7 +272,8 @@ impl Fields<'_> {
 mod tests {
     use super::*;
 
-    /// Protects files saved by diffusers, whose Python writes bare Infinity, and strings that only look like it.
+    /// Protects files saved by diffusers, in which Python wrote a bare Infinity, and strings that only contain
+    /// such a word.
     #[test]
     fn python_constants() {
         let text = r#"{"a": -Infinity, "b\"": NaN, "Infinity\\": "-Infinity \" NaN", "c": [Infinity]}"#;
@@ -285,8 +286,8 @@ mod tests {
         );
     }
 
-    /// Protects: a setting that changes the pictures of some classes, and that the asked-for sampler's class lacks, is known to be
-    /// left out; the published files' settings of other classes, and those that ask for nothing, are not complained about.
+    /// Protects the warning about settings that change the pictures of some classes and that the sampler's class does not have.
+    /// Settings of other classes in published files, and settings without effect, cause no warning.
     #[test]
     fn settings_that_are_not_used() {
         let text = r#"{"use_karras_sigmas": true, "rescale_betas_zero_snr": false, "clip_sample": null, "shift": 1,
@@ -294,11 +295,11 @@ mod tests {
         let config = &SchedulerConfig::parse("f", text).expect("readable");
         let class = &[("thresholding", Preset::Flag(false))];
         let fields = Fields { config, class, forced: &[] };
-        let unheeded: Vec<&str> = fields.unheeded().map(|(key, _)| key).collect();
-        assert_eq!(unheeded, ["timestep_type", "use_karras_sigmas"]);
+        let ignored: Vec<&str> = fields.ignored().map(|(key, _)| key).collect();
+        assert_eq!(ignored, ["timestep_type", "use_karras_sigmas"]);
     }
 
-    /// Protects the reader of the file: what is no JSON object is an error that names it.
+    /// Protects the reader: a file that is not a JSON object is an error that names the file.
     #[test]
     fn not_an_object() {
         for text in ["", "[]", "3", "null", "{", "\"\\", "{\"a\": 1e999}"] {

@@ -1,4 +1,4 @@
-//! DDIM: to the predicted clean latents, and back to the next noise level along the same noise.
+//! DDIM: a step to the predicted clean latents, and back to the next noise level with the same noise.
 
 use std::ops::ControlFlow;
 
@@ -8,7 +8,7 @@ use super::config::{Preset, Presets};
 use super::prediction::{clip, combine};
 use super::{Hooks, Sampler, Schedule, grid};
 
-/// The table's row.
+/// The sampler's row of the table.
 pub(super) const DDIM: Sampler = Sampler {
     name: "DDIM",
     class: DEFAULTS,

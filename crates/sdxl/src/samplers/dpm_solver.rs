@@ -9,7 +9,7 @@ use super::prediction::combine;
 use super::settings::FinalSigma;
 use super::{Hooks, Sampler, Schedule, grid};
 
-/// The table's row.
+/// The sampler's row of the table.
 pub(super) const DPM_SOLVER_MULTISTEP: Sampler = Sampler {
     name: "DPMSolverMultistep",
     class: DEFAULTS,
@@ -19,14 +19,14 @@ pub(super) const DPM_SOLVER_MULTISTEP: Sampler = Sampler {
     run: sample,
 };
 
-/// The table's row: the same on the noise levels of Karras et al. (2022).
+/// The sampler's row of the table. The same solver on the noise levels of Karras et al. (2022).
 pub(super) const KARRAS_DPM: Sampler = Sampler {
     name: "KarrasDPM",
     forced: &[("use_karras_sigmas", Preset::Flag(true))],
     ..DPM_SOLVER_MULTISTEP
 };
 
-/// diffusers' `DPMSolverMultistepScheduler`, and the two sigmas that its Karras schedule also looks at.
+/// diffusers' `DPMSolverMultistepScheduler`, and the two sigmas that its Karras schedule also reads.
 const DEFAULTS: Presets = &[
     ("num_train_timesteps", Preset::Int(1000)),
     ("beta_start", Preset::Float(0.0001)),
@@ -78,13 +78,14 @@ fn sample(schedule: &Schedule, mut x: Tensor, hooks: &mut Hooks) -> ControlFlow<
     ControlFlow::Continue(x)
 }
 
-/// α, σ and λ = ln(α/σ) of latents scaled to variance 1, for σ of unscaled ones.
+/// α, σ and λ = ln(α/σ) of latents scaled to variance 1, given σ of unscaled latents.
 fn variance_preserving(sigma: f64) -> (f64, f64, f64) {
     let alpha = 1.0 / (sigma * sigma + 1.0).sqrt();
     (alpha, sigma * alpha, -sigma.ln())
 }
 
-/// The last step is of first order where it ends without noise (λ = ∞), and for stability in short schedules.
+/// Whether a step is of first order. The last step is, if it ends without noise (λ = ∞), and for stability in
+/// short schedules.
 fn first_order(schedule: &Schedule, i: usize) -> bool {
     let settings = &schedule.settings;
     let stable = settings.euler_at_final || settings.lower_order_final && schedule.steps() < 15;

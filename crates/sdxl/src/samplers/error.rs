@@ -1,49 +1,50 @@
-//! What can be wrong with a scheduler's name, configuration or step count.
+//! Errors of a scheduler's name, configuration or number of steps.
 
 use serde_json::Value;
 
-/// Why no schedule could be made. Every variant is bad input: it names the field or file, what was expected and found.
+/// The reason why no schedule was made. All variants are invalid input; each names the field or file, and what was expected and
+/// found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
     /// No sampler has this name.
     #[error("scheduler: expected one of {expected}, found {found:?}")]
     Name {
-        /// The names there are, separated by commas.
+        /// The available names, separated by commas.
         expected: String,
-        /// The name asked for.
+        /// The requested name.
         found: String,
     },
-    /// The configuration cannot be read, or is no JSON object.
+    /// The configuration cannot be read, or is not a JSON object.
     #[error("{file}: {reason}")]
     File {
         /// The file's path.
         file: String,
-        /// What the reader said.
+        /// The error of the reader.
         reason: String,
     },
-    /// A field of the configuration has a value that is wrong or not supported.
+    /// A field of the configuration has an invalid or unsupported value.
     #[error("{file}: {field}: expected {expected}, found {found}")]
     Field {
         /// The file's path.
         file: String,
         /// The field, as diffusers spells it.
         field: String,
-        /// What it may hold.
+        /// The values that are valid.
         expected: String,
-        /// What it holds.
+        /// The value that was found.
         found: String,
     },
-    /// The schedule cannot be cut into this many steps.
+    /// The schedule cannot have this many steps.
     #[error("num_inference_steps: expected {expected}, found {found}")]
     Steps {
         /// The step counts that this configuration allows.
         expected: String,
-        /// The step count asked for.
+        /// The requested number of steps.
         found: usize,
     },
 }
 
-/// A value for an error's text: lists and objects can be long.
+/// Shortens a value for an error's text, because lists and objects can be long.
 pub(super) fn brief(value: &Value) -> String {
     match value {
         Value::Array(items) => format!("a list of {}", items.len()),

@@ -8,7 +8,7 @@ use super::config::{Preset, Presets};
 use super::prediction::combine;
 use super::{Hooks, Sampler, Schedule, grid};
 
-/// The table's row.
+/// The sampler's row of the table.
 pub(super) const K_EULER: Sampler = Sampler {
     name: "K_EULER",
     class: DEFAULTS,
@@ -40,7 +40,7 @@ const DEFAULTS: Presets = &[
 ];
 
 /// Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models" (2022), algorithm 1 without its
-/// correction.
+/// second-order correction.
 fn sample(schedule: &Schedule, mut x: Tensor, hooks: &mut Hooks) -> ControlFlow<(), Tensor> {
     for i in 0..schedule.steps() {
         let (sigma, sigma_next) = (schedule.sigmas[i], schedule.sigmas[i + 1]);

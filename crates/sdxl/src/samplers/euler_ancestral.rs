@@ -1,4 +1,4 @@
-//! K_EULER_ANCESTRAL: Euler steps that go further down and add fresh noise.
+//! K_EULER_ANCESTRAL: Euler steps to a lower noise level, and new noise after each.
 
 use std::ops::ControlFlow;
 
@@ -8,7 +8,7 @@ use super::config::{Preset, Presets};
 use super::prediction::combine;
 use super::{Hooks, Sampler, Schedule, grid};
 
-/// The table's row.
+/// The sampler's row of the table.
 pub(super) const K_EULER_ANCESTRAL: Sampler = Sampler {
     name: "K_EULER_ANCESTRAL",
     class: DEFAULTS,
@@ -40,7 +40,7 @@ fn sample(schedule: &Schedule, mut x: Tensor, hooks: &mut Hooks) -> ControlFlow<
         let sigma_up = sigma_next / sigma * (sigma * sigma - sigma_next * sigma_next).max(0.0).sqrt();
         let sigma_down = (sigma_next * sigma_next - sigma_up * sigma_up).max(0.0).sqrt();
         let d = combine(&[(1.0 / sigma, &x), (-1.0 / sigma, &denoised)]);
-        // The last step's noise has weight 0, but is drawn as in diffusers.
+        // The noise of the last step has weight 0, but is drawn as in diffusers.
         x = combine(&[(1.0, &x), (sigma_down - sigma, &d), (sigma_up, &(hooks.noise)())]);
         hooks.step_done(schedule, i, &x)?;
     }

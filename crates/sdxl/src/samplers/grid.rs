@@ -1,11 +1,11 @@
-//! From a number of steps to timesteps and σ, with numpy's and diffusers' roundings.
+//! Timesteps and σ for a number of steps, with the roundings of numpy and diffusers.
 
 use super::ScheduleError;
 use super::config::Fields;
 use super::prediction::Prediction;
 use super::settings::{FinalSigma, Karras, SamplerSettings, Spacing};
 
-/// What a sampler visits, highest noise first.
+/// The points that a sampler visits, highest noise first.
 pub(super) struct Grid {
     pub(super) timesteps: Vec<f32>,
     pub(super) sigmas: Vec<f64>,
@@ -14,7 +14,7 @@ pub(super) struct Grid {
 /// Makes a sampler's [`Grid`] for a number of steps.
 pub(super) type MakeGrid = fn(&SamplerSettings, &Fields, usize) -> Result<Grid, ScheduleError>;
 
-/// For the samplers that count in σ: timesteps may be fractions, and σ is interpolated between timesteps.
+/// For samplers that work in σ. Timesteps may be fractions, and σ is interpolated between timesteps.
 pub(super) fn of_sigmas(settings: &SamplerSettings, _: &Fields, steps: usize) -> Result<Grid, ScheduleError> {
     let table = train_sigmas(settings);
     let mut timesteps = match settings.spacing {
@@ -22,7 +22,7 @@ pub(super) fn of_sigmas(settings: &SamplerSettings, _: &Fields, steps: usize) ->
         Spacing::Leading => leading(table.len() / steps, steps, settings.steps_offset),
         Spacing::Trailing => trailing(table.len(), table.len(), steps),
     };
-    // diffusers rounds them to f32 before it looks σ up.
+    // diffusers rounds timesteps to f32 before it looks up σ.
     timesteps.iter_mut().for_each(|t| *t = f64::from(*t as f32));
     let mut sigmas: Vec<f64> = timesteps.iter().map(|t| interpolate(*t, &table)).collect();
     if let Some(karras) = settings.karras {
@@ -32,14 +32,14 @@ pub(super) fn of_sigmas(settings: &SamplerSettings, _: &Fields, steps: usize) ->
     Ok(grid(timesteps, sigmas, &table, settings.final_sigma))
 }
 
-/// For DPM-Solver: whole timesteps, of which the one free of noise is left out.
+/// For DPM-Solver. Timesteps are whole, and the noise-free timestep is left out.
 pub(super) fn of_dpm_solver(
     settings: &SamplerSettings,
     _: &Fields,
     steps: usize,
 ) -> Result<Grid, ScheduleError> {
     let table = train_sigmas(settings);
-    // λ = -ln σ rises towards timestep 0, so the clipped ones are the last.
+    // λ = −ln σ rises towards timestep 0, so the clipped timesteps are the last.
     let last = table.iter().filter(|sigma| -f64::from(**sigma).ln() >= settings.lambda_min).count();
     let mut timesteps = match settings.spacing {
         Spacing::Linspace => reversed_linspace(last, steps + 1),
@@ -52,7 +52,7 @@ pub(super) fn of_dpm_solver(
     if let Some(karras) = settings.karras {
         sigmas = karras_sigmas(karras, table[table.len() - 1].into(), table[0].into(), steps);
         let t = |sigma: &f64| sigma_to_t(*sigma, &table);
-        // With cosine betas diffusers cuts the fraction off instead.
+        // With cosine betas, diffusers truncates instead.
         timesteps = sigmas
             .iter()
             .map(t)
@@ -67,7 +67,7 @@ pub(super) fn of_dpm_solver(
     Ok(grid(timesteps, sigmas, &table, settings.final_sigma))
 }
 
-/// For the samplers that count in ᾱ: whole training timesteps.
+/// For samplers that work in ᾱ. Timesteps are whole training timesteps.
 pub(super) fn of_alphas(
     settings: &SamplerSettings,
     fields: &Fields,
@@ -103,8 +103,8 @@ fn grid(timesteps: Vec<f64>, mut sigmas: Vec<f64>, table: &[f32], end: FinalSigm
     }
 }
 
-/// σ = √((1 - ᾱ) / ᾱ) of every training timestep; where there is no signal, diffusers assumes ᾱ = 2⁻²⁴ (which can be
-/// more than at the timestep before).
+/// σ = √((1 − ᾱ) / ᾱ) of every training timestep. Without any signal, diffusers assumes ᾱ = 2⁻²⁴, which can be more than at the
+/// timestep before.
 fn train_sigmas(settings: &SamplerSettings) -> Vec<f32> {
     let some_signal = |alpha_bar: f32| if alpha_bar == 0.0 { 1.0 / 16_777_216.0 } else { alpha_bar };
     let sigma = |alpha_bar: f32| ((1.0 - alpha_bar) / alpha_bar).sqrt();
@@ -119,16 +119,16 @@ fn reversed_linspace(train: usize, points: usize) -> Vec<f64> {
     (0..points).rev().map(value).collect()
 }
 
-/// Multiples of `ratio`, and `offset`.
+/// Multiples of `ratio`, plus `offset`, in descending order.
 fn leading(ratio: usize, points: usize, offset: usize) -> Vec<f64> {
     (0..points).rev().map(|i| (i * ratio + offset) as f64).collect()
 }
 
-/// `np.arange(last, 0, -train / steps).round() - 1`. For some step counts (61 of 1000) numpy's rounding errors give a
-/// further value, timestep -1, which is left out here.
+/// `np.arange(last, 0, -train / steps).round() - 1`. For some numbers of steps (61 of 1000), numpy's rounding errors give one
+/// more value, timestep −1. It is left out here.
 fn trailing(last: usize, train: usize, steps: usize) -> Vec<f64> {
     let last = last as f64;
-    // np.arange takes its step from the first two values.
+    // np.arange computes its step from the first two values.
     let step = (last - train as f64 / steps as f64) - last;
     let values = (0..steps).map(|i| (last + i as f64 * step).round_ties_even() - 1.0);
     values.take_while(|t| *t >= 0.0).collect()
@@ -153,7 +153,7 @@ fn karras_sigmas(ends: Karras, max: f64, min: f64, steps: usize) -> Vec<f64> {
     (0..steps).map(|i| (max + ramp(i) * (min - max)).powf(RHO)).collect()
 }
 
-/// The timestep with this σ, interpolated in ln σ.
+/// The timestep that has this σ, interpolated in ln σ.
 fn sigma_to_t(sigma: f64, table: &[f32]) -> f64 {
     let log_sigma = sigma.max(1e-10).ln();
     let not_above = table.iter().rposition(|s| f64::from(s.ln()) <= log_sigma).unwrap_or(0);

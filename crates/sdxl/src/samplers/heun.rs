@@ -1,4 +1,4 @@
-//! HeunDiscrete: Euler steps, each corrected with the slope at its end. Two runs of the network a step, one in the last.
+//! HeunDiscrete: Euler steps, each corrected with the slope at its end. Each step runs the network twice, the last step once.
 
 use std::ops::ControlFlow;
 
@@ -8,7 +8,7 @@ use super::config::{Preset, Presets};
 use super::prediction::combine;
 use super::{Hooks, Sampler, Schedule, grid};
 
-/// The table's row.
+/// The sampler's row of the table.
 pub(super) const HEUN_DISCRETE: Sampler = Sampler {
     name: "HeunDiscrete",
     class: DEFAULTS,
@@ -18,7 +18,7 @@ pub(super) const HEUN_DISCRETE: Sampler = Sampler {
     run: sample,
 };
 
-/// diffusers' `HeunDiscreteScheduler`, and the two sigmas that its Karras schedule also looks at.
+/// diffusers' `HeunDiscreteScheduler`, and the two sigmas that its Karras schedule also reads.
 const DEFAULTS: Presets = &[
     ("num_train_timesteps", Preset::Int(1000)),
     ("beta_start", Preset::Float(0.00085)),

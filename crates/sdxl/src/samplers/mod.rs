@@ -1,7 +1,7 @@
-//! Samplers: from noise to latents, one file a sampler.
+//! Samplers: from noise to latents, each in a file.
 //!
-//! A sampler is a row of [`Sampler::ALL`]: its wire name, the diffusers class whose configuration it reads (with that class's
-//! defaults), how it cuts training timesteps into steps, and one function. To add one, write its file and add its row.
+//! A sampler is a row of [`Sampler::ALL`]: its name in requests, the diffusers class whose configuration it reads (with the
+//! defaults of that class), the selection of timesteps, and one function. To add a sampler, write its file and add its row.
 
 pub(crate) mod class;
 mod config;
@@ -31,22 +31,22 @@ use prediction::{clip, combine};
 pub use schedule::Schedule;
 pub use training::TrainingSchedule;
 
-/// A way to get from noise to latents.
+/// A method that turns noise into latents.
 pub struct Sampler {
-    /// What requests call it.
+    /// The name in requests.
     name: &'static str,
-    /// The configuration's fields that it reads, with their defaults.
+    /// The fields of the configuration that the sampler reads, with their defaults.
     class: Presets,
-    /// Fields that it sets whatever the configuration says.
+    /// Fields that the sampler sets, whatever the configuration contains.
     forced: Presets,
     grid: grid::MakeGrid,
-    /// Whether its latents are x0 + σ·ε, so that the starting noise is scaled; otherwise they have variance 1.
+    /// Whether the latents are x0 + σ·ε, so that the initial noise is scaled. Otherwise they have variance 1.
     scales_noise: bool,
     run: fn(&Schedule, Tensor, &mut Hooks) -> ControlFlow<(), Tensor>,
 }
 
 impl Sampler {
-    /// The samplers there are.
+    /// All samplers.
     pub const ALL: &'static [Sampler] = &[
         ddim::DDIM,
         dpm_solver::DPM_SOLVER_MULTISTEP,
@@ -57,10 +57,10 @@ impl Sampler {
         pndm::PNDM,
     ];
 
-    /// The sampler of this wire name.
+    /// The sampler with this name in requests.
     ///
     /// # Errors
-    /// If there is none; the error lists those there are.
+    /// No sampler has this name. The error lists the available names.
     pub fn find(name: &str) -> Result<&'static Sampler, ScheduleError> {
         let names = || Self::ALL.iter().map(|sampler| sampler.name).collect::<Vec<_>>().join(", ");
         let found = Self::ALL.iter().find(|sampler| sampler.name == name);
@@ -73,14 +73,14 @@ impl Sampler {
         K_EULER
     }
 
-    /// The wire name.
+    /// The name in requests.
     pub fn name(&self) -> &'static str {
         self.name
     }
 }
 
 impl PartialEq for Sampler {
-    /// Each has a name of its own.
+    /// Samplers are equal if their names are.
     fn eq(&self, other: &Sampler) -> bool {
         self.name == other.name
     }
@@ -92,32 +92,32 @@ impl std::fmt::Debug for Sampler {
     }
 }
 
-/// What sampling asks its caller for. All tensors are latents of the same shape.
+/// The callbacks of a sampling. All tensors are latents of the same shape.
 pub struct Hooks<'a> {
-    /// The network: latents and timestep to its raw output, with guidance applied. The latents are f32 and already
-    /// scaled as the network was trained to see them; the output may be f32 or bf16.
+    /// The network: maps latents and a timestep to the raw output, with guidance applied. The latents are f32, and scaled as in
+    /// the network's training. The output may be f32 or bf16.
     pub denoise: &'a mut dyn FnMut(&Tensor, f32) -> Tensor,
-    /// Fresh standard normal noise, f32. Asked for once a step by the samplers that add noise.
+    /// Draws new standard normal noise, f32. Samplers that add noise call this once per step.
     pub noise: &'a mut dyn FnMut() -> Tensor,
-    /// Told of each step; breaking stops the sampling.
+    /// Called after each step. A break stops the sampling.
     pub on_step: &'a mut dyn FnMut(&Step) -> ControlFlow<()>,
 }
 
-/// A step that is done.
+/// A step that has been done.
 #[derive(Debug)]
 pub struct Step<'a> {
-    /// Which step, from 0.
+    /// The index of the step, from 0.
     pub index: usize,
-    /// How many there are.
+    /// The number of steps.
     pub total: usize,
-    /// The timestep that the step started from.
+    /// The timestep at the start of the step.
     pub timestep: f32,
-    /// The latents after it, in the sampler's own scale.
+    /// The latents after the step, in the sampler's own scale.
     pub x: &'a Tensor,
 }
 
 /// Runs the schedule on `x`: standard normal noise times [`Schedule::init_noise_sigma`], f32, of any shape. Returns the
-/// latents, or breaks where `on_step` does.
+/// latents, or breaks if `on_step` does.
 pub fn sample(schedule: &Schedule, x: Tensor, hooks: &mut Hooks) -> ControlFlow<(), Tensor> {
     (schedule.sampler().run)(schedule, x, hooks)
 }
@@ -128,7 +128,7 @@ impl Hooks<'_> {
         (self.denoise)(x, timestep).to_dtype(DType::F32)
     }
 
-    /// D(x; σ): the clean latents that the network sees in x = x0 + σ·ε.
+    /// D(x; σ): the clean latents that the network predicts for x = x0 + σ·ε.
     fn denoised(&mut self, schedule: &Schedule, x: &Tensor, sigma: f64, timestep: f32) -> Tensor {
         let alpha = 1.0 / (sigma * sigma + 1.0).sqrt();
         let scaled = combine(&[(alpha, x)]);

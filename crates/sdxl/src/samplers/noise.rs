@@ -1,5 +1,5 @@
-//! How much of the picture is left at each training timestep, as diffusers computes it (in f32: at early timesteps
-//! 1 - ᾱ keeps only four digits, so the rounding is part of the schedule).
+//! The signal that is left at each training timestep, as diffusers computes it. The computation is in f32: at early timesteps 1
+//! − ᾱ has only four digits, so the rounding is part of the schedule.
 
 use super::ScheduleError;
 use super::config::Fields;
@@ -11,10 +11,10 @@ enum BetaSchedule {
     Cosine,
 }
 
-/// ᾱ_t for each training timestep, decreasing, in (0, 1); with `zero_snr` the last one is 0.
+/// ᾱ_t for each training timestep, decreasing, in (0, 1). With `zero_snr`, the last one is 0.
 ///
 /// # Errors
-/// If the betas are out of range or leave no signal at some timestep.
+/// The betas are out of range or leave no signal at some timestep.
 pub(super) fn alphas_cumprod(
     fields: &Fields,
     train: usize,
@@ -79,12 +79,12 @@ fn rescale_zero_terminal_snr(alphas_cumprod: &[f32]) -> Vec<f32> {
     let (first, last) = (roots[0], roots[roots.len() - 1]);
     let bars: Vec<f32> =
         roots.iter().map(|root| ((root - last) * (first / (first - last))).powi(2)).collect();
-    // diffusers goes back to betas here, and from them to ᾱ again: the roundings count.
+    // diffusers converts to betas here and back to ᾱ, and the roundings matter.
     let alphas = (0..bars.len()).map(|t| if t == 0 { bars[0] } else { bars[t] / bars[t - 1] });
     cumprod(alphas.map(|alpha| 1.0 - (1.0 - alpha)))
 }
 
-/// `torch.cumprod` in f32, which accumulates in f64.
+/// `torch.cumprod` of f32 values, which accumulates in f64.
 fn cumprod(values: impl Iterator<Item = f32>) -> Vec<f32> {
     let product = |product: &mut f64, value: f32| {
         *product *= f64::from(value);
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
     use crate::samplers::{Sampler, SchedulerConfig};
 
-    /// Protects the roundings: ᾱ of every timestep is diffusers' to the last bit.
+    /// Protects the roundings: ᾱ of every timestep equals that of diffusers to the last bit.
     #[test]
     fn alphas_cumprod_equal_diffusers() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../sdxl/tests/golden/samplers.safetensors");
@@ -127,7 +127,7 @@ mod tests {
             let class = Sampler::find("DDIM").expect("DDIM").class;
             let ours = alphas_cumprod(&Fields { config: &config, class, forced: &[] }, 1000, zero_snr);
             let golden = file.tensor(&format!("alphas_cumprod.{name}")).expect("golden tensor");
-            // Rescaling takes roots, which torch leaves to MKL: not always correctly rounded.
+            // Rescaling takes square roots, which torch leaves to MKL. They are not always correctly rounded.
             let tolerance = if zero_snr { 5e-7 } else { 0.0 };
             for (t, (a, b)) in ours.expect("valid").iter().zip(golden.data().chunks_exact(4)).enumerate() {
                 let b = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);

@@ -1,5 +1,5 @@
-//! PNDM: a linear multistep method, by default of diffusers after three Runge-Kutta steps (four runs of the network
-//! each); with `skip_prk_steps`, as SDXL's configuration has it, after one step of second order.
+//! PNDM: a linear multistep method. By diffusers' default, it begins with three Runge-Kutta steps of four network runs each.
+//! With `skip_prk_steps`, as in SDXL's configuration, it begins with one step of second order.
 
 use std::ops::ControlFlow;
 
@@ -11,7 +11,7 @@ use super::prediction::combine;
 use super::settings::SamplerSettings;
 use super::{Hooks, Sampler, Schedule, ScheduleError, grid};
 
-/// The table's row.
+/// The sampler's row of the table.
 pub(super) const PNDM: Sampler =
     Sampler { name: "PNDM", class: DEFAULTS, forced: &[], grid: make_grid, scales_noise: false, run: sample };
 
@@ -29,7 +29,7 @@ const DEFAULTS: Presets = &[
     ("steps_offset", Preset::Int(0)),
 ];
 
-/// Runge-Kutta steps before the multistep method has what it needs.
+/// Runge-Kutta steps before the multistep method has enough outputs.
 const WARM_UP: usize = 3;
 
 fn make_grid(settings: &SamplerSettings, fields: &Fields, steps: usize) -> Result<Grid, ScheduleError> {
@@ -68,7 +68,7 @@ fn sample(schedule: &Schedule, mut x: Tensor, hooks: &mut Hooks) -> ControlFlow<
     ControlFlow::Continue(x)
 }
 
-/// Equation 13: a step of fourth order; `e1` is the output at its start.
+/// Equation 13: a step of fourth order. `e1` is the output at the start of the step.
 fn runge_kutta(schedule: &Schedule, x: &Tensor, i: usize, e1: &Tensor, hooks: &mut Hooks) -> Tensor {
     let half = schedule.settings.stride / 2;
     let (from, to) = (schedule.timesteps[i] as i64, schedule.timesteps[i + 1] as i64);
@@ -82,7 +82,8 @@ fn runge_kutta(schedule: &Schedule, x: &Tensor, i: usize, e1: &Tensor, hooks: &m
     transfer(schedule, x, from, to, &[(1.0 / 6.0, e1), (1.0 / 3.0, &e2), (1.0 / 3.0, &e3), (1.0 / 6.0, &e4)])
 }
 
-/// The first step without Runge-Kutta: down, and once more with the mean of the outputs at both ends.
+/// The first step without Runge-Kutta: a step down, then the same step again with the mean of the outputs at both
+/// ends.
 fn second_order_start(schedule: &Schedule, x: &Tensor, i: usize, e0: &Tensor, hooks: &mut Hooks) -> Tensor {
     let (t, stride) = (schedule.timesteps[i] as i64, schedule.settings.stride);
     let down = transfer(schedule, x, t, t - stride, &[(1.0, e0)]);
@@ -91,7 +92,7 @@ fn second_order_start(schedule: &Schedule, x: &Tensor, i: usize, e0: &Tensor, ho
     transfer(schedule, x, next as i64 + stride, next as i64, &[(0.5, e0), (0.5, &e_next)])
 }
 
-/// Equation 11, φ: `x` taken from one timestep to another along a weighted sum of outputs.
+/// Equation 11, φ: moves `x` from one timestep to another along a weighted sum of outputs.
 fn transfer(schedule: &Schedule, x: &Tensor, from: i64, to: i64, outputs: &[(f64, &Tensor)]) -> Tensor {
     let (a, b) = (schedule.alpha_bar(from), schedule.alpha_bar(to));
     let output = combine(outputs);

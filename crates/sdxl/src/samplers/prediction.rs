@@ -1,4 +1,4 @@
-//! What the network predicts, and how to read clean latents and noise from it.
+//! The quantity that the network predicts, and its conversion to clean latents and noise.
 
 use calotype_tensor::Tensor;
 use calotype_tensor::ops::{lincomb, scale};
@@ -15,7 +15,7 @@ pub enum Prediction {
 }
 
 impl Prediction {
-    /// The configuration's names.
+    /// The names in configurations.
     pub(super) const NAMES: &[(&str, Prediction)] = &[
         ("epsilon", Prediction::Epsilon),
         ("v_prediction", Prediction::V),
@@ -23,7 +23,7 @@ impl Prediction {
         ("original_sample", Prediction::Sample),
     ];
 
-    /// x0, from latents and the network's output for them.
+    /// x0, given latents and the network's output for them.
     pub(super) fn x0(self, x: &Tensor, output: &Tensor, alpha: f64, sigma: f64) -> Tensor {
         match self {
             Prediction::Epsilon => combine(&[(1.0 / alpha, x), (-sigma / alpha, output)]),
@@ -32,7 +32,7 @@ impl Prediction {
         }
     }
 
-    /// ε, from latents and the network's output for them.
+    /// ε, given latents and the network's output for them.
     pub(super) fn epsilon(self, x: &Tensor, output: &Tensor, alpha: f64, sigma: f64) -> Tensor {
         match self {
             Prediction::Epsilon => output.clone(),
@@ -42,7 +42,7 @@ impl Prediction {
     }
 }
 
-/// The sum of tensors times numbers that were worked out in f64.
+/// The sum of tensors times factors. Factors are computed in f64 and rounded to f32.
 pub(super) fn combine(terms: &[(f64, &Tensor)]) -> Tensor {
     let terms: Vec<(f32, &Tensor)> = terms.iter().map(|(factor, tensor)| (*factor as f32, *tensor)).collect();
     match terms[..] {
@@ -51,7 +51,7 @@ pub(super) fn combine(terms: &[(f64, &Tensor)]) -> Tensor {
     }
 }
 
-/// `x` with its values cut off at ±`range`, where there is one.
+/// `x` with its values clamped to ±`range`. `None`: `x` unchanged.
 pub(super) fn clip(x: Tensor, range: Option<f32>) -> Tensor {
     match range {
         None => x,

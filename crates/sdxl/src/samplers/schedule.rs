@@ -1,31 +1,30 @@
-//! The noise levels that a sampler visits: training timesteps, thinned out to the steps asked for.
+//! The noise levels that a sampler visits: a selection of the training timesteps.
 
 use super::config::{Fields, SchedulerConfig};
 use super::error::brief;
 use super::settings::{SamplerSettings, Spacing};
 use super::{Sampler, ScheduleError};
 
-/// More than any diffusion model was trained with, and each still exact in f32.
+/// More timesteps than any diffusion model has, and few enough to be exact in f32.
 pub(super) const MAX_TRAIN_TIMESTEPS: u64 = 100_000;
 
-/// One sampler, configured for one number of steps. Made for each request; sampling does not change it.
+/// A sampler, configured for a number of steps. Each request makes one; sampling does not change it.
 #[derive(Debug, Clone)]
 pub struct Schedule {
     pub(super) sampler: &'static Sampler,
-    /// What the network is told at each step, highest noise first.
+    /// The timestep that the network is given in each step, highest noise first.
     pub(super) timesteps: Vec<f32>,
-    /// σ before each step and after the last (one more than `timesteps`), for x = x0 + σ·ε. Empty for samplers that
-    /// count in ᾱ instead.
+    /// σ before each step and after the last (one more than `timesteps`), for x = x0 + σ·ε. Empty for samplers that work in ᾱ.
     pub(super) sigmas: Vec<f64>,
     pub(super) settings: SamplerSettings,
     init_noise_sigma: f32,
 }
 
 impl Schedule {
-    /// `sampler` configured by `config` for `steps` steps.
+    /// Configures `sampler` by `config` for `steps` steps.
     ///
     /// # Errors
-    /// If a field is wrong or asks for what is not supported, or the schedule cannot be cut into that many steps.
+    /// A field is invalid or asks for something unsupported, or the schedule cannot have that many steps.
     pub fn new(
         sampler: &'static Sampler,
         config: &SchedulerConfig,
@@ -38,7 +37,7 @@ impl Schedule {
             return Err(ScheduleError::Steps { expected, found: steps });
         }
         let settings = SamplerSettings::read(&fields, train, steps)?;
-        for (key, value) in fields.unheeded() {
+        for (key, value) in fields.ignored() {
             let (file, name) = (fields.file(), sampler.name);
             tracing::warn!("{file}: {key}: {} is not used, as {name} has no such setting", brief(value));
         }
@@ -52,13 +51,13 @@ impl Schedule {
         Ok(Schedule { sampler, timesteps: grid.timesteps, sigmas: grid.sigmas, settings, init_noise_sigma })
     }
 
-    /// The sampler that this is for.
+    /// The sampler of this schedule.
     pub fn sampler(&self) -> &'static Sampler {
         self.sampler
     }
 
-    /// Number of steps: as many as asked for (a configuration with `lambda_min_clipped` may take fewer). Some samplers
-    /// run the network more often.
+    /// The number of steps: the requested number, or less if the configuration has a `lambda_min_clipped`. Some samplers run
+    /// the network more than once per step.
     pub fn steps(&self) -> usize {
         self.timesteps.len()
     }
@@ -68,12 +67,12 @@ impl Schedule {
         &self.timesteps
     }
 
-    /// What standard normal noise is multiplied by to give the latents that sampling starts from.
+    /// The factor of the standard normal noise that sampling starts from.
     pub fn init_noise_sigma(&self) -> f32 {
         self.init_noise_sigma
     }
 
-    /// ᾱ at a timestep; after the last step timesteps are negative.
+    /// ᾱ at a timestep. Timesteps after the last step are negative.
     pub(super) fn alpha_bar(&self, timestep: i64) -> f64 {
         let settings = &self.settings;
         match usize::try_from(timestep) {

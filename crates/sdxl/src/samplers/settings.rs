@@ -1,4 +1,4 @@
-//! A scheduler's configuration with every field checked and resolved.
+//! A scheduler's configuration, with every field checked and resolved.
 
 use super::config::Fields;
 use super::prediction::Prediction;
@@ -9,30 +9,30 @@ use super::{ScheduleError, noise};
 pub(super) struct SamplerSettings {
     /// ᾱ of every training timestep.
     pub(super) alphas_cumprod: Vec<f32>,
-    /// Whether the picture after the last step counts as free of noise; otherwise its ᾱ is that of timestep 0.
+    /// Whether ᾱ is 1 after the last step. Otherwise it is that of timestep 0.
     pub(super) set_alpha_to_one: bool,
-    /// TrainingSchedule timesteps from one step to the next.
+    /// Training timesteps from one step to the next.
     pub(super) stride: i64,
     pub(super) prediction: Prediction,
     pub(super) spacing: Spacing,
     pub(super) steps_offset: usize,
     pub(super) karras: Option<Karras>,
     pub(super) final_sigma: FinalSigma,
-    /// Predicted clean latents are cut off at ± this.
+    /// The limit ± to which predicted clean latents are clamped.
     pub(super) clip: Option<f32>,
     /// 1 or 2.
     pub(super) solver_order: usize,
     pub(super) lower_order_final: bool,
     pub(super) euler_at_final: bool,
-    /// Timesteps whose log-SNR lies below are left out.
+    /// Timesteps whose log-SNR is lower are left out.
     pub(super) lambda_min: f64,
-    /// Whether PNDM leaves out its Runge-Kutta warm-up.
+    /// Whether PNDM skips its Runge-Kutta warm-up.
     pub(super) skip_prk_steps: bool,
-    /// Whether the betas are `squaredcos_cap_v2`'s.
+    /// Whether the betas are those of `squaredcos_cap_v2`.
     pub(super) cosine: bool,
 }
 
-/// Where between the training timesteps the steps lie: Lin et al. (2023), table 2.
+/// The selection of training timesteps: Lin et al. (2023), table 2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Spacing {
     Linspace,
@@ -47,7 +47,7 @@ pub(super) enum FinalSigma {
     SigmaMin,
 }
 
-/// Ends of the Karras schedule, where the configuration sets them.
+/// The ends of the Karras schedule, if the configuration sets them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Karras {
     pub(super) sigma_min: Option<f64>,
@@ -107,7 +107,7 @@ fn clip(fields: &Fields) -> Result<Option<f32>, ScheduleError> {
     Ok(Some(range as f32))
 }
 
-/// Options of diffusers that no published SDXL model needs: better refused than ignored.
+/// Options of diffusers that no published SDXL model needs. They are refused rather than ignored.
 fn refuse_unsupported(fields: &Fields) -> Result<(), ScheduleError> {
     let flags =
         ["thresholding", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas", "use_flow_sigmas"];
@@ -118,7 +118,7 @@ fn refuse_unsupported(fields: &Fields) -> Result<(), ScheduleError> {
     }
     fields.choice("interpolation_type", &[("linear", ())])?;
     fields.choice("timestep_type", &[("discrete", ())])?;
-    // diffusers, too, takes deis and the other solver types for these.
+    // diffusers also replaces deis and the other solver types by these.
     fields.choice("algorithm_type", &[("dpmsolver++", ()), ("deis", ())])?;
     fields.choice("solver_type", &[("midpoint", ()), ("logrho", ()), ("bh1", ()), ("bh2", ())])?;
     for learned in ["learned", "learned_range"] {

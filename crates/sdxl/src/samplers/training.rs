@@ -1,20 +1,20 @@
-//! What a network was trained on, read from the configuration of its sampler: what diffusers' `DDPMScheduler` takes from it.
+//! The noise schedule of a network's training, read from its sampler's configuration as diffusers' `DDPMScheduler` does.
 
 use super::config::{Fields, Preset, Presets, SchedulerConfig};
 use super::prediction::Prediction;
 use super::schedule::MAX_TRAIN_TIMESTEPS;
 use super::{ScheduleError, noise};
 
-/// The noise that a network is trained with, and what it learns to predict.
+/// The noise schedule that a network is trained with, and the quantity that it learns to predict.
 #[derive(Debug, Clone)]
 pub struct TrainingSchedule {
     /// ᾱ of every training timestep.
     pub alphas_cumprod: Vec<f32>,
-    /// What the network predicts.
+    /// The quantity that the network predicts.
     pub prediction: Prediction,
 }
 
-/// diffusers' `DDPMScheduler`, less what only sampling reads.
+/// diffusers' `DDPMScheduler`, without the fields that only sampling reads.
 const DEFAULTS: Presets = &[
     ("num_train_timesteps", Preset::Int(1000)),
     ("beta_start", Preset::Float(0.0001)),
@@ -25,13 +25,15 @@ const DEFAULTS: Presets = &[
     ("rescale_betas_zero_snr", Preset::Flag(false)),
 ];
 
-/// SDXL is trained on these alone.
+/// The predictions that SDXL models are trained for.
 const PREDICTIONS: &[(&str, Prediction)] =
     &[("epsilon", Prediction::Epsilon), ("v_prediction", Prediction::V)];
 
 impl TrainingSchedule {
+    /// Reads the schedule from a configuration.
+    ///
     /// # Errors
-    /// If a field is wrong or asks for what is not supported.
+    /// If a field is invalid or asks for something unsupported.
     pub fn read(config: &SchedulerConfig) -> Result<TrainingSchedule, ScheduleError> {
         let fields = Fields { config, class: DEFAULTS, forced: &[] };
         let train = fields.integer("num_train_timesteps", (1, MAX_TRAIN_TIMESTEPS))?;
