@@ -9,16 +9,16 @@ use calotype_sdxl::samplers::ScheduleError;
 
 use crate::dataset::DatasetError;
 
-/// Anything that can stop a training. `Display` is one line that names the argument, file or tensor.
+/// An error that stops a training. `Display` is one line that names the argument, file or tensor.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An argument, the model or trained weights, as for a prediction.
+    /// An argument, the model or trained weights are invalid, as in a prediction.
     #[error(transparent)]
     Sdxl(#[from] calotype_sdxl::Error),
-    /// A training set, or one of its files.
+    /// The training set or one of its files is invalid.
     #[error(transparent)]
     Dataset(DatasetError),
-    /// A training's checkpoint.
+    /// A checkpoint of a training is invalid.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// A run's folder that cannot be used.
@@ -29,15 +29,15 @@ pub enum Error {
         /// What was expected and what was found.
         problem: String,
     },
-    /// A file that could not be written or read while working.
+    /// A file could not be read or written.
     #[error("{path}: {source}")]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A training that went wrong: nothing of this step was kept.
+    /// The training diverged: a loss, gradient or weight is not finite.
     #[error("step {step}: the loss, its gradient or a weight is not a number (try a lower learning rate)")]
     Diverged {
         /// Counted from 1.
@@ -54,7 +54,7 @@ impl From<DatasetError> for Error {
     }
 }
 
-/// `from_sdxl!(A, B)` implements `From<A>` and `From<B>` for [`Error`], by way of [`calotype_sdxl::Error`].
+/// `from_sdxl!(A, B)` implements `From<A>` and `From<B>` for [`Error`], through [`calotype_sdxl::Error`].
 macro_rules! from_sdxl {
     ($($error:ty),*) => {
         $(impl From<$error> for Error {
@@ -75,10 +75,10 @@ from_sdxl!(
     calotype_models::Error
 );
 
-/// What is wrong with a checkpoint whose files are whole.
+/// A problem of a checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// One of another training.
+    /// The checkpoint belongs to another training.
     #[error("{path}: of another training: {}", .differences.join("; "))]
     OtherTraining {
         /// The checkpoint.
@@ -86,7 +86,7 @@ pub enum CheckpointError {
         /// Each field that differs, with what was expected and what was found.
         differences: Vec<String>,
     },
-    /// One that says what it should not, or that cannot be written.
+    /// The checkpoint has an invalid file or cannot be written.
     #[error("{path}: {problem}")]
     Invalid {
         /// The file.

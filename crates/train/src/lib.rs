@@ -1,18 +1,18 @@
 //! From a set of pictures to trained weights.
 //!
 //! ```text
-//! plan.rs          what a training is to do
-//! dataset/         a set of pictures → squares with captions and masks
+//! plan.rs          the plan of a training
+//! dataset/         a training set → square pictures with captions and masks
 //! optim/           optimizers; lr_schedule.rs: the learning rate of each step
-//! trainer/         the training itself
-//! checkpoint.rs    a training on disk, to go on from
+//! trainer/         the trainer
+//! checkpoint.rs    the state of a run on disk, for resuming
 //! run/             a training with its folder: metrics, samples, the loop
 //! files.rs         files that are written whole or not at all
-//! forecast/        how much memory and time it takes
-//! chart.rs, page/  the losses as a picture; pages of pictures and text
+//! forecast/        the memory and time that a training takes
+//! chart.rs, page/  a chart of the losses; pages of pictures and text
 //! ```
 //!
-//! What is computed is defined by `tools/reference/trainer.py`, and proven against its runs.
+//! `tools/reference/trainer.py` defines the computation, and the tests compare with its runs.
 //!
 //! ```
 //! # fn main() -> Result<(), calotype_train::Error> {

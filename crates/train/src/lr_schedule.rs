@@ -1,22 +1,22 @@
-//! How the learning rate goes over a run: diffusers' `get_scheduler`.
+//! The learning rate over a run, as diffusers' `get_scheduler` computes it.
 
 use serde::{Deserialize, Serialize};
 
-/// How the learning rate goes over a training.
+/// The shape of a learning-rate schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LrScheduler {
-    /// The same throughout, without a warm-up.
+    /// Constant, without a warm-up.
     Constant,
-    /// Up over the warm-up steps, then down to 0 at the last step.
+    /// Linear up to the full rate over the warm-up steps, then linear down to 0 after the last step.
     Linear,
 }
 
-/// The schedule of a run.
+/// The learning-rate schedule of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LrSchedule {
     scheduler: LrScheduler,
-    /// Optimizer steps until the rate is full, where the schedule warms up.
+    /// Optimizer steps of the warm-up, if the schedule has one.
     warmup: usize,
     /// Optimizer steps of the whole run.
     total: usize,
@@ -28,7 +28,7 @@ impl LrSchedule {
         LrSchedule { scheduler, warmup, total }
     }
 
-    /// What the learning rate is multiplied by at an optimizer step, counted from 0.
+    /// The factor of the learning rate at an optimizer step, counted from 0.
     pub fn factor(&self, step: usize) -> f64 {
         match self.scheduler {
             LrScheduler::Constant => 1.0,
@@ -36,7 +36,7 @@ impl LrSchedule {
         }
     }
 
-    /// From 0 up to 1 after the warm-up, then down to 0 after the last step.
+    /// Rises from 0 to 1 over the warm-up, then falls to 0 after the last step.
     fn linear(&self, step: usize) -> f64 {
         if step < self.warmup {
             return step as f64 / self.warmup as f64;
@@ -53,7 +53,7 @@ mod tests {
 
     use super::*;
 
-    /// Protects every step's rate in the reference's runs, also of a constant rate, which takes no warm-up.
+    /// Protects the rate of each step in the reference's runs, and that a constant rate has no warm-up.
     #[test]
     fn rates_are_the_references() {
         for (name, rate) in [
@@ -79,7 +79,7 @@ mod tests {
         }
     }
 
-    /// Protects short runs under the default warm-up: they end before the rate is full, and nothing divides by 0.
+    /// Protects short runs under the default warm-up: they end before the full rate, and nothing divides by 0.
     #[test]
     fn warm_up_longer_than_the_run() {
         let factors = |warmup, total| {

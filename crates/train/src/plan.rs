@@ -1,4 +1,4 @@
-//! What a training is to do, checked.
+//! The plan of a training: a checked request.
 
 use std::path::PathBuf;
 
@@ -12,27 +12,28 @@ use crate::optim::{self, Optimizer};
 /// The most steps of a run.
 const MAX_STEPS: usize = 10_000_000;
 
-/// As long as a word of trained weights may be.
+/// The most bytes of a token in trained weights.
 const MAX_TOKEN_BYTES: usize = 256;
 
-/// Settings of a training that the published interface lacks. All are off, or what the interface implies, by default.
+/// Settings of a training that the published interface lacks. By default, all are off or have the value that the interface
+/// implies.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainOptions {
     /// Batches whose gradients are added up before each step.
     pub gradient_accumulation_steps: usize,
-    /// The norm that gradients are clipped to, all together; 0: they are not; none: 1, where the optimizer clips. Adafactor
-    /// does not: it limits each step by itself, and each gradient is used up before the next is known.
+    /// The norm to which all gradients together are clipped. 0: no clipping. `None`: 1, if the optimizer clips. Adafactor does
+    /// not clip: it limits each step by itself, and may use up each gradient before the next is known.
     pub max_grad_norm: Option<f64>,
     /// γ of min-SNR weighting. Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy", 2023.
     pub min_snr_gamma: Option<f64>,
-    /// How much of the noise is the same all over a channel of a picture.
+    /// The factor of the noise that is constant over a channel of a picture, 0 to 1.
     pub noise_offset: f64,
-    /// How often a caption is left out, 0 to 1.
+    /// The probability that a caption is replaced by the empty prompt, 0 to 1.
     pub caption_dropout: f64,
-    /// Trains the new tokens' embeddings alone, over all steps.
+    /// Trains only the new tokens' embeddings, in all steps.
     pub textual_inversion_only: bool,
-    /// Which optimizer; none: AdamW, and Adafactor for a full fine-tune.
+    /// The optimizer's name. `None`: AdamW, or Adafactor for a full fine-tune.
     pub optimizer: Option<String>,
 }
 
@@ -74,7 +75,7 @@ impl TrainOptions {
     }
 }
 
-/// What trains besides the embeddings of the new tokens.
+/// The parameters that are trained besides the embeddings of the new tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
@@ -89,41 +90,41 @@ pub enum Method {
     TextualInversion,
 }
 
-/// A checked training: what the trainer works from, and what its run directory keeps.
+/// A checked training request. The trainer works from it, and the run's folder stores it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainPlan {
-    /// The set: an archive or a folder.
+    /// The training set: an archive or a folder.
     pub input_images: PathBuf,
-    /// What kind of archive it is.
+    /// The type of the archive.
     pub input_images_filetype: FileType,
-    /// Everything random follows it.
+    /// The seed of all random numbers.
     pub seed: u64,
-    /// Side of the square pictures, in pixels; a multiple of 64.
+    /// The side of the square pictures, in pixels; a multiple of 64.
     pub resolution: usize,
-    /// Pictures a batch, at least 1.
+    /// Pictures per batch, at least 1.
     pub train_batch_size: usize,
     /// Optimizer steps, at least 1.
     pub steps: usize,
-    /// What trains.
+    /// The parameters that are trained.
     pub method: Method,
-    /// Learning rate of what `method` trains.
+    /// The learning rate of the parameters that `method` trains.
     pub lr: f64,
-    /// Learning rate of the new tokens' embeddings.
+    /// The learning rate of the new tokens' embeddings.
     pub ti_lr: f64,
-    /// How learning rates go over the training.
+    /// The learning-rate schedule.
     pub lr_scheduler: LrScheduler,
-    /// Steps of its warm-up.
+    /// The warm-up steps of the schedule.
     pub lr_warmup_steps: usize,
-    /// The word that is learnt.
+    /// The word that the model learns.
     pub token_string: String,
-    /// The caption of pictures that have none.
+    /// The caption of pictures without a caption.
     pub caption_prefix: String,
-    /// Whether pictures are cropped around what their mask shows.
+    /// Whether pictures are cropped around the white part of their mask.
     pub crop_based_on_salience: bool,
     /// Steps between checkpoints.
     pub checkpointing_steps: usize,
-    /// The step from which on the embeddings stand still, where that is not half way: of a run whose number of steps
+    /// The first step in which the embeddings are frozen, if that is not half of the steps. Set if the number of steps of a run
     /// was changed ([`Self::with_steps`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pivot: Option<usize>,
@@ -132,7 +133,7 @@ pub struct TrainPlan {
 }
 
 impl Default for TrainPlan {
-    /// The published defaults, with a random seed and no set.
+    /// The published defaults, with a random seed and no training set.
     fn default() -> TrainPlan {
         TrainPlan {
             input_images: PathBuf::new(),
@@ -157,10 +158,10 @@ impl Default for TrainPlan {
 }
 
 impl TrainPlan {
-    /// The plan, once its own fields are found to be right, with the norm that gradients are clipped to settled.
+    /// Checks the plan's fields, and sets the norm that gradients are clipped to.
     ///
     /// # Errors
-    /// A token that is no word, a prefix without it, an optimizer that there is not, or a setting out of its range.
+    /// The token is not a word, the prefix lacks the token, the optimizer is unknown, or a setting is out of range.
     pub fn checked(mut self) -> Result<TrainPlan, ArgumentError> {
         self.options.check()?;
         let token = &self.token_string;
@@ -190,18 +191,18 @@ impl TrainPlan {
         }
     }
 
-    /// The plan with the steps that go `epochs` times through a set of `pictures`.
+    /// Sets the number of steps so that a set of `pictures` is seen `epochs` times.
     pub fn for_epochs(mut self, epochs: usize, pictures: usize) -> TrainPlan {
         let a_step = self.train_batch_size * self.options.gradient_accumulation_steps;
         self.steps = epochs.saturating_mul(pictures).div_ceil(a_step).clamp(1, MAX_STEPS);
         self
     }
 
-    /// The plan with another number of steps, for a run of which `done` steps are done. Where the embeddings still train, the
-    /// rest is as in a run of so many steps; embeddings that stand still go on to do so.
+    /// Sets another number of steps, for a run with `done` steps done. If the embeddings are still trained, they are frozen at
+    /// half of the new number, or at once if that is past. Embeddings that are frozen stay frozen.
     ///
     /// # Errors
-    /// More steps than that are done already.
+    /// `steps` is less than `done`.
     pub fn with_steps(mut self, steps: usize, done: usize) -> Result<TrainPlan, ArgumentError> {
         if steps < done {
             let expected = format!("at least {done}, the steps that are done");
@@ -216,7 +217,7 @@ impl TrainPlan {
         Ok(self)
     }
 
-    /// Fields and settings that change nothing in this kind of training.
+    /// The request's fields that have no effect with this plan's method.
     pub fn without_effect(&self) -> &'static [&'static str] {
         match self.method {
             Method::Lora { .. } => &["unet_learning_rate"],
@@ -225,8 +226,8 @@ impl TrainPlan {
         }
     }
 
-    /// The first step from which on the embeddings stand still: half way, where something else trains
-    /// too and the number of steps was not changed on the way.
+    /// The first step in which the embeddings are frozen: half of the steps, unless only the embeddings are
+    /// trained or the number of steps was changed during the run.
     pub fn pivot(&self) -> usize {
         match self.method {
             Method::TextualInversion => self.steps,
@@ -234,26 +235,26 @@ impl TrainPlan {
         }
     }
 
-    /// The norm that gradients are clipped to, if they are.
+    /// The norm that gradients are clipped to. `None`: no clipping.
     pub fn max_grad_norm(&self) -> Option<f64> {
         let norm = Some(self.options.max_grad_norm.unwrap_or(1.0));
         let clips = self.optimizer().is_ok_and(Optimizer::clips);
         norm.filter(|norm| clips && *norm > 0.0)
     }
 
-    /// Whether each tensor takes its step as soon as its gradient is known, and the gradient is gone then: where they
-    /// need not wait for each other to be clipped, or for further batches.
+    /// Whether each tensor is updated as soon as its gradient is known, and the gradient dropped. This is possible if gradients
+    /// need not wait to be clipped together or to be accumulated over batches.
     ///
     /// # Errors
-    /// There is no optimizer of the name that was given.
+    /// The plan names an unknown optimizer.
     pub fn steps_at_once(&self) -> Result<bool, ArgumentError> {
         Ok(!self.optimizer()?.clips() && self.options.gradient_accumulation_steps == 1)
     }
 
-    /// The optimizer of what `method` trains. Embeddings always train by AdamW.
+    /// The optimizer of the parameters that `method` trains. Embeddings always use AdamW.
     ///
     /// # Errors
-    /// There is none of the name that was given.
+    /// The plan names an unknown optimizer.
     pub fn optimizer(&self) -> Result<&'static dyn Optimizer, ArgumentError> {
         match (&self.options.optimizer, self.method) {
             (Some(name), Method::TextualInversion) => {
@@ -274,8 +275,8 @@ mod tests {
         TrainPlan { steps, ..TrainPlan::default() }
     }
 
-    /// Protects: with another number of steps, embeddings that still train do so for half of the run; those that stand still go
-    /// on to do so, however often the number changes.
+    /// Protects a changed number of steps: embeddings that are still trained are frozen at half of the new number. Frozen
+    /// embeddings stay frozen, however often the number changes.
     #[test]
     fn another_number_of_steps() {
         for (steps, done, other, pivot) in

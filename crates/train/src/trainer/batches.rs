@@ -1,4 +1,4 @@
-//! The batches of a training: noisy latents with their captions, and what the network should make of them.
+//! The batches of a training: noisy latents, their captions, and the targets of the UNet's predictions.
 
 use std::ops::ControlFlow;
 
@@ -18,22 +18,22 @@ use calotype_models::Vae;
 use calotype_models::{Component, ModelConfigs, ModelFolder};
 use calotype_sdxl::samplers::SchedulerConfig;
 
-/// The examples of a training as the networks see them.
+/// A training's examples, encoded for the UNet.
 pub(super) struct Batches {
     configs: ModelConfigs,
     noise: DdpmNoise,
     latents: Vec<Latents>,
-    /// Of each example: original height and width, crop's top and left, height and width.
+    /// For each example: original height and width, crop top and left, target height and width, in pixels.
     time_ids: Vec<[f32; 6]>,
     pub(super) text: Text,
     dtype: DType,
 }
 
 impl Batches {
-    /// Encodes the examples' pictures, and drops the VAE; loads the text encoders.
+    /// Encodes the examples' pictures with the VAE, drops the VAE, and loads the text encoders.
     ///
     /// # Errors
-    /// A file of the model's folder is not what it should be, an example's mask leaves nothing to learn from, or
+    /// A file of the model's folder is missing or invalid, an example's mask is black in all latents, or
     /// `on_picture` breaks.
     pub(super) fn load(
         folder: &ModelFolder,
@@ -56,7 +56,7 @@ impl Batches {
         Ok(Self { configs, noise, latents, time_ids, text, dtype })
     }
 
-    /// How many examples there are.
+    /// The number of examples.
     pub(super) fn examples(&self) -> usize {
         self.latents.len()
     }
@@ -66,12 +66,13 @@ impl Batches {
         self.latents[0].shape()
     }
 
-    /// How many timesteps the model's noise has.
+    /// The number of training timesteps of the model's noise schedule.
     pub(super) fn timesteps(&self) -> usize {
         self.noise.alphas_cumprod().len()
     }
 
-    /// Batch `index` of the whole training. With `embeddings_train` the new tokens' embeddings are on the tape.
+    /// Makes batch `index`, counted over the whole training. With `embeddings_train`, the new tokens' embeddings
+    /// are on the tape.
     pub(super) fn of_training(&mut self, plan: &TrainPlan, index: usize, embeddings_train: bool) -> Batch {
         let items = batch(plan.seed, self.latents.len(), plan.train_batch_size, index as u64);
         let draw = Draw::of_batch(plan, self.latents_shape(), self.timesteps(), index, items.len());
@@ -79,7 +80,7 @@ impl Batches {
         self.of_examples(&items, &captions, &draw, embeddings_train)
     }
 
-    /// A batch of these examples with these captions (none: the empty prompt).
+    /// Makes a batch of the examples `items` with the captions of `captions` (`None`: the empty prompt).
     pub(super) fn of_examples(
         &mut self,
         items: &[usize],
@@ -110,7 +111,8 @@ impl Batches {
         }
     }
 
-    /// (B, h, w): weights that make a mean over all latents the mean over pictures of their masked, weighted means.
+    /// The loss weights (B, h, w). With them, the mean over all latents is the mean over pictures of each picture's masked,
+    /// weighted mean.
     fn loss_weights(&self, items: &[usize], draw: &Draw) -> Tensor {
         let [height, width, _] = self.latents_shape();
         let mut weights = Vec::with_capacity(items.len() * height * width);
@@ -128,7 +130,7 @@ impl Batches {
     }
 }
 
-/// The VAE's moments of every picture.
+/// The VAE's moments of every picture, with its mask.
 fn encode_pictures(
     folder: &ModelFolder,
     configs: &ModelConfigs,
@@ -136,7 +138,7 @@ fn encode_pictures(
     resolution: usize,
     on_picture: &mut OnPicture,
 ) -> Result<Vec<Latents>, Error> {
-    // In f32 always: it is done once.
+    // Always in f32: this runs once.
     let vae = Vae::load(&folder.weights(Component::Vae, None, None)?, &configs.vae)?;
     let encode = |(done, example): (usize, &Example)| match on_picture(done) {
         ControlFlow::Continue(()) => Latents::encode(&vae, example, resolution),

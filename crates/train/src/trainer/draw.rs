@@ -6,21 +6,21 @@ use super::stream::{Purpose, stream};
 use crate::plan::TrainPlan;
 use calotype_sdxl::channels_last;
 
-/// A batch's random numbers, drawn as torch draws (B, C, h, w).
+/// The random numbers of a batch, drawn in torch's order (B, C, h, w).
 pub(crate) struct Draw {
-    /// (B, h, w, C), for the latents' samples.
+    /// (B, h, w, C): the noise of the latents' samples.
     pub(super) eps: Tensor,
-    /// (B, h, w, C).
+    /// (B, h, w, C): the noise that the UNet is to predict.
     pub(super) noise: Tensor,
     pub(super) timesteps: Vec<usize>,
-    /// Whether a caption is left out.
+    /// For each picture: whether its caption is replaced by the empty prompt.
     pub(super) dropped: Vec<bool>,
-    /// By which timesteps are weighed; none: they are not.
+    /// γ of min-SNR weighting. `None`: all timesteps weigh the same.
     pub(super) min_snr_gamma: Option<f64>,
 }
 
 impl Draw {
-    /// Those of batch `index` of a training, of `count` latents of this shape (h, w, C).
+    /// Draws for batch `index` of a training: `count` latents of shape (h, w, C).
     pub(super) fn of_batch(
         plan: &TrainPlan,
         shape: [usize; 3],

@@ -1,4 +1,4 @@
-//! A full fine-tune: the UNet's own tensors train, in f32, where the layers have them.
+//! Full fine-tuning: the UNet's own tensors are trained, in f32 and in place.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,21 +6,21 @@ use std::sync::Arc;
 use calotype_models::UNet;
 use calotype_models::nn::{AnyParameter, Module, Trainable};
 
-/// A tensor that trains.
+/// A tensor that is trained.
 pub(crate) struct FullTensor {
-    /// Its shape in a checkpoint.
+    /// The shape that the tensor has in a checkpoint.
     pub(crate) shape: Vec<usize>,
-    /// Its values.
+    /// The parameter that holds the tensor's values.
     pub(crate) parameter: Arc<dyn Trainable>,
 }
 
-/// Whether the tensor of this key trains: all do but the norms' scales and the embedding of time.
+/// Whether the tensor with this key is trained. All are, except the scales of norms and the time embeddings.
 pub(crate) fn trains(key: &str) -> bool {
     let scales = key.strip_suffix(".weight").is_some_and(|layer| layer.contains(".norm"));
     !scales && !key.contains("time")
 }
 
-/// Puts every tensor that [trains] on the tape, in f32, and gives them by their keys.
+/// Puts every tensor for which [trains] is true on the tape, in f32. Returns the tensors by key.
 pub(crate) fn record(unet: &mut UNet) -> BTreeMap<String, FullTensor> {
     let mut tensors = BTreeMap::new();
     unet.visit_parameters("", &mut |key, shape, parameter| {
@@ -38,7 +38,7 @@ pub(crate) fn record(unet: &mut UNet) -> BTreeMap<String, FullTensor> {
 
 #[cfg(test)]
 mod tests {
-    /// Protects the list of what trains: that of the original's two patterns, `*.norm*.weight` and `*time*`.
+    /// Protects the list of trained tensors. The original leaves out two patterns, `*.norm*.weight` and `*time*`.
     #[test]
     fn norms_scales_and_time_stay() {
         for (key, trains) in [

@@ -1,4 +1,4 @@
-//! The gradients of a step: added up until the step is taken, or used up as soon as they are known.
+//! The gradients of a step: each is summed until the step, or applied as soon as it is known.
 
 use std::collections::HashMap;
 
@@ -9,19 +9,21 @@ use crate::optim;
 
 /// The gradients of a step.
 pub(super) struct StepGradients {
-    /// Whose gradient each leaf's is.
+    /// The index of the parameter that each leaf belongs to.
     of_leaf: HashMap<LeafId, usize>,
-    /// Parameters that are not trained in this step, or that take their step at once, have no sum.
+    /// The sum of each parameter's gradients. A parameter that is not trained in this step, or is updated at
+    /// once, has no sum.
     sums: Vec<Option<Vec<f32>>>,
-    /// Whether all but the embeddings take their step at once: then there is one gradient of theirs at a time.
+    /// Whether each parameter other than the embeddings is updated as soon as its gradient is known. Only one of
+    /// their gradients is then in memory.
     at_once: bool,
-    /// Of the gradients that were used up, by parameter: the order in which gradients come depends on what is computed again, and
-    /// the sum of these must not.
+    /// The squared norms of the gradients that were applied at once, by parameter. They are added up in the order of the
+    /// parameters, because the order in which gradients arrive depends on recomputation.
     squared_norms: Vec<f64>,
 }
 
 impl StepGradients {
-    /// Zeros: a parameter that a batch does not touch (embeddings without their token) has a gradient all the same.
+    /// Begins with zeros. A parameter that a batch does not use (embeddings whose token is absent) has a zero gradient.
     pub(super) fn new(trained: &[TrainedParameter], embeddings_train: bool, at_once: bool) -> Self {
         let summed = |t: &TrainedParameter| if t.is_embedding { embeddings_train } else { !at_once };
         let leaf = |(i, t): (usize, &TrainedParameter)| t.parameter.leaf_id().map(|leaf| (leaf, i));
@@ -33,7 +35,8 @@ impl StepGradients {
         }
     }
 
-    /// Takes a leaf's gradient in. A parameter that takes its step at once does so at `lr`, unless an earlier gradient was not a number.
+    /// Takes the gradient of a leaf. A parameter that is updated at once takes a step at `lr`, unless a gradient so far was not
+    /// finite.
     pub(super) fn take(
         &mut self,
         trained: &mut [TrainedParameter],
@@ -52,14 +55,14 @@ impl StepGradients {
         }
     }
 
-    /// Of all gradients together.
+    /// The norm of all gradients together.
     pub(super) fn norm(&self) -> f64 {
         let summed: f64 = self.sums.iter().flatten().map(|sum| optim::squared_norm(sum)).sum();
         let used_up: f64 = self.squared_norms.iter().sum();
         (used_up + summed).sqrt()
     }
 
-    /// The sums, in the order of the parameters.
+    /// The sums of the gradients, in the order of the parameters.
     pub(super) fn into_sums(self) -> Vec<Option<Vec<f32>>> {
         self.sums
     }

@@ -1,4 +1,4 @@
-//! A training that begins from trained weights.
+//! Training that begins from trained weights.
 
 use std::collections::BTreeSet;
 
@@ -10,16 +10,16 @@ use crate::plan::Method;
 use calotype_sdxl::ArgumentError;
 use calotype_sdxl::adapters::TrainedWeights;
 
-/// The setting that names the weights.
+/// The setting that names the initial weights.
 const NAME: &str = "replicate_weights";
 
 impl Trainer {
-    /// Gives everything that trains the values of `weights`, before the first step. Embeddings that they lack keep their
-    /// random values.
+    /// Sets every trained parameter to its value in `weights`, before the first step. If `weights` has no embeddings, the
+    /// embeddings keep their random values.
     ///
     /// # Errors
-    /// The weights are of another kind of training, of another rank, of layers that do not train here, or lack one that
-    /// does. Nothing is changed then.
+    /// The weights come from another training method, have another rank, have a layer that is not trained here, or lack one
+    /// that is. Nothing is changed in these cases.
     pub fn begin_from(&mut self, weights: &TrainedWeights) -> Result<(), ArgumentError> {
         self.check_all_train(weights)?;
         for i in 0..self.trained().len() {
@@ -34,7 +34,7 @@ impl Trainer {
         Ok(())
     }
 
-    /// A CRC-32 of the values of everything that trains.
+    /// A CRC-32 of the values of all trained parameters.
     pub fn values_crc32(&self) -> u32 {
         let mut crc = flate2::Crc::new();
         for trained in self.trained() {
@@ -43,7 +43,7 @@ impl Trainer {
         crc.sum()
     }
 
-    /// An error where the weights have what does not train here.
+    /// Returns an error if the weights have a layer or tensor that is not trained here.
     fn check_all_train(&self, weights: &TrainedWeights) -> Result<(), ArgumentError> {
         let trains: BTreeSet<&str> =
             self.trained().iter().map(|t| t.name.strip_suffix(".down").unwrap_or(&t.name)).collect();
@@ -62,14 +62,15 @@ impl Trainer {
         }
     }
 
-    /// The first value of parameter `i`, of its shape; none: its random one.
+    /// The initial value of parameter `i`, in the parameter's shape. `None`: the parameter keeps its random
+    /// value.
     fn initial(&self, weights: &TrainedWeights, i: usize) -> Result<Option<Tensor>, ArgumentError> {
         let trained = &self.trained()[i];
         let name = trained.name.as_str();
         let lora = |end: &str| name.strip_suffix(end).and_then(|path| weights.lora.get(path));
         let value = match name.strip_prefix("text_encoders_").map(str::parse::<usize>) {
             Some(Ok(encoder)) => match weights.embeddings.as_ref().and_then(|both| both.get(encoder)) {
-                Some(rows) => rows.clone(),
+                Some(embeddings) => embeddings.clone(),
                 None => return Ok(None),
             },
             _ => match (lora(".down"), lora(".up"), weights.unet.get(name)) {
@@ -107,7 +108,7 @@ impl Trainer {
         }
     }
 
-    /// What the weights should be.
+    /// The weights that are expected, for an error message.
     fn kind(&self) -> String {
         match self.plan().method {
             Method::Lora { .. } => "LoRA of the UNet's attentions, as this training makes it".into(),

@@ -1,4 +1,4 @@
-//! The set as the VAE sees it: computed once, before the first step.
+//! The pictures of the training set as the VAE encodes them, once, before the first step.
 
 use calotype_tensor::Tensor;
 
@@ -7,10 +7,10 @@ use crate::dataset::{DatasetError, Example};
 use calotype_models::config::VaeConfig;
 use calotype_models::{Moments, Vae};
 
-/// One picture's latents, of which each step takes a new sample.
+/// The latent distribution of one picture. Each training step takes a new sample.
 pub struct Latents {
     moments: Moments,
-    /// (h, w), from 0 to 1; its sum is not 0. None: 1 all over.
+    /// (h, w), from 0 to 1, with a sum above 0. `None`: 1 everywhere.
     pub mask: Option<Vec<f32>>,
 }
 
@@ -18,7 +18,7 @@ impl Latents {
     /// Encodes a square picture of `resolution` pixels a side.
     ///
     /// # Errors
-    /// Its mask is black in every pixel that a latent looks at.
+    /// The example's mask is black at every pixel that becomes the mask of a latent.
     pub fn encode(vae: &Vae, example: &Example, resolution: usize) -> Result<Self, Error> {
         let pixels = example.rgb.iter().map(|&byte| f32::from(byte) / 255.0 * 2.0 - 1.0);
         let image = Tensor::from_vec(pixels.collect(), &[1, resolution, resolution, 3]);
@@ -32,13 +32,13 @@ impl Latents {
         Ok(Self { moments, mask })
     }
 
-    /// (h, w, C).
+    /// The shape of the latents, (h, w, C).
     pub fn shape(&self) -> [usize; 3] {
         let mean = self.moments.mean();
         [mean.dim(1), mean.dim(2), mean.dim(3)]
     }
 
-    /// A sample (1, h, w, C), as the UNet takes it. noise (1, h, w, C): standard normal numbers.
+    /// Samples latents (1, h, w, C), normalized for the UNet. `noise` (1, h, w, C) holds standard normal numbers.
     pub fn sample(&self, noise: &Tensor, config: &VaeConfig) -> Tensor {
         let z = self.moments.sample(noise);
         let channels = z.last_dim();
@@ -51,7 +51,7 @@ impl Latents {
     }
 }
 
-/// A grey picture, side × side, at `size` pixels, from 0 to 1: torch's `nearest`.
+/// Scales a grey picture of side × side bytes to `size` values from 0 to 1, as torch's `nearest` does.
 fn nearest(mask: &[u8], side: usize, [height, width]: [usize; 2]) -> Vec<f32> {
     let at = |i: usize| f32::from(mask[i / width * side / height * side + i % width * side / width]) / 255.0;
     (0..height * width).map(at).collect()

@@ -1,4 +1,4 @@
-//! LoRA in training: low-rank matrices beside every projection of the UNet's attentions.
+//! LoRA training: low-rank matrices beside every projection of the UNet's attentions.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,10 @@ use super::stream::{Purpose, stream};
 use calotype_models::UNet;
 use calotype_models::nn::{Layer, Lora, Module, Trainable};
 
-/// The projections of an attention that train.
+/// The projections of an attention that are trained.
 const PROJECTIONS: [&str; 4] = ["to_q", "to_k", "to_v", "to_out.0"];
 
-/// Whether matrices train beside the layer at this path: beside an attention's projections.
+/// Whether the layer at this path gets LoRA matrices. The projections of attentions do.
 pub(crate) fn trains(path: &str) -> bool {
     let is_of = |attention: &str| {
         PROJECTIONS.iter().any(|projection| path.ends_with(&format!(".{attention}.{projection}")))
@@ -17,8 +17,8 @@ pub(crate) fn trains(path: &str) -> bool {
     is_of("attn1") || is_of("attn2")
 }
 
-/// Puts matrices of rank `rank` beside the layers that [train](trains), and gives them by their layers' paths: `down` is normal with a
-/// deviation of 1 / rank, `up` is 0, as diffusers' `LoRALinearLayer` has them.
+/// Adds matrices of rank `rank` to the layers for which [trains] is true. Returns the matrices by layer path. `down` is normal
+/// with a deviation of 1 / rank and `up` is 0, as in diffusers' `LoRALinearLayer`.
 pub(crate) fn inject(unet: &mut UNet, rank: usize, seed: u64) -> BTreeMap<String, Lora> {
     let mut layers = BTreeMap::new();
     unet.visit("", &mut |path, layer| match layer {

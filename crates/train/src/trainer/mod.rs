@@ -1,18 +1,18 @@
-//! A training between two steps. `tools/reference/trainer.py` says the same in PyTorch.
+//! The trainer, between two steps. `tools/reference/trainer.py` does the same in PyTorch.
 //!
 //! ```text
-//! stream.rs       the random numbers of a run, and which examples a batch takes
+//! stream.rs       the random numbers of a run, and the examples of each batch
 //! draw.rs         the random numbers of a batch
-//! latents.rs      the pictures, as the VAE sees them
-//! noise.rs        noisy latents and what the network should make of them
-//! text.rs         the captions, as the text encoders see them, and the new tokens' embeddings
-//! batches.rs      all of these, joined to batches
-//! lora.rs, full.rs   what of the UNet trains: matrices beside its layers, or its own tensors
-//! trained.rs      parameters that train, each with its optimizer
-//! gradients.rs    a step's gradients, added up or used up
-//! unet_trainer.rs a step on batches
+//! latents.rs      the pictures, encoded by the VAE
+//! noise.rs        noisy latents and the targets of the UNet's predictions
+//! text.rs         the captions, encoded by the text encoders, and the new tokens' embeddings
+//! batches.rs      makes batches from all of these
+//! lora.rs, full.rs   which parameters of the UNet are trained: LoRA matrices, or the UNet's own tensors
+//! trained.rs      trained parameters, each with its optimizer
+//! gradients.rs    a step's gradients, summed or applied at once
+//! unet_trainer.rs one step on its batches
 //! initial.rs      a training that begins from trained weights
-//! validation.rs   a loss on numbers that are always the same
+//! validation.rs   a loss on random numbers that are always the same
 //! ```
 
 mod batches;
@@ -50,34 +50,35 @@ pub use self::stream::{Purpose, stream};
 pub use self::text::NEW_TOKENS;
 pub use self::unet_trainer::{Batch, Rates, UNetTrainer};
 
-/// How a training computes.
+/// How the trainer computes.
 #[derive(Clone, Copy, Debug)]
 pub struct TrainerOptions {
-    /// Of activations and frozen weights.
+    /// The dtype of activations and frozen weights.
     pub dtype: DType,
-    /// Whether the UNet's blocks compute their insides again on the way back, rather than keep them.
+    /// Whether the UNet's blocks recompute their activations in the backward pass (gradient checkpointing) or
+    /// keep them.
     pub recompute: bool,
 }
 
-/// Told how many pictures of the set are encoded; breaking stops the work before the next picture.
+/// Called with the number of pictures that are encoded. A break stops the work before the next picture.
 pub type OnPicture<'a> = dyn FnMut(usize) -> ControlFlow<()> + 'a;
 
-/// What a step did.
+/// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepReport {
-    /// Which one, from 0.
+    /// The step's index, counted from 0.
     pub step: usize,
-    /// The mean over its batches.
+    /// The mean loss over the step's batches.
     pub loss: f64,
-    /// Of all gradients together, before they were clipped.
+    /// The norm of all gradients together, before clipping.
     pub grad_norm: f64,
-    /// The learning rate that it ran at.
+    /// The learning rate of the step.
     pub lr: f64,
-    /// That of the embeddings: 0 once they stand still.
+    /// The learning rate of the embeddings: 0 once they are frozen.
     pub ti_lr: f64,
 }
 
-/// A training between two steps. All that is random follows from the plan's seed and the number of steps done.
+/// A training between two steps. All random numbers follow from the plan's seed and the number of steps done.
 pub struct Trainer {
     plan: TrainPlan,
     options: TrainerOptions,
@@ -93,12 +94,12 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Loads what trains and what does not; the examples are encoded, and the VAE is dropped. `on_picture` is told how many
-    /// pictures are encoded, from 0 on; breaking stops with [`Error::Interrupted`] before the next one.
+    /// Loads the networks and encodes the examples. The VAE is dropped afterwards. `on_picture` is called with the number of
+    /// pictures that are encoded, from 0 on. A break stops with [`Error::Interrupted`] before the next picture.
     ///
     /// # Errors
-    /// A file of the model's folder is not what it should be, an example's mask leaves nothing to learn from, or
-    /// `on_picture` breaks.
+    /// A file of the model's folder is missing or invalid, the resolution does not suit the VAE, the model lacks
+    /// a text encoder, an example's mask is black in all latents, or `on_picture` breaks.
     pub fn new(
         folder: &ModelFolder,
         plan: TrainPlan,
@@ -121,7 +122,7 @@ impl Trainer {
         Ok(Self { plan, options, schedule, batches, unet, set, model, done: 0 })
     }
 
-    /// What is trained.
+    /// The plan of the training.
     pub fn plan(&self) -> &TrainPlan {
         &self.plan
     }
@@ -131,39 +132,40 @@ impl Trainer {
         self.done
     }
 
-    /// How it computes.
+    /// How the trainer computes.
     pub fn options(&self) -> TrainerOptions {
         self.options
     }
 
-    /// The same for the same examples only: a CRC-32.
+    /// A CRC-32 that tells the examples from others.
     pub(crate) fn set(&self) -> u32 {
         self.set
     }
 
-    /// The same for the same model only: a CRC-32.
+    /// A CRC-32 that tells the model from others.
     pub(crate) fn model(&self) -> u32 {
         self.model
     }
 
-    /// Every parameter, in a fixed order.
+    /// Every trained parameter, in a fixed order.
     pub(crate) fn trained(&self) -> &[TrainedParameter] {
         self.unet.trained()
     }
 
-    /// Whether everything that trains is still a number.
+    /// Whether all values of the trained parameters are finite.
     pub(crate) fn is_finite(&self) -> bool {
         self.trained().iter().all(|trained| trained.parameter.values().f32s().iter().all(|x| x.is_finite()))
     }
 
-    /// Goes on after `done` steps, with what `fill` makes of every parameter.
+    /// Continues after `done` steps. `fill` restores each parameter.
     pub(crate) fn resume(&mut self, done: usize, fill: impl FnMut(&mut TrainedParameter)) {
         self.unet.trained_mut().iter_mut().for_each(fill);
-        self.batches.text.forget();
+        self.batches.text.clear_cache();
         self.done = done;
     }
 
-    /// What has been learnt so far. A full fine-tune's tensors are not copied: they are what they are when they are written.
+    /// The weights as trained so far. The tensors of a full fine-tune are not copied: writing them later writes their values of
+    /// that time.
     pub fn trained_weights(&self) -> TrainedWeights {
         let find = |name: &str| {
             let trained = self.trained().iter().find(|trained| trained.name == name);
@@ -190,8 +192,8 @@ impl Trainer {
     /// Takes the next step.
     ///
     /// # Errors
-    /// The loss or a gradient is not a number. Nothing has been changed then, except where each tensor takes its step as soon
-    /// as its gradient is known (Adafactor): such a training can only go on from a checkpoint.
+    /// The loss or a gradient is not finite. Nothing has changed then, unless tensors are updated as soon as their gradients
+    /// are known (Adafactor). Such a training can continue from a checkpoint only.
     pub fn step(&mut self) -> Result<StepReport, Error> {
         let (step, batches) = (self.done, self.plan.options.gradient_accumulation_steps);
         let embeddings_train = step < self.plan.pivot();
@@ -208,13 +210,14 @@ impl Trainer {
         Ok(StepReport { step, loss, grad_norm, lr, ti_lr: ti_lr.unwrap_or(0.0) })
     }
 
-    /// The loss of these examples with these captions (none: the empty prompt), while the embeddings stand still.
+    /// The loss of the examples `items` with the captions of `captions` (`None`: the empty prompt), with frozen
+    /// embeddings.
     pub(crate) fn loss(&mut self, items: &[usize], captions: &[Option<usize>], draw: &Draw) -> f64 {
         let batch = self.batches.of_examples(items, captions, draw, false);
         f64::from(self.unet.loss(&batch).f32s()[0])
     }
 
-    /// How many examples there are, the shape of their latents (h, w, C), and how many timesteps.
+    /// The number of examples, the shape (h, w, C) of their latents, and the number of timesteps.
     pub(crate) fn sizes(&self) -> (usize, [usize; 3], usize) {
         (self.batches.examples(), self.batches.latents_shape(), self.batches.timesteps())
     }

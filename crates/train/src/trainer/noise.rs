@@ -1,4 +1,4 @@
-//! Noisy latents, what the network should predict for them, and how much each timestep counts.
+//! Noisy latents, the targets of the UNet's predictions, and the loss weight of each timestep.
 //!
 //! Ho, Jain and Abbeel, "Denoising Diffusion Probabilistic Models" (2020), with the arithmetic of diffusers'
 //! `DDPMScheduler` in f32.
@@ -7,42 +7,43 @@ use calotype_tensor::Tensor;
 
 use calotype_sdxl::samplers::{Prediction, ScheduleError, SchedulerConfig, TrainingSchedule};
 
-/// The noise levels that a network learns at, and what it learns to say there.
+/// The noise schedule and the prediction type of a network's training.
 ///
-/// Tensors are f32 with the batch in front and any layout behind it; every sample has a timestep of its own.
+/// Tensors are f32, with the batch as the first dimension and any layout behind it. Each sample has its own
+/// timestep.
 #[derive(Debug, Clone)]
 pub struct DdpmNoise {
     training: TrainingSchedule,
 }
 
 impl DdpmNoise {
-    /// What the folder's `scheduler_config.json` says: its betas, rescaled to zero terminal SNR if it asks for that, and
-    /// its `prediction_type`.
+    /// Reads the betas and the `prediction_type` of the folder's `scheduler_config.json`. The betas are rescaled to zero
+    /// terminal SNR if the file asks for that.
     ///
     /// # Errors
-    /// If a field is wrong or asks for what is not supported.
+    /// If a field is invalid or asks for something unsupported.
     pub fn new(config: &SchedulerConfig) -> Result<DdpmNoise, ScheduleError> {
         Ok(DdpmNoise { training: TrainingSchedule::read(config)? })
     }
 
-    /// ᾱ of every training timestep.
+    /// ᾱ of each training timestep.
     pub fn alphas_cumprod(&self) -> &[f32] {
         &self.training.alphas_cumprod
     }
 
-    /// √ᾱ·z + √(1−ᾱ)·ε
+    /// The noisy latents, √ᾱ·z + √(1−ᾱ)·ε.
     ///
     /// # Panics
-    /// If there is no sample, the shapes differ, the first dimension is not the number of timesteps, or a timestep is none of
-    /// the model's.
+    /// If there are no samples, the shapes differ, the first dimension is not the number of timesteps, or a timestep is out of
+    /// the model's range.
     pub fn add_noise(&self, latents: &Tensor, noise: &Tensor, timesteps: &[usize]) -> Tensor {
         self.blend(latents, noise, timesteps, |signal, level| (signal, level))
     }
 
-    /// What the network should predict: ε, or v = √ᾱ·ε − √(1−ᾱ)·z.
+    /// The target of the network's prediction: ε, or v = √ᾱ·ε − √(1−ᾱ)·z.
     ///
     /// # Panics
-    /// As [`add_noise`](Self::add_noise).
+    /// As [`add_noise`](Self::add_noise) does.
     pub fn target(&self, latents: &Tensor, noise: &Tensor, timesteps: &[usize]) -> Tensor {
         match self.training.prediction {
             Prediction::V => self.blend(latents, noise, timesteps, |signal, level| (-level, signal)),
@@ -51,23 +52,26 @@ impl DdpmNoise {
     }
 
     /// The signal-to-noise ratio at a timestep, ᾱ / (1 − ᾱ).
+    ///
+    /// # Panics
+    /// If the timestep is out of the model's range.
     pub fn snr(&self, timestep: usize) -> f64 {
         let alpha_bar = f64::from(self.training.alphas_cumprod[timestep]);
         alpha_bar / (1.0 - alpha_bar)
     }
 
-    /// What a sample's loss is multiplied by: Hang et al., "Efficient Diffusion TrainingSchedule via Min-SNR Weighting Strategy"
-    /// (2023), min(snr, γ) / snr, or for v, which already weighs by snr + 1, min(snr, γ) / (snr + 1).
+    /// The factor of a sample's loss. Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy" (2023):
+    /// min(snr, γ) / snr for ε. For v, whose loss already weighs by snr + 1: min(snr, γ) / (snr + 1).
     pub fn min_snr_weight(&self, timestep: usize, gamma: f64) -> f64 {
         let snr = self.snr(timestep);
         match self.training.prediction {
             Prediction::V => snr.min(gamma) / (snr + 1.0),
-            _ if snr <= gamma => 1.0, // also where there is no signal at all, and snr is 0
+            _ if snr <= gamma => 1.0, // also for snr 0, where there is no signal
             _ => gamma / snr,
         }
     }
 
-    /// Each sample's latents and noise times the numbers that `factors` makes of (√ᾱ, √(1−ᾱ)), added up.
+    /// a·z + b·ε for each sample, where `factors` maps (√ᾱ, √(1−ᾱ)) to (a, b).
     fn blend(
         &self,
         latents: &Tensor,
@@ -148,8 +152,8 @@ mod tests {
         close("target", ours.target(&latents, &epsilon, &timesteps).f32s(), images(&file, "target").f32s());
     }
 
-    /// Protects what the configuration changes, from the first timestep to the last: v, zero terminal SNR and the weights of
-    /// min-SNR.
+    /// Protects the effects of the configuration, from the first timestep to the last: v, zero terminal SNR and min-SNR
+    /// weights.
     #[test]
     fn configurations() {
         let bytes = golden("noise");
@@ -171,14 +175,14 @@ mod tests {
         }
     }
 
-    /// Protects the loss from 0/0 where a rescaled schedule leaves no signal to a network that predicts ε.
+    /// Protects the loss from 0/0, where a rescaled schedule leaves no signal to a network that predicts ε.
     #[test]
     fn no_signal_has_a_weight() {
         let ours = noise(r#", "rescale_betas_zero_snr": true"#);
         assert_eq!((ours.snr(999), ours.min_snr_weight(999, 5.0)), (0.0, 1.0));
     }
 
-    /// Protects users from training a model on another target than it has.
+    /// Protects users from training a model on a target that the model was not made for.
     #[test]
     fn other_predictions_are_refused() {
         let config = SchedulerConfig::parse("s.json", r#"{"prediction_type": "sample"}"#).expect("JSON");

@@ -1,14 +1,14 @@
-//! Random numbers of a run: a generator of its own for each use, so that nothing depends on what was drawn before. A run
-//! that continues from a checkpoint needs no generator's state.
+//! The random numbers of a run. Each use has its own generator, so no result depends on earlier draws. A run that continues
+//! from a checkpoint needs no generator state.
 
 use calotype_tensor::rng::TorchCpu;
 
-/// What random numbers are for.
+/// The use of a random number generator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// The start of a new parameter; the index says which.
+    /// The initial values of a new parameter; the index tells parameters apart.
     Init,
-    /// The order of an epoch.
+    /// The order of the examples in an epoch.
     Order,
     /// The draws of a micro-step.
     Step,
@@ -16,13 +16,13 @@ pub enum Purpose {
     Validation,
 }
 
-/// The generator for the `index`-th use of a purpose.
+/// The generator for use number `index` of a purpose.
 pub fn stream(seed: u64, purpose: Purpose, index: u64) -> TorchCpu {
     TorchCpu::new(mix(seed, purpose, index))
 }
 
-/// The examples of a micro-step (counted from 0 over the whole run): all epochs' orders one after another, cut into pieces of
-/// `size`, so that a batch may cross the end of an epoch.
+/// The examples of micro-step `micro_step`, counted from 0 over the whole run. The orders of all epochs are joined and cut into
+/// pieces of `size`, so a batch may cross the end of an epoch.
 ///
 /// # Panics
 /// If there are no examples.
@@ -33,8 +33,8 @@ pub fn batch(seed: u64, examples: usize, size: usize, micro_step: u64) -> Vec<us
     orders.skip((start % examples as u64) as usize).take(size).collect()
 }
 
-/// A seed for each (seed, purpose, index), of 32 bits, since torch takes no more. Each part is hashed before the next comes in,
-/// so that neighbouring seeds share nothing.
+/// A 32-bit seed for each (seed, purpose, index); torch takes 32 bits only. Each part is hashed before the next is mixed in, so
+/// that the streams of neighbouring seeds are unrelated.
 fn mix(seed: u64, purpose: Purpose, index: u64) -> u64 {
     splitmix64(splitmix64(splitmix64(seed) ^ purpose as u64) ^ index) & 0xffff_ffff
 }
@@ -105,7 +105,7 @@ mod tests {
         assert!(ours.iter().zip(torch).all(near), "expected {torch:?}, found {ours:?}");
     }
 
-    /// Protects what a seed means: every stream starts where the reference's does, and each draw is torch's.
+    /// Protects the meaning of a seed: each stream begins where the reference's does, and each draw is torch's.
     #[test]
     fn streams_are_the_references() {
         let golden: Random = golden("random");

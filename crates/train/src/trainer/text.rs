@@ -1,4 +1,4 @@
-//! The captions as the UNet takes them: encoded anew while the new tokens' embeddings train, once each when they do not.
+//! The captions, encoded for the UNet: in every step while the new tokens' embeddings are trained, and once each afterwards.
 
 use std::collections::HashMap;
 
@@ -15,34 +15,34 @@ use calotype_sdxl::ArgumentError;
 use calotype_sdxl::prompt::PromptEmbeds;
 use calotype_sdxl::token::replace_token;
 
-/// What stands for the token in captions and prompts: two new tokens.
+/// The two new tokens that replace the token in captions and prompts.
 pub const NEW_TOKENS: [&str; 2] = ["<s0>", "<s1>"];
 
-/// Both text encoders, with the embeddings that train.
+/// Both text encoders, with the embeddings that are trained.
 pub struct Text {
     encoders: Vec<CaptionEncoder>,
-    /// Every caption as it is encoded, with the new tokens for the token; the last is empty.
+    /// Every caption in lower case, with the new tokens in place of the token. The last caption is empty.
     captions: Vec<String>,
     dtype: DType,
-    /// Of captions, once their embeddings stand still.
+    /// The encoded captions, by index, while the embeddings are frozen.
     cache: HashMap<usize, PromptEmbeds>,
 }
 
 struct CaptionEncoder {
     model: ClipTextModel,
-    /// Token ids of every caption.
+    /// The token ids of every caption.
     ids: Vec<Vec<u32>>,
-    /// (2, width): the new tokens' embeddings.
+    /// The new tokens' embeddings, (2, width).
     new_embeddings: Parameter,
-    /// The deviation of the table that they joined.
+    /// The standard deviation of the encoder's embedding table.
     std: f64,
 }
 
 impl Text {
-    /// Loads the encoders, and gives the new tokens their first embeddings.
+    /// Loads the encoders and initializes the new tokens' embeddings.
     ///
     /// # Errors
-    /// A file of the folder is not what it should be.
+    /// A file of the folder is missing or invalid, or the model lacks one of the text encoders.
     pub fn load(
         folder: &ModelFolder,
         configs: &ModelConfigs,
@@ -78,7 +78,7 @@ impl Text {
         self.encoders.iter().map(|encoder| &encoder.new_embeddings)
     }
 
-    /// Encodes captions (none: the empty prompt). With `trains` the embeddings are on the tape, and about to change.
+    /// Encodes captions (`None`: the empty prompt). With `trains`, the embeddings are on the tape and nothing is cached.
     pub fn encode(&mut self, captions: &[Option<usize>], trains: bool) -> PromptEmbeds {
         let last = self.captions.len() - 1;
         let captions: Vec<usize> = captions.iter().map(|caption| caption.unwrap_or(last)).collect();
@@ -100,8 +100,8 @@ impl Text {
         }
     }
 
-    /// After the embeddings were changed from outside: what was encoded with them is no longer right.
-    pub fn forget(&mut self) {
+    /// Drops the cached encodings. Call this after the embeddings have been changed from outside.
+    pub fn clear_cache(&mut self) {
         self.cache.clear();
     }
 
@@ -118,8 +118,8 @@ impl Text {
         }
     }
 
-    /// After a step: brings the deviation of each encoder's embeddings a tenth of the way (as logarithms go) back to
-    /// that of its table.
+    /// Call this after a step. Moves the standard deviation of each encoder's new embeddings a tenth of the way, in logarithms,
+    /// to that of the encoder's table.
     pub fn rescale(&self) {
         for encoder in &self.encoders {
             let embeddings = encoder.new_embeddings.get();
@@ -153,7 +153,7 @@ impl CaptionEncoder {
         Ok(Self { model, ids, new_embeddings, std })
     }
 
-    /// First embeddings: as far apart as the table's.
+    /// Initializes the embeddings with the standard deviation of the table.
     fn init(&mut self, seed: u64, index: u64) {
         let shape = self.new_embeddings.get().shape().to_vec();
         let values = stream(seed, Purpose::Init, index).randn(shape.iter().product());
@@ -162,7 +162,7 @@ impl CaptionEncoder {
     }
 }
 
-/// The sample deviation (of n - 1).
+/// The sample standard deviation (divisor n − 1).
 fn deviation(values: &[f32]) -> f64 {
     let n = values.len() as f64;
     let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / n;

@@ -1,4 +1,4 @@
-//! What trains, each with its optimizer.
+//! The trained parameters, each with its optimizer.
 
 use std::sync::Arc;
 
@@ -14,18 +14,18 @@ const EMBEDDING_DECAY: f64 = 1e-3;
 
 /// A parameter and its optimizer.
 pub(crate) struct TrainedParameter {
-    /// As the result's files name it.
+    /// The parameter's name in the files of trained weights.
     pub(crate) name: String,
-    /// As they have it.
+    /// The parameter's shape in those files.
     pub(crate) shape: Vec<usize>,
     pub(crate) parameter: Arc<dyn Trainable>,
     pub(crate) state: optim::OptimizerState,
-    /// Whether it is the new tokens' embeddings.
+    /// Whether this parameter holds the new tokens' embeddings.
     pub(crate) is_embedding: bool,
     optimizer: &'static dyn Optimizer,
 }
 
-/// Prepares the UNet to be trained, and gives every parameter, in a fixed order.
+/// Prepares the UNet for training. Returns every trained parameter, in a fixed order.
 pub(crate) fn all(
     plan: &TrainPlan,
     unet: &mut UNet,
@@ -68,12 +68,12 @@ impl TrainedParameter {
         Self::new(name, parameter.get().shape().to_vec(), Arc::new(parameter), optimizer)
     }
 
-    /// How many values it has.
+    /// The number of the parameter's values.
     pub(crate) fn count(&self) -> usize {
         self.shape.iter().product()
     }
 
-    /// Takes a step by this gradient, times `clip`, which is used up.
+    /// Takes a step along `gradient` times `clip`. The gradient is overwritten.
     pub(crate) fn update(&mut self, gradient: &mut [f32], clip: f32, lr: f64) {
         if clip != 1.0 {
             gradient.iter_mut().for_each(|g| *g *= clip);

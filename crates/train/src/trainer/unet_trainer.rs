@@ -10,21 +10,21 @@ use calotype_models::UNet;
 use calotype_models::nn::{Activations, Parameter};
 use calotype_sdxl::ArgumentError;
 
-/// What a UNet is given, and what it should predict, for B pictures.
+/// The inputs of a UNet and the target of its prediction, for B pictures.
 pub struct Batch {
     /// (B, h, w, C): noisy latents, in the dtype to compute in.
     pub sample: Tensor,
-    /// One for each picture, or one for all of them.
+    /// A timestep for each picture, or one for all pictures.
     pub timesteps: Vec<f32>,
     /// (B, 77, text channels): the captions' hidden states, in the dtype to compute in.
     pub hidden: Tensor,
-    /// (B, pooled).
+    /// (B, pooled): the captions' pooled embeddings.
     pub pooled: Tensor,
-    /// (B, 6), in pixels: original height and width, crop's top and left, target height and width.
+    /// (B, 6), in pixels: original height and width, crop top and left, target height and width.
     pub time_ids: Tensor,
-    /// (B, h, w, C), f32: the noise, the velocity or the latents.
+    /// (B, h, w, C), f32: the noise or the velocity.
     pub target: Tensor,
-    /// (B, h, w), f32: what each latent's error is multiplied by; none: 1.
+    /// (B, h, w), f32: the factor of each latent's error. `None`: 1.
     pub weights: Option<Tensor>,
 }
 
@@ -33,16 +33,16 @@ pub struct Batch {
 pub struct Rates {
     /// Of the UNet's parameters.
     pub lr: f64,
-    /// Of the new tokens' embeddings; none: the embeddings do not train.
+    /// Of the new tokens' embeddings. `None`: the embeddings are frozen.
     pub ti_lr: Option<f64>,
 }
 
-/// A UNet, and the parameters that train with it.
+/// A UNet and the parameters that are trained with it.
 pub struct UNetTrainer {
     unet: UNet,
     trained: Vec<TrainedParameter>,
     activations: Activations,
-    /// Batches a step.
+    /// Batches per step.
     batches: usize,
     /// See [`TrainPlan::steps_at_once`].
     at_once: bool,
@@ -50,10 +50,11 @@ pub struct UNetTrainer {
 }
 
 impl UNetTrainer {
-    /// Prepares the UNet for the plan's method. `embeddings` are those of the new tokens in each text encoder, f32, which train with it.
+    /// Prepares the UNet for the plan's method. `embeddings` holds the new tokens' embeddings of each text encoder, in f32;
+    /// they are trained too.
     ///
     /// # Errors
-    /// There is no optimizer of the name that the plan has.
+    /// The plan names an unknown optimizer.
     pub fn new(
         mut unet: UNet,
         plan: &TrainPlan,
@@ -66,7 +67,7 @@ impl UNetTrainer {
         Ok(Self { unet, trained, activations, batches, at_once, max_grad_norm })
     }
 
-    /// Every parameter that trains, in a fixed order.
+    /// Every trained parameter, in a fixed order.
     pub(super) fn trained(&self) -> &[TrainedParameter] {
         &self.trained
     }
@@ -75,7 +76,7 @@ impl UNetTrainer {
         &mut self.trained
     }
 
-    /// The loss of a batch, a scalar, on the tape where a parameter is.
+    /// The loss of a batch, a scalar. The loss is on the tape if a parameter is.
     pub fn loss(&self, batch: &Batch) -> Tensor {
         let context = self.unet.prepare(&batch.hidden, &batch.pooled, &batch.time_ids);
         let prediction =
@@ -83,11 +84,11 @@ impl UNetTrainer {
         ops::mse(&prediction, &batch.target, batch.weights.as_ref())
     }
 
-    /// Takes a step on as many batches as the plan accumulates; `next` makes batch i. Gives the mean loss, and the norm of all gradients
-    /// together before they were clipped.
+    /// Takes a step on as many batches as the plan accumulates; `next(i)` makes batch i. Returns the mean loss and the norm of
+    /// all gradients before clipping.
     ///
-    /// None where the loss or a gradient is not a number. Nothing has been changed then, except where each tensor takes its step as
-    /// soon as its gradient is known (Adafactor): such a training can only go on from a checkpoint.
+    /// Returns `None` if the loss or a gradient is not finite. Nothing has changed then, unless tensors are updated as soon as
+    /// their gradients are known (Adafactor). Such a training can continue from a checkpoint only.
     pub fn step_on(&mut self, rates: Rates, next: &mut dyn FnMut(usize) -> Batch) -> Option<(f64, f64)> {
         let Rates { lr, ti_lr } = rates;
         let mut gradients = StepGradients::new(&self.trained, ti_lr.is_some(), self.at_once);

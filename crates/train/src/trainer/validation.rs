@@ -1,5 +1,5 @@
-//! The validation loss: a training's own loss swings with its draws; this one draws the same each time, so that it shows
-//! whether anything is learnt.
+//! The validation loss. A training loss varies with its random draws. The validation loss uses the same draws each time, so it
+//! shows whether the model learns.
 
 use std::ops::ControlFlow;
 
@@ -8,21 +8,21 @@ use super::draw::Draw;
 use super::stream::{Purpose, stream};
 use calotype_sdxl::channels_last;
 
-/// How many samples it is the mean of.
+/// The number of samples in the mean.
 pub(crate) const SAMPLES: usize = 8;
 
 impl Trainer {
-    /// The mean loss of eight samples, one after the other, as it is now: the pictures in their order (from the first again
-    /// where there are fewer), each with its mask, at timesteps spread evenly over the model's, with numbers of their own. No
-    /// caption is left out, no timestep weighs more than another, and the noise has no offset.
+    /// The mean loss of eight samples at the current weights, one sample after the other. Samples take the pictures in order
+    /// (again from the first if there are fewer than eight), with their masks, at timesteps spread evenly over the model's, and
+    /// with random numbers of their own. Captions are always kept, timesteps have equal weights, and the noise has no offset.
     ///
-    /// It changes nothing: a training goes on as if it had not been asked.
+    /// The training's state does not change.
     pub fn validation_loss(&mut self) -> f64 {
-        // Nothing breaks.
+        // The callback never breaks.
         self.validation_loss_unless(&mut || ControlFlow::Continue(())).unwrap_or(f64::NAN)
     }
 
-    /// [`Self::validation_loss`], or none where `before_sample` breaks before one of the samples.
+    /// [`Self::validation_loss`], or `None` if `before_sample` breaks before one of the samples.
     pub fn validation_loss_unless(
         &mut self,
         before_sample: &mut dyn FnMut() -> ControlFlow<()>,
@@ -38,7 +38,7 @@ impl Trainer {
         total.map(|total| total / SAMPLES as f64)
     }
 
-    /// Whether what trains is on the tape.
+    /// Puts all trained parameters on the tape, or takes them off.
     fn record(&self, on: bool) {
         self.trained().iter().for_each(|trained| trained.parameter.record(on));
     }
