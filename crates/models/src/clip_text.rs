@@ -17,8 +17,7 @@ pub struct ClipTextEmbeddings {
     pub token_embedding: Tensor,
     /// (positions, C).
     pub position_embedding: Tensor,
-    /// Ids of new tokens, and their embeddings (n, C), f32. They replace those of the table, if it has the same
-    /// ids.
+    /// Ids of new tokens, and their embeddings (n, C), f32. They replace those of the table, if it has the same ids.
     pub new_tokens: Option<(Vec<u32>, Parameter)>,
 }
 
@@ -96,8 +95,7 @@ pub struct ClipTextModel {
 /// The output of a text encoder for B prompts of T tokens.
 #[derive(Clone)]
 pub struct ClipTextOutput {
-    /// (B, T, C): the input of the last layer, not normalised (`hidden_states[-2]`). SDXL conditions on these
-    /// states.
+    /// (B, T, C): the input of the last layer, not normalised (`hidden_states[-2]`). SDXL conditions on these states.
     pub penultimate: Tensor,
     /// (B, T, C): the states after the final layer norm.
     pub last_hidden_state: Tensor,

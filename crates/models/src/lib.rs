@@ -1,5 +1,4 @@
-//! SDXL's networks as their papers draw them, and the files that they are loaded from: configs, weights,
-//! tokenizers.
+//! SDXL's networks as their papers draw them, and the files that they are loaded from: configs, weights, tokenizers.
 //!
 //! Each network reads like its diagram. Fields are named by checkpoint key.
 //!

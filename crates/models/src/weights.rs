@@ -81,8 +81,7 @@ impl WeightsError {
 const SAMPLES: usize = 64;
 const SAMPLE_BYTES: usize = 4096;
 
-/// The tensors of a component below a key prefix. A clone is cheap, and shares the record of tensors that have
-/// been taken.
+/// The tensors of a component below a key prefix. A clone is cheap, and shares the record of tensors that have been taken.
 #[derive(Clone)]
 pub struct Weights {
     all: Arc<Checkpoint>,
@@ -171,8 +170,7 @@ impl Weights {
         self.below().filter(|(key, _)| of(key)).map(|(_, entry)| bytes(entry) as u64).sum()
     }
 
-    /// For a network that runs once or twice: its linear layers are not packed, because packing takes longer than
-    /// it saves.
+    /// For a network that runs once or twice: its linear layers are not packed, because packing takes longer than it saves.
     pub fn used_once(self) -> Self {
         Self { used_once: true, ..self }
     }
@@ -237,8 +235,7 @@ impl Weights {
         }
     }
 
-    /// Checks that all tensors below this prefix have been taken, and that no file has changed since it was
-    /// opened.
+    /// Checks that all tensors below this prefix have been taken, and that no file has changed since it was opened.
     ///
     /// # Errors
     /// Tensors were never taken, or a file has changed. The error names the first such tensors, or the file.

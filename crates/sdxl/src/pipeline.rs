@@ -269,8 +269,7 @@ impl Pipeline {
         Ok(Adapters::load(&plan.replicate_weights, &tagged.scales, &modules, &self.configs)?)
     }
 
-    /// The denoiser with the trained weights merged in. The kept denoiser is used if it has exactly these
-    /// weights.
+    /// The denoiser with the trained weights merged in. The kept denoiser is used if it has exactly these weights.
     fn unet(&self, adapters: &Adapters, fingerprint: Fingerprint) -> Result<Arc<UNet>, Error> {
         let patch = adapters.patch(Component::UNet);
         let wanted = (!patch.is_empty()).then_some(fingerprint);

@@ -131,8 +131,7 @@ impl Script {
 mod tests {
     use super::*;
 
-    /// Protects the match of whole words: next to spaces and signs, in any letter case, and never inside of a
-    /// word.
+    /// Protects the match of whole words: next to spaces and signs, in any letter case, and never inside of a word.
     #[test]
     fn only_whole_words_are_the_token() {
         for caption in

@@ -1,34 +1,34 @@
-//! The losses of a run as a picture.
+//! A chart of a run's losses.
 
 use image::RgbImage;
 
 use crate::page::{ACCENT, DETAIL, FADED, GLYPH, PAPER, Page, RULE, TITLE, cut};
 
-/// What is left free around the plot, in pixels: left, top, right, bottom.
+/// The margins around the plot, in pixels: left, top, right, bottom.
 const FRAME: [f32; 4] = [78.0, 78.0, 30.0, 64.0];
 
 const EACH: [u8; 3] = [206, 190, 168];
 const VALIDATION: [u8; 3] = [28, 92, 140];
 
-/// Of how many pieces a curve is drawn at most: one a pixel of a wide picture.
+/// The most pieces of a curve: one per pixel of a wide picture.
 const MAX_POINTS: usize = 1092;
 
-/// What is drawn.
+/// The data of a chart.
 #[derive(Debug, Clone, Default)]
 pub struct Losses {
-    /// Above it.
+    /// The title above the plot.
     pub title: String,
-    /// Step (from 1) and loss, in this order.
+    /// Step (from 1) and loss, in the order of the steps.
     pub training: Vec<(f64, f64)>,
     /// Step and validation loss.
     pub validation: Vec<(f64, f64)>,
-    /// The last step there will be.
+    /// The last step of the run.
     pub steps: usize,
 }
 
 impl Losses {
-    /// The picture: each step's loss, their mean as it goes on, and the validation losses as dots. Of `size` pixels,
-    /// at least 400 × 240.
+    /// Draws the loss of each step, their moving mean, and the validation losses as dots. `size` is in pixels, at least 400 ×
+    /// 240.
     pub fn chart(&self, size: (u32, u32)) -> Page {
         let smooth = smoothed(&self.training);
         let plot = Plot::new(size, self.steps, self.range(&smooth));
@@ -46,7 +46,7 @@ impl Losses {
         page
     }
 
-    /// The least and the greatest that is shown: a few outliers among the single steps may lie beyond.
+    /// The least and the greatest value of the axis. A few outliers among the steps' losses may be outside.
     fn range(&self, smooth: &[(f64, f64)]) -> (f64, f64) {
         let mut each: Vec<f64> = self.training.iter().map(|p| p.1).filter(|y| is_drawn(*y)).collect();
         each.sort_by(f64::total_cmp);
@@ -85,23 +85,23 @@ impl Losses {
     }
 }
 
-/// Where values lie in the picture.
+/// Maps values to positions in the picture.
 struct Plot {
-    /// Of the picture, in pixels.
+    /// The size of the picture, in pixels.
     size: (f32, f32),
     steps: f64,
     bottom: f64,
     top: f64,
-    /// Between two lines across.
+    /// The distance of two horizontal lines.
     y_tick: f64,
-    /// Between two numbers below.
+    /// The distance of two numbers on the x axis.
     x_tick: f64,
 }
 
 impl Plot {
     fn new(size: (u32, u32), steps: usize, (least, most): (f64, f64)) -> Self {
         let most = if most >= f64::from(f32::MIN_POSITIVE) { most } else { 1.0 };
-        // From 0, where that leaves the curve enough of the height.
+        // From 0, if the curve then still takes enough of the height.
         let least = if least > most * 0.4 { least } else { 0.0 };
         let y_tick = nice((most - least).max(most * 1e-3) / 5.0);
         let x_tick = nice(steps.max(1) as f64 / 8.0).max(1.0);
@@ -123,7 +123,7 @@ impl Plot {
         for i in 0..=count((self.top - self.bottom) / self.y_tick) {
             let value = self.bottom + i as f64 * self.y_tick;
             let (left, right) = (self.at((0.0, value)), self.at((self.steps, value)));
-            // On whole pixels, so that they are thin.
+            // On whole pixels, so that the lines are thin.
             let y = left.1.round();
             line(&mut page.picture, (left.0, y), (right.0, y), 0.5, if i == 0 { FADED } else { RULE });
             let label = if value.abs() < 1e5 { format!("{value:.digits$}") } else { format!("{value:.1e}") };
@@ -155,23 +155,23 @@ impl Plot {
     }
 }
 
-/// So many lines on an axis; never more than fit, whatever the numbers are.
+/// The number of lines on an axis, limited to what fits.
 fn count(ticks: f64) -> usize {
     ticks.round().clamp(0.0, 20.0) as usize
 }
 
-/// Whether a loss can be drawn: it is an f32, as all are that a training writes.
+/// Whether a loss can be drawn: it is within the range of f32, as all losses of a training are.
 pub fn is_drawn(loss: f64) -> bool {
     loss.abs() <= f64::from(f32::MAX)
 }
 
-/// 1, 2 or 5 times a power of ten, at least `x`.
+/// The least number of at least `x` that is 1, 2 or 5 times a power of ten.
 fn nice(x: f64) -> f64 {
     let power = 10f64.powf(x.log10().floor());
     [1.0, 2.0, 5.0, 10.0].into_iter().map(|n| n * power).find(|&n| n >= x * 0.999).unwrap_or(x)
 }
 
-/// The mean of the steps around each: of a twentieth of the run, and at least of five.
+/// The moving mean of the losses, over a twentieth of the run and at least five steps.
 fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let finite: Vec<(f64, f64)> = points.iter().copied().filter(|p| is_drawn(p.1)).collect();
     let half = (finite.len() / 40).max(2);
@@ -181,16 +181,16 @@ fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
         Some(*sum)
     }));
     let mean = |i: usize| {
-        // As far on both sides, so that the ends lean nowhere.
+        // The window is symmetric, so that the ends have no bias.
         let reach = half.min(i).min(finite.len() - 1 - i);
         (sums[i + reach + 1] - sums[i - reach]) / (2 * reach + 1) as f64
     };
-    // The ends are means of few: they would only show noise.
+    // The means at the ends have few points and would only show noise.
     let inner = if finite.len() > 4 * half { half / 2..finite.len() - half / 2 } else { 0..finite.len() };
     inner.map(|i| (finite[i].0, mean(i))).collect()
 }
 
-/// The least and the greatest of every piece of a curve that has more points than the picture has pixels.
+/// The least and the greatest point of each piece of a curve, if the curve has more points than the picture has pixels.
 fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     if points.len() <= 2 * MAX_POINTS {
         return points.to_vec();
@@ -210,7 +210,7 @@ fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
         .collect()
 }
 
-/// A line with round ends: each pixel takes as much of the colour as the line covers of it.
+/// Draws a line with round ends, antialiased by coverage.
 fn line(to: &mut RgbImage, a: (f32, f32), b: (f32, f32), half_width: f32, colour: [u8; 3]) {
     let reach = half_width + 1.0;
     let range = |a: f32, b: f32, end: u32| {
@@ -239,7 +239,7 @@ mod tests {
 
     const SIZE: (u32, u32) = (1200, 640);
 
-    /// Protects: whatever the losses are, there is a picture, and the same one each time.
+    /// Protects the chart: any losses give a picture, and the same losses the same picture.
     #[test]
     fn any_losses_are_drawn() {
         let run = |training: Vec<(f64, f64)>, steps| {
@@ -259,7 +259,7 @@ mod tests {
         run((1..5000).map(|i| (f64::from(i), 0.1 + 0.1 / f64::from(i))).collect(), 10_000);
     }
 
-    /// Protects: numbers on the axes are round.
+    /// Protects the axes: their numbers are round.
     #[test]
     fn ticks_are_round() {
         assert_eq!([0.03, 0.11, 1.0, 6.0, 125.0].map(nice), [0.05, 0.2, 1.0, 10.0, 200.0]);

@@ -1,13 +1,14 @@
-//! Checkpoints: a training on disk between two steps, from which it goes on to the same bytes as if it had never stopped.
+//! Checkpoints: the state of a training on disk, between two steps. A resumed training ends with the same bytes as an
+//! uninterrupted one.
 //!
 //! ```text
 //! RUN/checkpoints/step-000200/state.safetensors   every parameter NAME, and its optimizer's NAME.exp_avg, …; f32
-//!                             state.json          steps done, the plan, dtype and instruction set, each parameter's optimizer steps
+//!                             state.json          steps done, plan, dtype, instruction set, optimizer steps
 //!                             sums.json           length and CRC-32 of both
 //! ```
 //!
-//! All that is random follows from the seed and the step, so there is no generator's state. A checkpoint appears whole or not
-//! at all: it is written under a name that begins with a dot, brought to the disk, and renamed.
+//! All random numbers follow from the seed and the step, so no generator state is stored. A checkpoint is complete or absent:
+//! it is written under a name that begins with a dot, synced to the disk, and renamed.
 
 mod files;
 mod state;
@@ -26,16 +27,16 @@ use state::CheckpointState;
 const FOLDER: &str = "checkpoints";
 const STATE: &str = "state.json";
 const TENSORS: &str = "state.safetensors";
-/// Most bytes of `state.json`, which has a line for each tensor.
+/// The most bytes of `state.json`, which has a line for each tensor.
 const MAX_STATE: u64 = 16 << 20;
 
-/// Writes the checkpoint `run_dir/checkpoints/step-000200/` of a trainer that has done 200 steps, and returns its path. Of
-/// the checkpoints up to it the newest `keep` stay (at least this one); those of later steps are left alone. A whole
-/// checkpoint of this training at this step is kept as it is.
+/// Writes the checkpoint `run_dir/checkpoints/step-000200/` of a trainer that has done 200 steps, and returns its path. Of the
+/// checkpoints up to this step, the newest `keep` are kept (at least this one). Those of later steps are not touched. An intact
+/// checkpoint of this training at this step is not written again.
 ///
 /// # Errors
-/// Something cannot be written, read or removed, or there is another training's checkpoint at this step; or a weight is no
-/// number any more: earlier checkpoints stay.
+/// A file cannot be written, read or removed; another training has a checkpoint at this step; or a weight is not finite.
+/// Earlier checkpoints are kept.
 pub fn save(run_dir: &Path, trainer: &Trainer, keep: usize) -> Result<PathBuf, Error> {
     if !trainer.is_finite() {
         return Err(Error::Diverged { step: trainer.steps_done() });
@@ -60,12 +61,13 @@ pub fn save(run_dir: &Path, trainer: &Trainer, keep: usize) -> Result<PathBuf, E
     Ok(path)
 }
 
-/// Puts a trainer of the same plan at the newest whole checkpoint of `run_dir`, and returns its step. A damaged one is passed
-/// over with a warning. None: there is no whole one, and the trainer stays as it is.
+/// Restores a trainer of the same plan from the newest intact checkpoint of `run_dir`, and returns its step. Damaged
+/// checkpoints are skipped with a warning. `None`: there is no intact checkpoint, and the trainer is unchanged.
 ///
 /// # Errors
-/// The folder cannot be read; or the checkpoint is of another training, by its plan (`checkpointing_steps`, the place
-/// of the set and the number of steps may differ), its examples, its model, its dtype, or the names and shapes of what trains. The trainer stays as it is.
+/// The folder cannot be read, or the checkpoint belongs to another training: its plan (except `checkpointing_steps`, the place
+/// of the set and the number of steps), examples, model, dtype, or the names and shapes of its parameters differ. The trainer
+/// is unchanged, unless a file of the checkpoint changes while it is read.
 pub fn restore(run_dir: &Path, trainer: &mut Trainer) -> Result<Option<usize>, Error> {
     let folder = run_dir.join(FOLDER);
     for (step, path) in list(&folder).map_err(at(&folder))?.into_iter().rev() {
@@ -87,12 +89,12 @@ pub fn restore(run_dir: &Path, trainer: &mut Trainer) -> Result<Option<usize>, E
     Ok(None)
 }
 
-/// The step of the newest checkpoint of `run_dir`, if it has any: where a training most likely goes on.
+/// The step of the newest checkpoint of `run_dir`, from which a training most likely resumes. `None`: there is no checkpoint.
 pub fn newest(run_dir: &Path) -> Option<usize> {
     list(&run_dir.join(FOLDER)).ok()?.last().map(|(step, _)| *step)
 }
 
-/// A checkpoint whose `state.json` is as it was written.
+/// A checkpoint whose `state.json` is intact.
 struct Found<'a> {
     path: &'a Path,
     sums: files::Sums,
@@ -100,21 +102,21 @@ struct Found<'a> {
 }
 
 impl<'a> Found<'a> {
-    /// What is wrong is said without the checkpoint's path.
+    /// Opens a checkpoint. The text of an error lacks the checkpoint's path.
     fn open(path: &'a Path) -> Result<Self, String> {
         let sums = files::Sums::read(path)?;
         let state = sums.open(path, STATE, MAX_STATE)?;
         Ok(Self { path, sums, state })
     }
 
-    /// Its state, where it is of the trainer's training.
+    /// The state, if it belongs to the trainer's training.
     fn state(&self, trainer: &Trainer) -> Result<CheckpointState, Error> {
         let state = CheckpointState::parse(&self.path.join(STATE), &self.state)?;
         state.check_training(self.path, trainer)?;
         Ok(state)
     }
 
-    /// Its tensors, where they are as they were written.
+    /// The tensors' file, if it is intact.
     fn tensors(&self, trainer: &Trainer) -> Result<Mmap, String> {
         self.sums.open(self.path, TENSORS, tensors::most_bytes(trainer))
     }
@@ -140,7 +142,7 @@ impl<'a> Found<'a> {
     }
 }
 
-/// Writes a checkpoint in the place of nothing or of a damaged one.
+/// Writes a checkpoint. It may replace a damaged one.
 fn write(folder: &Path, path: &Path, trainer: &Trainer) -> Result<(), Error> {
     let partial = folder.join(format!(".{}.partial", name(trainer.steps_done())));
     let state = CheckpointState::of(path, trainer)?;
@@ -157,7 +159,7 @@ fn write(folder: &Path, path: &Path, trainer: &Trainer) -> Result<(), Error> {
         files::sync_folder(folder)
     };
     written().map_err(|source| {
-        // What the disk has no room for must not take the room; the next save would remove it too.
+        // Frees the room on the disk, which may have been the cause. The next save would do so too.
         let _ = fs::remove_dir_all(&partial);
         at(path)(source)
     })
@@ -175,7 +177,7 @@ fn name(step: usize) -> String {
     format!("step-{step:06}")
 }
 
-/// The checkpoints, oldest first.
+/// The checkpoints of a folder, oldest first.
 fn list(folder: &Path) -> io::Result<Vec<(usize, PathBuf)>> {
     let step_of = |path: &Path| -> Option<usize> {
         let found = path.file_name()?.to_str()?;
@@ -188,7 +190,7 @@ fn list(folder: &Path) -> io::Result<Vec<(usize, PathBuf)>> {
     Ok(all)
 }
 
-/// What a killed save left behind.
+/// The partial folders of saves that were killed.
 fn leftovers(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let ours = |path: &PathBuf| {
         path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(".step-"))
@@ -196,7 +198,7 @@ fn leftovers(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths(folder)?.into_iter().filter(ours).collect())
 }
 
-/// What is in a folder, which need not be there.
+/// The paths in a folder; empty if the folder does not exist.
 fn paths(folder: &Path) -> io::Result<Vec<PathBuf>> {
     match fs::read_dir(folder) {
         Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect(),
@@ -205,7 +207,8 @@ fn paths(folder: &Path) -> io::Result<Vec<PathBuf>> {
     }
 }
 
-/// Removes all up to `step` but the newest `keep`. A checkpoint that is damaged, as far as its files' lengths tell, does not count.
+/// Removes all checkpoints up to `step` except the newest `keep`. A checkpoint with files of the wrong length is removed and
+/// not counted.
 fn remove_older(folder: &Path, step: usize, keep: usize) -> io::Result<()> {
     let older = list(folder)?.into_iter().filter(|(s, _)| *s <= step).map(|(_, path)| path);
     let (whole, damaged): (Vec<_>, Vec<_>) = older.partition(|path| files::Sums::lengths_fit(path));
@@ -213,7 +216,7 @@ fn remove_older(folder: &Path, step: usize, keep: usize) -> io::Result<()> {
     damaged.iter().chain(&whole[..surplus]).try_for_each(|path| discard(path))
 }
 
-/// Removes a checkpoint: whole or not at all, too.
+/// Removes a checkpoint. It, too, is complete or absent.
 fn discard(path: &Path) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let old = path.with_file_name(format!(".{name}.old"));

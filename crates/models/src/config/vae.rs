@@ -83,8 +83,7 @@ impl Default for Raw {
     }
 }
 
-/// `shift_factor` belongs to other models. SDXL's pipeline does not read it, so a value would be ignored
-/// silently.
+/// `shift_factor` belongs to other models. SDXL's pipeline does not read it, so a value would be ignored silently.
 const FIXED: &[(&str, &str)] = &[
     ("_class_name", "\"AutoencoderKL\""),
     ("in_channels", "3"),

@@ -31,8 +31,7 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// Loads a UNet's attention of `channels`: self-attention, or cross-attention to a text of `context`
-    /// channels.
+    /// Loads a UNet's attention of `channels`: self-attention, or cross-attention to a text of `context` channels.
     pub fn load(
         weights: &Weights,
         channels: usize,

@@ -37,8 +37,7 @@ impl Linear {
         Ok(Self { weight, bias, is_conv1x1: false, lora: None })
     }
 
-    /// Loads a layer that the checkpoint stores as a 1×1 convolution. Over channels-last pixels, the two are the
-    /// same.
+    /// Loads a layer that the checkpoint stores as a 1×1 convolution. Over channels-last pixels, the two are the same.
     pub fn load_conv1x1(
         weights: &Weights,
         name: &str,
@@ -109,8 +108,7 @@ mod tests {
     const ALL: [Activation; 5] =
         [Activation::None, Activation::Silu, Activation::Gelu, Activation::QuickGelu, Activation::Geglu];
 
-    /// With any activation, a layer with a LoRA gives the result of the layer with the LoRA merged into its
-    /// weight.
+    /// With any activation, a layer with a LoRA gives the result of the layer with the LoRA merged into its weight.
     #[test]
     fn a_lora_is_a_merged_weight() {
         let (beside, x) = (layer(), noise(&[3, 6], 5));

@@ -14,8 +14,7 @@ pub struct Downsample2D {
 }
 
 impl Downsample2D {
-    /// Loads the layer. [`Padding::Same`] rounds an odd size up (UNet), [`Padding::BottomRight`] rounds it down
-    /// (VAE).
+    /// Loads the layer. [`Padding::Same`] rounds an odd size up (UNet), [`Padding::BottomRight`] rounds it down (VAE).
     pub fn load(weights: &Weights, channels: usize, padding: Padding) -> Result<Self, WeightsError> {
         let conv = Conv { stride: 2, padding };
         Ok(Self { conv: Conv2d::load_with(weights, "conv", channels, channels, 3, conv)? })

@@ -37,8 +37,7 @@ impl FeedForward {
     }
 }
 
-/// Self-attention, cross-attention to the text, and feed-forward. Each is preceded by a layer norm and added to
-/// its input.
+/// Self-attention, cross-attention to the text, and feed-forward. Each is preceded by a layer norm and added to its input.
 #[derive(Clone)]
 pub struct BasicTransformerBlock {
     /// Before self-attention.

@@ -167,8 +167,7 @@ fn extra(config: &Json) -> Result<Vec<Token>, ConfigError> {
     }
 }
 
-/// The tokens that transformers passes to `add_tokens`. A later entry with the same text changes the flags of an
-/// earlier one.
+/// The tokens that transformers passes to `add_tokens`. A later entry with the same text changes the flags of an earlier one.
 fn to_add(added: Vec<Added>, named: &[(&'static str, Token)], extra: Vec<Token>) -> Vec<AddedToken> {
     let known: Vec<String> = added.iter().map(|token| token.content.clone()).collect();
     let mut tokens: Vec<Token> = added.into_iter().map(Token::Full).collect();

@@ -1,5 +1,4 @@
-//! The denoiser's inputs besides latents and timestep. They are the same in every step, so they are computed
-//! once.
+//! The denoiser's inputs besides latents and timestep. They are the same in every step, so they are computed once.
 
 use calotype_tensor::{DType, Tensor, ops};
 

@@ -102,8 +102,7 @@ fn open_shards(dir: &Path, path: &Path) -> Result<Files, WeightsError> {
                 format!("expected the name of a .safetensors file beside it, found {:?}", shorten(shard));
             return Err(WeightsError::file(path, problem));
         }
-        // If two shards have a key, the index decides. A key that the index lacks is kept, and becomes a surplus
-        // tensor.
+        // If two shards have a key, the index decides. A key that the index lacks is kept, and becomes a surplus tensor.
         files.add(dir.join(shard), |key| index.weight_map.get(key).is_none_or(|s| s == shard))?;
     }
     match index.weight_map.iter().find(|(key, _)| !files.tensors.contains_key(*key)) {

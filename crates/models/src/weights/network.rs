@@ -68,8 +68,7 @@ impl Network {
         renamed
     }
 
-    /// The shape that the network has for `key` (the current name). The attention of an old VAE has 1×1
-    /// convolutions.
+    /// The shape that the network has for `key` (the current name). The attention of an old VAE has 1×1 convolutions.
     pub(super) fn reshape(self, key: &str, shape: &[usize]) -> Vec<usize> {
         match shape {
             &[o, i, 1, 1] if self == Self::Vae && is_vae_attention(key) => vec![o, i],

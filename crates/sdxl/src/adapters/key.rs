@@ -12,8 +12,7 @@ pub(super) enum Part {
     Alpha,
 }
 
-/// The suffixes of the parts in all layouts. `_lora` before a suffix ends the name of an attention processor's
-/// layer.
+/// The suffixes of the parts in all layouts. `_lora` before a suffix ends the name of an attention processor's layer.
 const SUFFIXES: [(&str, Part); 11] = [
     (".lora_down.weight", Part::Down),
     (".lora_up.weight", Part::Up),
@@ -125,8 +124,7 @@ fn current_path(component: Component, path: &str) -> String {
     }
 }
 
-/// The current name of an attention's last layer, or of a text encoder's projections, that processors named
-/// differently.
+/// The current name of an attention's last layer, or of a text encoder's projections, that processors named differently.
 fn renamed(component: Component, layer: &str) -> Option<&'static str> {
     Some(match (component, layer) {
         (Component::UNet, "to_out") => "to_out.0",

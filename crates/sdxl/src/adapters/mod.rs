@@ -65,8 +65,7 @@ pub struct TrainedWeights {
     pub embeddings: Option<[Tensor; 2]>,
     /// The values that replace words in a prompt: `TOK` → `<s0><s1>`.
     pub tokens: BTreeMap<String, String>,
-    /// Embeddings by word, of which the file has only one text encoder's. diffusers writes one file for each
-    /// encoder.
+    /// Embeddings by word, of which the file has only one text encoder's. diffusers writes one file for each encoder.
     pub lone_embeddings: BTreeMap<String, [Option<Tensor>; 2]>,
 }
 

@@ -39,8 +39,7 @@ impl Patch {
         self.added.entry(format!("{path}.weight")).or_default().push(Delta { pair, scale });
     }
 
-    /// A tensor with LoRA added, in f32, so that the result is not rounded to a file's dtype. `None`: the tensor
-    /// has no LoRA.
+    /// A tensor with LoRA added, in f32, so that the result is not rounded to a file's dtype. `None`: the tensor has no LoRA.
     fn merge(&self, key: &str, bytes: &[u8], dtype: DType) -> Option<Vec<f32>> {
         let deltas = self.added.get(key)?;
         let mut weight = to_f32(bytes, dtype);

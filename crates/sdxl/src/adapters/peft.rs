@@ -70,8 +70,7 @@ impl PeftConfig {
         Ok(Self { patterns: patterns(&config)?, fields: config })
     }
 
-    /// The alpha of a layer of this rank, such that alpha / rank is the layer's scale. `None`: the config does
-    /// not give one.
+    /// The alpha of a layer of this rank, such that alpha / rank is the layer's scale. `None`: the config does not give one.
     ///
     /// # Errors
     /// The config is not as PEFT writes it.

@@ -40,8 +40,7 @@ impl TrainedWeights {
     /// Reads a tar, a folder (of a trained model, PEFT, diffusers, a run or its checkpoint), or a safetensors file in any
     /// layout.
     ///
-    /// With a model's layers, names are looked up and shapes are checked. Without them, kohya's names are
-    /// refused.
+    /// With a model's layers, names are looked up and shapes are checked. Without them, kohya's names are refused.
     ///
     /// # Errors
     /// A file or key cannot be used. The error names it, and what was expected and found.

@@ -37,8 +37,7 @@ pub(super) fn floats(
     Ok(Tensor::from_vec(values, &info.shape))
 }
 
-/// An 8-bit float: sign, 4 bits of exponent (bias 7), 3 bits of mantissa. There is no infinity; all ones is NaN
-/// ("FN").
+/// An 8-bit float: sign, 4 bits of exponent (bias 7), 3 bits of mantissa. There is no infinity; all ones is NaN ("FN").
 fn e4m3(bits: u8) -> f32 {
     let (exponent, mantissa) = (i32::from(bits >> 3 & 15), f32::from(bits & 7) / 8.0);
     let value = match (exponent, bits & 7) {

@@ -45,8 +45,7 @@ const OTHERS: &[(&str, &str)] = &[
 /// Fields that only the other classes have. They identify a file that names no class.
 const FIELDS: &[(&str, &str)] = &[("sigma_data", EDM), ("base_shift", FLOW), ("use_dynamic_shifting", FLOW)];
 
-/// Returns an error if the class `name`, which `field` of `file` gives, does not derive its noise levels from
-/// betas.
+/// Returns an error if the class `name`, which `field` of `file` gives, does not derive its noise levels from betas.
 pub(crate) fn check(file: &Path, field: &str, name: &str) -> Result<(), ScheduleError> {
     // The JAX classes have the same configurations.
     if WITH_BETAS.contains(&name.strip_prefix("Flax").unwrap_or(name)) {

@@ -272,8 +272,7 @@ impl Fields<'_> {
 mod tests {
     use super::*;
 
-    /// Protects files saved by diffusers, in which Python wrote a bare Infinity, and strings that only contain
-    /// such a word.
+    /// Protects files saved by diffusers, in which Python wrote a bare Infinity, and strings that only contain such a word.
     #[test]
     fn python_constants() {
         let text = r#"{"a": -Infinity, "b\"": NaN, "Infinity\\": "-Infinity \" NaN", "c": [Infinity]}"#;

@@ -82,8 +82,7 @@ fn runge_kutta(schedule: &Schedule, x: &Tensor, i: usize, e1: &Tensor, hooks: &m
     transfer(schedule, x, from, to, &[(1.0 / 6.0, e1), (1.0 / 3.0, &e2), (1.0 / 3.0, &e3), (1.0 / 6.0, &e4)])
 }
 
-/// The first step without Runge-Kutta: a step down, then the same step again with the mean of the outputs at both
-/// ends.
+/// The first step without Runge-Kutta: a step down, then the same step again with the mean of the outputs at both ends.
 fn second_order_start(schedule: &Schedule, x: &Tensor, i: usize, e0: &Tensor, hooks: &mut Hooks) -> Tensor {
     let (t, stride) = (schedule.timesteps[i] as i64, schedule.settings.stride);
     let down = transfer(schedule, x, t, t - stride, &[(1.0, e0)]);

@@ -1,4 +1,4 @@
-//! The files of a checkpoint: written down to the disk, and known again by their length and CRC-32.
+//! The files of a checkpoint: synced to the disk, and verified by length and CRC-32.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -12,10 +12,10 @@ use calotype_models::{read_text, shorten};
 
 const NAME: &str = "sums.json";
 const MAX_BYTES: u64 = 1 << 16;
-/// Bytes that are looked at before their memory is given back.
+/// Bytes that are read before their memory is released.
 const PIECE: usize = 64 << 20;
 
-/// What the files of a folder are.
+/// The lengths and checksums of a folder's files, by name.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Sums(BTreeMap<String, Sum>);
@@ -28,7 +28,7 @@ struct Sum {
 }
 
 impl Sums {
-    /// Writes a file, and waits until the disk has it.
+    /// Writes a file, and waits until it is on the disk.
     pub(super) fn write(
         &mut self,
         folder: &Path,
@@ -44,7 +44,7 @@ impl Sums {
         Ok(())
     }
 
-    /// Writes the sums themselves.
+    /// Writes the file of checksums.
     pub(super) fn finish(self, folder: &Path) -> io::Result<()> {
         let mut file = File::create_new(folder.join(NAME))?;
         file.write_all(serde_json::to_string_pretty(&self)?.as_bytes())?;
@@ -52,7 +52,7 @@ impl Sums {
         sync_folder(folder)
     }
 
-    /// What the folder says.
+    /// Reads the folder's file of checksums.
     pub(super) fn read(folder: &Path) -> Result<Self, String> {
         let path = folder.join(NAME);
         if !path.exists() {
@@ -62,8 +62,8 @@ impl Sums {
         serde_json::from_str(&text).map_err(|e| format!("{NAME}: {}", shorten(&e.to_string())))
     }
 
-    /// Opens a file that is as it was written, of at most `limit` bytes: a file with holes may be of any length, and summing
-    /// it would take hours.
+    /// Maps a file of at most `limit` bytes, if it is intact. The limit is for sparse files, which may have any length and
+    /// would take hours to sum.
     pub(super) fn open(&self, folder: &Path, name: &str, limit: u64) -> Result<Mmap, String> {
         let sum = self.0.get(name).ok_or_else(|| format!("{NAME}: {name}: missing"))?;
         if sum.bytes > limit {
@@ -84,7 +84,7 @@ impl Sums {
         Ok(map)
     }
 
-    /// Whether the files are there and as long as they were.
+    /// Whether all files exist and have their lengths.
     pub(super) fn lengths_fit(folder: &Path) -> bool {
         let fits = |(name, sum): (&String, &Sum)| {
             fs::metadata(folder.join(name)).is_ok_and(|found| found.len() == sum.bytes)
@@ -93,13 +93,13 @@ impl Sums {
     }
 }
 
-/// Waits until the disk has a folder's names.
+/// Waits until the names in a folder are on the disk.
 pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
-    // Elsewhere a folder cannot be opened as a file.
+    // Only Unix can open a folder as a file.
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
-/// Writes on, and takes the sum.
+/// A writer that also computes a checksum.
 struct Summed<W> {
     to: W,
     crc: flate2::Crc,

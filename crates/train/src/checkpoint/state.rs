@@ -1,4 +1,4 @@
-//! What a checkpoint says of its training.
+//! The state of a training in a checkpoint.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -13,30 +13,31 @@ use crate::plan::TrainPlan;
 use crate::trainer::Trainer;
 use calotype_models::shorten;
 
-/// Counts on when checkpoints are no longer read as before.
+/// The version of the format. It increases if older checkpoints can no longer be read.
 const FORMAT: u64 = 2;
-/// What may differ: when checkpoints are written and where the set lies change nothing that is learnt (the set is known by
-/// its CRC-32), and the number of steps may be changed on the way ([`TrainPlan::with_steps`]).
-const FREE: [&str; 5] = ["checkpointing_steps", "input_images", "input_images_filetype", "pivot", "steps"];
+/// Fields of the plan that may differ. The time of checkpoints and the place of the set do not change the result (the set is
+/// identified by its CRC-32). The number of steps may be changed during a run ([`TrainPlan::with_steps`]).
+const MAY_DIFFER: [&str; 5] =
+    ["checkpointing_steps", "input_images", "input_images_filetype", "pivot", "steps"];
 
-/// `state.json`.
+/// The content of `state.json`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CheckpointState {
     format: u64,
-    /// Optimizer steps.
+    /// The optimizer steps that are done.
     steps_done: usize,
     /// The CRC-32 of the examples.
     examples: u32,
     /// The CRC-32 of the model.
     model: u32,
-    /// What it was computed in.
+    /// The dtype of the computation.
     dtype: String,
-    /// The instruction set that it was computed with; none in files of earlier versions.
+    /// The instruction set of the computation. `None` in files of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     isa: Option<String>,
     plan: Value,
-    /// Of each parameter.
+    /// The optimizer steps of each parameter.
     pub(super) optimizer_steps: BTreeMap<String, u64>,
 }
 
@@ -71,7 +72,7 @@ impl CheckpointState {
         serde_json::from_value(json).map_err(|e| invalid(path, shorten(&e.to_string())))
     }
 
-    /// Whether it is of the trainer's training.
+    /// Checks that the state belongs to the trainer's training.
     pub(super) fn check_training(&self, path: &Path, trainer: &Trainer) -> Result<(), CheckpointError> {
         let expected = Self::of(path, trainer)?;
         let mut differences = Vec::new();
@@ -93,7 +94,7 @@ impl CheckpointState {
         }
     }
 
-    /// Whether the embeddings have trained for as many of the steps that are done as the trainer's plan has them train.
+    /// Checks that the embeddings were trained in as many of the done steps as in the trainer's plan.
     fn compare_pivots(&self, plan: &TrainPlan, differences: &mut Vec<String>) {
         let Ok(own) = serde_json::from_value::<TrainPlan>(self.plan.clone()) else {
             return differences.push("the plan: expected that of a training, found another".into());
@@ -105,7 +106,7 @@ impl CheckpointState {
         }
     }
 
-    /// A warning where it was computed with another instruction set than this process uses.
+    /// Warns if the state was computed with another instruction set than this process uses.
     pub(super) fn warn_of_isa(&self, path: &Path) {
         let now = cpu::isa().name();
         if let Some(isa) = self.isa.as_deref().filter(|isa| *isa != now) {
@@ -117,7 +118,8 @@ impl CheckpointState {
         }
     }
 
-    /// Whether it is at this step, which the training has, and counts the steps of every parameter.
+    /// Checks that the state is of step `step`, that the training has this step, and that every parameter has a
+    /// number of steps.
     pub(super) fn check_steps(
         &self,
         path: &Path,
@@ -152,14 +154,14 @@ fn invalid(path: &Path, problem: String) -> CheckpointError {
     CheckpointError::Invalid { path: path.to_path_buf(), problem }
 }
 
-/// Names every field that differs, those of objects by their path. None: it is not there.
+/// Collects every field that differs, with nested fields by their path. `None`: the field is absent.
 fn compare(path: &str, expected: Option<&Value>, found: Option<&Value>, differences: &mut Vec<String>) {
     if let (Some(Value::Object(a)), Some(Value::Object(b))) = (expected, found) {
         for key in a.keys().chain(b.keys().filter(|key| !a.contains_key(*key))) {
             let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
             compare(&path, a.get(key), b.get(key), differences);
         }
-    } else if expected != found && !FREE.contains(&path) {
+    } else if expected != found && !MAY_DIFFER.contains(&path) {
         let show = |value: Option<&Value>| value.map_or("nothing".into(), |v| shorten(&v.to_string()));
         differences.push(format!("{}: expected {}, found {}", shorten(path), show(expected), show(found)));
     }
@@ -171,7 +173,7 @@ mod tests {
 
     use super::*;
 
-    /// Protects: what differs is named, at every depth, and nothing else is.
+    /// Protects the list of differences: it has every difference at every depth, and nothing else.
     #[test]
     fn differences_are_named() {
         let a =

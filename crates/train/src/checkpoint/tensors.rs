@@ -1,5 +1,5 @@
-//! A checkpoint's tensors: parameters and what their optimizers remember, one after the other, so that no second copy of
-//! them is ever in memory.
+//! The tensors of a checkpoint: parameters and their optimizer states. They are written one after the other, so that no second
+//! copy of all of them is in memory.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -16,14 +16,14 @@ use calotype_models::shorten;
 use calotype_models::weights::{Header, WeightsError, to_f32};
 use calotype_sdxl::adapters::safetensors_header;
 
-/// Most bytes of a header, which has a line for each tensor.
+/// The most bytes of a header, which has a line for each tensor.
 const MAX_HEADER: u64 = 16 << 20;
 
-/// Where each tensor's bytes are.
+/// The range of each tensor's bytes in the file, by key.
 pub(super) type Located = BTreeMap<String, Range<usize>>;
 
-/// The tensors of a parameter, in the order of the file: key and shape. What an optimizer remembers of each element has the
-/// parameter's shape; all else is as long as it is.
+/// The tensors of a parameter in the order of the file, with key and shape. An optimizer's tensor with as many values as the
+/// parameter has the parameter's shape. Others have one dimension.
 fn layout(trained: &TrainedParameter) -> Vec<(String, Vec<usize>)> {
     let (shape, count) = (&trained.shape, trained.count());
     let mut all = vec![(trained.name.clone(), shape.clone())];
@@ -34,7 +34,7 @@ fn layout(trained: &TrainedParameter) -> Vec<(String, Vec<usize>)> {
     all
 }
 
-/// Most bytes of a `state.safetensors`: the trainer's tensors, and a header.
+/// The most bytes of a `state.safetensors`: the trainer's tensors and a header.
 pub(super) fn most_bytes(trainer: &Trainer) -> u64 {
     let values = |(_, shape): (String, Vec<usize>)| shape.iter().product::<usize>() as u64;
     MAX_HEADER + 4 * trainer.trained().iter().flat_map(layout).map(values).sum::<u64>()
@@ -56,7 +56,7 @@ pub(super) fn write(to: &mut dyn Write, trainer: &Trainer) -> io::Result<()> {
     Ok(())
 }
 
-/// Finds what the trainer needs, by name and shape.
+/// Finds the trainer's tensors in a file, by name and shape. Any other tensor is an error.
 pub(super) fn locate(path: &Path, file: &[u8], trainer: &Trainer) -> Result<Located, WeightsError> {
     let header =
         Header::read(file).map_err(|problem| WeightsError::File { path: path.to_path_buf(), problem })?;
@@ -89,7 +89,7 @@ pub(super) fn locate(path: &Path, file: &[u8], trainer: &Trainer) -> Result<Loca
     }
 }
 
-/// Gives a parameter its value, and its optimizer what it remembers. `located` is of this file and this trainer.
+/// Restores a parameter's values and its optimizer's state. `located` must be of this file and this trainer.
 pub(super) fn fill(file: &Mmap, located: &Located, trained: &mut TrainedParameter) {
     let read = |key: &str| {
         let range = located.get(key).cloned().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What each picture shows, in words.
+//! The captions of pictures.
 
 use std::collections::BTreeMap;
 
@@ -10,22 +10,23 @@ use super::{DatasetError, table};
 use calotype_models::shorten;
 use calotype_sdxl::text;
 
-/// How many files a message names: all that someone would mend by hand.
+/// The most files that a message names, as many as someone would fix by hand.
 const NAMED: usize = 50;
-/// What the texts beside pictures may take together, in bytes.
+/// The most bytes of all pictures' text files together.
 const MAX_TEXTS: usize = 64 << 20;
 
-/// The files that captions come from.
+/// The files with captions.
 #[derive(Default)]
 pub(super) struct Sources {
-    /// Tables of all captions.
+    /// Tables of captions for all pictures.
     pub tables: Vec<Entry>,
-    /// The text of a picture, by stem.
+    /// The text file of a picture, by stem.
     texts: BTreeMap<String, Entry>,
 }
 
 impl Sources {
-    /// Adds the text of a picture; gives back one that is not used, as there is another: `.txt` comes before `.caption`.
+    /// Adds the text file of a picture. If the picture has two, returns the one that is not used: `.txt` is preferred to
+    /// `.caption`.
     pub(super) fn add(&mut self, stem: String, text: Entry) -> Option<Entry> {
         let is_txt = |entry: &Entry| entry.name.to_ascii_lowercase().ends_with(".txt");
         match self.texts.get(&stem) {
@@ -34,14 +35,14 @@ impl Sources {
         }
     }
 
-    /// The text beside each picture, where there is one.
-    fn beside<'a>(&'a self, pictures: &[&str]) -> impl Iterator<Item = Option<&'a Entry>> {
+    /// The text file of each picture, if it has one.
+    fn texts_of<'a>(&'a self, pictures: &[&str]) -> impl Iterator<Item = Option<&'a Entry>> {
         pictures.iter().map(|picture| self.texts.get(&stem(picture)))
     }
 }
 
-/// The caption of each of `pictures` (paths): of the table if there is one, which must have them all; else of the text beside
-/// the picture, and where there is none, `prefix`.
+/// The caption of each of `pictures` (paths). A table must have them all. Without a table, a picture's text file has its
+/// caption; a picture without one gets `prefix`.
 pub(super) fn assign(
     archive: &mut Archive,
     sources: &Sources,
@@ -53,12 +54,12 @@ pub(super) fn assign(
         None => sidecars(archive, sources, pictures)?,
         Some((table, content)) => {
             let unused: Vec<&str> =
-                sources.beside(pictures).flatten().map(|text| text.name.as_str()).collect();
+                sources.texts_of(pictures).flatten().map(|text| text.name.as_str()).collect();
             warn_unused(&unused, &table.name, warnings);
             table::captions(&table.name, &content, pictures)?
         }
     };
-    // Without the comma that would go on to the rest of the caption.
+    // The prefix without the comma that would separate it from the rest of a caption.
     let alone = one_line(prefix).trim_end_matches([',', ' ']).to_owned();
     let empty: Vec<usize> = (0..captions.len()).filter(|&i| captions[i].is_empty()).collect();
     if !empty.is_empty() && empty.len() < captions.len() {
@@ -77,8 +78,8 @@ fn warn_unused(names: &[&str], table: &str, warnings: &mut Vec<String>) {
     }
 }
 
-/// The table of captions, with its content. One called `metadata` may be about something else; it then is none, nor is it
-/// where each picture has a text or where another table is named after captions.
+/// The table of captions, with its content. A table named `metadata` may be about something else. It is not used if it lacks
+/// captions, if every picture has a text file, or if another table is named after captions.
 fn table<'a>(
     archive: &mut Archive,
     sources: &'a Sources,
@@ -87,7 +88,7 @@ fn table<'a>(
 ) -> Result<Option<(&'a Entry, String)>, DatasetError> {
     let is_metadata = |table: &Entry| base(&table.name).to_ascii_lowercase().starts_with("metadata.");
     let named = sources.tables.iter().filter(|table| !is_metadata(table)).count();
-    let needless = named > 0 || sources.beside(pictures).all(|text| text.is_some());
+    let needless = named > 0 || sources.texts_of(pictures).all(|text| text.is_some());
     let (mut tables, mut unused) = (Vec::new(), Vec::new());
     for table in &sources.tables {
         if is_metadata(table) && needless {
@@ -115,14 +116,14 @@ fn table<'a>(
     Ok(tables.pop())
 }
 
-/// The texts beside the pictures. Of those in an encoding that is not read, all are named.
+/// Reads the text files of the pictures. If the encoding of some is not supported, the error names them.
 fn sidecars(
     archive: &mut Archive,
     sources: &Sources,
     pictures: &[&str],
 ) -> Result<Vec<String>, DatasetError> {
     let (mut captions, mut wrong, mut total) = (Vec::new(), Vec::new(), 0);
-    for text in sources.beside(pictures) {
+    for text in sources.texts_of(pictures) {
         let Some(text) = text else {
             captions.push(String::new());
             continue;

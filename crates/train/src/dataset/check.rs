@@ -1,4 +1,4 @@
-//! What makes a set useless to train on, and what a user should know about its captions.
+//! Checks that a set can be learnt from, and collects warnings about its captions.
 
 use super::error::list;
 use super::{DatasetError, Example};
@@ -7,10 +7,10 @@ use calotype_models::tokenizer::CLIP_TOKENS;
 use calotype_sdxl::ArgumentError;
 use calotype_sdxl::token::{contains_token, find_token};
 
-/// Characters of a caption that are counted: far more than 77 tokens have.
+/// The most characters of a caption whose tokens are counted, far more than those of 77 tokens.
 const COUNTED: usize = 8_000;
 
-/// An error unless the prefix has the token: pictures without a caption would teach it nothing.
+/// An error if the prefix lacks the token: pictures without a caption of their own would not teach it.
 pub(crate) fn prefix(prefix: &str, token: &str) -> Result<(), ArgumentError> {
     if contains_token(prefix, token) {
         return Ok(());
@@ -19,13 +19,14 @@ pub(crate) fn prefix(prefix: &str, token: &str) -> Result<(), ArgumentError> {
     Err(ArgumentError::new("caption_prefix", expected, shorten(prefix)))
 }
 
-/// An error unless `count` prepared pictures with masks fit into `limit` bytes.
+/// An error if `count` prepared pictures with masks need more than `limit` bytes.
 pub(super) fn fits(count: usize, resolution: usize, limit: u64) -> Result<(), DatasetError> {
     let bytes = [resolution, resolution, 4].iter().fold(count as u64, |n, &m| n.saturating_mul(m as u64));
     if bytes <= limit { Ok(()) } else { Err(DatasetError::TooManyPictures { count, resolution, limit }) }
 }
 
-/// An error where no caption has the token, or none where CLIP sees it; warnings where some have not, and of captions too long for CLIP.
+/// An error if no caption has the token within CLIP's tokens. Warns about captions that lack the token, and about captions that
+/// are too long for CLIP.
 pub(super) fn captions(
     examples: &[Example],
     token: &str,
@@ -44,7 +45,7 @@ pub(super) fn captions(
     for example in examples {
         let (caption, whole) = counted(&example.caption);
         let first = find_token(caption, token).into_iter().next();
-        // As many as there are up to the token's end, with those of start and end.
+        // The tokens up to the end of the word, including start and end.
         let is_seen = first.as_ref().is_some_and(|word| count_tokens(&caption[..word.end]) <= CLIP_TOKENS);
         seen |= is_seen;
         let count = count_tokens(caption);
@@ -68,7 +69,7 @@ pub(super) fn captions(
     if seen { Ok(()) } else { Err(DatasetError::TokenCut { token: shorten(token) }) }
 }
 
-/// The beginning of a caption that is looked at, and whether this is all of it.
+/// The beginning of a caption whose tokens are counted, and whether it is the whole caption.
 fn counted(caption: &str) -> (&str, bool) {
     match caption.char_indices().nth(COUNTED) {
         Some((end, _)) => (&caption[..end], false),

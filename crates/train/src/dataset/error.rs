@@ -1,31 +1,31 @@
-//! What can be wrong with a training set.
+//! Errors of a training set.
 
 use calotype_models::shorten;
 use calotype_models::tokenizer::CLIP_TOKENS;
 use calotype_sdxl::ArgumentError;
 
-/// How many files a message names before it counts the rest.
+/// The number of files that a message names before it counts the others.
 const NAMED: usize = 3;
 
-/// A training set that cannot be used. One line, about the request's field or the file in the set; always the
-/// caller's to mend.
+/// A training set that cannot be used. The message is one line about the request's field or the file in the set.
+/// The caller can always fix the set.
 #[derive(Debug, thiserror::Error)]
 pub enum DatasetError {
-    /// An argument: a `caption_prefix` without the token.
+    /// An argument is invalid: `caption_prefix` lacks the token.
     #[error(transparent)]
     Argument(#[from] ArgumentError),
-    /// A set that cannot be opened or read, or a picture in it that there is nothing to learn from.
+    /// The set cannot be opened or read, or a picture has nothing to learn from.
     #[error("input_images: {}: {reason}", shorten(path))]
     Open {
         /// The set, or the picture.
         path: String,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
-    /// An entry of the archive that no archive of pictures has, such as a link or a path out of the archive.
+    /// An archive has an entry that no archive of pictures should have, such as a link or a path out of the archive.
     #[error("{name}: {problem}")]
     Entry {
-        /// The entry, as the archive calls it.
+        /// The entry's name in the archive.
         name: String,
         /// What was expected and what was found.
         problem: String,
@@ -36,7 +36,7 @@ pub enum DatasetError {
         /// The most that may be unpacked, in bytes.
         limit: u64,
     },
-    /// A picture with more pixels than are decoded.
+    /// A picture has more pixels than are decoded.
     #[error("{name}: expected at most {limit} pixels, found {width} × {height}")]
     TooManyPixels {
         /// The picture.
@@ -48,39 +48,39 @@ pub enum DatasetError {
         /// The most pixels that are decoded.
         limit: u64,
     },
-    /// The headers of all pictures and masks claim more pixels than their files could honestly hold.
+    /// All pictures and masks together have more pixels, by their headers, than files of their size plausibly have.
     #[error(
         "input_images: expected at most {limit} pixels in all pictures together, found {pixels}: use fewer or smaller ones"
     )]
     TooManyPixelsInAll {
-        /// The pixels of all.
+        /// The pixels of all pictures and masks.
         pixels: u64,
-        /// The most that are decoded, which follows the bytes of the set.
+        /// The most that are decoded, which depends on the size of the set in bytes.
         limit: u64,
     },
     /// The caller stopped the reading.
     #[error("interrupted")]
     Interrupted,
-    /// More pictures than fit into memory at the training's resolution.
+    /// The set has more pictures than fit into memory at the training's resolution.
     #[error(
         "input_images: {count} pictures of {resolution} × {resolution} take more than {}: use fewer",
         bytes(*limit)
     )]
     TooManyPictures {
-        /// The pictures of the set.
+        /// The number of pictures in the set.
         count: usize,
         /// The training's resolution.
         resolution: usize,
         /// The most that the prepared pictures may take, in bytes.
         limit: u64,
     },
-    /// No picture is left to learn from.
+    /// The set has no picture to learn from.
     #[error("input_images: no picture in the set{}", reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default())]
     NoPicture {
-        /// Why the pictures that there are cannot be used.
+        /// The reason why the set's pictures cannot be used.
         reason: Option<String>,
     },
-    /// A file with captions that cannot be used.
+    /// A file with captions cannot be used.
     #[error("{file}: {problem}")]
     Caption {
         /// The file.
@@ -88,7 +88,7 @@ pub enum DatasetError {
         /// What was expected and what was found.
         problem: String,
     },
-    /// A mask that does not fit its picture.
+    /// A mask cannot be used, or does not fit its picture.
     #[error("{file}: {problem}")]
     Mask {
         /// The mask's file.
@@ -96,7 +96,7 @@ pub enum DatasetError {
         /// What was expected and what was found.
         problem: String,
     },
-    /// No caption names what is to be learnt.
+    /// No caption contains the token.
     #[error(
         "input_images: expected a caption with the token_string {token} as a word of its own, found none"
     )]
@@ -104,7 +104,7 @@ pub enum DatasetError {
         /// The token.
         token: String,
     },
-    /// Where captions name what is to be learnt, CLIP does not see it.
+    /// The token is in captions, but after the tokens that CLIP reads.
     #[error(
         "input_images: expected the token_string {token} among the first {CLIP_TOKENS} tokens of a caption, found it after them: put it at the beginning"
     )]
@@ -115,7 +115,7 @@ pub enum DatasetError {
 }
 
 impl DatasetError {
-    /// The set itself cannot be opened or read.
+    /// The error of a set that cannot be opened or read.
     pub(super) fn open(path: &std::path::Path, reason: impl Into<String>) -> Self {
         Self::Open { path: path.display().to_string(), reason: reason.into() }
     }
@@ -133,7 +133,7 @@ impl DatasetError {
     }
 }
 
-/// `a.png, b.png, c.png and 4 more`, in one line whatever the names hold.
+/// `a.png, b.png, c.png and 4 more`, on one line, whatever characters the names have.
 pub(super) fn list(names: &[&str]) -> String {
     list_most(names, NAMED)
 }
@@ -147,7 +147,7 @@ pub(super) fn list_most(names: &[&str], most: usize) -> String {
     }
 }
 
-/// A number of bytes, as people write it.
+/// A number of bytes, written for people.
 pub(super) fn bytes(n: u64) -> String {
     match n {
         _ if n >= 1 << 30 => format!("{} GiB", n >> 30),

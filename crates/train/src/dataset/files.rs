@@ -1,4 +1,4 @@
-//! A set's files, sorted by what they are for.
+//! Sorts a set's files by their use.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -13,11 +13,11 @@ use super::layout;
 pub(super) struct Files {
     /// The pictures, by path.
     pub pictures: Vec<Entry>,
-    /// Masks, by the stem of their pictures.
+    /// Masks, by the stems of their pictures.
     pub masks: BTreeMap<String, Entry>,
     /// Files with captions.
     pub sources: Sources,
-    /// Why there are no pictures, if there are none.
+    /// The reason why there are no pictures, if there are none.
     pub reason: Option<String>,
 }
 
@@ -32,14 +32,14 @@ struct Unused {
 }
 
 impl Files {
-    /// Sorts the files of a set, and warns about those that belong to no picture.
+    /// Sorts the files of a set, and warns about files that are not used.
     pub(super) fn sort(mut entries: Vec<Entry>, links: &[String], warnings: &mut Vec<String>) -> Files {
         let runs = layout::without_runs(&mut entries);
         let named = |kind: FileKind| entries.iter().filter(move |e| e.kind == kind);
         let stems: HashSet<String> = named(FileKind::Picture).map(|e| stem(&e.name)).collect();
         let texts: HashSet<String> = named(FileKind::Text).map(|e| stem(&e.name)).collect();
         let all = |test: fn(&str) -> bool| named(FileKind::Picture).all(|e| test(&e.name));
-        let aside = [layout::is_regularisation, layout::is_control].map(|test| (test, all(test)));
+        let excluded = [layout::is_regularisation, layout::is_control].map(|test| (test, all(test)));
         let mut files = Files::default();
         let mut unused = Unused::default();
         let mut repeats = BTreeMap::new();
@@ -49,11 +49,13 @@ impl Files {
             if entry.kind == FileKind::Picture && of.is_some() && !texts.contains(&stem) {
                 entry.kind = FileKind::Mask;
             }
-            let is_aside = |i: usize| !aside[i].1 && aside[i].0(&entry.name);
-            // A second of the same stem differs in its extension alone; the first is used.
+            let is_excluded = |i: usize| !excluded[i].1 && excluded[i].0(&entry.name);
+            // A second file of the same stem differs in its extension only. The first is used.
             match entry.kind {
-                FileKind::Picture | FileKind::Mask if is_aside(0) => unused.regularisation.push(entry.name),
-                FileKind::Picture if is_aside(1) => unused.control.push(entry.name),
+                FileKind::Picture | FileKind::Mask if is_excluded(0) => {
+                    unused.regularisation.push(entry.name)
+                }
+                FileKind::Picture if is_excluded(1) => unused.control.push(entry.name),
                 FileKind::Picture => {
                     repeats.extend(layout::repeats(&entry.name));
                     files.pictures.push(entry);

@@ -1,40 +1,40 @@
-//! What a file of a training set is for, by its name.
+//! The use of a training set's file, by its name.
 
 use unicode_normalization::UnicodeNormalization;
 
-/// What a file is for.
+/// The use of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FileKind {
     /// A picture to learn from.
     Picture,
-    /// `NAME.mask.png`, `NAME-masklabel.png`: what of the picture `NAME` matters.
+    /// `NAME.mask.png`, `NAME-masklabel.png`: the weights of the pixels of picture `NAME`.
     Mask,
     /// The captions of all pictures, as CSV or JSON lines.
     Table,
     /// The caption of one picture, or any other text.
     Text,
-    /// A picture in a format that is not read.
+    /// A picture in a format that is not supported.
     Unread,
-    /// Nothing that a training uses.
+    /// A file that a training does not use.
     Other,
 }
 
 const PICTURES: [&str; 9] = ["png", "jpg", "jpeg", "jfif", "webp", "bmp", "gif", "tif", "tiff"];
-/// Formats of pictures that are not read, by extension.
+/// Extensions of picture formats that are not supported.
 const UNREAD: [&str; 26] = [
     "heic", "heif", "hif", "avif", "jxl", "jp2", "j2k", "psd", "psb", "xcf", "pdf", "svg", "tga", "exr",
     "hdr", "ico", "dng", "cr2", "cr3", "nef", "arw", "raf", "orf", "rw2", "pef", "srw",
 ];
 const TEXTS: [&str; 2] = ["txt", "caption"];
-/// What stands between a picture's name and its mask's extension: of this project and of OneTrainer.
+/// The suffixes of masks' names, of this project and of OneTrainer.
 const MASKS: [&str; 2] = [".mask", "-masklabel"];
-/// The same, where a picture may be called so too: a mask only beside the picture that it is named after.
+/// Suffixes that a picture's name may have too. Such a file is a mask only if the picture that it names exists.
 const MAYBE_MASKS: [&str; 2] = ["_mask", "-mask"];
-/// Folders of masks, and those of pictures that may stand beside them.
+/// Folders of masks, and the folders of pictures that may exist beside them.
 const MASK_FOLDERS: [&str; 2] = ["masks", "mask"];
 const PICTURE_FOLDERS: [&str; 7] = ["", "images/", "image/", "img/", "imgs/", "photos/", "pictures/"];
-/// What systems and programs leave in folders.
-const LITTER: [&str; 7] = [
+/// Files and folders that systems and programs create.
+const SYSTEM_FILES: [&str; 7] = [
     "__MACOSX",
     "Thumbs.db",
     "ehthumbs.db",
@@ -45,11 +45,11 @@ const LITTER: [&str; 7] = [
 ];
 
 impl FileKind {
-    /// The kind of the file at `name`; `None` for what systems leave in archives, which is passed over silently.
+    /// The use of the file at `name`. `None`: a file that systems create, which is ignored silently.
     pub(super) fn of(name: &str) -> Option<FileKind> {
-        let litter =
-            |part: &str| part.starts_with('.') || LITTER.iter().any(|l| part.eq_ignore_ascii_case(l));
-        if name.split('/').any(litter) {
+        let is_system_file =
+            |part: &str| part.starts_with('.') || SYSTEM_FILES.iter().any(|l| part.eq_ignore_ascii_case(l));
+        if name.split('/').any(is_system_file) {
             return None;
         }
         let base = base(name).to_ascii_lowercase();
@@ -72,18 +72,18 @@ pub(super) fn base(name: &str) -> &str {
     name.rsplit('/').next().unwrap_or(name)
 }
 
-/// A file's path in one form: systems write an accent with its letter, or behind it.
+/// A file's path in normal form (NFC): systems write accents as part of a letter, or after it.
 pub(super) fn normal(name: &str) -> String {
     name.nfc().collect()
 }
 
-/// A file's path without its extension, in one form: what belongs together has the same.
+/// A file's path without its extension, in normal form. Files that belong together have the same stem.
 pub(super) fn stem(name: &str) -> String {
     let extension = base(name).rfind('.').map_or(0, |dot| base(name).len() - dot);
     normal(&name[..name.len() - extension])
 }
 
-/// The stems that the picture of the mask at `name` may have.
+/// The possible stems of the picture to which the mask at `name` belongs.
 pub(super) fn masked(name: &str) -> Vec<String> {
     let whole = stem(name);
     let cut = MASKS.iter().chain(&MAYBE_MASKS).find_map(|mask| {
@@ -105,7 +105,7 @@ pub(super) fn masked(name: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// Protects: files are told apart in any letter case and folder, and systems' litter is nothing at all.
+    /// Protects the recognition of files in any letter case and folder. Files that systems create are ignored.
     #[test]
     fn kinds_by_name() {
         let kind = |name| FileKind::of(name).map(|k| format!("{k:?}")).unwrap_or_default();
@@ -135,8 +135,8 @@ mod tests {
         }
     }
 
-    /// Protects: a picture and its text have one stem, in whichever form a system writes accents; a dot in a folder's name
-    /// is no extension.
+    /// Protects stems: a picture and its text have the same, in either form of accents. A dot in a folder's name does not begin
+    /// an extension.
     #[test]
     fn stems() {
         for name in ["a.b/c.png", "a.b/c.txt", "a.b/c"] {
@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(stem("cafe\u{301}.png"), "caf\u{e9}");
     }
 
-    /// Protects: masks are found by the names that other programs give them.
+    /// Protects the recognition of masks by the names that other programs give them.
     #[test]
     fn masks_name_their_pictures() {
         for name in ["x/a.mask.png", "x/a.MASK.jpg", "x/a-masklabel.png", "x/a_mask.webp", "x/a-mask.png"] {

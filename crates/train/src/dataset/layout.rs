@@ -1,13 +1,13 @@
-//! How folders of pictures are laid out by other programs, and what a run of this one leaves in them.
+//! The layouts of other programs' picture folders, and the files that a run of this program leaves in a folder.
 
 use std::collections::HashSet;
 
 use super::archive::Entry;
 use super::kind::base;
 
-/// What tells that a folder holds a run.
+/// The files that identify a folder as that of a run.
 const RUN: [&str; 2] = ["settings.json", "metrics.jsonl"];
-/// What a run writes beside pictures if its folder is theirs.
+/// The files that a run writes next to pictures if they are in its folder.
 const RUN_FILES: [&str; 6] =
     ["settings.json", "metrics.jsonl", "contact_sheet.png", "dataset.txt", "loss.png", "trained_model.tar"];
 const RUN_FOLDERS: [&str; 2] = ["samples/", "checkpoints/"];
@@ -15,7 +15,7 @@ const REGULARISATION: [&str; 6] =
     ["reg", "regs", "regularization", "regularisation", "regularization_images", "reg_images"];
 const CONTROL: [&str; 5] = ["conditioning", "conditioning_images", "control", "control_images", "condlabel"];
 
-/// Takes the files of runs out: the pictures that a training draws are not to be learnt from. Gives the runs' folders.
+/// Removes the files of runs, because samples of a training must not be trained on. Returns the runs' folders.
 pub(super) fn without_runs(entries: &mut Vec<Entry>) -> Vec<String> {
     let names: HashSet<&str> = entries.iter().map(|e| e.name.as_str()).collect();
     let folder = |name: &str| name[..name.len() - base(name).len()].to_owned();
@@ -26,7 +26,7 @@ pub(super) fn without_runs(entries: &mut Vec<Entry>) -> Vec<String> {
     runs.into_iter().map(|run| if run.is_empty() { "./".to_owned() } else { run }).collect()
 }
 
-/// Whether a file is of the run in `run`: of a set's own folder not all are.
+/// Whether a file belongs to the run in folder `run`. In the set's own folder, not all files do.
 fn is_run_file(name: &str, run: &str) -> bool {
     match name.strip_prefix(run) {
         None => false,
@@ -37,12 +37,12 @@ fn is_run_file(name: &str, run: &str) -> bool {
     }
 }
 
-/// Whether a picture shows the class of what is learnt, and not the thing itself.
+/// Whether a picture is a regularisation picture, of the subject's class and not of the subject.
 pub(super) fn is_regularisation(name: &str) -> bool {
     in_folder(name, &REGULARISATION)
 }
 
-/// Whether a picture steers how another is made: OneTrainer's `-condlabel`, or a folder of such.
+/// Whether a picture is a control image for another one: OneTrainer's `-condlabel`, or a folder of them.
 pub(super) fn is_control(name: &str) -> bool {
     let start = base(name).rsplit_once('.').map_or("", |(start, _)| start);
     in_folder(name, &CONTROL) || start.to_ascii_lowercase().ends_with("-condlabel")
@@ -53,7 +53,7 @@ fn in_folder(name: &str, names: &[&str]) -> bool {
     folder.split('/').any(|part| names.iter().any(|name| part.eq_ignore_ascii_case(name)))
 }
 
-/// The folder of a picture and how often it is to be repeated, as kohya's scripts name folders: `10_TOK man`.
+/// The folder of a picture and its number of repeats, as in the folder names of kohya's scripts: `10_TOK man`.
 pub(super) fn repeats(name: &str) -> Option<(String, u32)> {
     let (folders, _) = name.rsplit_once('/')?;
     let (number, subject) = base(folders).split_once('_')?;
@@ -62,7 +62,7 @@ pub(super) fn repeats(name: &str) -> Option<(String, u32)> {
     (times > 1).then(|| (folders.to_owned(), times))
 }
 
-/// A format by a file's extension.
+/// A format's name, from a file's extension.
 pub(super) fn format(base: &str) -> String {
     base.rsplit_once('.').map_or("", |(_, extension)| extension).to_ascii_uppercase()
 }
@@ -71,7 +71,8 @@ pub(super) fn format(base: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Protects: kohya's folders ask for repeats, years do not; pictures of the class are known by their folder.
+    /// Protects the layouts of other programs: kohya's folders have repeats, years are not repeats, and
+    /// regularisation pictures are recognized by their folder.
     #[test]
     fn folders_of_other_programs() {
         assert_eq!(repeats("img/10_TOK man/a.png"), Some(("img/10_TOK man".into(), 10)));

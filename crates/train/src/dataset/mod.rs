@@ -1,16 +1,16 @@
-//! The training set: an archive or a folder of pictures → square pictures with captions, and what to know about them.
+//! The training set: an archive or a folder of pictures → square pictures with captions, and warnings.
 //!
 //! ```text
-//! archive/                          .zip, .tar, .tar.gz or folder → files, listed; none that escapes, none too big
-//! kind.rs, layout.rs, files.rs      what each file is for, by its name and folder
-//! captions.rs, text.rs, table.rs    .txt beside the picture, or a table of all
-//! picture.rs, crop.rs, prepare.rs   decode upright, on white → the square to learn from → resized
-//! check.rs                          what a user should know before training
+//! archive/                          .zip, .tar, .tar.gz or folder → listed files; none leads out, none is too big
+//! kind.rs, layout.rs, files.rs      the use of each file, by its name and folder
+//! captions.rs, text.rs, table.rs    .txt files of pictures, or a table for all pictures
+//! picture.rs, crop.rs, prepare.rs   decode upright, on white → crop to a square → resize
+//! check.rs                          errors and warnings before a training
 //! report.rs, sheet.rs               the set as text, and as a picture
-//! fingerprint.rs                    the set as a number, to know it again
+//! fingerprint.rs                    a checksum that identifies the set
 //! ```
 //!
-//! Files are read one at a time, in the order of their paths: the same set gives the same examples.
+//! Files are read one at a time, in the order of their paths, so the same set gives the same examples.
 
 mod archive;
 mod captions;
@@ -38,16 +38,16 @@ use self::archive::Archive;
 use self::files::Files;
 use serde::{Deserialize, Serialize};
 
-/// What a set may unpack to.
+/// The most bytes to which a set may unpack.
 const MAX_UNPACKED: u64 = 4 << 30;
-/// What its pictures may take when they are prepared: 2,730 of 1024 × 1024 without masks.
+/// The most bytes of a set's prepared pictures: 2,730 of 1024 × 1024 without masks.
 const MAX_PREPARED: u64 = 8 << 30;
 
-/// Told before each picture how many are done, and of how many, and with none done now and then while the set is unpacked and
-/// its headers are read; breaking stops the reading with [`DatasetError::Interrupted`].
+/// Called before each picture with the number of pictures that are done and the number of all. Also called with 0 done, from
+/// time to time, while the set is unpacked and its headers are read. A break stops with [`DatasetError::Interrupted`].
 pub type Progress<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
 
-/// What kind of archive the training pictures come in.
+/// The type of the archive with the training pictures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FileType {
@@ -55,64 +55,64 @@ pub enum FileType {
     Zip,
     /// A tar file.
     Tar,
-    /// What the file itself says.
+    /// The type that the file's content shows.
     Infer,
 }
 
-/// What a training's request says about its set.
+/// The settings of a training's request that concern its set.
 #[derive(Debug, Clone, Copy)]
 pub struct DatasetOptions<'a> {
     /// The side of the square pictures, in pixels; at least 1.
     pub resolution: usize,
-    /// What `input_images` is: a type that its content must agree with, or whatever that is.
+    /// The type of `input_images`, which its content must have, or [`FileType::Infer`].
     pub file_type: FileType,
-    /// The word that is learnt.
+    /// The word that the model learns.
     pub token_string: &'a str,
-    /// The caption of pictures that have none; contains the token.
+    /// The caption of pictures without a caption. It contains the token.
     pub caption_prefix: &'a str,
-    /// Whether pictures that have a mask are cropped around what it shows, and not in the middle.
+    /// Whether pictures with a mask are cropped around the mask's white part rather than in the middle.
     pub crop_based_on_salience: bool,
 }
 
 /// A picture to learn from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Example {
-    /// Its path in the set, with `/` between folders.
+    /// The picture's path in the set, with `/` between folders.
     pub name: String,
-    /// What it shows, in one line. The token is in it as it was written.
+    /// The caption, on one line, with the token in its original spelling.
     pub caption: String,
     /// sRGB, (resolution, resolution, 3).
     pub rgb: Vec<u8>,
-    /// How much each pixel matters, 0 to 255, (resolution, resolution); `None`: all alike.
+    /// (resolution, resolution): the weight of each pixel, 0 to 255. `None`: all are equal.
     pub mask: Option<Vec<u8>>,
     /// Height and width of the whole picture, upright, in its own pixels.
     pub original_size: [usize; 2],
-    /// Top and left of the crop, in pixels of the resized picture, as SDXL's crop conditioning counts: the square's
-    /// corner times resolution / side, rounded.
+    /// Top and left of the crop, in pixels of the resized picture, as in SDXL's crop conditioning: the square's corner times
+    /// resolution / side, rounded.
     pub crop_top_left: [usize; 2],
 }
 
-/// A training set, ready to learn from.
+/// A prepared training set.
 #[derive(Debug, Clone)]
 pub struct Dataset {
     /// The pictures, by path in byte order; at least one.
     pub examples: Vec<Example>,
-    /// What a user should know before training, one line each.
+    /// Warnings for the user before a training, one line each.
     pub warnings: Vec<String>,
     resolution: usize,
     token: String,
 }
 
 impl Dataset {
-    /// Reads the set at `path`. `count_tokens` counts a caption's tokens with those of start and end; the caption is
-    /// given with the token as it was written, so what replaces that is the function's to replace first.
+    /// Reads the set at `path`. `count_tokens` counts the tokens of a caption, including start and end. The caption has the
+    /// token in its original spelling; the function must replace it first if the trainer does.
     ///
     /// A picture that cannot be decoded is left out, with a warning.
     ///
     /// # Errors
-    /// The prefix lacks the token; the archive is broken, too big, not what `file_type` says, or holds what no archive
-    /// of pictures does; there is no picture; a caption file or a mask does not fit the pictures; no caption has the
-    /// token where CLIP sees it; `progress` stops.
+    /// The prefix lacks the token; the archive is broken, too big, not of type `file_type`, or has an entry that no archive of
+    /// pictures should have; there is no picture; a caption file or a mask does not fit the pictures; no caption has the token
+    /// where CLIP reads it; or `progress` breaks.
     pub fn open(
         path: &Path,
         settings: &DatasetOptions,

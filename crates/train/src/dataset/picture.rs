@@ -1,4 +1,4 @@
-//! Decoding pictures and masks, whatever they are stored as.
+//! Decodes pictures and masks of all supported formats.
 
 use std::io::Cursor;
 
@@ -7,25 +7,25 @@ use image::{ColorType, DynamicImage, GrayImage, ImageDecoder, ImageFormat, Image
 
 use calotype_models::shorten;
 
-/// The most pixels of a picture: what the largest cameras take.
+/// The most pixels of a picture, as the largest cameras take them.
 pub(super) const MAX_PIXELS: u64 = 120_000_000;
-/// The most bytes that a picture takes while it is decoded.
+/// The most bytes that decoding a picture takes.
 const MAX_DECODING: u64 = 800_000_000;
-/// The most that a PNG's decoder takes beside the picture: texts and colour profiles, deflated.
-const MAX_BESIDE: u64 = 32 << 20;
+/// The most bytes that a PNG's decoder takes in addition to the picture: compressed texts and colour profiles.
+const MAX_METADATA: u64 = 32 << 20;
 
-/// Why a picture was not decoded.
+/// The reason why a picture was not decoded.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Undecoded {
-    /// More than the limit: width, height and limit.
+    /// More pixels than the limit: width, height and limit.
     TooManyPixels(u32, u32, u64),
-    /// What the decoder says, in one line.
+    /// The decoder's error, on one line.
     Unreadable(String),
 }
 
-/// A picture as sRGB: upright, transparency on white, 8 bits; and whether any of it is transparent. Colour profiles are not
-/// applied. JPEGs in CMYK are taken for inverted, as Adobe's programs write them, with or without Adobe's marker; so does
-/// Pillow.
+/// Decodes a picture to sRGB with 8 bits, upright and on white. Also returns whether any pixel is transparent. Colour profiles
+/// are not applied. CMYK JPEGs are taken as inverted, as Adobe's programs write them, with or without Adobe's marker; Pillow
+/// does the same.
 pub(super) fn decode(file: &[u8]) -> Result<(RgbImage, bool), Undecoded> {
     let (picture, orientation) = load(file)?;
     let (picture, transparent) = on_white(picture);
@@ -34,7 +34,7 @@ pub(super) fn decode(file: &[u8]) -> Result<(RgbImage, bool), Undecoded> {
     Ok((picture.into_rgb8(), transparent))
 }
 
-/// A picture on white, and whether any of it is transparent. In place, since a picture may be large.
+/// Puts a picture on white, and returns whether any pixel is transparent. Works in place, because pictures may be large.
 fn on_white(picture: DynamicImage) -> (RgbImage, bool) {
     if !picture.color().has_alpha() {
         return (picture.into_rgb8(), false);
@@ -55,10 +55,10 @@ fn on_white(picture: DynamicImage) -> (RgbImage, bool) {
     (RgbImage::from_raw(width, height, bytes).expect("three bytes for each pixel"), transparent)
 }
 
-/// A mask as grey, upright: the luma of what has colours. What is transparent counts as black: it is cut out.
+/// Decodes a mask to grey, upright. Colours become their luma. Transparent pixels become black, because they are cut out.
 pub(super) fn decode_mask(file: &[u8]) -> Result<GrayImage, Undecoded> {
     let (mask, orientation) = load(file)?;
-    // Turned last: a turned picture is a copy, of which grey is the smallest.
+    // Rotated last: a rotated picture is a copy, and a grey copy is the smallest.
     let mut mask = DynamicImage::from(grey(mask));
     mask.apply_orientation(orientation);
     Ok(mask.into_luma8())
@@ -76,7 +76,7 @@ fn grey(picture: DynamicImage) -> GrayImage {
     })
 }
 
-/// The pixels of a picture, by its header, of which `file` may be the beginning.
+/// The number of a picture's pixels, from its header. `file` may be the beginning of the file.
 pub(super) fn pixels(file: &[u8]) -> Result<u64, Undecoded> {
     open(file).map(|decoder| pixels_of(decoder.dimensions()))
 }
@@ -91,7 +91,7 @@ fn over(colour: u8, ground: u8, alpha: u8) -> u8 {
     ((c * a + g * (255 - a) + 127) / 255) as u8
 }
 
-/// Opens a picture by its content, if it has no more pixels than are decoded.
+/// Opens a picture by its content, if it does not have too many pixels.
 fn open(file: &[u8]) -> Result<impl ImageDecoder, Undecoded> {
     if let Some(format) = foreign(file) {
         return Err(Undecoded::Unreadable(format!("{format} is not read (convert to PNG or JPEG)")));
@@ -100,7 +100,7 @@ fn open(file: &[u8]) -> Result<impl ImageDecoder, Undecoded> {
     let mut reader = reader.with_guessed_format().map_err(|e| unreadable(e.into()))?;
     let format = reader.format();
     let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(if format == Some(ImageFormat::Png) { MAX_BESIDE } else { MAX_DECODING });
+    limits.max_alloc = Some(if format == Some(ImageFormat::Png) { MAX_METADATA } else { MAX_DECODING });
     reader.limits(limits);
     let decoder = reader.into_decoder().map_err(unreadable)?;
     let (width, height) = decoder.dimensions();
@@ -119,7 +119,7 @@ fn unreadable(e: image::ImageError) -> Undecoded {
     Undecoded::Unreadable(shorten(&e.to_string()))
 }
 
-/// Bytes that a picture takes for each pixel, at most, beside its file: while it is decoded, brought into 8 bits, and turned
+/// The most bytes per pixel that a picture takes in addition to its file, while it is decoded, converted to 8 bits, and rotated
 /// upright. `tests/set_memory.rs` measures them.
 fn bytes_per_pixel(file: &[u8], format: Option<ImageFormat>, color: ColorType) -> u64 {
     let decoded = u64::from(color.bytes_per_pixel());
@@ -127,18 +127,18 @@ fn bytes_per_pixel(file: &[u8], format: Option<ImageFormat>, color: ColorType) -
         ColorType::Rgb8 | ColorType::Rgba8 => decoded,
         _ => decoded + if color.has_alpha() { 4 } else { 3 },
     };
-    let usual = in_8_bits.max(TURNED);
+    let usual = in_8_bits.max(ROTATION);
     match format {
         // A second copy that the decoder does not count.
         Some(ImageFormat::Tiff) => usual.max(2 * decoded),
-        // The canvas, a frame that is smaller, and the numbers of its colours.
+        // The canvas, a frame that may be smaller, and its colour indices.
         Some(ImageFormat::Gif) => 9,
-        // Of an animation also the canvas before the frame.
+        // An animation also has the canvas before the frame.
         Some(ImageFormat::WebP) if has_flag(file, ANIMATION) => 15,
-        // Transparency is a picture of its own beside a lossy one.
+        // The transparency of a lossy picture is a picture of its own.
         Some(ImageFormat::WebP) if has_flag(file, ALPHA) => 11,
         Some(ImageFormat::WebP) => 8,
-        // All coefficients, of two bytes, and the picture.
+        // All coefficients, of two bytes each, and the picture.
         Some(ImageFormat::Jpeg) => segments(file)
             .find(|(marker, _)| *marker == PROGRESSIVE)
             .map_or(usual, |(_, at)| 2 * u64::from(file.get(at + 9).copied().unwrap_or(4)) + 3),
@@ -146,8 +146,8 @@ fn bytes_per_pixel(file: &[u8], format: Option<ImageFormat>, color: ColorType) -
     }
 }
 
-/// Two copies in 8 bits.
-const TURNED: u64 = 6;
+/// Bytes per pixel of two copies with 8 bits per channel.
+const ROTATION: u64 = 6;
 /// Flags of an extended WebP.
 const ANIMATION: u8 = 2;
 const ALPHA: u8 = 16;
@@ -156,7 +156,7 @@ fn has_flag(webp: &[u8], flag: u8) -> bool {
     webp.get(12..16) == Some(b"VP8X") && webp.get(20).is_some_and(|flags| flags & flag != 0)
 }
 
-/// A format that is not read, by its first bytes.
+/// The name of a picture format that is not supported, by the file's first bytes.
 fn foreign(file: &[u8]) -> Option<&'static str> {
     if file.get(4..8) == Some(b"ftyp") {
         return Some(match file.get(8..12)? {
@@ -177,24 +177,24 @@ fn foreign(file: &[u8]) -> Option<&'static str> {
     known.iter().find(|(head, _)| file.starts_with(head)).map(|(_, name)| *name)
 }
 
-/// Decodes the first frame of several; says how EXIF turns it.
+/// Decodes a picture, or the first frame of an animation, and returns its orientation from EXIF.
 fn load(file: &[u8]) -> Result<(DynamicImage, Orientation), Undecoded> {
     let mut decoder = open(file)?;
     if !jpeg_is_whole(file) {
         return Err(Undecoded::Unreadable("the file ends early".into()));
     }
-    // The decoder of WebP takes what memory the EXIF claims.
+    // The WebP decoder allocates the memory that the EXIF chunk claims.
     let orientation = if file.get(8..12) == Some(b"WEBP") {
         webp_exif(file).and_then(Orientation::from_exif_chunk)
     } else {
         decoder.orientation().ok()
     };
-    // A broken EXIF says nothing about the picture.
+    // A broken EXIF chunk does not make the picture invalid.
     let orientation = orientation.unwrap_or(Orientation::NoTransforms);
     Ok((DynamicImage::from_decoder(decoder).map_err(unreadable)?, orientation))
 }
 
-/// The EXIF of a WebP, if it is all there.
+/// The EXIF chunk of a WebP, if it is complete.
 fn webp_exif(file: &[u8]) -> Option<&[u8]> {
     let mut rest = file.get(12..)?;
     loop {
@@ -212,8 +212,8 @@ fn webp_exif(file: &[u8]) -> Option<&[u8]> {
 const START_OF_SCAN: u8 = 0xda;
 const PROGRESSIVE: u8 = 0xc2;
 
-/// The segments of a JPEG before the picture itself (none of other files), as marker and place; in one of them there may be
-/// a whole JPEG as a thumbnail.
+/// The segments of a JPEG before the image data, as marker and offset. Other files have none. A segment may contain a whole
+/// JPEG as a thumbnail.
 fn segments(file: &[u8]) -> impl Iterator<Item = (u8, usize)> {
     let mut at = if file.starts_with(&[0xff, 0xd8]) { 2 } else { file.len() };
     let mut ended = false;
@@ -236,7 +236,7 @@ fn segments(file: &[u8]) -> impl Iterator<Item = (u8, usize)> {
     })
 }
 
-/// Whether a JPEG has its end marker; true of other files. The decoder fills what is missing with grey and says nothing.
+/// Whether a JPEG has its end marker; true for other files. The decoder fills missing parts with grey, without an error.
 fn jpeg_is_whole(file: &[u8]) -> bool {
     const END: u8 = 0xd9;
     if !file.starts_with(&[0xff, 0xd8]) {
@@ -266,7 +266,8 @@ mod tests {
         std::fs::read(folder.join(name)).expect("a golden file")
     }
 
-    /// Protects: an EXIF is what the file holds of it, and one that claims more than the file has is none.
+    /// Protects EXIF chunks: the chunk is the part of the file that its header gives, and a chunk longer than the
+    /// file is ignored.
     #[test]
     fn exif_of_webp() {
         let mut file = golden("turned.webp");
@@ -278,7 +279,7 @@ mod tests {
         assert!(decode(&file).is_ok());
     }
 
-    /// Protects: every format, depth, palette, transparency, inverted CMYK and orientation comes out as Pillow sees it.
+    /// Protects all formats, depths, palettes, transparency, inverted CMYK and orientations: the pixels are those of Pillow.
     #[test]
     fn pictures_are_what_pillow_sees() {
         let all: BTreeMap<String, Seen> = serde_json::from_slice(&golden("pictures.json")).expect("JSON");
@@ -294,7 +295,7 @@ mod tests {
                 found.iter().zip(expected).map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0)
             };
             let worst = at.zip(&seen.rgb).map(off).max().unwrap_or(0);
-            // Decoders of lossy formats differ in how they round, and smooth colours between blocks.
+            // Decoders of lossy formats round differently, and smooth colours differently between blocks.
             let lossy = name.ends_with(".jpg") || name == "lossy.webp";
             if worst > if lossy { 5 } else { 1 } {
                 wrong.push(format!("{name}: {worst}"));
@@ -303,8 +304,8 @@ mod tests {
         assert!(wrong.is_empty(), "{wrong:?}");
     }
 
-    /// Protects: a JPEG that ends early is not taken for one with a grey half, though it holds a whole thumbnail; nor is
-    /// any other file that was cut off.
+    /// Protects against truncated files: a JPEG that ends early is an error even if it contains a whole thumbnail, and so is
+    /// any other truncated file.
     #[test]
     fn cut_off_files_are_unreadable() {
         for name in
@@ -330,7 +331,7 @@ mod tests {
         assert_eq!(decode(&with_thumbnail), Err(Undecoded::Unreadable("the file ends early".into())));
     }
 
-    /// Protects: a header that claims more pixels than any camera has is refused before anything is allocated.
+    /// Protects memory: a header with more pixels than any camera has is refused before anything is allocated.
     #[test]
     fn a_huge_picture_is_refused_by_its_header() {
         let mut bmp = golden("rgb.bmp");
@@ -339,7 +340,7 @@ mod tests {
         assert_eq!(decode(&bmp), Err(Undecoded::TooManyPixels(30_000, 20_000, MAX_PIXELS)));
     }
 
-    /// Protects: what a picture's decoder takes is known from its header. (That it takes no more is measured elsewhere.)
+    /// Protects the cost of decoding, which follows from the header. (Another test measures that the decoder takes no more.)
     #[test]
     fn costs_by_header() {
         use ImageFormat::{Gif, Jpeg, Png, Tiff, WebP};
@@ -361,7 +362,7 @@ mod tests {
         assert_eq!(bytes_per_pixel(&cmyk, Some(Jpeg), ColorType::Rgb8), 11);
     }
 
-    /// Protects: a mask is the luma of its colours, and what is transparent is left out.
+    /// Protects masks: a mask is the luma of its colours, and transparent pixels are black.
     #[test]
     fn masks_are_grey() {
         let luma = |mask: GrayImage| mask.get_pixel(0, 0).0[0];

@@ -1,4 +1,4 @@
-//! Files → examples.
+//! Prepares examples from a set's files.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -14,17 +14,17 @@ use super::picture::{self, Undecoded};
 use super::{DatasetError, DatasetOptions, Example, Progress};
 use calotype_models::shorten;
 
-/// The most bytes of a picture's file: more than an uncompressed picture of the most pixels has.
+/// The most bytes of a picture's file, more than an uncompressed picture of the most pixels has.
 const MAX_FILE: u64 = 512 << 20;
-/// Bytes of a file that its header is looked for in, before all of it is read.
+/// The bytes of a file in which its header is searched before the whole file is read.
 const HEADER: u64 = 64 << 10;
-/// Pixels of a set, whatever its size.
+/// The pixels that any set may have.
 const SET_PIXELS: u64 = 2_000_000_000;
-/// And as many for each byte that is stored: photos have 1 to 20.
+/// The additional pixels for each stored byte. Photos have 1 to 20.
 const PIXELS_PER_BYTE: u64 = 64;
 
-/// An error where the headers of all pictures and masks claim more pixels than the set's bytes could honestly hold: they
-/// would keep a processor busy for hours.
+/// An error if all pictures and masks have more pixels, by their headers, than files of their size plausibly have. Decoding
+/// them would take hours.
 pub(super) fn check_pixels(
     archive: &mut Archive,
     files: &Files,
@@ -51,11 +51,11 @@ pub(super) fn check_pixels(
     if total <= limit { Ok(()) } else { Err(DatasetError::TooManyPixelsInAll { pixels: total, limit }) }
 }
 
-/// Reads, decodes, crops and resizes every picture, one at a time, after `progress` was told how many are done. One that
-/// cannot be decoded is warned about and left out.
+/// Reads, decodes, crops and resizes the pictures, one at a time. `progress` is called before each with the number of pictures
+/// that are done. A picture that cannot be decoded is left out, with a warning.
 ///
 /// # Errors
-/// A picture has too many pixels, a mask does not fit, no picture is left, or the caller stops.
+/// A picture has too many pixels, a mask does not fit or is black, no picture is left, or `progress` breaks.
 pub(super) fn examples(
     archive: &mut Archive,
     files: Files,
@@ -105,7 +105,7 @@ pub(super) fn examples(
     if examples.is_empty() { Err(DatasetError::NoPicture { reason: unreadable }) } else { Ok(examples) }
 }
 
-/// Reads and decodes a mask, which must have its picture's size.
+/// Reads and decodes a mask, whose size must be that of its picture.
 fn fitting_mask(archive: &mut Archive, mask: &Entry, picture: &RgbImage) -> Result<GrayImage, DatasetError> {
     let decoded = picture::decode_mask(&archive.read(mask, MAX_FILE)?).map_err(|e| {
         let problem = match e {
@@ -131,7 +131,7 @@ fn example(
     mask: Option<&GrayImage>,
     settings: &DatasetOptions,
 ) -> Example {
-    // Checked to be at most 65,535: the prepared pictures fit into memory.
+    // At most 65,535, because the prepared pictures fit into memory.
     let resolution = settings.resolution as u32;
     let square = Square::choose(picture.dimensions(), mask.filter(|_| settings.crop_based_on_salience));
     Example {
@@ -144,7 +144,7 @@ fn example(
     }
 }
 
-/// Warns of a picture that has to be enlarged, or that has the same pixels as one before.
+/// Warns about a picture that must be enlarged, or that equals an earlier one.
 fn warn_about(
     name: &str,
     picture: &RgbImage,

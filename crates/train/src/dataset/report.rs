@@ -1,13 +1,13 @@
-//! A set as text.
+//! A training set as text.
 
 use super::{Dataset, Example};
 use calotype_models::shorten;
 
-/// The most characters of a caption that are shown: 77 tokens have some 400.
+/// The most characters of a caption that are shown. 77 tokens have about 400.
 const SHOWN: usize = 1000;
 
 impl Dataset {
-    /// The set in words: how many pictures, a line for each (name, size, crop, mask, caption), then the warnings.
+    /// A report of the set: the number of pictures, a line for each (name, size, crop, mask, caption), and the warnings.
     pub fn report(&self) -> String {
         let header = ["picture", "size", "crop", "mask", "caption"].map(String::from);
         let rows: Vec<[String; 5]> = std::iter::once(header).chain(self.examples.iter().map(row)).collect();
@@ -30,7 +30,7 @@ impl Dataset {
         report
     }
 
-    /// `5 pictures, each as 512 × 512`, and how many have masks.
+    /// `5 pictures, each as 512 × 512`, and the number of pictures with masks.
     pub(super) fn summary(&self) -> String {
         let masks = self.examples.iter().filter(|e| e.mask.is_some()).count();
         let with_masks = if masks == 0 { String::new() } else { format!(", {masks} with a mask") };
@@ -51,7 +51,7 @@ fn row(example: &Example) -> [String; 5] {
     ]
 }
 
-/// The beginning of a text that is too long.
+/// The beginning of a text, with `…` if it is longer than `most` characters.
 fn shorten_to(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -59,7 +59,7 @@ fn shorten_to(text: &str, most: usize) -> String {
     }
 }
 
-/// Width × height, as people write it.
+/// Width × height, written for people.
 pub(super) fn size(example: &Example) -> String {
     let [height, width] = example.original_size;
     format!("{width} × {height}")

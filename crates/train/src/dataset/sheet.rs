@@ -1,4 +1,4 @@
-//! A set as a picture: a contact sheet of what the model will see.
+//! A training set as a picture: a contact sheet of the prepared pictures.
 
 use image::imageops::{self, FilterType};
 use image::{GrayImage, Rgb, RgbImage};
@@ -11,12 +11,12 @@ use calotype_sdxl::token::find_token;
 
 const THUMBNAIL: u32 = 192;
 const GAP: u32 = 24;
-/// Between a caption and what stands above it.
+/// The gap between a caption and the text above it.
 const SMALL_GAP: u32 = 4;
 const CAPTION_LINES: usize = 5;
-/// A sheet of one picture still has room for its header and warnings.
+/// Even a sheet of one picture has room for the header and the warnings.
 const COLUMNS: std::ops::RangeInclusive<usize> = 3..=6;
-/// More would be a picture that no viewer opens.
+/// The most pictures. Viewers could not open a larger sheet.
 const MAX_PICTURES: usize = 240;
 const MAX_WARNINGS: usize = 20;
 
@@ -27,8 +27,8 @@ struct Cell<'a> {
 }
 
 impl Dataset {
-    /// The set as a PNG: each picture as it will be seen, darker where its mask leaves it out, with its name, size and
-    /// caption, the token in colour. Warnings stand at the end. Of large sets the first 240 pictures are shown.
+    /// The set as a PNG: each prepared picture, darker where its mask is black, with name, size and caption, and with the token
+    /// in colour. Warnings are at the end. Only the first 240 pictures of a large set are shown.
     pub fn contact_sheet(&self) -> Vec<u8> {
         let characters = characters(THUMBNAIL);
         let cells: Vec<Cell> = self
@@ -37,7 +37,7 @@ impl Dataset {
             .take(MAX_PICTURES)
             .map(|example| Cell { example, caption: wrap(&example.caption, characters, CAPTION_LINES) })
             .collect();
-        // As few rows as there can be, all about as long.
+        // As few rows as possible, with about the same number of pictures in each.
         let rows = cells.len().div_ceil(*COLUMNS.end()).max(1);
         let columns = cells.len().div_ceil(rows).max(*COLUMNS.start());
         let width = 2 * MARGIN + columns as u32 * (THUMBNAIL + GAP) - GAP;
@@ -85,7 +85,7 @@ impl Dataset {
         }
     }
 
-    /// What the footer says, in lines of `width` characters; the first is its heading.
+    /// The lines of the footer, of at most `width` characters. The first is its heading.
     fn warning_lines(&self, width: usize) -> Vec<String> {
         if self.warnings.is_empty() {
             return Vec::new();
@@ -99,7 +99,7 @@ impl Dataset {
     }
 }
 
-/// A row's height, with the gap below it.
+/// The height of a row, including the gap below it.
 fn row_height(row: &[Cell]) -> u32 {
     let lines = row.iter().map(|cell| cell.caption.len() as u32).max().unwrap_or(0);
     THUMBNAIL + GAP / 3 + (2 + lines) * LINE + SMALL_GAP + GAP
@@ -119,7 +119,7 @@ fn draw_warnings(sheet: &mut Page, y: u32, lines: &[String]) {
     }
 }
 
-/// A small version of a prepared picture, at a quarter of its light where the mask is 0.
+/// A small version of a prepared picture. It has a quarter of the brightness where the mask is 0.
 fn thumbnail(example: &Example, resolution: usize) -> RgbImage {
     let side = resolution as u32;
     let Some(picture) = RgbImage::from_raw(side, side, example.rgb.clone()) else {
@@ -137,7 +137,7 @@ fn thumbnail(example: &Example, resolution: usize) -> RgbImage {
     picture
 }
 
-/// Cuts text to `width` characters at its beginning: the end of a path says more.
+/// Cuts text to `width` characters at its beginning, because the end of a path is more informative.
 fn cut_front(text: &str, width: usize) -> String {
     match text.chars().count().checked_sub(width) {
         None | Some(0) => text.to_owned(),

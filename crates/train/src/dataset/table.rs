@@ -1,4 +1,4 @@
-//! A table with the captions of all pictures: CSV, or a JSON object in each line.
+//! A table with the captions of all pictures: CSV, or JSON lines.
 
 use std::collections::HashMap;
 
@@ -13,29 +13,29 @@ use calotype_models::shorten;
 const FILE_COLUMNS: [&str; 2] = ["image_file", "file_name"];
 const CAPTION_COLUMNS: [&str; 2] = ["caption", "text"];
 
-/// How many files a message names: all that someone would mend by hand.
+/// The most files that a message names, as many as someone would fix by hand.
 const NAMED: usize = 50;
 
 /// The most columns of a table.
 const MAX_COLUMNS: usize = 1000;
 
-/// A row: a picture's caption.
+/// A row of a table: a picture and its caption.
 struct Row {
     line: u64,
     file: String,
     caption: String,
 }
 
-/// Whether a table that may be about anything has captions.
+/// Whether a table, which may be about anything, has captions.
 pub(super) fn has_captions(table: &str, content: &str) -> bool {
     rows(table, content).is_ok_and(|mut rows| rows.next().is_none_or(|row| row.is_ok()))
 }
 
-/// The caption of each of `pictures` (paths), by the table with this path and content.
+/// The caption of each of `pictures` (paths), from the table with this path and content.
 ///
 /// # Errors
-/// The table has no such columns, names a file that may be more than one picture of the set, or one twice; or it names
-/// files that are no picture of the set, or has no caption for pictures: all of them are named.
+/// The table lacks the columns, names a file that may be any of several pictures, names a picture twice, names files that are
+/// not pictures of the set, or lacks captions of pictures. In the last two cases, the error names all files (up to a limit).
 pub(super) fn captions(table: &str, content: &str, pictures: &[&str]) -> Result<Vec<String>, DatasetError> {
     let wrong =
         |line: u64, problem: String| Err(DatasetError::caption(table, format!("line {line}: {problem}")));
@@ -82,9 +82,9 @@ pub(super) fn captions(table: &str, content: &str, pictures: &[&str]) -> Result<
     Ok(captions)
 }
 
-/// The pictures by the names that a table may call them, each in one form.
+/// The pictures by the names that a table may give them, in normal form.
 struct Index<'a> {
-    /// The folder that the table is in, with a `/` at its end.
+    /// The folder of the table, with `/` at its end.
     folder: &'a str,
     by_path: HashMap<String, usize>,
     by_base: HashMap<String, Vec<usize>>,
@@ -100,10 +100,10 @@ impl<'a> Index<'a> {
         Self { folder: &table[..table.len() - base(table).len()], by_path, by_base }
     }
 
-    /// The pictures that `file` may be: the one at this path in the set, or from the table's folder; else those with
-    /// this name in any folder.
+    /// The pictures that `file` may refer to: the one with this path in the set or relative to the table's folder, or else all
+    /// with this name in any folder.
     fn find(&self, file: &str) -> Vec<usize> {
-        // As systems with other separators write it.
+        // Some systems write `\` as the separator.
         let file = normal(&file.replace('\\', "/"));
         let file = file.trim_start_matches("./");
         let beside = normal(&format!("{}{file}", self.folder));
@@ -116,7 +116,7 @@ impl<'a> Index<'a> {
 
 type Rows<'a> = Box<dyn Iterator<Item = Result<Row, DatasetError>> + 'a>;
 
-/// The rows of a table, as they come.
+/// The rows of a table, in their order.
 fn rows<'a>(table: &'a str, content: &'a str) -> Result<Rows<'a>, DatasetError> {
     if table.to_ascii_lowercase().ends_with(".jsonl") {
         Ok(json_rows(table, content))
@@ -155,7 +155,7 @@ fn csv_rows<'a>(table: &'a str, content: &'a str) -> Result<Rows<'a>, DatasetErr
     })))
 }
 
-/// What a line of JSON lines says of a picture. Its other fields are passed over, and take no memory.
+/// A line of JSON lines about a picture. Other fields are skipped, and take no memory.
 #[derive(Deserialize)]
 struct JsonRow {
     image_file: Option<String>,
@@ -176,7 +176,7 @@ fn json_rows<'a>(table: &'a str, content: &'a str) -> Rows<'a> {
     }))
 }
 
-/// An error of the CSV in one line.
+/// The message about an error in a CSV, on one line.
 fn describe(error: &csv::Error) -> String {
     match error.kind() {
         csv::ErrorKind::UnequalLengths { pos, expected_len, len } => {

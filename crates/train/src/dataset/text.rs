@@ -1,9 +1,9 @@
-//! Texts of a set: how long they may be, and captions in one line.
+//! Limits of a set's texts, and captions on one line.
 
-/// The most that is read of a text or a table, in bytes.
+/// The most bytes of a text or a table.
 pub(super) const MAX_TEXT: u64 = 16 << 20;
 
-/// A caption in one line: runs of white space and control characters are one space, none at the ends.
+/// Puts a caption on one line: runs of whitespace and control characters become one space, and are removed at the ends.
 pub(super) fn one_line(text: &str) -> String {
     let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
     let mut line = String::new();

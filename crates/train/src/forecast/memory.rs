@@ -1,13 +1,15 @@
-//! How much memory a training takes at most, before it takes it.
+//! Predicts the most memory that a training takes.
 //!
 //! ```text
-//! peak = latents + max(loading + pictures, training), or with samples: training with theirs instead of what the tape keeps, if that is more
+//! peak = latents + max(loading + pictures, training)
+//!        with samples, also at least: latents + training, with `samples` in place of activations
 //! loading  = VAE + its activations on one picture
-//! training = UNet + text encoders + what trains (value, gradient, optimizer)
-//!          + what the tape keeps + the largest block's insides, forward and back
+//! training = UNet + text encoders + trained parameters (value, gradient, optimizer)
+//!          + values on the tape + the largest block's activations, forward and backward
 //! ```
 //!
-//! What the tape keeps is counted per pixel of each level (or token) and per channel; the constants say how many values.
+//! Values on the tape are counted per channel and per pixel (or token) of each level. The constants are the numbers of such
+//! values.
 
 use std::ffi::OsStr;
 
@@ -23,57 +25,57 @@ use calotype_models::tokenizer::CLIP_TOKENS;
 use calotype_models::weights::Weights;
 use calotype_models::{Component, ModelConfigs, ModelFolder};
 
-/// What the model's constants are: each is measured, and all stand here.
+/// The constants of the prediction. Each is measured.
 mod constants {
-    /// Values a channel and pixel that a transformer block keeps for the way back.
+    /// Values per channel and pixel that a transformer block keeps for the backward pass.
     pub const TRANSFORMER_BLOCK: f64 = 24.0;
-    /// The same of what is around the blocks of a transformer: norm, projections.
+    /// The same for the norm and the projections around a transformer's blocks.
     pub const TRANSFORMER: f64 = 3.0;
-    /// The same of a ResNet, beside its input.
+    /// The same for a ResNet, in addition to its input.
     pub const RESNET: f64 = 3.0;
-    /// The same of a text encoder's layer, a channel and token, beside the MLP's inside.
+    /// The same for a layer of a text encoder, per channel and token, in addition to the activations inside of the MLP.
     pub const TEXT_LAYER: f64 = 6.0;
-    /// Values a channel and pixel that are alive at once on the way back, beside what is kept.
+    /// Values per channel and pixel that are alive at once in the backward pass, in addition to kept ones.
     pub const BACKWARD: f64 = 12.0;
-    /// The same for the VAE's widest level, in f32, on the way forward.
+    /// The same for the VAE's widest level in the forward pass, in f32.
     pub const VAE: f64 = 6.0;
-    /// Bytes for each trained value whose gradient waits for the others: the sum, and what is added to it.
+    /// Bytes for each trained value whose gradient is summed: the sum, and the gradient that is added.
     pub const GRADIENT: f64 = 8.0;
-    /// Bytes for each value of the largest tensor, where gradients are used up one by one: a convolution's positions, and
-    /// all of them together, and what the pool of freed memory keeps of them.
+    /// Bytes for each value of the largest tensor, if gradients are applied one by one: the gradient at each position of a
+    /// convolution's kernel, their combination, and their share of the pool of freed memory.
     pub const GRADIENT_AT_ONCE: f64 = 36.0;
-    /// Bytes of a prepared picture's pixel: three colours and the mask.
+    /// Bytes per pixel of a prepared picture: three colours and the mask.
     pub const PIXEL: f64 = 4.0;
-    /// The program, the pool of freed memory, and what is not counted.
+    /// Bytes of the program, the pool of freed memory, and everything that is not counted.
     pub const BASE: f64 = 8e7;
 }
 
-/// What a training needs, in bytes.
+/// The memory of a training, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Footprint {
-    /// Weights of the UNet and the text encoders.
+    /// The weights of the UNet and the text encoders that are not trained.
     pub weights: f64,
-    /// What trains, with gradients and the optimizer's state.
+    /// The trained parameters, with gradients and optimizer states.
     pub trained: f64,
     /// Activations.
     pub activations: f64,
-    /// At most, while the set is encoded.
+    /// The most that encoding the set takes.
     pub loading: f64,
-    /// At most, while samples are made with a model of their own.
+    /// The most that a second model takes while samples are made.
     pub samples: f64,
-    /// The set's prepared pictures, until the first step.
+    /// The prepared pictures of the set, until the first step.
     pub pictures: f64,
-    /// The pictures as latents.
+    /// The latents of the set's pictures.
     pub latents: f64,
-    /// The program itself, and what else is not counted.
+    /// The program itself, and everything that is not counted.
     pub base: f64,
 }
 
 impl Footprint {
-    /// Reads the model's configs and the headers of its weights. For a set of so many pictures.
+    /// Predicts the memory for a set of `pictures` pictures, from the model's configs and the headers of its weights.
     ///
     /// # Errors
-    /// One of them is not what it should be.
+    /// A file of the model is missing or invalid.
     pub fn predict(
         folder: &ModelFolder,
         plan: &TrainPlan,
@@ -92,7 +94,7 @@ impl Footprint {
         }
         let vae = folder.weights(Component::Vae, None, None)?.packed_bytes(|_| true);
         let loading = vae as f64 + encoding(&configs, plan.resolution);
-        // What was learnt is merged into the second UNet in f32, where it is not to be bf16.
+        // The trained weights are merged into the second UNet in f32, unless weights are bf16.
         let merged = |key: &str| store.is_none() && trains(key, plan.method);
         let values: usize = unet
             .shapes()
@@ -115,19 +117,19 @@ impl Footprint {
         })
     }
 
-    /// The most that is taken at any time, in bytes, where no samples are made.
+    /// The most memory at any time, in bytes, if no samples are made.
     pub fn peak(&self) -> f64 {
         let training = self.weights + self.trained + self.activations.max(self.pictures);
         self.base + self.latents + training.max(self.loading + self.pictures)
     }
 
-    /// The same where they are.
+    /// The most memory at any time, in bytes, if samples are made.
     pub fn peak_with_samples(&self) -> f64 {
         self.peak().max(self.base + self.latents + self.weights + self.trained + self.samples)
     }
 }
 
-/// Values that a forward with its way back holds, of one picture of latent × latent pixels.
+/// Values that a forward and backward pass holds, for one picture of latent × latent latents.
 fn activations(config: &UNetConfig, latent: usize, recompute: bool) -> f64 {
     let mut count = Count { recompute, kept: 0.0, largest: 0.0 };
     let pixels = |level: usize| side(latent, level).max(1).pow(2) as f64;
@@ -143,7 +145,7 @@ fn activations(config: &UNetConfig, latent: usize, recompute: bool) -> f64 {
     count.kept + count.largest
 }
 
-/// Values that both text encoders keep of one caption while the new tokens' embeddings train.
+/// Values that both text encoders keep for one caption while the new tokens' embeddings are trained.
 fn text(configs: &ModelConfigs) -> f64 {
     let encoders = configs.text_encoder.iter().chain([&configs.text_encoder_2]);
     let layer =
@@ -151,11 +153,11 @@ fn text(configs: &ModelConfigs) -> f64 {
     encoders.map(|e| (CLIP_TOKENS * e.num_hidden_layers) as f64 * layer(e)).sum()
 }
 
-/// What blocks keep, in values.
+/// The number of values that blocks keep.
 struct Count {
     recompute: bool,
     kept: f64,
-    /// What the largest block has alive on the way back.
+    /// The most values that are alive in the backward pass of one block.
     largest: f64,
 }
 
@@ -171,7 +173,7 @@ impl Count {
         self.block(depth as f64, channels, constants::TRANSFORMER_BLOCK * channels, channels);
     }
 
-    /// `times` a block that keeps its input alone where it is computed again.
+    /// Counts `times` blocks. A block that is recomputed keeps its input only.
     fn block(&mut self, times: f64, input: f64, inside: f64, output: f64) {
         let (kept, again) = if self.recompute { (input, inside) } else { (inside, 0.0) };
         self.kept += times * kept;
@@ -179,13 +181,13 @@ impl Count {
     }
 }
 
-/// Bytes of the VAE's activations on one picture.
+/// Bytes of the VAE's activations for one picture.
 fn encoding(configs: &ModelConfigs, resolution: usize) -> f64 {
     let channels = configs.vae.block_out_channels.first().copied().unwrap_or(0) as f64;
     (resolution * resolution) as f64 * channels * 4.0 * constants::VAE
 }
 
-/// Bytes of what trains in the UNet, with gradients and the optimizer's state.
+/// Bytes of the UNet's trained parameters, with gradients and optimizer states.
 fn trained(unet: &Weights, plan: &TrainPlan) -> Result<f64, Error> {
     let (optimizer, at_once) = (plan.optimizer()?, plan.steps_at_once()?);
     let (mut bytes, mut largest) = (0.0, 0.0_f64);
@@ -199,14 +201,14 @@ fn trained(unet: &Weights, plan: &TrainPlan) -> Result<f64, Error> {
     Ok(bytes + if at_once { constants::GRADIENT_AT_ONCE * largest } else { 0.0 })
 }
 
-/// How many values train in the UNet.
+/// The number of trained values that belong to the UNet.
 pub(super) fn trained_values(folder: &ModelFolder, plan: &TrainPlan) -> Result<f64, Error> {
     let unet = folder.weights(Component::UNet, None, None)?;
     let shapes = unet.shapes().flat_map(|(key, shape)| trained_shapes(key, shape, plan.method));
     Ok(shapes.map(|shape| shape.iter().product::<usize>() as f64).sum())
 }
 
-/// Whether something trains because of a UNet's tensor.
+/// Whether this tensor of the UNet is trained, or gets a LoRA.
 fn trains(key: &str, method: Method) -> bool {
     match method {
         Method::Full => full::trains(key),
@@ -215,7 +217,7 @@ fn trains(key: &str, method: Method) -> bool {
     }
 }
 
-/// The shapes of what trains because of a UNet's tensor.
+/// The shapes of the trained tensors that belong to this tensor of the UNet.
 fn trained_shapes(key: &str, shape: &[usize], method: Method) -> Vec<Vec<usize>> {
     match (method, shape) {
         _ if !trains(key, method) => Vec::new(),
@@ -225,13 +227,13 @@ fn trained_shapes(key: &str, shape: &[usize], method: Method) -> Vec<Vec<usize>>
     }
 }
 
-/// The environment variable that says how many bytes a training may take.
+/// The environment variable with the bytes that a training may take.
 const VARIABLE: &str = "CALOTYPE_MEMORY";
 
-/// The bytes that `CALOTYPE_MEMORY` says; none where the variable is not set, or empty.
+/// The bytes that `CALOTYPE_MEMORY` sets. `None`: the variable is not set, or is empty.
 ///
 /// # Errors
-/// The variable is no whole number of bytes. The text is one line that names the variable.
+/// The variable is not a whole number of bytes. The text is one line that names the variable.
 pub fn stated() -> Result<Option<f64>, String> {
     std::env::var_os(VARIABLE).filter(|bytes| !bytes.is_empty()).map(|bytes| bytes_of(&bytes)).transpose()
 }
@@ -242,11 +244,11 @@ fn bytes_of(text: &OsStr) -> Result<f64, String> {
     bytes.map(|bytes| bytes as f64).ok_or_else(wrong)
 }
 
-/// The bytes that can still be taken: what `CALOTYPE_MEMORY` says, else the least of what the system and its control
-/// groups leave; none where that is not known (outside of Linux).
+/// The bytes that are still available: the value of `CALOTYPE_MEMORY`, or else the least that the system and its control groups
+/// leave. `None`: unknown (outside of Linux).
 ///
 /// # Errors
-/// Those of [`stated`].
+/// As [`stated`].
 pub fn available() -> Result<Option<f64>, String> {
     if let Some(bytes) = stated()? {
         return Ok(Some(bytes));
@@ -255,20 +257,19 @@ pub fn available() -> Result<Option<f64>, String> {
     Ok(entry("/proc/meminfo", "MemAvailable:").map(left))
 }
 
-/// The bytes that this process has taken at most so far, files' pages in its memory included; none where that is not known
-/// (outside of Linux).
+/// The most bytes that this process has taken so far, including mapped pages of files. `None`: unknown (outside of Linux).
 pub fn taken() -> Option<f64> {
     entry("/proc/self/status", "VmHWM:")
 }
 
-/// The bytes of a line `name 123 kB`.
+/// The bytes of a line `name 123 kB` in a file.
 fn entry(file: &str, name: &str) -> Option<f64> {
     let text = std::fs::read_to_string(file).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok()? * 1024.0)
 }
 
-/// What the limit of each control group above this process leaves. Cached files give way, and do not count.
+/// The bytes that the limit of each control group of this process leaves. Cached files can be evicted, so they do not count.
 fn control_groups() -> Vec<f64> {
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let path = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").trim().to_owned();
@@ -297,7 +298,7 @@ fn group(folder: &std::path::Path, [limit, used]: [&str; 2], cached: &str) -> Op
 mod tests {
     use super::*;
 
-    /// Protects: a limit that is no number of bytes is an error that names the variable.
+    /// Protects the limit: text that is not a number of bytes is an error that names the variable.
     #[test]
     fn a_limit_is_a_number_of_bytes() {
         assert_eq!(bytes_of(OsStr::new("16000000000")), Ok(16e9));

@@ -1,6 +1,6 @@
-//! How much memory and time a training takes, before it takes them.
+//! Predicts the memory and time that a training takes.
 //!
-//! `stages.rs` is a UNet from front to back, `work.rs` what there is to compute.
+//! `stages.rs` lists the parts of a UNet, `work.rs` counts the work.
 
 pub mod memory;
 mod stages;

@@ -1,8 +1,8 @@
-//! A UNet from front to back as its config describes it, for what is counted before it is loaded.
+//! The parts of a UNet in the order of the forward pass, from its config, for counts before the UNet is loaded.
 
 use calotype_models::config::{UNetBlock, UNetConfig, UNetMidBlock};
 
-/// A part of a UNet. Level 0 works on all latents, each further one on half as many a side.
+/// A part of a UNet. Level 0 works on all latents, each further level on half as many per side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     Resnet {
@@ -14,17 +14,17 @@ pub(super) enum Stage {
         level: usize,
         depth: usize,
     },
-    /// To the next level.
+    /// The downsampler from this level to the next.
     Down {
         level: usize,
     },
-    /// To the level before.
+    /// The upsampler from this level to the previous.
     Up {
         level: usize,
     },
 }
 
-/// All of them, between the first convolution and the last norm.
+/// All parts between the first convolution and the last norm.
 pub(super) fn stages(config: &UNetConfig) -> Vec<Stage> {
     let channels = &config.block_out_channels;
     let (mut stages, mut skips, mut input) = (Vec::new(), vec![channels[0]], channels[0]);
@@ -68,7 +68,7 @@ pub(super) fn stages(config: &UNetConfig) -> Vec<Stage> {
     stages
 }
 
-/// Latents a side at a level, where a picture has `latent` a side.
+/// Latents per side at a level, for a picture with `latent` per side.
 pub(super) fn side(latent: usize, level: usize) -> usize {
     latent.div_ceil(1 << level)
 }

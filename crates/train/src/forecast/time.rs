@@ -1,7 +1,7 @@
-//! How long a training takes, before it is begun.
+//! Predicts how long a training takes.
 //!
-//! What there is to compute is counted (`work.rs`), in FLOPs of products and in what costs as much; a short product says how
-//! fast this machine is now.
+//! The work is counted (`work.rs`), in FLOPs of products and in units of other work. A short product measures the current speed
+//! of the machine.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::plan::{Method, TrainPlan};
 use crate::trainer::{TrainerOptions, validation};
 use calotype_models::ModelFolder;
 
-/// What a unit of each [`WorkKind`] costs, in FLOPs of the probe's product. Measured on AVX2; see docs/benchmarks.md.
+/// The cost of a unit of each [`WorkKind`], in FLOPs of the probe's product. Measured on AVX2; see docs/benchmarks.md.
 const COSTS: [(WorkKind, f64); work::KINDS] = [
     (WorkKind::Product, 1.0),
     (WorkKind::Winograd, 0.55),
@@ -26,18 +26,18 @@ const COSTS: [(WorkKind, f64); work::KINDS] = [
     (WorkKind::Weights, 65.0),
     (WorkKind::Ops, 3.5e6),
 ];
-/// The same of a weight's first use, when it is packed, and of a step of an optimizer, for each value.
+/// The cost of packing a weight at its first use, and of an optimizer's step, for each value.
 const PACKING: f64 = 1500.0;
 const OPTIMIZER: f64 = 760.0;
-/// How long the probe takes at most.
+/// The time that the probe takes, unless three products take longer.
 const PROBE: Duration = Duration::from_millis(300);
 
-/// What a training's parts take, in seconds.
+/// The times of a training's parts, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Times {
-    /// Encoding the set, and using every weight for the first time.
+    /// Encoding the set, and the first use of every weight.
     pub beginning: f64,
-    /// A step while the new tokens' embeddings train.
+    /// A step in which the new tokens' embeddings are trained.
     pub early_step: f64,
     /// A step after the pivot.
     pub late_step: f64,
@@ -46,10 +46,10 @@ pub struct Times {
 }
 
 impl Times {
-    /// Reads the model's configs, and measures how fast this machine multiplies now: a third of a second.
+    /// Reads the model's configs and measures the current speed of this machine, which takes a third of a second.
     ///
     /// # Errors
-    /// A file of the model is not what it should be.
+    /// A file of the model is missing or invalid.
     pub fn predict(
         folder: &ModelFolder,
         plan: &TrainPlan,
@@ -62,12 +62,14 @@ impl Times {
             Method::Full => (None, true),
             Method::TextualInversion => (None, false),
         };
-        let trains = |rows| Trains { lora, full, rows, recompute: options.recompute };
+        let trains = |embeddings| Trains { lora, full, embeddings, recompute: options.recompute };
         let latent = plan.resolution / configs.vae.scale().max(1);
-        let unet = |rows| work::unet(&configs.unet, plan.train_batch_size, latent, trains(rows)).both();
-        let text = |batch: usize, rows: bool| {
-            let second = work::text(&configs.text_encoder_2, batch, true, rows);
-            let first = configs.text_encoder.as_ref().map(|first| work::text(first, batch, false, rows));
+        let unet =
+            |embeddings| work::unet(&configs.unet, plan.train_batch_size, latent, trains(embeddings)).both();
+        let text = |batch: usize, embeddings: bool| {
+            let second = work::text(&configs.text_encoder_2, batch, true, embeddings);
+            let first =
+                configs.text_encoder.as_ref().map(|first| work::text(first, batch, false, embeddings));
             second.both() + first.unwrap_or_default().both()
         };
         let once = work::unet(&configs.unet, 1, latent, Trains::default()).forward;
@@ -85,7 +87,7 @@ impl Times {
         })
     }
 
-    /// From step `done` to the last, where `validations` are made on the way.
+    /// Seconds from step `done` to the last, with `validations` validations.
     pub fn total(&self, plan: &TrainPlan, done: usize, validations: usize) -> f64 {
         let early = plan.pivot().saturating_sub(done);
         let late = plan.steps.saturating_sub(done.max(plan.pivot()));
@@ -94,12 +96,12 @@ impl Times {
     }
 }
 
-/// In FLOPs of the probe's product.
+/// The cost of work, in FLOPs of the probe's product.
 fn cost(work: Work) -> f64 {
     COSTS.iter().map(|&(kind, cost)| work.of(kind) * cost).sum()
 }
 
-/// FLOPs a second of a product of the UNet's kind.
+/// The speed of a product of a UNet's size, in FLOPs per second.
 fn probe(dtype: DType) -> f64 {
     const ROWS: usize = 1024;
     const WIDTH: usize = 1280;
@@ -121,7 +123,7 @@ mod tests {
     use super::*;
     use calotype_models::config::UNetConfig;
 
-    /// SDXL base's.
+    /// The config of SDXL base.
     fn published() -> UNetConfig {
         let config = r#"{
             "_class_name": "UNet2DConditionModel", "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
@@ -135,7 +137,7 @@ mod tests {
         UNetConfig::read(folder.path()).expect("a config")
     }
 
-    /// Protects: a run that goes on is told what is left of it, before the pivot and after.
+    /// Protects the forecast of a resumed run: it covers the steps that are left, before and after the pivot.
     #[test]
     fn what_is_left() {
         let plan = TrainPlan { steps: 10, ..TrainPlan::default() };
@@ -145,7 +147,7 @@ mod tests {
         }
     }
 
-    /// Protects the count: SDXL base's UNet takes 1.59 TFLOP for a picture of 512 × 512, and 6.76 for one of 1024 × 1024.
+    /// Protects the count: SDXL base's UNet takes 1.59 TFLOP for a picture of 512 × 512, and 6.76 TFLOP for one of 1024 × 1024.
     #[test]
     fn the_published_unet() {
         for (latent, expected) in [(64, 1.59e12), (128, 6.76e12)] {

@@ -1,4 +1,4 @@
-//! How much there is to compute: counted from the networks' configs, op by op, forward and back.
+//! Counts the work of a network from its config, op by op, forward and backward.
 
 use std::ops::{Add, AddAssign, Mul, Sub};
 
@@ -8,34 +8,35 @@ use super::stages::{Stage, side, stages};
 use calotype_models::config::{ClipTextConfig, UNetConfig, VaeConfig};
 use calotype_models::tokenizer::CLIP_TOKENS;
 
-/// A product as narrow as a LoRA's takes as long as one of so many times its work.
+/// A product as narrow as a LoRA's takes the time of this many times its FLOPs.
 const NARROW: f64 = 7.0;
 
-/// Kinds of work, each with a speed of its own.
+/// Kinds of work. Each has its own speed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WorkKind {
-    /// FLOPs (2 a multiply-add) of matrix products (LoRA's count several times), and of the convolutions that are computed as such.
+    /// FLOPs of matrix products (2 per multiply-add; those of LoRA count several times), and of convolutions that are computed
+    /// as products.
     Product,
-    /// FLOPs, as if computed directly, of 3 × 3 convolutions by Winograd's algorithm.
+    /// FLOPs of 3 × 3 convolutions by Winograd's algorithm, counted as for a direct computation.
     Winograd,
     /// FLOPs of the gradients of weights.
     WeightGradient,
-    /// FLOPs of attention beside its projections.
+    /// FLOPs of attention without its projections.
     Attention,
-    /// FLOPs of its way back.
+    /// FLOPs of attention's backward pass.
     AttentionBack,
-    /// Values that come out of anything else: norms, activations, sums, copies.
+    /// Values that all other ops give: norms, activations, sums, copies.
     Values,
     /// Values of weights that a pass reads.
     Weights,
-    /// Calls.
+    /// Calls of ops.
     Ops,
 }
 
-/// How many kinds there are.
+/// The number of kinds.
 pub const KINDS: usize = 8;
 
-/// Amounts of each kind.
+/// The amount of each kind of work.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Work(pub [f64; KINDS]);
 
@@ -44,12 +45,12 @@ impl Work {
         self.0[kind as usize] += amount;
     }
 
-    /// Of one kind.
+    /// The amount of one kind.
     pub fn of(&self, kind: WorkKind) -> f64 {
         self.0[kind as usize]
     }
 
-    /// FLOPs of any kind.
+    /// The FLOPs of all kinds together.
     #[cfg(test)]
     pub fn flops(&self) -> f64 {
         self.0[..WorkKind::Values as usize].iter().sum()
@@ -83,40 +84,40 @@ impl Mul<f64> for Work {
     }
 }
 
-/// What trains, as far as the way back depends on it.
+/// The trained parameters, as far as the backward pass depends on them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Trains {
-    /// The rank of the LoRA beside attention.
+    /// The rank of attention's LoRA.
     pub lora: Option<usize>,
-    /// The weights themselves.
+    /// Whether the weights themselves are trained.
     pub full: bool,
-    /// The new tokens' embeddings, so that a gradient flows into the texts.
-    pub rows: bool,
-    /// Blocks are computed again on the way back.
+    /// Whether the new tokens' embeddings are trained, so that gradients flow into the text states.
+    pub embeddings: bool,
+    /// Whether blocks are recomputed in the backward pass.
     pub recompute: bool,
 }
 
-/// A pass through a network, and the way back.
+/// The work of a forward and backward pass through a network.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Count {
     pub forward: Work,
     pub back: Work,
     trains: Trains,
-    /// Whether a gradient flows back into what comes next.
+    /// Whether the input of the next op needs a gradient.
     on_tape: bool,
 }
 
 impl Count {
     fn new(trains: Trains) -> Self {
-        Self { trains, on_tape: trains.rows, ..Self::default() }
+        Self { trains, on_tape: trains.embeddings, ..Self::default() }
     }
 
-    /// Forward and back.
+    /// The work of both passes.
     pub fn both(&self) -> Work {
         self.forward + self.back
     }
 
-    /// A product with weights: `rows` times (inp → out), as `kind` computes it.
+    /// A product of `rows` inputs with a weight (inp → out), of kind `kind`.
     fn product(&mut self, kind: WorkKind, rows: f64, inp: f64, out: f64) {
         let (flops, weights) = (2.0 * rows * inp * out, inp * out);
         let mut pass = Work::default();
@@ -152,7 +153,7 @@ impl Count {
         self.on_tape = true;
     }
 
-    /// A convolution that gives `out_side`² pixels of each of `batch` images.
+    /// A convolution that gives `out_side`² pixels for each of `batch` images.
     fn conv(&mut self, batch: usize, out_side: usize, [inp, out]: [usize; 2], kernel: usize, stride: usize) {
         let winograd = kernel == 3 && stride == 1 && uses_winograd([out_side; 2], [inp, out]);
         let kind = if winograd { WorkKind::Winograd } else { WorkKind::Product };
@@ -160,18 +161,18 @@ impl Count {
         self.product(kind, pixels, (kernel * kernel * inp) as f64, out as f64);
     }
 
-    /// Scores and their sums over `channels` in all heads.
+    /// Scores and weighted sums over `channels`, of all heads together.
     fn attention(&mut self, batch: usize, queries: usize, keys: usize, channels: usize) {
         let product = 2.0 * (batch * queries * keys) as f64 * channels as f64;
         self.forward.count(WorkKind::Attention, 2.0 * product);
         self.forward.count(WorkKind::Ops, 1.0);
         if self.on_tape {
-            self.back.count(WorkKind::AttentionBack, 5.0 * product); // the scores again
+            self.back.count(WorkKind::AttentionBack, 5.0 * product); // includes recomputed scores
             self.back.count(WorkKind::Ops, 1.0);
         }
     }
 
-    /// What is no product and gives `count` values.
+    /// An op that is not a product and gives `count` values.
     fn values(&mut self, count: usize) {
         let mut pass = Work::default();
         pass.count(WorkKind::Values, count as f64);
@@ -182,7 +183,7 @@ impl Count {
         }
     }
 
-    /// A block that may be computed again.
+    /// A block that is recomputed if blocks are.
     fn block(&mut self, block: impl FnOnce(&mut Self)) {
         let before = self.forward;
         block(self);
@@ -196,7 +197,7 @@ impl Count {
         self.values(pixels * inp);
         self.conv(batch, side, [inp, out], 3, 1);
         if let Some(width) = embed {
-            let on_tape = std::mem::replace(&mut self.on_tape, self.trains.rows);
+            let on_tape = std::mem::replace(&mut self.on_tape, self.trains.embeddings);
             self.linear(batch, width, out);
             self.on_tape |= on_tape;
         }
@@ -218,15 +219,15 @@ impl Count {
         self.linear(rows, channels, channels);
     }
 
-    /// A text's, which stand outside of the block that uses them.
+    /// The keys and values of a text, which are computed outside of the block that uses them.
     fn keys_and_values(&mut self, rows: usize, text: usize, channels: usize) {
-        let on_tape = std::mem::replace(&mut self.on_tape, self.trains.rows);
+        let on_tape = std::mem::replace(&mut self.on_tape, self.trains.embeddings);
         self.adapted(rows, text, channels);
         self.adapted(rows, text, channels);
         self.on_tape |= on_tape;
     }
 
-    /// A norm, and attention among `tokens` with its projections.
+    /// A norm, and self-attention of `tokens` tokens with its projections.
     fn self_attention(&mut self, batch: usize, tokens: usize, channels: usize) {
         let rows = batch * tokens;
         self.values(rows * channels);
@@ -249,7 +250,7 @@ impl Count {
     }
 }
 
-/// The denoiser on a batch of latents, `latent` a side, with its texts' keys and values.
+/// The UNet on a batch of latents, `latent` per side, with the keys and values of its texts.
 pub fn unet(config: &UNetConfig, batch: usize, latent: usize, trains: Trains) -> Count {
     let mut count = Count::new(trains);
     let (channels, width) = (&config.block_out_channels, config.time_embed_dim);
@@ -282,13 +283,13 @@ pub fn unet(config: &UNetConfig, batch: usize, latent: usize, trains: Trains) ->
     count
 }
 
-/// A text encoder on `batch` captions; where it has a `projection`, its last layer counts on the way back too.
-pub fn text(config: &ClipTextConfig, batch: usize, projection: bool, rows_train: bool) -> Count {
-    let mut count = Count::new(Trains { rows: rows_train, ..Trains::default() });
+/// A text encoder on `batch` captions. With a `projection`, the backward pass includes the last layer.
+pub fn text(config: &ClipTextConfig, batch: usize, projection: bool, embeddings_train: bool) -> Count {
+    let mut count = Count::new(Trains { embeddings: embeddings_train, ..Trains::default() });
     let (width, inner, rows) = (config.hidden_size, config.intermediate_size, batch * CLIP_TOKENS);
     count.values(rows * width);
     for layer in 0..config.num_hidden_layers {
-        count.on_tape = rows_train && (projection || layer + 1 < config.num_hidden_layers);
+        count.on_tape = embeddings_train && (projection || layer + 1 < config.num_hidden_layers);
         count.self_attention(batch, CLIP_TOKENS, width);
         count.values(rows * width);
         count.linear(rows, width, inner);
@@ -301,7 +302,7 @@ pub fn text(config: &ClipTextConfig, batch: usize, projection: bool, rows_train:
     count
 }
 
-/// The VAE's encoder on a picture of `side` pixels a side.
+/// The VAE's encoder on a picture of `side` × `side` pixels.
 pub fn encoder(config: &VaeConfig, side: usize) -> Work {
     let (channels, mut count, mut side) = (&config.block_out_channels, Count::default(), side);
     count.conv(1, side, [config.in_channels, channels[0]], 3, 1);
@@ -326,7 +327,7 @@ pub fn encoder(config: &VaeConfig, side: usize) -> Work {
 }
 
 impl Count {
-    /// A VAE's middle.
+    /// The middle block of a VAE.
     fn middle(&mut self, config: &VaeConfig, side: usize) {
         let channels = config.block_out_channels[config.block_out_channels.len() - 1];
         let pixels = side * side;

@@ -1,8 +1,8 @@
 //! Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost" (2018), as transformers'
 //! `Adafactor` computes it at an absolute learning rate (`scale_parameter=False, relative_step=False`).
 //!
-//! Of a gradient's squares it keeps the means of rows and columns alone. A tensor is taken as the matrices of its last
-//! two axes (a convolution's as many of kh × kw), a vector as it is.
+//! Only the means over rows and columns of a gradient's squares are kept. The matrices of a tensor are those of its last two
+//! axes (a convolution has in × out of kh × kw). A vector is used as it is.
 
 use rayon::prelude::*;
 
@@ -12,9 +12,9 @@ use super::{GRAIN, Optimizer, OptimizerState};
 const DECAY_RATE: f64 = -0.8;
 /// Added to the squares.
 const EPS: f64 = 1e-30;
-/// The largest root mean square of a step over the learning rate.
+/// The largest root mean square of a step, relative to the learning rate.
 const CLIP_THRESHOLD: f64 = 1.0;
-/// Rows whose columns one task adds up, at least.
+/// The fewest rows whose columns one task adds up.
 const ROWS: usize = 64;
 
 /// Adafactor without a first moment.
@@ -78,12 +78,13 @@ struct Size {
 }
 
 impl Size {
-    /// How many pieces of `len` values make a task that is worth its while.
+    /// The number of pieces of `len` values in a task of sufficient size.
     fn pieces(len: usize) -> usize {
         GRAIN.div_ceil(len)
     }
 
-    /// The tasks of a tensor: their rows' averages, their columns', and their matrices, one large or many small ones.
+    /// The tasks of a tensor: the averages of their rows, those of their columns, and their matrices. A task has one large
+    /// matrix or many small ones.
     fn tasks<'a>(
         self,
         row: &'a mut [f32],
@@ -97,7 +98,7 @@ impl Size {
         averages.zip(grad.par_chunks_mut(matrices * size))
     }
 
-    /// Brings the mean squares of every row and every column into their averages.
+    /// Updates the averages of every row and every column by the mean squares of the gradient.
     fn average(self, row: &mut [f32], col: &mut [f32], grad: &mut [f32], beta2: f64) {
         self.tasks(row, col, grad).for_each(|((row, col), grad)| {
             let mut sums = vec![0.0; self.columns];
@@ -111,7 +112,8 @@ impl Size {
         });
     }
 
-    /// Brings the mean squares of a matrix's rows into their averages, and gives the sums of its columns.
+    /// Updates the averages of a matrix's rows by their mean squares. Writes the sums of the columns' squares to
+    /// `sums`.
     fn average_rows(self, averages: &mut [f32], matrix: &[f32], sums: &mut [f64], beta2: f64) {
         let add = |averages: &mut [f32], rows: &[f32], sums: &mut [f64]| {
             for (average, row) in averages.iter_mut().zip(rows.chunks_exact(self.columns)) {
@@ -139,7 +141,7 @@ impl Size {
         }
     }
 
-    /// g / √(row · col / mean(row)), each matrix by its own averages. Gives Σ g² of the result.
+    /// Computes g / √(row · col / mean(row)), for each matrix with its own averages. Returns Σ g² of the result.
     fn divide(self, row: &mut [f32], col: &mut [f32], grad: &mut [f32]) -> f64 {
         let factor = |average: f64| (1.0 / average.sqrt()) as f32;
         let tasks = self.tasks(row, col, grad).map(|((row, col), grad)| {
@@ -168,7 +170,7 @@ impl Size {
     }
 }
 
-/// A vector's averages are its squares' own.
+/// Updates the averages of a vector's squares, and divides the vector by their square roots.
 fn average_and_divide(grad: &mut [f32], averages: &mut [f32], beta2: f64) {
     let pieces = grad.par_chunks_mut(GRAIN).zip(averages.par_chunks_mut(GRAIN));
     pieces.for_each(|(grad, averages)| {

@@ -1,6 +1,6 @@
-//! Optimizers: from a gradient to the step that a parameter takes, one file an optimizer.
+//! Optimizers, one in each file. An optimizer turns a gradient into a parameter's step.
 //!
-//! To add one, write its file and add its row to [`ALL`].
+//! To add one, write its file and add it to [`ALL`].
 
 mod adafactor;
 mod adamw;
@@ -14,31 +14,31 @@ pub use norm::{clip_factor, squared_norm};
 
 use calotype_sdxl::ArgumentError;
 
-/// Values that one task takes at once. Sums are of pieces this long, so it is part of the results.
+/// Values per task. Sums are over pieces of this length, so it affects the results.
 const GRAIN: usize = 1 << 14;
 
-/// A rule for steps. It never sees a parameter, which may lie in any layout, only gradients: a step is made of the
-/// gradient, in the layout of the checkpoint, and goes where the gradient came from.
+/// A rule for steps. It does not see parameters, which may have any layout, but gradients in the checkpoint's layout. It turns
+/// a gradient into a step in place.
 pub trait Optimizer: Send + Sync {
-    /// What requests call it.
+    /// The name in requests.
     fn name(&self) -> &'static str;
 
-    /// The decay of networks' weights under it, for [`step`](Self::step).
+    /// The weight decay that networks' weights have with this optimizer, for [`step`](Self::step).
     fn weight_decay(&self) -> f64;
 
-    /// Whether gradients are clipped together by their norm first. Where they are not, each can be used and dropped as soon as it
-    /// is known.
+    /// Whether gradients are first clipped together by their norm. If not, each gradient can be applied and dropped as soon as
+    /// it is known.
     fn clips(&self) -> bool;
 
-    /// What is remembered of a parameter, by PyTorch's names, each with how many values it has.
+    /// The state's tensors for a parameter of this shape: PyTorch's name, and the number of values.
     fn averages(&self, shape: &[usize]) -> Vec<(&'static str, usize)>;
-    /// The state of a new parameter.
+    /// The initial state of a parameter.
     fn state(&self, shape: &[usize]) -> OptimizerState {
         let zeros = |(name, count)| (name, vec![0.0; count]);
         OptimizerState { step: 0, tensors: self.averages(shape).into_iter().map(zeros).collect() }
     }
 
-    /// In place: `grad`, row-major of this shape, becomes the direction d; with the factor f that is given back the parameter
+    /// Turns `grad`, row-major of this shape, into the direction d in place, and returns a factor f. The parameter p then
     /// becomes p · (1 − lr · decay) − f · d.
     ///
     /// # Panics
@@ -46,7 +46,7 @@ pub trait Optimizer: Send + Sync {
     fn step(&self, state: &mut OptimizerState, shape: &[usize], grad: &mut [f32], lr: f64) -> f32;
 }
 
-/// What an optimizer remembers of a parameter: all of it goes into a checkpoint.
+/// An optimizer's state of a parameter. A checkpoint contains all of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OptimizerState {
     /// Steps taken.
@@ -55,13 +55,13 @@ pub struct OptimizerState {
     pub tensors: Vec<(&'static str, Vec<f32>)>,
 }
 
-/// The optimizers there are.
+/// All optimizers.
 pub const ALL: &[&dyn Optimizer] = &[&AdamW, &Adafactor];
 
-/// The optimizer of this wire name.
+/// The optimizer with this name in requests.
 ///
 /// # Errors
-/// If there is none; the error lists those there are.
+/// No optimizer has this name. The error lists the available names.
 pub fn find(name: &str) -> Result<&'static dyn Optimizer, ArgumentError> {
     let found = ALL.iter().find(|optimizer| optimizer.name() == name);
     found.copied().ok_or_else(|| {

@@ -1,4 +1,4 @@
-//! The optimizers against torch and transformers, and against themselves on other numbers of threads.
+//! The optimizers compared with torch and transformers, and with themselves on other numbers of threads.
 
 use std::collections::HashMap;
 
@@ -8,13 +8,13 @@ use serde_json::Value;
 
 use super::*;
 
-/// What the optimizers' golden file asks for.
+/// The content of the optimizers' golden file.
 struct Golden {
     bytes: Vec<u8>,
     arguments: HashMap<String, String>,
 }
 
-/// A parameter's gradients, and its values at first and after each step.
+/// A parameter's gradients, and its values initially and after each step.
 struct Trajectory {
     shape: Vec<usize>,
     grads: Vec<f32>,
@@ -52,7 +52,7 @@ impl Golden {
     }
 }
 
-/// Protects each step of each optimizer: decay, bias correction, ε, zero gradients, factoring of matrices and
+/// Protects each step of each optimizer: decay, bias correction, ε, zero gradients, factorization of matrices and
 /// convolutions, clipping.
 #[test]
 fn trajectories_are_the_references() {
@@ -88,8 +88,8 @@ fn on_threads<T: Send>(threads: usize, run: impl Fn() -> T + Send + Sync) -> T {
     pool.install(run)
 }
 
-/// Protects the rule that the same input gives the same bytes: steps, states and norms on one thread and on three, of tensors
-/// that make several tasks along each axis.
+/// Protects the rule that the same input gives the same bytes: steps, states and norms on one thread and on three, for tensors
+/// with several tasks along each axis.
 #[test]
 fn threads_change_nothing() {
     for optimizer in ALL {
@@ -110,7 +110,7 @@ fn threads_change_nothing() {
     }
 }
 
-/// Protects large tensors, where blocks of rows and columns begin: Adafactor's averages against plain sums.
+/// Protects large tensors at the boundaries of blocks of rows and columns: Adafactor's averages against plain sums.
 #[test]
 fn adafactor_averages_rows_and_columns() {
     let shape = [3, 70, 131];
@@ -133,7 +133,7 @@ fn adafactor_averages_rows_and_columns() {
     }
 }
 
-/// Protects parameters that get no gradient at all: a step of 0, not 0/0.
+/// Protects parameters whose gradient is zero: a step of 0, not 0/0.
 #[test]
 fn zero_gradients_make_no_step() {
     for optimizer in ALL {
@@ -149,7 +149,7 @@ fn zero_gradients_make_no_step() {
     }
 }
 
-/// Protects the norm across pieces and its odd ends.
+/// Protects the norm across pieces and at their remainders.
 #[test]
 fn squared_norms() {
     for n in [0, 1, 7, 8, 9, GRAIN, GRAIN + 1, 3 * GRAIN + 5] {
@@ -160,7 +160,7 @@ fn squared_norms() {
     assert_eq!(squared_norm(&[1e30]), f64::from(1e30_f32).powi(2), "squares need not fit f32");
 }
 
-/// Protects clipping: only what is too long gets shorter, and a norm that is no number is not taken for a short one.
+/// Protects clipping: only a norm above the maximum is reduced, and a NaN norm does not count as small.
 #[test]
 fn clipping() {
     assert_eq!(clip_factor(0.0, 1.0), 1.0);
@@ -170,7 +170,7 @@ fn clipping() {
     assert!(clip_factor(f64::NAN, 1.0).is_nan());
 }
 
-/// Protects wire names, and the error for others.
+/// Protects the names in requests, and the error for others.
 #[test]
 fn names() {
     assert_eq!(find("adamw").expect("adamw").name(), "adamw");

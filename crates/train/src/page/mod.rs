@@ -15,30 +15,30 @@ pub(crate) const INK: [u8; 3] = [44, 38, 33];
 pub(crate) const FADED: [u8; 3] = [133, 123, 111];
 pub(crate) const ACCENT: [u8; 3] = [176, 64, 28];
 
-/// What is left free at a sheet's edges, in pixels.
+/// The margin at a sheet's edges, in pixels.
 pub const MARGIN: u32 = 32;
-/// From one line of text to the next.
+/// The height of a line of text, in pixels.
 pub const LINE: u32 = 15;
 
 /// A page's heading.
 pub const TITLE: Style = Style { colour: INK, bold: true, scale: 2 };
-/// What something is called.
+/// The name of something.
 pub const NAME: Style = Style { colour: INK, bold: true, scale: 1 };
-/// What need not be read.
+/// Less important text.
 pub const DETAIL: Style = Style { colour: FADED, bold: false, scale: 1 };
 /// Running text.
 pub const BODY: Style = Style { colour: INK, bold: false, scale: 1 };
-/// A word that stands out.
+/// A highlighted word.
 pub const MARKED: Style = Style { colour: ACCENT, bold: true, scale: 1 };
 
-/// A picture that text and other pictures are put on; (0, 0) is its top left pixel, and what lies beyond it is cut off.
+/// A picture for text and other pictures. (0, 0) is its top left pixel. Parts outside of it are cut off.
 #[derive(Debug, Clone)]
 pub struct Page {
     pub(crate) picture: RgbImage,
 }
 
 impl Page {
-    /// Paper of this width and height, in pixels.
+    /// An empty page of this width and height, in pixels.
     pub fn new((width, height): (u32, u32)) -> Page {
         Page { picture: RgbImage::from_pixel(width, height, Rgb(PAPER)) }
     }
@@ -48,12 +48,12 @@ impl Page {
         self.picture.dimensions()
     }
 
-    /// One line of text, with its top left corner at `at`.
+    /// Draws one line of text, with its top left corner at `at`.
     pub fn text(&mut self, at: (u32, u32), text: &str, style: Style) {
         text::draw(&mut self.picture, at, text, style);
     }
 
-    /// A line of text in `style`, of which `words` (bytes, in their order) are [`MARKED`].
+    /// Draws one line of text in `style`. The byte ranges `words`, in ascending order, are [`MARKED`].
     pub fn text_marking(
         &mut self,
         (mut x, y): (u32, u32),
@@ -74,7 +74,7 @@ impl Page {
         piece(&text[done..], style);
     }
 
-    /// A thin line across the page, from margin to margin.
+    /// Draws a thin line across the page, from margin to margin.
     pub fn rule(&mut self, y: u32) {
         for x in MARGIN..self.picture.width().saturating_sub(MARGIN) {
             if let Some(pixel) = self.picture.get_pixel_mut_checked(x, y) {
@@ -83,7 +83,8 @@ impl Page {
         }
     }
 
-    /// Rows of RGB pixels, as a square of `side` pixels. Nothing, where they are not `size` pixels.
+    /// Draws rows of RGB pixels as a square of `side` pixels. Draws nothing if `rgb` does not have `size` (width,
+    /// height) pixels.
     pub fn square(&mut self, at: (u32, u32), rgb: &[u8], size: (usize, usize), side: u32) {
         let picture = RgbImage::from_raw(size.0 as u32, size.1 as u32, rgb.to_vec());
         if let Some(picture) = picture {
@@ -91,7 +92,7 @@ impl Page {
         }
     }
 
-    /// Another page on this one.
+    /// Draws another page on this one.
     pub fn page(&mut self, at: (u32, u32), page: &Page) {
         self.paste(at, &page.picture);
     }
@@ -110,7 +111,7 @@ impl Page {
     }
 }
 
-/// How many characters fit into `width` pixels.
+/// The number of characters that fit into `width` pixels.
 pub fn characters(width: u32) -> usize {
     (width / GLYPH.0) as usize
 }

@@ -1,4 +1,4 @@
-//! Text in a picture, out of bitmap fonts.
+//! Draws text with bitmap fonts.
 
 use embedded_graphics::geometry::{OriginDimensions, Point};
 use embedded_graphics::image::GetPixel;
@@ -6,10 +6,10 @@ use embedded_graphics::mono_font::{MonoFont, iso_8859_1, iso_8859_2, iso_8859_5,
 use embedded_graphics::pixelcolor::BinaryColor;
 use image::{Rgb, RgbImage};
 
-/// A glyph's width and height, in pixels.
+/// The width and height of a glyph, in pixels.
 pub const GLYPH: (u32, u32) = (7, 13);
 
-/// One face in the alphabets that there are: Latin, Latin of central Europe, Cyrillic, Greek.
+/// A face in the available alphabets: Latin, Central European Latin, Cyrillic, Greek.
 type Face = [&'static MonoFont<'static>; 4];
 const REGULAR: Face =
     [&iso_8859_1::FONT_7X13, &iso_8859_2::FONT_7X13, &iso_8859_5::FONT_7X13, &iso_8859_7::FONT_7X13];
@@ -20,18 +20,18 @@ const BOLD: Face = [
     &iso_8859_7::FONT_7X13_BOLD,
 ];
 
-/// How text looks.
+/// The look of text.
 #[derive(Debug, Clone, Copy)]
 pub struct Style {
     /// Red, green, blue.
     pub colour: [u8; 3],
-    /// Heavier letters.
+    /// Whether the letters are bold.
     pub bold: bool,
-    /// How many pixels wide and high each of the font's pixels is.
+    /// The width and height of the font's pixels, in pixels.
     pub scale: u32,
 }
 
-/// Draws one line with its top left corner at (x, y). What lies beyond the picture is cut off.
+/// Draws one line of text, with its top left corner at (x, y). Parts outside of the picture are cut off.
 pub(super) fn draw(to: &mut RgbImage, (x, y): (u32, u32), text: &str, style: Style) {
     for (i, c) in text.chars().enumerate() {
         glyph(to, (x + i as u32 * GLYPH.0 * style.scale, y), c, style);
@@ -55,10 +55,10 @@ fn is_set(face: &Face, c: char, x: u32, y: u32) -> bool {
     if c == '…' {
         return y == 10 && x % 2 == 1;
     }
-    // A font answers with its question mark for what it lacks.
+    // A font gives its question mark for characters that it lacks.
     let has = |font: &&&MonoFont| font.glyph_mapping.index(c) != font.glyph_mapping.index('?');
     let Some(font) = face.iter().find(has) else {
-        // A box, for characters that no font here has; and the question mark itself.
+        // A box for characters that no font has, and the question mark itself.
         let edge = (1..6).contains(&x) && (2..11).contains(&y) && (x == 1 || x == 5 || y == 2 || y == 10);
         return if c == '?' { pixel(face[0], c, x, y) } else { edge };
     };
@@ -73,8 +73,8 @@ fn pixel(font: &MonoFont, c: char, x: u32, y: u32) -> bool {
     font.image.pixel(Point::new(at.0 as i32, at.1 as i32)) == Some(BinaryColor::On)
 }
 
-/// Breaks text into at most `lines` lines of at most `width` characters, between words where there are such; what does
-/// not fit ends with `…`.
+/// Breaks text into at most `lines` lines of at most `width` characters, between words if possible. Text that does not fit ends
+/// with `…`.
 pub fn wrap(text: &str, width: usize, lines: usize) -> Vec<String> {
     let mut wrapped: Vec<String> = vec![String::new()];
     for word in text.split_whitespace() {
@@ -85,7 +85,7 @@ pub fn wrap(text: &str, width: usize, lines: usize) -> Vec<String> {
         } else if used > 0 {
             wrapped.push(String::new());
         }
-        // A word longer than a line is broken.
+        // A word that is longer than a line is broken.
         for (i, piece) in word.chunks(width.max(1)).enumerate() {
             if i > 0 {
                 wrapped.push(String::new());
@@ -104,7 +104,7 @@ pub fn wrap(text: &str, width: usize, lines: usize) -> Vec<String> {
     wrapped
 }
 
-/// Cuts text to `width` characters, the last of which is then `…`.
+/// Cuts text to `width` characters, with `…` as the last.
 pub fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
@@ -117,8 +117,8 @@ pub fn cut(text: &str, width: usize) -> String {
 mod tests {
     use super::*;
 
-    /// Protects: text is broken between words, long words are broken too, and what does not fit says so; no width and no
-    /// number of lines panics.
+    /// Protects wrapping: text is broken between words, long words are broken too, and text that was cut ends with `…`. No
+    /// width and no number of lines panics.
     #[test]
     fn text_is_wrapped() {
         assert_eq!(wrap("a bb ccc dddd", 6, 9), ["a bb", "ccc", "dddd"]);
@@ -132,7 +132,8 @@ mod tests {
         assert_eq!((cut("abc", 3), cut("abcd", 3)), ("abc".into(), "ab…".into()));
     }
 
-    /// Protects: every alphabet of the fonts is drawn as itself, and what is in none as a box; nothing is drawn outside.
+    /// Protects glyphs: characters of the fonts' alphabets are drawn as themselves, others as boxes, and nothing is drawn
+    /// outside of the picture.
     #[test]
     fn characters_are_drawn() {
         let style = Style { colour: [0; 3], bold: false, scale: 1 };

@@ -62,8 +62,7 @@ impl Trainer {
         }
     }
 
-    /// The initial value of parameter `i`, in the parameter's shape. `None`: the parameter keeps its random
-    /// value.
+    /// The initial value of parameter `i`, in the parameter's shape. `None`: the parameter keeps its random value.
     fn initial(&self, weights: &TrainedWeights, i: usize) -> Result<Option<Tensor>, ArgumentError> {
         let trained = &self.trained()[i];
         let name = trained.name.as_str();

@@ -55,8 +55,7 @@ pub use self::unet_trainer::{Batch, Rates, UNetTrainer};
 pub struct TrainerOptions {
     /// The dtype of activations and frozen weights.
     pub dtype: DType,
-    /// Whether the UNet's blocks recompute their activations in the backward pass (gradient checkpointing) or
-    /// keep them.
+    /// Whether the UNet's blocks recompute their activations in the backward pass (gradient checkpointing) or keep them.
     pub recompute: bool,
 }
 
@@ -210,8 +209,7 @@ impl Trainer {
         Ok(StepReport { step, loss, grad_norm, lr, ti_lr: ti_lr.unwrap_or(0.0) })
     }
 
-    /// The loss of the examples `items` with the captions of `captions` (`None`: the empty prompt), with frozen
-    /// embeddings.
+    /// The loss of the examples `items` with the captions of `captions` (`None`: the empty prompt), with frozen embeddings.
     pub(crate) fn loss(&mut self, items: &[usize], captions: &[Option<usize>], draw: &Draw) -> f64 {
         let batch = self.batches.of_examples(items, captions, draw, false);
         f64::from(self.unet.loss(&batch).f32s()[0])

@@ -9,8 +9,7 @@ use calotype_sdxl::samplers::{Prediction, ScheduleError, SchedulerConfig, Traini
 
 /// The noise schedule and the prediction type of a network's training.
 ///
-/// Tensors are f32, with the batch as the first dimension and any layout behind it. Each sample has its own
-/// timestep.
+/// Tensors are f32, with the batch as the first dimension and any layout behind it. Each sample has its own timestep.
 #[derive(Debug, Clone)]
 pub struct DdpmNoise {
     training: TrainingSchedule,
@@ -152,8 +151,7 @@ mod tests {
         close("target", ours.target(&latents, &epsilon, &timesteps).f32s(), images(&file, "target").f32s());
     }
 
-    /// Protects the effects of the configuration, from the first timestep to the last: v, zero terminal SNR and min-SNR
-    /// weights.
+    /// Protects the effects of the configuration, from the first timestep to the last: v, zero terminal SNR and min-SNR weights.
     #[test]
     fn configurations() {
         let bytes = golden("noise");

@@ -99,10 +99,10 @@ impl UNetTrainer {
             if !loss.is_finite() {
                 return None;
             }
-            let share = Tensor::full(&[], 1.0 / self.batches as f32, DType::F32);
+            let scale = Tensor::full(&[], 1.0 / self.batches as f32, DType::F32);
             let trained = &mut self.trained;
             batch_loss
-                .backward_with(share, &mut |leaf, gradient| gradients.take(trained, leaf, gradient, lr));
+                .backward_with(scale, &mut |leaf, gradient| gradients.take(trained, leaf, gradient, lr));
         }
         let grad_norm = gradients.norm();
         if !grad_norm.is_finite() {

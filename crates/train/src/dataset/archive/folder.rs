@@ -1,4 +1,4 @@
-//! Folders.
+//! Sets in a folder.
 
 use std::path::{Path, PathBuf};
 
@@ -7,22 +7,22 @@ use crate::dataset::DatasetError;
 use crate::dataset::kind::FileKind;
 use calotype_models::shorten;
 
-/// Folders inside of each other. More would be a mistake, or a disk gone wrong.
+/// The most nested folders. More are a mistake or a broken disk.
 const MAX_DEPTH: usize = 64;
 
-/// What is in a folder.
+/// The content of a folder.
 pub(super) struct Found {
     pub entries: Vec<Entry>,
-    /// The bytes of all files.
+    /// The size of all files, in bytes.
     pub bytes: u64,
     /// Links that lead out of the folder.
     pub links: Vec<String>,
-    /// The folder itself, without links.
+    /// The folder's path, with links resolved.
     root: PathBuf,
 }
 
-/// Lists the files under `root`, which may be a link itself. Links to files in it are followed; links out of it are not,
-/// since a set may come from somebody else; links to folders are not, since they may go round in circles.
+/// Lists the files under `root`, which may itself be a link. Links to files inside the folder are followed. Links that lead out
+/// of it are not, because a set may come from somebody else. Links to folders are not, because they may form a cycle.
 pub(super) fn list(root: &Path) -> Result<Found, DatasetError> {
     let real = root.canonicalize().map_err(|e| DatasetError::open(root, shorten(&e.to_string())))?;
     let mut found = Found { entries: Vec::new(), bytes: 0, links: Vec::new(), root: real };

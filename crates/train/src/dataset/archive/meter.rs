@@ -1,4 +1,4 @@
-//! Counting what is unpacked, while it is: a header's word for it is not taken.
+//! Counts bytes while they are unpacked. The sizes in headers are not trusted.
 
 use std::cell::Cell;
 use std::io::{Error, Read};
@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::dataset::DatasetError;
 use calotype_models::shorten;
 
-/// What all files of a set may unpack to, together.
+/// The most bytes to which all files of a set may unpack together.
 pub(super) struct Meter {
     limit: u64,
     left: Cell<u64>,
@@ -19,12 +19,12 @@ impl Meter {
         Self { limit, left: Cell::new(limit), exceeded: Cell::new(false) }
     }
 
-    /// A reader that counts, and fails when there is more than is left.
+    /// A reader that counts its bytes, and fails if they exceed the limit.
     pub(super) fn count<R: Read>(&self, inner: R) -> Metered<'_, R> {
         Metered { inner, meter: self }
     }
 
-    /// Counts bytes that are known to come.
+    /// Counts bytes that will be unpacked.
     pub(super) fn take(&self, bytes: u64) -> Result<(), Error> {
         match self.left.get().checked_sub(bytes) {
             Some(left) => self.left.set(left),
@@ -36,7 +36,7 @@ impl Meter {
         Ok(())
     }
 
-    /// The error of an archive whose reading failed, at `what`, perhaps because of the limit.
+    /// The error of an archive that cannot be read at `what`, possibly because of the limit.
     pub(super) fn error(&self, path: &Path, what: &str, error: &Error) -> DatasetError {
         if self.exceeded.get() {
             return DatasetError::TooBig { limit: self.limit };
@@ -45,7 +45,7 @@ impl Meter {
     }
 }
 
-/// A reader that counts towards a [`Meter`].
+/// A reader that counts its bytes with a [`Meter`].
 pub(super) struct Metered<'a, R> {
     inner: R,
     meter: &'a Meter,

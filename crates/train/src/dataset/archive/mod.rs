@@ -1,5 +1,5 @@
-//! The files of a training set: listed first, then read one at a time, out of a `.zip`, a `.tar`, a `.tar.gz` or a folder.
-//! Nothing is unpacked to a named file; a `.tar.gz` is unpacked to a nameless temporary one, to find files in it again.
+//! The files of a training set in a `.zip`, a `.tar`, a `.tar.gz` or a folder. Files are listed first, and then read one at a
+//! time. No named file is written. A `.tar.gz` is unpacked to an unnamed temporary file, in which files can be found again.
 
 mod folder;
 mod meter;
@@ -20,33 +20,33 @@ use super::{DatasetError, Progress};
 use crate::dataset::FileType;
 use calotype_models::shorten;
 
-/// Bytes that tell what a file is: a tar's first header.
+/// Bytes that identify the format: the first header of a tar.
 const HEAD: usize = 512;
-/// The longest name of a file, in bytes: what systems take.
+/// The most bytes of a file's name, as systems allow it.
 const MAX_NAME: u64 = 4096;
 /// The most files of a set.
 const MAX_FILES: usize = 1_000_000;
-/// Bytes that are unpacked before the caller is asked whether to go on.
+/// Bytes that are unpacked between two calls of the progress callback.
 const PIECE: u64 = 16 << 20;
-/// Room that is made for a file before its content has come; more follows the content.
+/// The most bytes that are allocated for a file before its content is read. More is allocated as it comes.
 const MAX_ROOM: u64 = 64 << 20;
 
-/// A file of the set. What is in it is read when it is needed.
+/// A file of the set. Its content is read when it is needed.
 #[derive(Debug)]
 pub(super) struct Entry {
     /// The path inside of the set, with `/` between folders.
     pub name: String,
-    /// What it is for.
+    /// The use of the file.
     pub kind: FileKind,
     place: Place,
 }
 
-/// Where a file's content is.
+/// The place of a file's content.
 #[derive(Debug)]
 enum Place {
-    /// The number of the entry.
+    /// The index of the entry.
     Zip(usize),
-    /// Bytes of the tar.
+    /// The byte range in the tar.
     Tar {
         start: u64,
         size: u64,
@@ -54,12 +54,12 @@ enum Place {
     Path(PathBuf),
 }
 
-/// A set's container.
+/// The container of a set.
 pub(super) struct Archive {
     path: PathBuf,
     source: Source,
     meter: Meter,
-    /// Bytes that the set takes where it is stored, packed.
+    /// The size of the stored set, possibly compressed, in bytes.
     pub stored: u64,
     /// Links that lead out of the set's folder, which are not followed.
     pub links: Vec<String>,
@@ -71,7 +71,7 @@ enum Source {
     Tar(File),
 }
 
-/// What a file is, going by its first bytes.
+/// The format of a file, by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
     Zip,
@@ -83,8 +83,8 @@ impl Archive {
     /// Lists the files of the set at `path`, sorted by path (byte order). An archive unpacks to at most `limit` bytes.
     ///
     /// # Errors
-    /// The path cannot be read, is none of the formats or not the one that `file_type` says, is broken or too big; an
-    /// entry is a link, a sparse file or points out of the archive, or its name is too long; `progress` stops.
+    /// The path cannot be read; its format is unknown or not `file_type`; the archive is broken or too big; an entry is a link,
+    /// a sparse file, or leads out of the archive; a name is too long; or `progress` breaks.
     pub(super) fn open(
         path: &Path,
         file_type: FileType,
@@ -115,10 +115,10 @@ impl Archive {
         Ok((Archive { path: path.to_owned(), source, meter, stored, links }, entries))
     }
 
-    /// What is in a file of at most `limit` bytes.
+    /// Reads a file of at most `limit` bytes.
     ///
     /// # Errors
-    /// It cannot be read, is cut off, has more bytes, or is more than the archive may unpack to.
+    /// The file cannot be read, is cut off, is longer, or exceeds the limit of the archive.
     pub(super) fn read(&mut self, entry: &Entry, limit: u64) -> Result<Vec<u8>, DatasetError> {
         let bytes = self.take(entry, limit + 1, true)?;
         if bytes.len() as u64 <= limit {
@@ -128,10 +128,10 @@ impl Archive {
         Err(DatasetError::entry(&entry.name, problem))
     }
 
-    /// The first bytes of a file, at most `most`.
+    /// Reads the first bytes of a file, at most `most`.
     ///
     /// # Errors
-    /// They cannot be read.
+    /// The file cannot be read.
     pub(super) fn head(&mut self, entry: &Entry, most: u64) -> Result<Vec<u8>, DatasetError> {
         self.take(entry, most, false)
     }
@@ -203,15 +203,15 @@ fn open_file(
                     return Err(DatasetError::Interrupted);
                 }
             }
-            // All that the tar holds was counted by now.
+            // All bytes of the tar have been counted already.
             let entries = untar::list(path, &mut unpacked, &Meter::new(u64::MAX))?;
             Ok((Source::Tar(unpacked), entries))
         }
     }
 }
 
-/// How to read a file: by its content, which a given type must agree with; where it says nothing, by its name, so
-/// that a broken archive is called that.
+/// The format of a file, by its content. A given type must agree with the content. If the content has no
+/// signature, the name decides, so that a broken archive is reported as such.
 fn format(path: &Path, file_type: FileType, head: &[u8]) -> Result<Format, DatasetError> {
     let content = sniff(head);
     let found = match content {
@@ -232,7 +232,7 @@ fn format(path: &Path, file_type: FileType, head: &[u8]) -> Result<Format, Datas
     })
 }
 
-/// An error where the request says one type and the path is another.
+/// An error if the path does not have the type that the request gives.
 fn check_kind(path: &Path, file_type: FileType, found: &str, fits: bool) -> Result<(), DatasetError> {
     let expected = if file_type == FileType::Zip { "zip" } else { "tar" };
     let problem = || format!("expected a {expected} file, as input_images_filetype says, found {found}");
@@ -259,12 +259,12 @@ fn sniff(head: &[u8]) -> Option<Format> {
     }
 }
 
-/// Whether the sum of a header is the one that it states in octal; older tars have no other mark.
+/// Whether a header has the octal checksum that it states. Older tars have no other signature.
 fn has_tar_checksum(head: &[u8]) -> bool {
     let Some(field) = head.get(148..156).filter(|_| head.len() == HEAD) else { return false };
     let stated = String::from_utf8_lossy(field);
     let stated = u64::from_str_radix(stated.trim_matches([' ', '\0']), 8);
-    // The field itself counts as eight spaces.
+    // The checksum field itself counts as eight spaces.
     let others = head[..148].iter().chain(&head[156..]).map(|&b| u64::from(b)).sum::<u64>();
     stated == Ok(others + 8 * u64::from(b' '))
 }
@@ -301,7 +301,7 @@ mod tests {
         encoder.finish().expect("gzipped")
     }
 
-    /// Reads all files of an archive from a file of its own.
+    /// Writes an archive to a file, and reads all its files.
     fn read_bytes(bytes: &[u8], limit: u64) -> Result<Vec<Vec<u8>>, String> {
         let id = std::thread::current().id();
         let path = std::env::temp_dir().join(format!("calotype-archive-{}-{id:?}", std::process::id()));
@@ -316,7 +316,7 @@ mod tests {
         read
     }
 
-    /// Protects: what is unpacked is measured, whatever the header says and however small the archive is.
+    /// Protects the limit: unpacked bytes are counted, whatever the header states and however small the archive is.
     #[test]
     fn a_bomb_is_refused() {
         let zeros = vec![0; 1 << 20];
@@ -336,18 +336,18 @@ mod tests {
             assert_eq!(read_bytes(&archive, 3 << 20).expect("enough").len(), 2);
         }
         assert!(read_bytes(&lying, 3 << 19).is_err());
-        // Of a compressed tar, what is passed over is unpacked too.
+        // Skipped entries of a compressed tar are unpacked too.
         let skipped = gz(&tar(&[("a.mp4", &zeros), ("b.png", b"")]));
         assert!(read_bytes(&skipped, 1 << 19).expect_err("too big").contains("when unpacked, found more"));
     }
 
-    /// Protects: an archive that is cut off is an error at every length: never a panic, never fewer files.
+    /// Protects against truncated archives: at every length, an error, not a panic or fewer files.
     #[test]
     fn truncated_archives_are_errors() {
         let files = [("a.png", [7; 700].as_slice()), ("b/c.txt", b"a TOK"), ("notes.doc", &[1; 100])];
         for whole in [zip(&files), tar(&files), gz(&tar(&files))] {
             assert_eq!(read_bytes(&whole, 1 << 20).expect("whole").len(), 3);
-            // A tar ends with two empty blocks, and more to fill a record; after those nothing is missed.
+            // A tar ends with two empty blocks, and more to fill a record. Without what follows these, it is complete.
             let end = whole.len() - whole.iter().rev().take_while(|&&b| b == 0).count();
             for length in 0..end {
                 let error = read_bytes(&whole[..length], 1 << 20).expect_err("cut off");
@@ -356,7 +356,7 @@ mod tests {
         }
     }
 
-    /// Protects: a tar without the `ustar` mark is known by its checksum.
+    /// Protects tars without the `ustar` signature: they are recognized by their checksum.
     #[test]
     fn an_old_tar_is_a_tar() {
         let mut header = tar::Header::new_old();

@@ -1,16 +1,16 @@
-//! Names of archive entries: where they may point, and how they are written.
+//! Names of archive entries: the paths that are allowed, and their form.
 
 use super::MAX_NAME;
 use crate::dataset::DatasetError;
 
-/// The path of an entry inside of the archive, without `.` and empty parts. A backslash separates folders, as older tools on
-/// Windows write it.
+/// The path of an entry inside of the archive, without `.` and empty parts. A backslash separates folders, as in archives of
+/// older Windows tools.
 ///
-/// Nothing is ever written to such a path. One that points elsewhere is refused all the same: no honest archive has it,
-/// and other programs that get this archive would be less careful.
+/// Nothing is written to such a path. A path that leads out is refused all the same: no honest archive has one, and other
+/// programs that get this archive may be less careful.
 ///
 /// # Errors
-/// The name is absolute, begins with a drive letter, goes up, is too long or holds NUL.
+/// The name is absolute, begins with a drive letter, leads out of the archive, is too long or contains NUL.
 pub(super) fn inside(name: &str) -> Result<String, DatasetError> {
     let refuse = |found: &str| {
         let problem = format!("expected a path inside of the archive, found {found}");
@@ -30,7 +30,7 @@ pub(super) fn inside(name: &str) -> Result<String, DatasetError> {
         return refuse("a NUL character");
     }
     let parts: Vec<&str> = name.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
-    // Some systems take dots and spaces at a part's end away.
+    // Some systems remove dots and spaces at the end of a part.
     if parts.iter().any(|part| part.starts_with("..") && part.trim_end_matches([' ', '.']).is_empty()) {
         return refuse("a way out of it");
     }
@@ -41,7 +41,7 @@ pub(super) fn inside(name: &str) -> Result<String, DatasetError> {
 mod tests {
     use super::*;
 
-    /// Protects: no entry's name leads out of the archive, in any system's way of writing that.
+    /// Protects against names that lead out of the archive, in the notation of any system.
     #[test]
     fn names_that_escape_are_refused() {
         for name in [
@@ -66,7 +66,7 @@ mod tests {
         }
     }
 
-    /// Protects: names that only look odd are kept, as `tar cf x.tar .` writes them.
+    /// Protects unusual names that stay inside, such as those that `tar cf x.tar .` writes.
     #[test]
     fn names_inside_are_kept() {
         for (name, expected) in [

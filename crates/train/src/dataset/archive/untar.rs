@@ -1,4 +1,4 @@
-//! Tar files.
+//! Sets in tar files.
 
 use std::io::{Error, ErrorKind, Read, Seek};
 use std::path::Path;
@@ -10,22 +10,22 @@ use super::{Entry, MAX_NAME, Place, name};
 use crate::dataset::DatasetError;
 use crate::dataset::kind::FileKind;
 
-/// The most bytes of the notes before a file, in PAX's format: its name, times and attributes.
+/// The most bytes of the PAX records before a file: its name, times and attributes.
 const MAX_NOTES: u64 = 1 << 20;
 
-/// That a tar ends before it should.
+/// The error of a tar that ends early.
 pub(super) fn cut_off() -> Error {
     Error::new(ErrorKind::UnexpectedEof, "it ends early")
 }
 
-/// Lists the files of a tar. The sizes of all count towards what may be unpacked.
+/// Lists the files of a tar. Their sizes count towards the limit of the archive.
 pub(super) fn list(
     path: &Path,
     file: &mut (impl Read + Seek),
     meter: &Meter,
 ) -> Result<Vec<Entry>, DatasetError> {
     let bad = |e: Error| meter.error(path, "not a whole tar file", &e);
-    file.rewind().map_err(bad)?; // what was unpacked into it was just written
+    file.rewind().map_err(bad)?; // its position is at the end after unpacking
     check_headers(file).map_err(|e| e.unwrap_or_else(bad))?;
     file.rewind().map_err(bad)?;
     let mut archive = tar::Archive::new(Watched { inner: file, ended: false });
@@ -48,11 +48,11 @@ pub(super) fn list(
         let place = Place::Tar { start: entry.raw_file_position(), size: entry.size() };
         entries.push(Entry { name, kind, place });
     }
-    // Two empty blocks end a tar. One that ended without was cut off.
+    // Two empty blocks end a tar. A tar without them was cut off.
     if archive.into_inner().ended { Err(bad(cut_off())) } else { Ok(entries) }
 }
 
-/// An error where a header claims what would take memory before it could be looked at: a long name, notes, holes.
+/// An error if a header claims a size that would take memory before it can be checked: a long name, PAX records, or holes.
 fn check_headers(file: &mut (impl Read + Seek)) -> Result<(), ErrorOr> {
     let mut archive = tar::Archive::new(file);
     for entry in archive.entries_with_seek().map_err(ErrorOr::Io)?.raw(true) {
@@ -72,7 +72,7 @@ fn check_headers(file: &mut (impl Read + Seek)) -> Result<(), ErrorOr> {
     Ok(())
 }
 
-/// An error that says all, or one of reading.
+/// A complete error, or an I/O error without its context.
 enum ErrorOr {
     Set(DatasetError),
     Io(Error),
@@ -91,7 +91,7 @@ fn sparse(name: &str) -> DatasetError {
     DatasetError::entry(name, "expected a whole file, found one with holes (make the tar without --sparse)")
 }
 
-/// A file that says whether its end was met.
+/// A file that records whether its end was reached.
 struct Watched<R> {
     inner: R,
     ended: bool,
@@ -111,7 +111,7 @@ impl<R: Seek> Seek for Watched<R> {
     }
 }
 
-/// Whether an entry is a file, and not a folder or a note about the archive.
+/// Whether an entry is a file. Folders and notes about the archive are not; other kinds are errors.
 fn is_file(kind: EntryType, name: &str) -> Result<bool, DatasetError> {
     let found = match kind {
         EntryType::Regular | EntryType::Continuous => return Ok(true),

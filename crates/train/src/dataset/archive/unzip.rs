@@ -1,4 +1,4 @@
-//! Zip files.
+//! Sets in zip files.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -13,7 +13,7 @@ use calotype_models::shorten;
 
 pub(super) type Zip = zip::ZipArchive<BufReader<File>>;
 
-/// The type of file in a Unix mode, and a regular file's. Archives from elsewhere leave it 0.
+/// The mask of the file type in a Unix mode, and the type of a regular file. Archives of other systems have 0 here.
 const FILE_TYPE: u32 = 0o170_000;
 const REGULAR: u32 = 0o100_000;
 
@@ -27,12 +27,12 @@ pub(super) fn list(path: &Path, file: BufReader<File>) -> Result<(Zip, Vec<Entry
     }
     let mut entries = Vec::new();
     for index in 0..archive.len() {
-        // Without its content: whatever the entry is, its name must be in order.
+        // Without its content: the name must be valid, whatever the entry is.
         let entry = archive.by_index_raw(index).map_err(bad)?;
         let given = entry.name().map_err(bad)?.into_owned();
         let name = name::inside(&given)?;
         let mode = entry.unix_mode().unwrap_or(0) & FILE_TYPE;
-        // Windows may end a folder's name with its own separator.
+        // On Windows, the name of a folder may end with a backslash.
         if entry.is_dir() || given.ends_with('\\') {
             continue;
         }
@@ -43,7 +43,7 @@ pub(super) fn list(path: &Path, file: BufReader<File>) -> Result<(Zip, Vec<Entry
         let Some(kind) = FileKind::of(&name) else { continue };
         entries.push(Entry { name, kind, place: Place::Zip(index) });
     }
-    // Each unpacks to as much as if it had bytes of its own.
+    // Each of them unpacks as if its bytes were its own.
     if archive.has_overlapping_entries().map_err(bad)? {
         return Err(DatasetError::open(path, "two of its entries share the same bytes"));
     }
