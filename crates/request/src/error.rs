@@ -1,36 +1,36 @@
-//! What can be wrong with a request.
+//! Errors of a request.
 
-/// How many characters of a wrong value are shown.
+/// The number of characters of an invalid value that a message shows.
 const SHOWN: usize = 80;
 
-/// A field whose feature is not built yet: its name, whether a value of it asks for the feature, and what to say.
+/// A field whose feature is not available yet: its name, whether a value asks for the feature, and the message.
 pub(crate) type Unavailable = (&'static str, fn(&serde_json::Value) -> bool, &'static str);
 
-/// A field of a request that cannot be accepted. Always the caller's to mend.
+/// A field of a request is invalid. The caller can always fix the request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {problem}", clean(field))]
 pub struct InputError {
-    /// The field's wire name, as it was given.
+    /// The field's name in requests, as given.
     pub field: String,
-    /// What is wrong with it.
+    /// The problem of the field.
     pub problem: Problem,
 }
 
-/// What is wrong with a field.
+/// The problem of a field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// No field has this name.
     #[error("unknown field{}", .nearest.as_ref().map(|n| format!(", did you mean {n}?")).unwrap_or_default())]
     Unknown {
-        /// The field that the name was probably meant to be.
+        /// The field that was probably meant.
         nearest: Option<String>,
     },
     /// The value is of the wrong type, out of range, or not one of the choices.
     #[error("expected {}, found {}", line(expected), line(found))]
     Value {
-        /// What the field takes.
+        /// The values that are valid.
         expected: String,
-        /// What was given.
+        /// The value that was given.
         found: String,
     },
     /// The field has no default and was not given.
@@ -39,25 +39,25 @@ pub enum Problem {
     /// The field was given more than once.
     #[error("given twice")]
     Twice,
-    /// The field is part of the interface, but what it asks for is not built yet.
+    /// The field is part of the interface, but its feature is not available yet.
     #[error("{0}")]
     Unavailable(&'static str),
     /// A file that the field names cannot be used.
     #[error("{}: {}", clean(path), line(reason))]
     File {
-        /// The file, as it was named.
+        /// The file's path, as given.
         path: String,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
 }
 
-/// What may quote a request, on one line: a terminal obeys control characters.
+/// Replaces control characters, which a terminal would obey, as the text may quote a request.
 fn line(text: &str) -> String {
     text.replace(char::is_control, " ")
 }
 
-/// The beginning of what a request gave, on one line.
+/// The beginning of text from a request, on one line.
 pub(super) fn clean(text: &str) -> String {
     match text.char_indices().nth(4 * SHOWN) {
         Some((end, _)) => line(&text[..end]) + "…",
@@ -71,7 +71,7 @@ impl InputError {
         InputError { field: field.into(), problem }
     }
 
-    /// `field` takes `expected`, but `found` was given, of which the beginning is shown.
+    /// An error of `field`, which expects `expected`. The message shows the beginning of `found`.
     pub fn value(field: &str, expected: impl Into<String>, found: impl Into<String>) -> InputError {
         let mut found = found.into();
         if let Some((end, _)) = found.char_indices().nth(SHOWN) {

@@ -1,8 +1,8 @@
-//! What a user may ask for, declared once.
+//! The requests that a user may make, declared once.
 //!
-//! [`PredictInput`] and [`TrainInput`] are the wire forms: a field's name, type, default, choices, range and
-//! description stand there and nowhere else. Their JSON [`schema`] drives whatever takes a request: command-line
-//! flags, `key=value` pairs, JSON bodies, help and documentation.
+//! [`PredictInput`] and [`TrainInput`] are the requests as JSON. They are the only place that declares a field's
+//! name, type, default, choices, range and description. Their JSON [`schema`] drives everything that takes a
+//! request: command-line flags, `key=value` pairs, JSON bodies, help and documentation.
 //!
 //! ```
 //! use calotype_request::PredictInput;
@@ -28,7 +28,7 @@ pub use predict::{PredictInput, Refine, SIZE_MULTIPLE, SIZES};
 pub use scheduler::Scheduler;
 pub use train::{FileType, LrScheduler, RESOLUTION_MULTIPLE, TrainInput, epochs};
 
-/// Why `field` cannot be used (at all, or with some of its values) yet; `None` where it can.
+/// The reason why `field`, or some of its values, cannot be used yet. `None`: the field can be used.
 pub fn unavailable(field: &str) -> Option<&'static str> {
     let mut all = predict::UNAVAILABLE.iter().chain(train::UNAVAILABLE);
     all.find(|(name, ..)| *name == field).map(|(.., why)| *why)

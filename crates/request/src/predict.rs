@@ -1,4 +1,4 @@
-//! A prediction: its wire form.
+//! The request for a prediction.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use crate::schema::{self, Schema};
 
 /// Widths and heights are multiples of this many pixels: one latent is 8×8 pixels.
 pub const SIZE_MULTIPLE: usize = 8;
-/// Widths and heights that can be asked for, in pixels.
+/// The widths and heights that a request may have, in pixels.
 pub const SIZES: std::ops::RangeInclusive<usize> = 8..=4096;
 const MIN_SIZE: usize = *SIZES.start();
 const MAX_SIZE: usize = *SIZES.end();
@@ -111,8 +111,8 @@ pub enum Refine {
     BaseImageRefiner,
 }
 
-/// The fields whose feature is not built yet: which of their values ask for it, and what to say.
-/// A row goes when its feature comes.
+/// The fields whose feature is not available yet: the values that ask for the feature, and the message. Remove a
+/// row when its feature is added.
 pub(super) const UNAVAILABLE: &[Unavailable] = &[
     ("image", |_| true, "image to image is not available yet"),
     ("mask", |_| true, "inpainting is not available yet"),
@@ -130,21 +130,21 @@ impl PredictInput {
         Schema::of::<PredictInput>()
     }
 
-    /// The schema on the command line: LoRA can also be overdone, or turned round; and a guidance below 1 is none, as diffusers has
-    /// it, where the published interface begins at 1.
+    /// The schema on the command line. `lora_scale` may be any number, even above 1 or negative. A guidance below 1 means no
+    /// guidance, as in diffusers; the published interface starts at 1.
     pub fn command_line_schema() -> Schema {
         PredictInput::schema().without_limits("lora_scale").with_minimum("guidance_scale", 0)
     }
 
-    /// A request from its JSON object. `given` has only what the caller gave; the rest takes its default.
+    /// Makes a request from its JSON object. `given` has the fields that the caller gave; the others have their defaults.
     ///
     /// # Errors
-    /// An unknown field, a value of the wrong type or out of range, or a field whose feature is not built yet.
+    /// A field is unknown, a value has the wrong type or is out of range, or a field's feature is not available yet.
     pub fn from_json(given: Map<String, Value>) -> Result<PredictInput, InputError> {
         PredictInput::from_fields(&PredictInput::schema(), given)
     }
 
-    /// [`Self::from_json`] for the command line, which takes more: [`Self::command_line_schema`] is its schema.
+    /// [`Self::from_json`] with the wider schema of the command line, [`Self::command_line_schema`].
     ///
     /// # Errors
     /// As [`Self::from_json`].

@@ -21,7 +21,7 @@ pub enum Scheduler {
 }
 
 impl Scheduler {
-    /// Every one of them, in the published order.
+    /// All samplers, in the published order.
     pub const ALL: [Scheduler; 7] = [
         Scheduler::DDIM,
         Scheduler::DPMSolverMultistep,
@@ -32,7 +32,7 @@ impl Scheduler {
         Scheduler::PNDM,
     ];
 
-    /// The wire name.
+    /// The name in requests.
     pub fn name(self) -> &'static str {
         match self {
             Self::DDIM => "DDIM",

@@ -1,7 +1,7 @@
-//! The JSON schema of a request, and what follows from it: reading text, checking values, suggesting names.
+//! The JSON schema of a request, and its uses: parsing text, checking values, suggesting names.
 //!
-//! The shape is that of the published interface's components: `title`, `type`, `default`, `x-order`, `description`,
-//! `minimum`, `maximum`, `enum`, and `format: uri` for a file. Choices stand in the field itself, not behind a `$ref`.
+//! The form is that of the published interface's components: `title`, `type`, `default`, `x-order`, `description`, `minimum`,
+//! `maximum`, `enum`, and `format: uri` for a file. Choices are in the field itself, not behind a `$ref`.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{InputError, Problem, clean};
 
-/// Bytes of a text: far more than a prompt that is read to its end, and less than takes time.
+/// The most bytes of a text: far more than any prompt that is read to its end, and few enough to be fast.
 pub const MAX_TEXT: usize = 1 << 20;
 
 /// A request's schema.
@@ -22,10 +22,10 @@ pub struct Schema {
     fields: Vec<Field>,
 }
 
-/// One field of a request, as the schema has it.
+/// A field of a request, as in the schema.
 #[derive(Debug, Clone)]
 pub struct Field {
-    /// The wire name.
+    /// The name in requests.
     pub name: String,
     spec: Map<String, Value>,
     required: bool,
@@ -60,7 +60,7 @@ impl Schema {
         let fields: Vec<Field> = (properties.iter().enumerate())
             .map(|(order, (name, spec))| {
                 let required = required.iter().any(|r| *r == name);
-                // Not in the published form, where it is a text like any other.
+                // Not in the published form, where such a field is plain text.
                 let files = spec.get("x-files").is_some();
                 let folder = spec.get("x-folder").is_some();
                 Field {
@@ -82,7 +82,7 @@ impl Schema {
         Schema { root, fields }
     }
 
-    /// The schema with one more field, a file or a folder, that the published interface lacks.
+    /// Adds a field, a file or a folder, that the published interface lacks.
     pub(crate) fn with_path(mut self, name: &str, description: &str) -> Schema {
         let spec = json!({ "type": "string", "format": "uri", "description": description });
         let spec = spec.as_object().cloned().unwrap_or_default();
@@ -90,7 +90,7 @@ impl Schema {
         self
     }
 
-    /// The schema with no least and greatest value of a field.
+    /// Removes the minimum and the maximum of a field.
     pub fn without_limits(mut self, name: &str) -> Schema {
         for field in self.fields.iter_mut().filter(|field| field.name == name) {
             field.spec.retain(|key, _| key != "minimum" && key != "maximum");
@@ -99,7 +99,7 @@ impl Schema {
         self
     }
 
-    /// The schema with another least value of a field.
+    /// Changes the minimum of a field.
     pub fn with_minimum(mut self, name: &str, minimum: i64) -> Schema {
         for field in self.fields.iter_mut().filter(|field| field.name == name) {
             field.spec.insert("minimum".into(), minimum.into());
@@ -118,10 +118,10 @@ impl Schema {
         &self.fields
     }
 
-    /// The field called `name`.
+    /// The field with this name.
     ///
     /// # Errors
-    /// No field has this name; the error suggests the nearest.
+    /// No field has this name. The error suggests the nearest.
     pub fn field(&self, name: &str) -> Result<&Field, InputError> {
         self.fields.iter().find(|f| f.name == name).ok_or_else(|| {
             let nearest = nearest(name, self.fields.iter().map(|f| f.name.as_str())).map(String::from);
@@ -130,15 +130,15 @@ impl Schema {
     }
 }
 
-/// The one of `known` that `name` is most like, where one is like it: what a misspelt name may have meant.
+/// The one of `known` that is most similar to `name`, to suggest for a misspelt name. `None`: none is similar.
 pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let likeness = known.map(|known| (strsim::jaro_winkler(name, known), known));
     let alike = likeness.filter(|(likeness, _)| *likeness > 0.7);
     alike.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
 }
 
-/// A field's schema in the published form: in its key order, with a title and its place, without what only Rust
-/// cares about (integer widths, `null`, the documentation of single choices).
+/// A field's schema in the published form: with its order of keys, a title and the field's position, and without
+/// details of Rust (integer widths, `null`, the documentation of single choices).
 fn published_form(name: &str, order: usize, required: bool, spec: &Value) -> Map<String, Value> {
     let mut out = Map::new();
     let choices: Vec<Value> = match spec.get("oneOf").and_then(Value::as_array) {
@@ -194,7 +194,7 @@ impl Field {
         self.spec.get("format").is_some_and(|f| f == "uri")
     }
 
-    /// Whether the value names several files, with commas between them.
+    /// Whether the value names several files, separated by commas.
     pub fn is_files(&self) -> bool {
         self.files
     }
@@ -204,17 +204,17 @@ impl Field {
         self.folder
     }
 
-    /// What the value is when none is given.
+    /// The default value.
     pub fn default(&self) -> Option<&Value> {
         self.spec.get("default")
     }
 
-    /// What the field is for.
+    /// The description of the field.
     pub fn description(&self) -> &str {
         self.spec["description"].as_str().unwrap_or_default()
     }
 
-    /// What the field takes, in words: `an integer from 1 to 500`.
+    /// The values that the field takes, in words: `an integer from 1 to 500`.
     pub fn expects(&self) -> String {
         if let Some(choices) = self.spec.get("enum").and_then(Value::as_array) {
             let names: Vec<&str> = choices.iter().filter_map(Value::as_str).collect();
@@ -239,10 +239,10 @@ impl Field {
         }
     }
 
-    /// The JSON value that `text` stands for, by the field's type. Ranges and choices are [`check`]'s.
+    /// Parses `text` to a JSON value of the field's type. [`check`] checks ranges and choices.
     ///
     /// # Errors
-    /// The text is no value of that type.
+    /// The text is not a value of this type.
     pub fn parse(&self, text: &str) -> Result<Value, InputError> {
         let wrong = || InputError::value(&self.name, self.expects(), format!("{text:?}"));
         match self.kind() {
@@ -263,7 +263,7 @@ impl Field {
         }
     }
 
-    /// Whether `value` has the field's type, is in its range and among its choices.
+    /// Whether `value` has the field's type, is in range, and is one of the choices.
     fn accepts(&self, value: &Value) -> bool {
         let right_type = match self.kind() {
             FieldType::Integer => value.is_u64() || value.is_i64(),
@@ -271,7 +271,7 @@ impl Field {
             FieldType::Boolean => value.is_boolean(),
             FieldType::Text => value.is_string(),
         };
-        // As f64, rounding moves only integers above 2^53, where no field has a limit.
+        // Converting to f64 rounds only integers above 2^53, where no field has a limit.
         let number = value.as_f64();
         let keeps = |limit: &str, holds: fn(f64, f64) -> bool| match (
             number,
@@ -289,11 +289,11 @@ impl Field {
     }
 }
 
-/// Checks a request's JSON object against its schema: every name known, every value of its field's type, in range and
-/// among the choices, nothing required missing. A `null` for a field without a default means that it was not given.
+/// Checks a request's JSON object against its schema: names are known, values have the type of their field and are in range and
+/// among the choices, and no required field is missing. `null` for a field without a default means that the field was not given.
 ///
 /// # Errors
-/// The first field that is wrong.
+/// A field is invalid. The error names the first.
 pub fn check(schema: &Schema, given: Map<String, Value>) -> Result<Map<String, Value>, InputError> {
     let mut checked = Map::new();
     for (name, value) in given {
@@ -315,10 +315,10 @@ pub fn check(schema: &Schema, given: Map<String, Value>) -> Result<Map<String, V
     }
 }
 
-/// A typed request, or settings beside one, from a [`check`]ed object.
+/// Deserializes a typed request, or other settings, from a [`check`]ed object.
 ///
 /// # Errors
-/// A name or a value that the type has not.
+/// The type does not have a name or a value of the object.
 pub fn deserialize<T: DeserializeOwned>(checked: Map<String, Value>) -> Result<T, InputError> {
     let shown = Value::Object(checked.clone()).to_string();
     serde_json::from_value(Value::Object(checked)).map_err(|e| {
@@ -326,8 +326,8 @@ pub fn deserialize<T: DeserializeOwned>(checked: Map<String, Value>) -> Result<T
     })
 }
 
-/// The files that the value of a field with several names, with commas between them. A comma in a name is written `\,`.
-/// Backslashes stand for themselves, except before a comma, where two stand for one. Spaces around a name do not count.
+/// Splits the value of a field with several file names at its commas. A comma in a name is written `\,`. A backslash is
+/// literal, except before a comma, where two mean one. Spaces around a name are ignored.
 pub fn split(text: &str) -> Vec<PathBuf> {
     let (mut names, mut backslashes) = (vec![String::new()], 0_usize);
     for c in text.chars() {
@@ -338,7 +338,7 @@ pub fn split(text: &str) -> Vec<PathBuf> {
                 backslashes += 1;
                 continue;
             }
-            // Of the backslashes before it, half remain, and an odd one makes it a part of the name.
+            // Half of the backslashes before the comma remain. If their number is odd, the comma is part of the name.
             ',' => {
                 name.truncate(name.len() - backslashes.div_ceil(2));
                 if backslashes % 2 == 1 { name.push(c) } else { names.push(String::new()) }
@@ -350,7 +350,7 @@ pub fn split(text: &str) -> Vec<PathBuf> {
     names.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).map(PathBuf::from).collect()
 }
 
-/// The value that names these files: [`split`] the other way round, for names without spaces around them.
+/// Joins file names to a value that [`split`] splits again. Names must not begin or end with spaces.
 pub fn join<P: AsRef<Path>>(files: &[P]) -> String {
     let mut text = String::new();
     for (i, file) in files.iter().enumerate() {
@@ -370,7 +370,7 @@ pub fn join<P: AsRef<Path>>(files: &[P]) -> String {
     text
 }
 
-/// Doubles the backslashes at the end.
+/// Doubles the backslashes at the end of `text`.
 fn double_backslashes(text: &mut String) {
     let count = text.len() - text.trim_end_matches('\\').len();
     text.extend(std::iter::repeat_n('\\', count));

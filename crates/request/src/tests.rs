@@ -1,4 +1,4 @@
-//! What a request accepts, refuses and says.
+//! The values that a request accepts and refuses, and the messages.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ fn accepted(value: Value) -> PredictInput {
     PredictInput::from_json(object(value)).expect("a valid request")
 }
 
-/// Protects: the table of schedulers is the schema's.
+/// Protects the table of schedulers: it has the names of the schema.
 #[test]
 fn schedulers_have_their_wire_names() {
     let names: Vec<Value> = Scheduler::ALL.iter().map(|scheduler| json!(scheduler.name())).collect();
@@ -29,7 +29,7 @@ fn schedulers_have_their_wire_names() {
     }
 }
 
-/// Compares two JSON values; numbers by value, since 1 and 1.0 are the same default.
+/// Compares two JSON values, numbers by value, because 1 and 1.0 are the same default.
 fn same(a: &Value, b: &Value) -> bool {
     match (a.as_f64(), b.as_f64()) {
         (Some(a), Some(b)) => a == b,
@@ -37,8 +37,8 @@ fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// Every key of the published component is in ours with the same value, except the defaults in `changed`.
-/// Ours may say more (limits), but has no other field.
+/// Checks that every key of the published component is in our schema with the same value, except the defaults in
+/// `changed`. Our schema may have more keys (limits), but no other field.
 fn assert_published(ours: &Schema, published: &Value, components: &Value, changed: &[&str]) {
     let fields = published["properties"].as_object().expect("properties");
     assert_eq!(ours.fields().len(), fields.len());
@@ -60,7 +60,7 @@ fn assert_published(ours: &Schema, published: &Value, components: &Value, change
     }
 }
 
-/// Protects: names, types, defaults, choices, ranges, order and descriptions of the published interface.
+/// Protects the names, types, defaults, choices, ranges, order and descriptions of the published interface.
 #[test]
 fn schemas_are_the_published_ones() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/contracts/sdxl-openapi.json");
@@ -75,7 +75,7 @@ fn schemas_are_the_published_ones() {
     assert_published(&TrainInput::schema(), &components["TrainingInput"], components, &changed);
 }
 
-/// Protects: the same on a plain clone, for the names, the defaults and their order.
+/// Protects the names, the defaults and their order, without the published files.
 #[test]
 fn names_and_defaults_stay() {
     let listed = |schema: &Schema| -> Vec<(String, Value)> {
@@ -101,7 +101,7 @@ fn names_and_defaults_stay() {
     assert_eq!(listed(&TrainInput::schema()), object(train).into_iter().collect::<Vec<_>>());
 }
 
-/// Protects: a field's schema has the published keys, and nothing of Rust's (formats, nulls, references).
+/// Protects the form of a field's schema: the published keys, and no details of Rust (formats, nulls, references).
 #[test]
 fn a_field_reads_as_published() {
     let predict = PredictInput::schema();
@@ -127,7 +127,7 @@ fn a_field_reads_as_published() {
     assert!(!predict.json().to_string().contains("$ref"));
 }
 
-/// Protects: what is wrong is said by field, with expected and found.
+/// Protects the messages: each names the field, and what was expected and found.
 #[test]
 fn refusals_name_the_field() {
     let size = "expected a multiple of 8 from 8 to 4096";
@@ -165,7 +165,7 @@ fn refusals_name_the_field() {
     }
 }
 
-/// Protects: a field without its feature is refused by name, not ignored; what asks for nothing is accepted.
+/// Protects fields without their feature: a value that asks for the feature is refused by name, and others are accepted.
 #[test]
 fn what_is_not_there_is_refused() {
     for (field, value) in [
@@ -188,7 +188,7 @@ fn what_is_not_there_is_refused() {
     assert!(PredictInput::schema().fields().iter().any(|f| unavailable(&f.name).is_none()));
 }
 
-/// Protects: text is read by the field's type, with all digits of a 64-bit seed, and never beyond a number.
+/// Protects the parsing of text: by the field's type, with all digits of a 64-bit seed, and only finite numbers.
 #[test]
 fn text_is_read_by_type() {
     let schema = PredictInput::schema();
@@ -208,14 +208,14 @@ fn text_is_read_by_type() {
     }
 }
 
-/// Protects: a training names what it cannot do without.
+/// Protects required fields: a training without its pictures is refused by name.
 #[test]
 fn a_training_needs_pictures() {
     let error = schema::check(&TrainInput::schema(), Map::new()).expect_err("a refusal");
     assert_eq!(error.to_string(), "input_images: required, but not given");
 }
 
-/// Protects: whatever a field is given, it is accepted or refused by name, without a panic.
+/// Protects against panics: any value of any field is accepted or refused by name.
 #[test]
 fn any_value_gets_an_answer() {
     let texts = [
@@ -256,7 +256,7 @@ fn any_value_gets_an_answer() {
     }
 }
 
-/// Protects: LoRA may be overdone or turned round on the command line, and on the wire only what is published.
+/// Protects the limits of `lora_scale`: none on the command line, the published ones in JSON.
 #[test]
 fn lora_scale_has_limits_on_the_wire() {
     for scale in [-1.0, 1.5] {
@@ -267,7 +267,7 @@ fn lora_scale_has_limits_on_the_wire() {
     }
 }
 
-/// Protects: several files in one field, with commas in their names or not, there and back.
+/// Protects fields with several files, with or without commas in their names: splitting and joining are inverse.
 #[test]
 fn files_are_separated_by_commas() {
     let files = schema::split;
@@ -278,7 +278,7 @@ fn files_are_separated_by_commas() {
     assert!(files("").is_empty());
 }
 
-/// Protects: any names come back from the value that names them, whatever backslashes and commas they have.
+/// Protects file names with any backslashes and commas: joining and splitting gives them back.
 #[test]
 fn names_of_files_come_back() {
     let letters = ["a", r"\", ",", r"\\", " b"];
@@ -299,7 +299,7 @@ fn names_of_files_come_back() {
     }
 }
 
-/// Protects: a text of any length is not carried on: beyond a limit it is refused by name.
+/// Protects against long texts: beyond a limit, a text is refused by name.
 #[test]
 fn long_texts_are_refused() {
     let text = |bytes: usize| object(json!({ "prompt": "a".repeat(bytes) }));
@@ -308,15 +308,14 @@ fn long_texts_are_refused() {
     assert_eq!(error, "prompt: expected at most 1048576 bytes, found 1048577");
 }
 
-/// Protects: a terminal that shows a refusal is told nothing by it: names of fields are quoted without control characters, and
-/// not at length.
+/// Protects terminals: a message quotes a field's name without control characters, and not at full length.
 #[test]
 fn names_are_quoted_cleanly() {
     let name = format!("wi\u{1b}[2J\ndth{}", "x".repeat(5000));
     let line = refusal(json!({ name: 1 }));
     assert!(line.starts_with("wi [2J dthx") && line.ends_with(": unknown field"), "{line}");
     assert!(line.len() < 400 && !line.contains(char::is_control), "{line}");
-    // JSON keeps this one as it is.
+    // JSON does not escape this character.
     let value = format!("K_\u{7f}{}", "x".repeat(5000));
     let beyond = schema::deserialize::<TrainInput>(object(json!({ value.clone(): 1 })));
     let beyond = beyond.expect_err("unknown").to_string();

@@ -85,7 +85,7 @@ pub struct TrainInput {
 impl Default for TrainInput {
     fn default() -> TrainInput {
         TrainInput {
-            // Required, so this never reaches a plan.
+            // Required, so this value never gets into a plan.
             input_images: String::new(),
             seed: None,
             resolution: 512,
@@ -112,8 +112,8 @@ impl Default for TrainInput {
     }
 }
 
-/// The fields whose feature is not built yet: which of their values ask for it, and what to say.
-/// A row goes when its feature comes.
+/// The fields whose feature is not available yet: the values that ask for the feature, and the message. Remove a
+/// row when its feature is added.
 pub(super) const UNAVAILABLE: &[Unavailable] = &[
     (
         "mask_target_prompts",
@@ -134,17 +134,17 @@ impl TrainInput {
         Schema::of::<TrainInput>()
     }
 
-    /// The schema on the command line: the published fields, and the weights that the training begins from.
+    /// The schema on the command line: the published fields, and the weights that a training begins from.
     pub fn command_line_schema() -> Schema {
         let description = "Trained weights to begin from, of the same kind and rank [default: random]";
         TrainInput::schema().with_path("replicate_weights", description)
     }
 
-    /// A request from its JSON object. `given` has only what the caller gave; the rest takes its default, and that of
-    /// `caption_prefix` names the token that was given.
+    /// Makes a request from its JSON object. `given` has the fields that the caller gave; the others have their defaults. The
+    /// default of `caption_prefix` contains the given token.
     ///
     /// # Errors
-    /// An unknown field, a value of the wrong type or out of range, or a field whose feature is not built yet.
+    /// A field is unknown, a value has the wrong type or is out of range, or a field's feature is not available yet.
     pub fn from_json(given: Map<String, Value>) -> Result<TrainInput, InputError> {
         let given = schema::check(&TrainInput::schema(), given)?;
         for (field, asks, why) in UNAVAILABLE {
@@ -183,7 +183,7 @@ pub enum FileType {
     Infer,
 }
 
-/// The epochs that a request asks for, where they decide: `max_train_steps` takes precedence.
+/// The number of epochs, if a request gives it and not `max_train_steps`, which takes precedence.
 pub fn epochs(given: &Map<String, Value>) -> Option<usize> {
     let epochs = given.get("num_train_epochs").filter(|_| !given.contains_key("max_train_steps"));
     epochs.and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok())
