@@ -190,8 +190,8 @@ impl ClipTextModel {
         Ok(model)
     }
 
-    /// Gives the tokens `ids` the embeddings `embeddings` (ids, C). The ids may be new, or replace those of the table. This is
-    /// transformers' `resize_token_embeddings`, followed by setting the new rows. Here they may also be trained.
+    /// Sets the embeddings (ids, C) of the tokens `ids`, which may be new or replace those of the table. This is transformers'
+    /// `resize_token_embeddings`, followed by setting the rows. Here the embeddings may also be trained.
     pub fn set_embeddings(&mut self, ids: &[u32], embeddings: Parameter) {
         self.embeddings.new_tokens = Some((ids.to_vec(), embeddings));
     }

@@ -33,7 +33,7 @@ pub(super) fn table(tensor: &Tensor) -> Option<Tensor> {
     }
 }
 
-/// The widths of SDXL's text encoders, where no model says them.
+/// The widths of SDXL's text encoders, for use without a model.
 const WIDTHS: [usize; 2] = [768, 1280];
 
 /// The word, the encoder and the table of a file with one text encoder's embedding, as diffusers' script writes it. The file

@@ -2,7 +2,7 @@
 //! `Adafactor` computes it at an absolute learning rate (`scale_parameter=False, relative_step=False`).
 //!
 //! Only the means over rows and columns of a gradient's squares are kept. The matrices of a tensor are those of its last two
-//! axes (a convolution has in × out of kh × kw). A vector is used as it is.
+//! axes (a convolution has out · in of kh × kw). A vector is used as it is.
 
 use rayon::prelude::*;
 

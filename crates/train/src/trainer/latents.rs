@@ -38,7 +38,7 @@ impl Latents {
         [mean.dim(1), mean.dim(2), mean.dim(3)]
     }
 
-    /// Samples latents (1, h, w, C), normalized for the UNet. `noise` (1, h, w, C) holds standard normal numbers.
+    /// Samples latents (1, h, w, C), scaled for the UNet. `noise` (1, h, w, C) holds standard normal numbers.
     pub fn sample(&self, noise: &Tensor, config: &VaeConfig) -> Tensor {
         let z = self.moments.sample(noise);
         let channels = z.last_dim();

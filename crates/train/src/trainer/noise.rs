@@ -61,6 +61,9 @@ impl DdpmNoise {
 
     /// The factor of a sample's loss. Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy" (2023):
     /// min(snr, γ) / snr for ε. For v, whose loss already weighs by snr + 1: min(snr, γ) / (snr + 1).
+    ///
+    /// # Panics
+    /// As [`snr`](Self::snr) does.
     pub fn min_snr_weight(&self, timestep: usize, gamma: f64) -> f64 {
         let snr = self.snr(timestep);
         match self.training.prediction {

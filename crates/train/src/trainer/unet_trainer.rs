@@ -31,9 +31,9 @@ pub struct Batch {
 /// The learning rates of a step.
 #[derive(Clone, Copy, Debug)]
 pub struct Rates {
-    /// Of the UNet's parameters.
+    /// That of the UNet's parameters.
     pub lr: f64,
-    /// Of the new tokens' embeddings. `None`: the embeddings are frozen.
+    /// That of the new tokens' embeddings. `None`: the embeddings are frozen.
     pub ti_lr: Option<f64>,
 }
 
