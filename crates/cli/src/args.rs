@@ -1,4 +1,4 @@
-//! What every command line has: how much is said, and its errors in one line.
+//! The parts of every command line: the verbosity, and errors in one line.
 
 use clap::ArgMatches;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -7,21 +7,21 @@ use tracing::Level;
 use crate::failure::Failure;
 use crate::fields;
 
-/// How much is said on stderr.
+/// How much is printed to stderr.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verbosity {
     /// Errors only.
     Quiet,
     /// Progress, the seed and warnings.
     Normal,
-    /// What is being done, too.
+    /// Also the current work.
     Verbose,
-    /// In detail.
+    /// Details.
     Debug,
 }
 
 impl Verbosity {
-    /// What `-q` and `-v`, or a training's `verbose`, ask for.
+    /// The verbosity that `-q`, `-v` or a training's `verbose` selects.
     pub fn of(matches: &ArgMatches) -> Verbosity {
         let command = matches.subcommand().map_or(matches, |(_, matches)| matches);
         match (matches.get_flag("quiet"), matches.get_count("verbose")) {
@@ -44,7 +44,7 @@ impl Verbosity {
     }
 }
 
-/// clap's errors without the usage and the tips.
+/// Converts clap's errors to one line, without usage and tips.
 pub fn in_one_line(e: &clap::Error) -> Failure {
     let text = |kind| match e.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),

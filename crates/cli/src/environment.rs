@@ -1,4 +1,4 @@
-//! The environment variables that calotype has: what each says, and whether what is set can be meant.
+//! The environment variables of calotype: their descriptions, and checks of their values.
 
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -9,10 +9,10 @@ use calotype_train::forecast::memory;
 
 use crate::failure::Failure;
 
-/// What the names of calotype's own variables begin with.
+/// The beginning of the names of calotype's own variables.
 const PREFIX: &str = "CALOTYPE_";
 
-/// Every variable, with what it says. A new one is a row.
+/// Every variable, with its description. A new variable is a row.
 const VARIABLES: &[(&str, &str)] = &[
     ("CALOTYPE_MODEL", "The model where --model is not given: a folder or a name"),
     ("CALOTYPE_MEMORY", "The bytes of memory that a training may take, such as 16000000000"),
@@ -27,23 +27,23 @@ pub fn help() -> String {
     let width = VARIABLES.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let mut text = "Environment variables:\n".to_string();
     for (name, says) in VARIABLES {
-        let _ = writeln!(text, "  {name:width$}  {says}"); // a String takes all
+        let _ = writeln!(text, "  {name:width$}  {says}"); // writing to a String does not fail
     }
     text
 }
 
-/// Refuses a name that begins with `CALOTYPE_` and is not in [`VARIABLES`], and a value that a variable does not take.
-/// `set` are all variables that are set. Those that Kubernetes sets in each container for a Service whose name begins with
-/// `calotype` are not meant for us, and pass.
+/// Refuses an unknown name that begins with `CALOTYPE_`, and invalid values of known variables. `set` has all variables that
+/// are set. Kubernetes sets variables in each container for a Service whose name begins with `calotype`; these are not for this
+/// program, and are accepted.
 ///
 /// # Errors
-/// One line that names the variable.
+/// A variable is unknown or invalid. The message is one line that names the variable.
 pub fn check(set: impl Iterator<Item = (OsString, OsString)>) -> Result<(), Failure> {
     let own = set.filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
     let own = own.filter(|(name, _)| name.starts_with(PREFIX));
     let mut unknown = own.filter(|(name, _)| VARIABLES.iter().all(|(known, _)| known != name));
     if let Some((name, _)) = unknown.find(|(name, value)| !is_of_a_service(name, &value.to_string_lossy())) {
-        // The prefix is alike in all names: only what follows it can be misspelt.
+        // All names have the same prefix, so only the rest is compared.
         let known = VARIABLES.iter().filter_map(|(known, _)| known.strip_prefix(PREFIX));
         let hint =
             nearest(&name[PREFIX.len()..], known).map(|known| format!(", did you mean {PREFIX}{known}?"));
@@ -56,8 +56,8 @@ pub fn check(set: impl Iterator<Item = (OsString, OsString)>) -> Result<(), Fail
 }
 
 /// Whether Kubernetes sets such a variable for a Service: `…_SERVICE_HOST`, `…_SERVICE_PORT`, `…_SERVICE_PORT_HTTP` (a port's
-/// name), `…_PORT` and `…_PORT_80_TCP`, alone or with `_PROTO`, `_PORT` or `_ADDR`. Of `…_PORT` the value is an address, which
-/// a port that somebody meant for us would not be.
+/// name), `…_PORT` and `…_PORT_80_TCP`, alone or with `_PROTO`, `_PORT` or `_ADDR`. The value of `…_PORT` must be an address,
+/// which a misspelt setting of this program would not be.
 fn is_of_a_service(name: &str, value: &str) -> bool {
     if name.ends_with("_SERVICE_HOST") || name.ends_with("_SERVICE_PORT") || name.contains("_SERVICE_PORT_") {
         return true;
@@ -72,11 +72,11 @@ fn is_of_a_service(name: &str, value: &str) -> bool {
     }
 }
 
-/// Checks `RAYON_NUM_THREADS`, which says how many threads there are where nothing else does. The library that reads it takes
-/// what is no number for nothing said.
+/// Checks `RAYON_NUM_THREADS`, the number of threads if nothing else sets it. The library that reads it ignores text that is
+/// not a number.
 ///
 /// # Errors
-/// It is set, and no number of threads. 0 stands for as many as processors.
+/// The variable is set and is not a number of threads. 0 means the number of processors.
 pub fn threads(set: Option<OsString>) -> Result<(), Failure> {
     let Some(text) = set.filter(|text| !text.is_empty()) else { return Ok(()) };
     let text = text.to_string_lossy();
@@ -94,8 +94,8 @@ pub fn threads(set: Option<OsString>) -> Result<(), Failure> {
 mod tests {
     use super::*;
 
-    /// Protects: what Kubernetes sets for a Service called calotype, or calotype-web, stops no command; any other name with our
-    /// prefix does, and so does a port that somebody meant for us.
+    /// Protects commands from variables that Kubernetes sets for a Service called calotype or calotype-web: they are accepted.
+    /// Any other name with the prefix is an error, and so is a plain port number.
     #[test]
     fn variables_of_services() {
         let check = |name: &str, value: &str| check([(name.into(), value.into())].into_iter());

@@ -1,4 +1,4 @@
-//! How a command ends when it does not succeed.
+//! The ways in which a command fails.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -8,10 +8,10 @@ use calotype_sdxl::ArgumentError;
 
 use crate::interrupt;
 
-/// Why a command did not do what it was asked.
+/// The reason why a command failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// The caller's to mend: an option, a field or a file.
+    /// The caller can fix it: an option, a field or a file is invalid.
     BadInput(String),
     /// Anything else.
     Failed(String),
@@ -20,17 +20,17 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// A file or folder that the system did not give or take.
+    /// A file or folder that the system could not read or write.
     pub fn io(path: &Path, e: &std::io::Error) -> Failure {
         Failure::Failed(format!("{}: {e}", path.display()))
     }
 
-    /// Signals that the system does not let the process handle.
+    /// The system does not let the process handle signals.
     pub fn signals(e: std::io::Error) -> Failure {
         Failure::Failed(format!("cannot handle signals: {e}"))
     }
 
-    /// What the user reads: always exactly one line.
+    /// The message for the user, always on one line.
     pub fn line(&self) -> String {
         match self {
             Failure::BadInput(what) | Failure::Failed(what) => {
@@ -41,7 +41,7 @@ impl Failure {
         }
     }
 
-    /// The process's exit code.
+    /// The exit code of the process.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Failure::Failed(_) => 1,

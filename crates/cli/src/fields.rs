@@ -1,4 +1,4 @@
-//! A request's fields on the command line: `--field-name value`, `-i field_name=value` and `-i field_name=@file`, all
+//! The fields of a request on the command line: `--field-name value`, `-i field_name=value` and `-i field_name=@file`. All are
 //! derived from the request's schema.
 
 use std::fs::{self, File};
@@ -14,11 +14,10 @@ use serde_json::{Map, Value};
 use crate::failure::Failure;
 
 const PAIRS: &str = "input";
-/// Bytes of a text's file: twice those of a text, as UTF-16 may take.
+/// The most bytes of a text file: twice those of a text, because UTF-16 may need as many.
 const MAX_FILE: u64 = 2 * schema::MAX_TEXT as u64 + 2;
 
-/// `command` with `-i` and a flag for every field of `schema`. The fields that cannot be used yet stand only in the
-/// long help.
+/// Adds `-i` and a flag for every field of `schema` to `command`. Only the long help lists fields that cannot be used yet.
 pub fn options(command: Command, schema: &Schema) -> Command {
     let pairs = Arg::new(PAIRS)
         .short('i')
@@ -43,7 +42,7 @@ fn flag(field: &Field) -> Arg {
     }
 }
 
-/// Kept apart from the command's own options.
+/// The id of a field's flag, distinct from those of the command's own options.
 fn id(field: &Field) -> String {
     format!("field {}", field.name)
 }
@@ -63,14 +62,14 @@ fn help(field: &Field) -> String {
     format!("{}{takes}{default}{status}", field.description().trim_end_matches('.'))
 }
 
-/// The request's JSON object: what was given on the command line, nothing else.
+/// The request's JSON object: the fields that were given on the command line, and no others.
 ///
 /// # Errors
-/// An unknown field, a field given twice, text that is not of the field's type, or a file that cannot be read.
+/// A field is unknown or given twice, text is not of the field's type, or a file cannot be read.
 pub fn given(schema: &Schema, matches: &ArgMatches) -> Result<Map<String, Value>, Failure> {
     let mut given = Map::new();
     let mut set = |field: &Field, value: Value| match given.insert(field.name.clone(), value) {
-        // Several files may also be given one by one.
+        // Several files may also be given by several flags.
         Some(earlier) if field.is_files() => {
             let both = [&earlier, &given[&field.name]].map(|files| files.as_str().unwrap_or_default());
             let both = schema::join(&both.map(schema::split).concat());
@@ -82,7 +81,7 @@ pub fn given(schema: &Schema, matches: &ArgMatches) -> Result<Map<String, Value>
     };
     for pair in matches.get_many::<String>(PAIRS).into_iter().flatten() {
         let Some((name, text)) = pair.split_once('=') else {
-            let pair = pair.replace(char::is_control, " "); // which a terminal would obey
+            let pair = pair.replace(char::is_control, " "); // a terminal would obey them
             return Err(Failure::BadInput(format!("-i {pair}: expected FIELD=VALUE")));
         };
         let field = schema.field(name)?;
@@ -93,20 +92,20 @@ pub fn given(schema: &Schema, matches: &ArgMatches) -> Result<Map<String, Value>
             set(field, flag_value(field, text)?)?;
         }
     }
-    // How other programs ask for a random seed, which is what no seed gives.
+    // Other programs use −1 for a random seed, which is the default here.
     if given.get("seed").and_then(Value::as_i64) == Some(-1) {
         given.remove("seed");
     }
     Ok(given)
 }
 
-/// The files that `-i field=@file` names, each with its field.
+/// The files of `-i field=@file`, each with the name of its field.
 pub fn files_read(matches: &ArgMatches) -> Vec<(&str, &Path)> {
     let pairs = matches.get_many::<String>(PAIRS).into_iter().flatten();
     pairs.filter_map(|pair| pair.split_once("=@").map(|(name, path)| (name, Path::new(path)))).collect()
 }
 
-/// Whether a training's field `verbose` asks for more on stderr.
+/// Whether the field `verbose` of a training asks for more output on stderr.
 pub fn verbose(matches: &ArgMatches) -> bool {
     let true_in = |text: &str| text.eq_ignore_ascii_case("true");
     let flag = matches.try_get_many::<String>("field verbose").ok().flatten();
@@ -115,7 +114,7 @@ pub fn verbose(matches: &ArgMatches) -> bool {
         || pairs.into_iter().flatten().any(|pair| pair.strip_prefix("verbose=").is_some_and(true_in))
 }
 
-/// `-i field=text`: `@path` stands for a file's contents, or in a file's field for the file.
+/// The value of `-i field=text`. `@path` means the content of a file, or in a file's field, the file.
 fn pair_value(field: &Field, text: &str) -> Result<Value, InputError> {
     if field.is_files() {
         return files(field, text);
@@ -130,7 +129,7 @@ fn pair_value(field: &Field, text: &str) -> Result<Value, InputError> {
     }
 }
 
-/// A file's text, as editors save it: UTF-8 with or without a byte order mark, or UTF-16 with one. The mark is no part of it.
+/// Reads a text file: UTF-8 with or without a byte order mark, or UTF-16 with one. The mark is removed.
 fn text_file(path: &str) -> io::Result<String> {
     let wrong = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
     let mut bytes = Vec::new();
@@ -141,7 +140,7 @@ fn text_file(path: &str) -> io::Result<String> {
     text::decode(&bytes).map_err(|at| wrong(text::problem(at)))
 }
 
-/// `--field text`: the text as it stands; a file's field takes its path with or without the `@`.
+/// The value of `--field text`. The text is literal, except that a file's field takes a path with or without `@`.
 fn flag_value(field: &Field, text: &str) -> Result<Value, InputError> {
     if field.is_files() {
         return files(field, text);
@@ -152,7 +151,7 @@ fn flag_value(field: &Field, text: &str) -> Result<Value, InputError> {
     }
 }
 
-/// Files and folders with commas between them, each with or without the `@`.
+/// Files and folders, separated by commas, each with or without `@`.
 fn files(field: &Field, text: &str) -> Result<Value, InputError> {
     let name = |path: PathBuf| {
         let text = path.to_string_lossy();

@@ -1,4 +1,4 @@
-//! How a picture says what it was made from, for the readers that people have.
+//! The texts in a picture that tell how it was made, in the forms that other programs read.
 
 use std::path::{Path, PathBuf};
 
@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 use crate::plans;
 
-/// What made a picture, apart from the request.
+/// The settings that made a picture, apart from the request.
 #[derive(Debug, Clone)]
 pub struct Maker {
-    /// The model folder's name.
+    /// The name of the model folder.
     pub model: String,
     /// `bf16` or `f32`.
     pub dtype: calotype_tensor::DType,
@@ -22,12 +22,11 @@ pub struct Maker {
     pub empty_negative: &'static str,
 }
 
-/// The text that AUTOMATIC1111's web UI writes and that the other UIs read: prompt, negative prompt, and one line of
-/// settings.
+/// The text of AUTOMATIC1111's web UI, which other UIs read too: prompt, negative prompt, and one line of settings.
 pub fn automatic1111(plan: &PredictPlan, seed: u64, maker: &Maker) -> String {
     let mut text = plan.prompt.clone();
     for file in &plan.replicate_weights {
-        // Its way to ask for a LoRA: by the file's name, in the prompt; which may have asked so already.
+        // The web UI selects a LoRA by the file's name in the prompt, which may contain it already.
         if !adapters::has_tag(&plan.prompt, file) && !adapters::has_tag(&plan.negative_prompt, file) {
             text += &format!(" <lora:{}:{}>", adapters::name(file), plan.lora_scale);
         }
@@ -35,7 +34,7 @@ pub fn automatic1111(plan: &PredictPlan, seed: u64, maker: &Maker) -> String {
     if !plan.negative_prompt.is_empty() {
         text += &format!("\nNegative prompt: {}", plan.negative_prompt);
     }
-    // Its names for torch's generators: CPU, and NV for CUDA's.
+    // The web UI's names of torch's generators: CPU, and NV for CUDA's.
     let rng = if maker.rng == "cuda" { "NV" } else { "CPU" };
     let settings = [
         ("Steps", plan.steps.to_string()),
@@ -51,7 +50,7 @@ pub fn automatic1111(plan: &PredictPlan, seed: u64, maker: &Maker) -> String {
     text + "\n" + &settings.join(", ")
 }
 
-/// The web UI's name for a sampler; our own where it has none.
+/// The web UI's name of a sampler, or our own if it has none.
 fn sampler(sampler: &'static Sampler) -> &'static str {
     match sampler.name() {
         "DPMSolverMultistep" => "DPM++ 2M",
@@ -64,13 +63,13 @@ fn sampler(sampler: &'static Sampler) -> &'static str {
     }
 }
 
-/// Values with the settings line's own separators are quoted, as JSON.
+/// Quotes values that contain separators of the settings line, as JSON.
 fn quoted(value: &str) -> String {
     if value.contains([',', ':', '\n', '"']) { Value::from(value).to_string() } else { value.into() }
 }
 
-/// Everything as JSON. `input` is a request for this very picture, alone, with the files of trained weights by their
-/// names: where a file lies is nobody's concern who gets the picture.
+/// Everything as JSON. `input` is a request for this picture alone. Files of trained weights are given by name only, because
+/// their folders do not concern others who get the picture.
 pub fn json(plan: &PredictPlan, seed: u64, maker: &Maker) -> String {
     let names = plan.replicate_weights.iter().map(|file| file_name(file)).collect();
     let input = PredictPlan { seed, num_outputs: 1, replicate_weights: names, ..plan.clone() };
@@ -83,7 +82,7 @@ pub fn json(plan: &PredictPlan, seed: u64, maker: &Maker) -> String {
     .to_string()
 }
 
-/// A path's last part.
+/// The last part of a path.
 fn file_name(path: &Path) -> PathBuf {
     match path.file_name() {
         Some(name) => name.into(),
@@ -137,7 +136,7 @@ mod tests {
         assert!(bare.starts_with("a cat\nSteps: 50, Sampler: Euler, "), "{bare}");
     }
 
-    /// Protects: one picture of a batch says how to make it alone.
+    /// Protects the request in a picture of a batch: it makes this picture alone.
     #[test]
     fn the_json_makes_one_picture_again() {
         let batch = plan(json!({"prompt": "a cat", "seed": 3, "num_outputs": 4}));
@@ -147,7 +146,8 @@ mod tests {
         assert_eq!((&text["dtype"], &text["rng"]), (&json!("bf16"), &json!("cpu")));
     }
 
-    /// Protects: a picture says which files it was made with, and not where they lie, which may have the user's name.
+    /// Protects the user's privacy: a picture names the files that it was made with, but not their folders, which may contain
+    /// the user's name.
     #[test]
     fn no_paths_are_told() {
         let request = json!({"prompt": "a cat", "replicate_weights": "/home/alice/secret project/me.tar,../b.safetensors"});

@@ -1,5 +1,5 @@
 //! Signals that end a command: Ctrl-C, SIGTERM (`docker stop`, `systemctl stop`, a shutdown, a batch system) and SIGHUP (a
-//! closed terminal). The first asks the work to stop at its next step. A second Ctrl-C ends the process; a second
+//! closed terminal). The first signal asks the work to stop at its next step. A second Ctrl-C ends the process. A second
 //! SIGTERM or SIGHUP does not, because shells and `timeout` send each of them twice.
 
 use std::ops::ControlFlow;
@@ -10,10 +10,10 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 static ASKED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
-/// The last signal's exit code; 0 where none came.
+/// The exit code of the last signal; 0 if there was none.
 static EXIT_CODE: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
 
-/// Takes the signals over from the system. A second call changes nothing: a command may run another.
+/// Installs the signal handlers. A second call has no effect, because a command may run another.
 ///
 /// # Errors
 /// The system refuses a handler.
@@ -25,7 +25,7 @@ pub fn install() -> Result<(), std::io::Error> {
 }
 
 fn register() -> Result<(), std::io::Error> {
-    // Before the flag is set by the same signal: so the second Ctrl-C ends the process, not the first.
+    // Registered before the flag that the same signal sets, so that the second Ctrl-C ends the process, not the first.
     flag::register_conditional_shutdown(SIGINT, exit_code_of(SIGINT), ASKED.clone())?;
     let signals = [
         SIGINT,
@@ -34,7 +34,7 @@ fn register() -> Result<(), std::io::Error> {
         signal_hook::consts::SIGHUP,
     ];
     for signal in signals {
-        // `nohup` has SIGHUP ignored, which is to stay so.
+        // `nohup` makes the process ignore SIGHUP, which must stay so.
         if signal != SIGINT && is_ignored(signal) {
             continue;
         }
@@ -44,12 +44,12 @@ fn register() -> Result<(), std::io::Error> {
     Ok(())
 }
 
-/// As shells have it.
+/// The exit code that shells use.
 fn exit_code_of(signal: i32) -> i32 {
     128 + signal
 }
 
-/// Whether the process was started with this signal ignored. Only Linux says so in a file: elsewhere, no.
+/// Whether the process was started with this signal ignored. Only Linux has this in a file; on other systems, false.
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -57,12 +57,12 @@ fn is_ignored(signal: i32) -> bool {
     mask >> (signal - 1) & 1 == 1
 }
 
-/// Whether a signal asked the work to stop.
+/// Whether a signal has asked the work to stop.
 pub fn asked() -> bool {
     ASKED.load(Ordering::SeqCst)
 }
 
-/// The same as what callbacks of progress return.
+/// The same in the form that progress callbacks return.
 pub fn flow() -> ControlFlow<()> {
     if asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }

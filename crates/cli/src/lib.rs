@@ -1,7 +1,8 @@
 //! The `calotype` binary, as a library that `main.rs` and the fuzz targets call.
 //!
-//! Exit codes: 0 done, 1 failed, 2 bad input; interrupted: 130 by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP. An error is one line on stderr, `error: …`. Files that
-//! were written are printed on stdout, one path a line; everything else goes to stderr.
+//! Exit codes: 0 success, 1 failure, 2 invalid input; after a signal 130 (Ctrl-C), 143 (SIGTERM) or 129 (SIGHUP). An error is
+//! one line on stderr, `error: …`. The paths of written files are printed on stdout, one on each line; everything else goes to
+//! stderr.
 
 mod args;
 mod commands;
@@ -26,7 +27,7 @@ use std::process::ExitCode;
 
 use failure::Failure;
 
-/// The program: reads the command line, does what it says, and writes errors to stderr.
+/// The program: reads the command line, runs the command, and writes errors to stderr.
 pub fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -55,15 +56,14 @@ fn run() -> Result<(), Failure> {
     }
 }
 
-/// What the settings in a run's folder say that it trains, checked as `train --resume` checks them. An error is what is
-/// shown.
+/// The plan in the settings of a run's folder, checked as `train --resume` checks it. The error is the message that is shown.
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub fn run_plan(run: &std::path::Path) -> Result<calotype_train::TrainPlan, String> {
     commands::train::plan(run).map_err(|failure| log::clean(&failure.line()))
 }
 
-/// The losses of the first `steps` steps of a run. An error is what is shown.
+/// The losses of the first `steps` steps of a run. The error is the message that is shown.
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub fn run_losses(run: &std::path::Path, steps: usize) -> Result<calotype_train::chart::Losses, String> {

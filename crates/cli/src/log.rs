@@ -1,4 +1,4 @@
-//! Logs on stderr, in the layout of the errors: `warning: …`.
+//! Logs on stderr, in the form of the errors: `warning: …`.
 
 use std::fmt;
 
@@ -7,9 +7,9 @@ use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Lets messages up to `level` through to stderr.
+/// Shows messages up to `level` on stderr.
 pub fn start(level: Level) {
-    // A closed terminal takes no message about a message that it did not take: that would be a panic.
+    // With a closed terminal, a message about the message that could not be written would panic.
     let logs = tracing_subscriber::fmt().log_internal_errors(false);
     logs.with_writer(std::io::stderr).with_max_level(level).event_format(Plain).init();
 }
@@ -39,8 +39,8 @@ where
     }
 }
 
-/// The text with nothing in it that a terminal obeys: control characters, but ends of lines and tabs, and characters that turn the
-/// direction of writing are written as `\u{1b}`. What is said on stderr may quote somebody else's file.
+/// Text without characters that a terminal obeys. Control characters (except newlines and tabs) and characters that change the
+/// direction of writing become `\u{1b}` and the like. Messages on stderr may quote somebody else's file.
 pub fn clean(text: &str) -> String {
     let obeyed = |c: char| match c {
         '\n' | '\t' => false,
@@ -58,7 +58,8 @@ pub fn clean(text: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Protects: no text of a file moves the cursor, sets the title or turns the line; other scripts stay as they are.
+    /// Protects terminals: no text from a file moves the cursor, sets the title or reverses the line. Other scripts are not
+    /// changed.
     #[test]
     fn terminals_are_told_nothing() {
         let hostile = "a\u{1b}]0;title\u{7}\r\u{9b}2J\u{202e}b";

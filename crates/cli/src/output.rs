@@ -1,4 +1,4 @@
-//! What goes out: files into the output directory, text onto stdout.
+//! Output: files in the output directory, and text on stdout.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -11,7 +11,7 @@ use crate::log;
 
 pub use calotype_train::files::{TEMPORARY, parent};
 
-/// Writes `text` to stdout. A reader that has gone away is not an error.
+/// Writes `text` to stdout. It is not an error if the reader has gone away.
 pub fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -20,30 +20,29 @@ pub fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Writes a line to stderr, [cleaned](log::clean). Whether anyone reads it changes nothing.
+/// Writes a line to stderr, [cleaned](log::clean). Errors are ignored.
 pub fn note(line: &str) {
     let _ = writeln!(io::stderr(), "{}", log::clean(line));
 }
 
-/// The directory that results go to. It is made when the first file is written.
+/// The directory for results. It is made when the first file is written.
 #[derive(Debug)]
 pub struct OutputDir {
     path: PathBuf,
 }
 
 impl OutputDir {
-    /// Makes sure, before any work is done, that files can be written to `path`, or that it can be made.
-    /// Leaves nothing behind.
+    /// Checks, before any work is done, that files can be written to `path`, or that it can be made. Leaves nothing behind.
     ///
     /// # Errors
-    /// `path`, or the directory that it would be made in, is not a directory or cannot be written to.
+    /// `path`, or the directory in which it would be made, is not a directory or cannot be written to.
     pub fn check(path: &Path) -> Result<OutputDir, Failure> {
         check_folder("-o", path)?;
         Ok(OutputDir { path: path.into() })
     }
 
-    /// Writes the next `out-<n>.<extension>`: n counts on from the highest that is there. The file appears whole or
-    /// not at all, and never in place of another.
+    /// Writes the next `out-<n>.<extension>`, where n is one more than the highest existing number. The file appears complete
+    /// or not at all, and never replaces another.
     ///
     /// # Errors
     /// The directory or the file cannot be written.
@@ -53,7 +52,7 @@ impl OutputDir {
         write: impl FnOnce(&mut File) -> io::Result<()>,
     ) -> Result<PathBuf, Failure> {
         self.try_write(extension, write)
-            .map_err(|e| Failure::Failed(format!("{}: {}", self.path.display(), said(&e))))
+            .map_err(|e| Failure::Failed(format!("{}: {}", self.path.display(), message(&e))))
     }
 
     fn try_write(
@@ -76,7 +75,7 @@ impl OutputDir {
         Err(ErrorKind::AlreadyExists.into())
     }
 
-    /// One more than the highest n of the `out-<n>.<extension>` here; 0 where there is none.
+    /// One more than the highest n of existing `out-<n>.<extension>`, or 0.
     fn next_number(&self, extension: &str) -> io::Result<u64> {
         let mut next = 0;
         for entry in fs::read_dir(&self.path)? {
@@ -92,8 +91,7 @@ impl OutputDir {
     }
 }
 
-/// Makes sure that files can be written to the folder that `option` names, or that it can be made. Leaves nothing
-/// behind.
+/// Checks that files can be written to the folder that `option` names, or that it can be made. Leaves nothing behind.
 ///
 /// # Errors
 /// As [`OutputDir::check`].
@@ -106,7 +104,7 @@ pub fn check_folder(option: &str, path: &Path) -> Result<(), Failure> {
             Ok(found) if found.is_dir() => {
                 return match tempfile::tempfile_in(ancestor) {
                     Ok(_) => Ok(()),
-                    Err(e) => Err(bad(&format!("cannot write here: {}", said(&e)))),
+                    Err(e) => Err(bad(&format!("cannot write here: {}", message(&e)))),
                 };
             }
             Ok(_) => return Err(bad(&"not a directory")),
@@ -115,22 +113,22 @@ pub fn check_folder(option: &str, path: &Path) -> Result<(), Failure> {
                     return Err(bad(&format!("{} is {target}", ancestor.display())));
                 }
             }
-            Err(e) => return Err(bad(&said(&e))),
+            Err(e) => return Err(bad(&message(&e))),
         }
     }
     Err(bad(&"no such directory"))
 }
 
-/// How the bytes for a path are written.
+/// The way in which the bytes for a path are written.
 #[derive(Debug, PartialEq, Eq)]
 enum Place {
-    /// A file appears there whole, in the place of an earlier one.
+    /// As a complete file, which replaces an earlier one.
     File(PathBuf),
-    /// A device or a pipe is there, and takes them one after the other.
+    /// To a device or a pipe, one after the other.
     Stream(PathBuf),
 }
 
-/// Where to write for `path`: a link stands for its target.
+/// The place for the bytes of `path`. A link means its target.
 fn place(path: &Path) -> Result<Place, String> {
     if path.is_dir() || path.file_name().is_none() || path.as_os_str().to_string_lossy().ends_with('/') {
         return Err("expected a file, found a directory".into());
@@ -141,25 +139,25 @@ fn place(path: &Path) -> Result<Place, String> {
     let kind = match fs::metadata(path) {
         Ok(found) => found.file_type(),
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Place::File(path.into())),
-        Err(e) => return Err(said(&e)),
+        Err(e) => return Err(message(&e)),
     };
     match () {
-        // The shell's own, even where it is a file: those who opened it read on.
+        // A file that the shell has opened is a stream too, because its readers continue to read.
         () if is_open_file(path) => Ok(Place::Stream(path.into())),
-        () if kind.is_file() => fs::canonicalize(path).map(Place::File).map_err(|e| said(&e)),
+        () if kind.is_file() => fs::canonicalize(path).map(Place::File).map_err(|e| message(&e)),
         () if is_stream(kind) => Ok(Place::Stream(path.into())),
         () => Err("expected a file, a character device or a named pipe, found something else".into()),
     }
 }
 
-/// Says where a link leads that leads nowhere.
+/// Describes a link whose target does not exist.
 fn dangling(path: &Path) -> Option<String> {
     let target = fs::read_link(path).ok()?;
     let is_there = fs::metadata(path).is_ok();
     (!is_there).then(|| format!("a link to {}, which is not there", target.display()))
 }
 
-/// Whether a path stands for a file that this process has open already: `/dev/stdout`.
+/// Whether a path names a file that this process has open already, such as `/dev/stdout`.
 fn is_open_file(path: &Path) -> bool {
     let streams = ["/dev/stdout", "/dev/stderr"].iter().any(|name| path == Path::new(name));
     streams || ["/dev/fd", "/proc/self/fd"].iter().any(|folder| path.parent() == Some(Path::new(folder)))
@@ -176,15 +174,15 @@ fn is_stream(_kind: fs::FileType) -> bool {
     false
 }
 
-/// Makes sure, before any work is done, that a file can be written at `path`, and that it is none of `inputs`, each
-/// with what to call it.
+/// Checks, before any work is done, that a file can be written at `path`, and that it is not one of `inputs`, each of which has
+/// a name for messages.
 ///
 /// # Errors
-/// The directory that it would be in is not there or cannot be written to, `path` is a directory or a link to nothing,
-/// or one of `inputs` or in one of them.
+/// The directory of the file does not exist or cannot be written to, or `path` is a directory, a link to nothing, one of
+/// `inputs`, or inside of one.
 pub fn check_file(path: &Path, inputs: &[(&str, &Path)]) -> Result<(), Failure> {
     let bad = |what: &str| Failure::BadInput(format!("-o {}: {what}", path.display()));
-    let failed = |e: io::Error| bad(&format!("cannot write here: {}", said(&e)));
+    let failed = |e: io::Error| bad(&format!("cannot write here: {}", message(&e)));
     match place(path).map_err(|what| bad(&what))? {
         Place::File(file) => {
             if let Some((name, _)) = inputs.iter().find(|(_, input)| has(input, &file)) {
@@ -192,7 +190,7 @@ pub fn check_file(path: &Path, inputs: &[(&str, &Path)]) -> Result<(), Failure> 
             }
             tempfile::tempfile_in(parent(&file)).map(drop).map_err(failed)
         }
-        // A pipe would wait for its reader.
+        // Opening a pipe would wait for its reader.
         Place::Stream(stream) if fs::metadata(&stream).is_ok_and(|found| is_pipe(found.file_type())) => {
             Ok(())
         }
@@ -210,7 +208,7 @@ fn is_pipe(_kind: fs::FileType) -> bool {
     false
 }
 
-/// Whether `file` is there, and is `input` or lies in it.
+/// Whether `file` exists, and is `input` or inside of it.
 fn has(input: &Path, file: &Path) -> bool {
     match [input, file].map(fs::canonicalize) {
         [Ok(input), Ok(file)] => file.starts_with(input),
@@ -218,8 +216,8 @@ fn has(input: &Path, file: &Path) -> bool {
     }
 }
 
-/// Writes what the user has named with `-o`, whole or not at all even if the power fails, in the place of an earlier
-/// file. A link is kept, and its target written; a device or a pipe is written to as it stands.
+/// Writes the file that the user has named with `-o`. The file appears complete or not at all, even if the power fails, and
+/// replaces an earlier one. If the path is a link, its target is written. A device or a pipe is written to directly.
 ///
 /// # Errors
 /// The directory or the file cannot be written.
@@ -235,11 +233,11 @@ pub fn write_output(
             opened.and_then(|file| files::write_buffered(&file, write))
         }
     };
-    written.map_err(|e| failed(said(&e)))
+    written.map_err(|e| failed(message(&e)))
 }
 
-/// Writes the file at `path`, whole or not at all even if the power fails, in the place of an earlier one, or of a link:
-/// what is in a run's folder may be somebody else's.
+/// Writes the file at `path`. The file appears complete or not at all, even if the power fails, and replaces an earlier file or
+/// link. A link is not followed, because a run's folder may come from somebody else.
 ///
 /// # Errors
 /// The directory or the file cannot be written.
@@ -247,7 +245,7 @@ pub fn write_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<
     files::write_file(path, write).map_err(|e| Failure::io(path, &e))
 }
 
-/// Prints the path of a file that was written, unless stdout is where it went.
+/// Prints the path of a written file, unless the file is stdout.
 ///
 /// # Errors
 /// As [`print`].
@@ -279,16 +277,16 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     write_file(path, |file| file.write_all(bytes))
 }
 
-/// Makes a folder called `name` in `parent`, or the first of `name-2`, `name-3` … that is not there.
+/// Makes a folder named `name` in `parent`, or the first of `name-2`, `name-3` … that does not exist.
 ///
 /// # Errors
-/// It cannot be made.
+/// The folder cannot be made.
 pub fn new_folder(parent: &Path, name: &str) -> Result<PathBuf, Failure> {
     files::new_folder(parent, name).map_err(|e| Failure::io(&parent.join(name), &e))
 }
 
-/// What the system says, without the path that tempfile puts behind it.
-fn said(e: &io::Error) -> String {
+/// The system's error without the path that tempfile appends.
+fn message(e: &io::Error) -> String {
     let text = e.to_string();
     text.split(" at path ").next().unwrap_or(&text).to_string()
 }
@@ -301,7 +299,8 @@ mod tests {
         out.write("png", |f| f.write_all(text.as_bytes())).expect("written")
     }
 
-    /// Protects: names count on, nothing is overwritten, the directory is made only when something is written.
+    /// Protects output names: numbers increase, no file is overwritten, and the directory is made only when
+    /// something is written.
     #[test]
     fn names_count_on() {
         let here = tempfile::tempdir().expect("a directory");
@@ -316,7 +315,7 @@ mod tests {
         assert_eq!(fs::read_dir(&path).expect("there").count(), 4);
     }
 
-    /// Protects: a write that fails leaves no file, not even a temporary one.
+    /// Protects failed writes: they leave no file, not even a temporary one.
     #[test]
     fn a_failed_write_leaves_nothing() {
         let here = tempfile::tempdir().expect("a directory");
@@ -325,7 +324,7 @@ mod tests {
         assert_eq!(fs::read_dir(here.path()).expect("there").count(), 0);
     }
 
-    /// Protects: where a file stands in the way is said before any work.
+    /// Protects early checks: a file in place of a directory is reported before any work.
     #[test]
     fn a_file_is_no_directory() {
         let here = tempfile::tempdir().expect("a directory");
@@ -337,7 +336,7 @@ mod tests {
         }
     }
 
-    /// Protects: a file that others are meant to read is not left private by its temporary beginnings.
+    /// Protects permissions: a file that others may read does not stay private because it was temporary.
     #[cfg(unix)]
     #[test]
     fn files_have_ordinary_permissions() {

@@ -1,8 +1,8 @@
-//! PNG files with text.
+//! PNG files with text chunks.
 
 use std::io::{BufWriter, Error, Write};
 
-/// Writes 8-bit RGB pixels, `height` rows of `width`, as a PNG with `texts` (keyword, text) in front.
+/// Writes 8-bit RGB pixels, `height` rows of `width`, as a PNG with `texts` (keyword, text) before the image data.
 ///
 /// # Errors
 /// Writing fails.
@@ -18,7 +18,7 @@ pub fn write_png(
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
     for (keyword, text) in texts {
-        // tEXt is Latin-1; what does not fit goes into an iTXt chunk, which readers treat alike.
+        // tEXt is Latin-1. Other text goes into an iTXt chunk, which readers treat alike.
         let added = if text.chars().all(|c| u32::from(c) < 0x100) {
             encoder.add_text_chunk((*keyword).into(), text.clone())
         } else {
@@ -36,7 +36,7 @@ pub fn write_png(
 mod tests {
     use super::*;
 
-    /// Protects: pixels and texts come back as they went in, whatever the script.
+    /// Protects pixels and texts: reading gives what was written, in any script.
     #[test]
     fn pixels_and_texts_round_trip() {
         let rgb: Vec<u8> = (0..3 * 2 * 4).collect();
@@ -57,7 +57,7 @@ mod tests {
         );
     }
 
-    /// Protects: a picture whose pixels do not fill it is an error, not a broken file.
+    /// Protects against too few pixels: an error, not a broken file.
     #[test]
     fn too_few_pixels_are_refused() {
         assert!(write_png(Vec::new(), (2, 2), &[0; 3], &[]).is_err());

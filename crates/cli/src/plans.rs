@@ -1,4 +1,4 @@
-//! From requests to what the pipeline and the trainer take, and back.
+//! Converts requests to the plans of the pipeline and the trainer, and back.
 
 use std::path::PathBuf;
 
@@ -12,10 +12,10 @@ use serde_json::{Map, Value, json};
 
 use crate::failure::Failure;
 
-/// A prediction's plan. Where the request has no seed, one is drawn at random.
+/// The plan of a prediction. If the request has no seed, a random one is drawn.
 ///
 /// # Errors
-/// There is no sampler of the request's name.
+/// No sampler has the name in the request.
 pub fn predict(input: PredictInput) -> Result<PredictPlan, Failure> {
     Ok(PredictPlan {
         prompt: input.prompt,
@@ -32,7 +32,7 @@ pub fn predict(input: PredictInput) -> Result<PredictPlan, Failure> {
     })
 }
 
-/// The plan with the size that the model was trained for, `side` pixels, where `given` says no width or no height.
+/// Sets the size that the model was trained for, `side` pixels, if `given` has no width or no height.
 pub fn predict_at_native_size(
     mut plan: PredictPlan,
     given: &Map<String, Value>,
@@ -48,7 +48,7 @@ pub fn predict_at_native_size(
     plan
 }
 
-/// The request for a plan's pictures, under the wire names.
+/// The request for a plan's pictures, by the names of the interface.
 pub fn request(plan: &PredictPlan) -> Value {
     let mut request = json!({
         "prompt": plan.prompt,
@@ -68,21 +68,21 @@ pub fn request(plan: &PredictPlan) -> Value {
     request
 }
 
-/// Settings of a training that the published interface lacks, from their JSON object: the rest takes its default.
+/// The settings of a training that the published interface lacks, from their JSON object. Others have their defaults.
 ///
 /// # Errors
-/// An unknown setting, or a value of another type.
+/// A setting is unknown, or its value has another type.
 pub fn train_options(given: Map<String, Value>) -> Result<TrainOptions, InputError> {
     schema::deserialize(given)
 }
 
-/// A training's plan. Where the request has no seed, one is drawn at random.
+/// The plan of a training. If the request has no seed, a random one is drawn.
 ///
-/// The steps are `max_train_steps`; where epochs were given instead ([`calotype_request::epochs`]), they follow from the set:
-/// [`TrainPlan::for_epochs`].
+/// The number of steps is `max_train_steps`. If epochs were given instead ([`calotype_request::epochs`]), it follows from the
+/// set: [`TrainPlan::for_epochs`].
 ///
 /// # Errors
-/// A token that is no word, a prefix without it, or a setting out of its range.
+/// The token is not a word, the prefix lacks the token, or a setting is out of range.
 pub fn train(input: TrainInput, options: TrainOptions) -> Result<TrainPlan, ArgumentError> {
     let (method, lr) = match (input.is_lora, options.textual_inversion_only) {
         (true, true) => (Method::TextualInversion, input.ti_lr),
@@ -111,7 +111,7 @@ pub fn train(input: TrainInput, options: TrainOptions) -> Result<TrainPlan, Argu
     plan.checked()
 }
 
-/// What kind of archive the request says that its set is.
+/// The archive type of the request's set.
 pub fn file_type(file_type: FileType) -> dataset::FileType {
     match file_type {
         FileType::Zip => dataset::FileType::Zip,
@@ -127,8 +127,8 @@ fn lr_scheduler(scheduler: LrScheduler) -> lr_schedule::LrScheduler {
     }
 }
 
-/// The plan at the size that a small model was trained for, where `given` says no resolution: `side` pixels, if that is
-/// less and a resolution.
+/// Reduces the resolution to the one that a small model was trained for, if `given` has no resolution: `side` pixels, if that
+/// is less and a valid resolution.
 pub fn train_at_native_size(
     mut plan: TrainPlan,
     given: &Map<String, Value>,
@@ -142,10 +142,10 @@ pub fn train_at_native_size(
     plan
 }
 
-/// Whether a training's plan, as a file has it, follows from this checked request and the plan's own settings beyond the request.
+/// Checks that a training's plan from a file follows from this checked request and from the plan's own options.
 ///
 /// # Errors
-/// A setting out of its range, or a field of the plan that is not what follows, as `plan.steps`.
+/// A setting is out of range, or a field of the plan does not follow from the request. The error names it, as `plan.steps`.
 pub fn check_train(plan: &TrainPlan, request: &TrainInput) -> Result<(), ArgumentError> {
     let expected = train(request.clone(), plan.options.clone())?;
     if let Some(pivot) = plan.pivot.filter(|pivot| *pivot > plan.steps) {
@@ -176,7 +176,7 @@ mod tests {
         predict(PredictInput::from_json(object(value)).expect("a valid request")).expect("a plan")
     }
 
-    /// Protects: an empty request is the published default picture.
+    /// Protects the defaults: an empty request is the published default picture.
     #[test]
     fn defaults_make_a_plan() {
         let plan = plan(json!({}));
@@ -185,7 +185,8 @@ mod tests {
         assert!(plan.seed <= u64::from(u32::MAX));
     }
 
-    /// Protects: seed 0 is a seed, large seeds are kept whole, a batch counts on from the first, negatives are refused.
+    /// Protects seeds: 0 is a seed, large seeds are kept exactly, a batch counts up from the first, and negative seeds are
+    /// refused.
     #[test]
     fn seeds() {
         assert_eq!(plan(json!({"seed": 0})).seed, 0);
@@ -197,8 +198,8 @@ mod tests {
         assert!(distinct.len() > 1, "random seeds differ");
     }
 
-    /// Protects: a training's plan follows its request: the rate of what trains, seed 0, the prefix of another token, steps
-    /// from epochs; and it reads back as it was written.
+    /// Protects a training's plan: the learning rate of the method, seed 0, the prefix of another token and steps from epochs
+    /// follow from the request. A plan in a file reads back unchanged.
     #[test]
     fn a_training_plan_follows_the_request() {
         let plan = |value: Value, options: Value| {
@@ -214,7 +215,7 @@ mod tests {
             json!({"textual_inversion_only": true, "max_grad_norm": 0, "gradient_accumulation_steps": 2});
         let alone = plan(json!({"input_images": "a.zip", "ti_lr": 0.5}), options);
         assert_eq!((alone.method, alone.lr, alone.max_grad_norm()), (Method::TextualInversion, 0.5, None));
-        // 3 times 5 pictures, 4 × 2 a step.
+        // 3 × 5 pictures, 4 × 2 per step.
         assert_eq!(alone.clone().for_epochs(3, 5).steps, 2);
         assert_eq!(alone.for_epochs(usize::MAX, 5).steps, 10_000_000);
         assert_eq!(calotype_request::epochs(&object(json!({"num_train_epochs": 3}))), Some(3));
@@ -224,7 +225,7 @@ mod tests {
         );
     }
 
-    /// Protects: a plan's JSON is a request for the same pictures.
+    /// Protects the JSON of a plan: it is a request for the same pictures.
     #[test]
     fn a_plan_is_a_request_again() {
         let first =
@@ -234,7 +235,7 @@ mod tests {
         assert_eq!(plan(again), first);
     }
 
-    /// Protects: names of files with commas come back as they were.
+    /// Protects names of files with commas: they read back unchanged.
     #[test]
     fn names_of_files_come_back() {
         let first = plan(json!({ "replicate_weights": r"a\,b.tar,c", "seed": 1 }));
@@ -242,7 +243,7 @@ mod tests {
         assert_eq!(plan(request(&first)), first);
     }
 
-    /// Protects: the published defaults are those of a plan without a request.
+    /// Protects the published defaults: they are those of a plan without a request.
     #[test]
     fn defaults_are_the_published_ones() {
         let default = PredictPlan { seed: 1, ..PredictPlan::default() };
@@ -253,7 +254,7 @@ mod tests {
         assert_eq!(training, default);
     }
 
-    /// Protects: every scheduler of the published interface has a sampler.
+    /// Protects the schedulers of the published interface: each has a sampler.
     #[test]
     fn schedulers_have_samplers() {
         for scheduler in calotype_request::Scheduler::ALL {
@@ -261,7 +262,7 @@ mod tests {
         }
     }
 
-    /// Protects: a guidance below 1, which the command line takes, is none, and the picture says so.
+    /// Protects a guidance below 1, which the command line accepts: it means no guidance, and the picture's texts say so.
     #[test]
     fn guidance_below_1_is_none() {
         let plan = |scale: f64| {
@@ -272,7 +273,7 @@ mod tests {
         assert_eq!(plan(0.5), plan(1.0));
     }
 
-    /// Protects: whatever a field of a training is given, the plan is made or refused by the field's name.
+    /// Protects against panics: for any value of any field of a training, a plan is made, or the field is refused by name.
     #[test]
     fn any_training_gets_an_answer() {
         let values = json!([true, 0, 1e308, 0.1, "", "\u{0}", "猫".repeat(500)]);
@@ -281,7 +282,7 @@ mod tests {
                 let given = object(json!({ "input_images": "a.zip", &field.name: value }));
                 let Ok(input) = TrainInput::from_json(given) else { continue };
                 let Err(refused) = train(input, TrainOptions::default()) else { continue };
-                // A token that the prefix lacks is said of the prefix.
+                // If the prefix lacks the token, the error names the prefix.
                 let known = [field.name.as_str(), "caption_prefix"].contains(&refused.name.as_str());
                 let line = refused.to_string();
                 assert!(known && !line.contains('\n') && line.len() < 400, "{line}");

@@ -1,6 +1,6 @@
-//! The model that the binary carries, for those who have no other: a small SDXL, trained by `tools/pocket`.
+//! The model in the binary, for users without another: a small SDXL, trained by `tools/pocket`.
 //!
-//! Its files are unpacked into the user's cache, once: networks read their weights from files.
+//! The files are unpacked into the user's cache once, because networks read their weights from files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use crate::failure::Failure;
 use crate::output;
 
-/// What `--model` calls it.
+/// The model's name in `--model`.
 pub const NAME: &str = "pocket";
-/// What to say to someone who gave no model.
+/// The notice for a user who gave no model.
 pub const NOTICE: &str = "model: pocket, a toy of 128 × 128 pixels that comes with calotype \
      (real SDXL: --model stabilityai/stable-diffusion-xl-base-1.0)";
-/// The sum of its files (as the test computes it): another model has a folder of its own.
+/// A checksum of the model's files (as the test computes it). Another model has another folder.
 const REVISION: &str = "d4d1ec2e";
 
 macro_rules! files {
@@ -22,7 +22,7 @@ macro_rules! files {
     };
 }
 
-/// Path and contents of each file that a model's folder needs.
+/// Path and content of each file in the model's folder.
 const FILES: &[(&str, &[u8])] = files! {
     "model_index.json"
     "scheduler/scheduler_config.json"
@@ -44,20 +44,20 @@ const FILES: &[(&str, &[u8])] = files! {
     "vae/diffusion_pytorch_model.safetensors"
 };
 
-/// Where it lies in a cache.
+/// The path of the folder in a cache.
 fn place() -> PathBuf {
     ["calotype", REVISION, NAME].iter().collect()
 }
 
-/// Whether a folder is where some user's cache has this model.
+/// Whether a folder has this model's path in some user's cache.
 pub fn is(folder: &Path) -> bool {
     folder.ends_with(place())
 }
 
-/// The model's folder, unpacked into the user's cache if it is not there yet; a file that differs is replaced.
+/// The model's folder, unpacked into the user's cache if necessary. A file that differs is replaced.
 ///
 /// # Errors
-/// It cannot be written.
+/// A file cannot be written.
 pub fn folder() -> Result<PathBuf, Failure> {
     let bad = |problem: &str| {
         Failure::Failed(format!(
@@ -73,7 +73,7 @@ pub fn folder() -> Result<PathBuf, Failure> {
     }
 }
 
-/// Makes sure that a file has these contents. It is whole at any moment, whoever reads or writes it meanwhile.
+/// Makes sure that a file has this content. Other programs find a complete file at any time.
 fn unpack(path: &Path, contents: &[u8]) -> Result<(), Failure> {
     if fs::read(path).is_ok_and(|found| found == contents) {
         return Ok(());
@@ -87,8 +87,8 @@ fn unpack(path: &Path, contents: &[u8]) -> Result<(), Failure> {
 mod tests {
     use super::*;
 
-    /// Protects: the binary carries every file of the folder but its card, so that the two are one model; another model
-    /// has another folder.
+    /// Protects the model in the binary: it has every file of the folder except the model card. Another model has another
+    /// folder.
     #[test]
     fn the_whole_folder_is_carried() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/pocket");
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(REVISION, format!("{:08x}", sum.sum()), "the model is another: so is REVISION");
     }
 
-    /// Protects: what was damaged in the cache is mended.
+    /// Protects the cache: a damaged file is repaired.
     #[test]
     fn a_file_that_differs_is_replaced() {
         let here = tempfile::tempdir().expect("a directory");

@@ -1,4 +1,4 @@
-//! How far a sampling or training is: a bar on a terminal, a line now and then elsewhere.
+//! The progress of a sampling or training: a bar on a terminal, or else a line from time to time.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -7,21 +7,21 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::output::note;
 
-/// Lines are written whenever another such part (5%) is done, and after the first step.
+/// A line is written after each such part (5%), and after the first step.
 const PARTS: usize = 20;
-/// Of a long run, also when this much time has gone since the last.
+/// In a long run, a line is also written after this time.
 const SELDOM: Duration = Duration::from_secs(30);
 
 /// Shows the steps of one run on stderr.
 pub struct Progress {
     view: View,
     pace: Pace,
-    /// What to say when the first step is done: until then the run may yet be refused, in one line.
+    /// Printed after the first step. Until then, the run may be refused with a one-line error.
     title: Option<String>,
     done: usize,
     /// The step of the last line.
     shown: Option<usize>,
-    /// When that was.
+    /// The time of the last line.
     shown_at: Instant,
 }
 
@@ -32,7 +32,7 @@ enum View {
 }
 
 impl Progress {
-    /// A bar where stderr is a terminal, lines where it is not, below `title`; nothing if `quiet`.
+    /// Shows a bar if stderr is a terminal, or else lines, below `title`. Shows nothing if `quiet`.
     pub fn start(title: String, quiet: bool) -> Progress {
         let view = match (quiet, std::io::stderr().is_terminal()) {
             (true, _) => View::Nothing,
@@ -49,18 +49,18 @@ impl Progress {
         }
     }
 
-    /// The same for a run of which `done` steps were done before.
+    /// The same for a resumed run with `done` steps done.
     pub fn resume(title: String, quiet: bool, done: usize) -> Progress {
         Progress { pace: Pace::start(done), done, ..Progress::start(title, quiet) }
     }
 
-    /// `done` of `steps` are done; with none done, the model is being loaded. Told again, it says nothing new.
+    /// Reports that `done` of `steps` steps are done. With 0, the model is being loaded. A repeated call has no effect.
     pub fn step(&mut self, done: usize, steps: usize) {
-        self.step_saying(done, steps, "");
+        self.step_with(done, steps, "");
     }
 
-    /// [`Self::step`], with more to say about it.
-    pub fn step_saying(&mut self, done: usize, steps: usize, more: &str) {
+    /// [`Self::step`] with additional text.
+    pub fn step_with(&mut self, done: usize, steps: usize, more: &str) {
         if done == 0 {
             return self.loading(steps);
         }
@@ -68,7 +68,7 @@ impl Progress {
             return;
         }
         self.done = done;
-        self.say_title();
+        self.print_title();
         let timing = format!("{}{more}", self.pace.step(self.pace.start.elapsed(), done, steps));
         match &self.view {
             View::Bar(bar) => {
@@ -78,7 +78,7 @@ impl Progress {
                 });
                 bar.set_message(timing);
             }
-            View::Lines if due(self.shown, done, steps) || self.shown_at.elapsed() >= SELDOM => {
+            View::Lines if is_due(self.shown, done, steps) || self.shown_at.elapsed() >= SELDOM => {
                 (self.shown, self.shown_at) = (Some(done), Instant::now());
                 note(&line(done, steps, &timing));
             }
@@ -86,7 +86,7 @@ impl Progress {
         }
     }
 
-    /// The time of loading is not the steps'.
+    /// The time of loading does not count for the steps.
     fn loading(&mut self, steps: usize) {
         self.pace = Pace::start(0);
         if let View::Bar(bar) = &self.view {
@@ -94,7 +94,7 @@ impl Progress {
         }
     }
 
-    fn say_title(&mut self) {
+    fn print_title(&mut self) {
         let Some(title) = self.title.take() else { return };
         match &self.view {
             View::Bar(bar) => bar.suspend(|| note(&title)),
@@ -103,7 +103,7 @@ impl Progress {
         }
     }
 
-    /// Leaves the bar as it stands, and what follows on a line of its own; takes it away where no step was done.
+    /// Leaves the bar, and continues on a new line. The bar is removed if no step was done.
     pub fn finish(self) {
         match (self.view, self.title) {
             (View::Bar(bar), Some(_)) => bar.finish_and_clear(),
@@ -124,13 +124,13 @@ fn bar() -> ProgressBar {
     }
 }
 
-/// Whether a line is due after step `done`, the last having been written after step `shown`.
-fn due(shown: Option<usize>, done: usize, steps: usize) -> bool {
+/// Whether a line is due after step `done`, if the last line was written after step `shown`.
+fn is_due(shown: Option<usize>, done: usize, steps: usize) -> bool {
     let part = |step: usize| PARTS * step / steps.max(1);
     shown.is_none_or(|shown| part(done) != part(shown))
 }
 
-/// In the layout of tqdm, which clients of the HTTP interface look for: `  4%|▌         | 2/50 …`.
+/// A line in the layout of tqdm, which clients of the HTTP interface parse: `  4%|▌         | 2/50 …`.
 fn line(done: usize, steps: usize, timing: &str) -> String {
     const WIDTH: usize = 10;
     let steps_or_one = steps.max(1);
@@ -142,10 +142,10 @@ fn line(done: usize, steps: usize, timing: &str) -> String {
     )
 }
 
-/// Seconds a step, counted from the first step's end: the first also warms caches up.
+/// Seconds per step, counted from the end of the first step, because the first also warms up caches.
 struct Pace {
     start: Instant,
-    /// Steps done at the start.
+    /// Steps that were done at the start.
     before: usize,
     first: Option<(Duration, usize)>,
 }
@@ -187,13 +187,13 @@ mod tests {
         assert!(line(0, 0, "").starts_with("  0%|"));
     }
 
-    /// Protects: a log of a long run stays short, and the first and last step are in it.
+    /// Protects logs of long runs: they stay short, and contain the first and the last step.
     #[test]
     fn lines_are_few() {
         for steps in [1, 3, 50, 500] {
             let mut shown = Vec::new();
             for done in 1..=steps {
-                if due(shown.last().copied(), done, steps) {
+                if is_due(shown.last().copied(), done, steps) {
                     shown.push(done);
                 }
             }
@@ -202,7 +202,7 @@ mod tests {
         }
     }
 
-    /// Protects: the time left does not count the first step, once there is another.
+    /// Protects the remaining time: it does not include the first step, once there is another.
     #[test]
     fn the_first_step_does_not_count() {
         let mut pace = Pace::start(0);

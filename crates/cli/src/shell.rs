@@ -1,6 +1,6 @@
-//! Command lines for people to copy.
+//! Command lines that people can copy.
 
-/// A command line as it can be typed.
+/// A command line in the form that can be typed.
 pub fn typed(args: &[impl AsRef<str>]) -> String {
     let quoted = args.iter().map(|arg| match arg.as_ref() {
         arg if arg.contains(char::is_whitespace) => format!("\"{arg}\""),

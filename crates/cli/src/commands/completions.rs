@@ -1,4 +1,4 @@
-//! `calotype completions`: what a shell needs to complete command lines.
+//! `calotype completions`: prints a script with which a shell completes command lines.
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
@@ -6,7 +6,7 @@ use clap_complete::Shell;
 use crate::failure::Failure;
 use crate::output;
 
-/// The command's option.
+/// The option of the command.
 pub fn options(command: Command) -> Command {
     let shell = Arg::new("shell").value_name("SHELL").required(true).value_parser(value_parser!(Shell));
     command

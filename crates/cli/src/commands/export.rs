@@ -1,4 +1,4 @@
-//! `calotype export`: trained weights in the layouts of other programs.
+//! `calotype export`: writes trained weights in the layouts of other programs.
 
 use std::path::{Path, PathBuf};
 
@@ -42,7 +42,7 @@ pub fn options(command: Command) -> Command {
     ExportArgs::augment_args(command).about("Write trained weights for other programs")
 }
 
-/// Reads, converts, writes, and prints the paths.
+/// Reads, converts and writes the weights, and prints the paths.
 pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let settings = ExportArgs::from_arg_matches(matches).map_err(|e| crate::args::in_one_line(&e))?;
     let quiet = Verbosity::of(matches) == Verbosity::Quiet;
@@ -68,14 +68,14 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
         }
         Format::Diffusers => {
             write(&settings.output, &trained.to_diffusers().map_err(in_layout)?)?;
-            trained.embeddings_file().map_or(Ok(()), |file| write(&beside(&settings.output), &file))
+            trained.embeddings_file().map_or(Ok(()), |file| write(&embeddings_path(&settings.output), &file))
         }
     }
 }
 
 impl ExportArgs {
-    /// Makes sure that what is written can be, and is nothing that is read. An earlier export may be in the folder of a run,
-    /// beside the run's own files.
+    /// Checks that the output can be written and is not an input. An earlier export may be in the folder of a run, next to the
+    /// run's own files.
     fn check_output(&self, more: &[(&str, &Path)]) -> Result<(), Failure> {
         let own = run_dir::FILES.iter().chain([&run_dir::CHECKPOINTS, &run_dir::SAMPLES]);
         let read: Vec<PathBuf> =
@@ -85,12 +85,12 @@ impl ExportArgs {
         output::check_file(&self.output, &inputs)?;
         match self.format {
             Format::Kohya => Ok(()),
-            Format::Diffusers => output::check_file(&beside(&self.output), &inputs),
+            Format::Diffusers => output::check_file(&embeddings_path(&self.output), &inputs),
         }
     }
 }
 
-/// diffusers' `load_lora_weights` refuses a file with any key that has no `lora` in it.
+/// diffusers' `load_lora_weights` refuses a file with a key that does not contain `lora`.
 const FOR_WEB_UIS: &str = "the new tokens' embeddings are in it (bundle_emb), as the web UIs read them; \
                            diffusers reads no such file: --format diffusers writes one for it";
 
@@ -108,7 +108,7 @@ fn modules(folder: &Path) -> Result<Modules, Failure> {
 }
 
 /// `lora.safetensors` → `lora_emb.safetensors`.
-fn beside(path: &Path) -> PathBuf {
+fn embeddings_path(path: &Path) -> PathBuf {
     let mut name = path.file_stem().unwrap_or_default().to_owned();
     name.push("_emb.safetensors");
     path.with_file_name(name)

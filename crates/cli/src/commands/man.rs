@@ -1,4 +1,4 @@
-//! `calotype man`: the manual's pages, one a command.
+//! `calotype man`: writes manual pages, one for each command.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use clap_mangen::Man;
 use crate::failure::Failure;
 use crate::output;
 
-/// The command's option.
+/// The option of the command.
 pub fn options(command: Command) -> Command {
     let folder = Arg::new("output").short('o').long("output").value_name("DIR").required(true);
     command.about("Write manual pages: calotype.1, and one for each command").arg(

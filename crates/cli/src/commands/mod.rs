@@ -20,13 +20,13 @@ use self::predict::DtypeName;
 use crate::failure::Failure;
 use crate::{environment, hub, pocket};
 
-/// Bytes of a thread's stack: what a program's first thread has.
+/// The bytes of a thread's stack, as many as a program's first thread has.
 const MAIN_STACK: usize = 8 << 20;
 
-/// A command: its name, its options, and what it does.
+/// A command: its name, its options, and its function.
 type Row = (&'static str, fn(Command) -> Command, fn(&ArgMatches) -> Result<(), Failure>);
 
-/// Every command, in the order of the help. A new one is a file and a row.
+/// Every command, in the order of the help. A new command is a file and a row here.
 const COMMANDS: &[Row] = &[
     ("predict", predict::options, predict::run),
     ("train", train::options, train::run),
@@ -41,7 +41,7 @@ const COMMANDS: &[Row] = &[
 /// The whole command line.
 pub fn program() -> Command {
     let quiet = Arg::new("quiet").short('q').long("quiet").help("Print errors only");
-    // No long name: `verbose` is a field of trainings.
+    // Without a long name, because `verbose` is a field of trainings.
     let verbose = Arg::new("verbose").short('v').help("Print what is being done; twice for more");
     let licenses =
         Arg::new("licenses").long("licenses").help("Print the licences of all that the binary contains");
@@ -56,7 +56,7 @@ pub fn program() -> Command {
         .after_help(environment::help())
 }
 
-/// Runs the command called `name`.
+/// Runs the command with this name.
 pub fn run(name: &str, matches: &ArgMatches) -> Result<(), Failure> {
     match COMMANDS.iter().find(|(known, ..)| *known == name) {
         Some((.., run)) => among_threads(matches, || run(matches)),
@@ -64,8 +64,8 @@ pub fn run(name: &str, matches: &ArgMatches) -> Result<(), Failure> {
     }
 }
 
-/// Runs `command` on one of the threads that compute, as many as `--threads` says: from outside, each product would wake
-/// them and wait to be woken, which is a fifth of a small model's time.
+/// Runs `command` on one of the compute threads, of which there are as many as `--threads` says. From another thread, each
+/// product would wake the compute threads and wait for them, which takes a fifth of a small model's time.
 fn among_threads(
     matches: &ArgMatches,
     command: impl FnOnce() -> Result<(), Failure> + Send,
@@ -82,11 +82,11 @@ fn among_threads(
     rayon::scope(|_| command())
 }
 
-/// The folder that `--model` names, or that has the model of this name on a hub; without `--model` that of the pocket
-/// model, of which [`pocket::NOTICE`] is to be said.
+/// The model folder: the one that `--model` names, the one of the model with this name on a hub, or without `--model` that of
+/// the pocket model. In the last case, the caller prints [`pocket::NOTICE`].
 fn model_folder(model: Option<&Path>, quiet: bool) -> Result<PathBuf, Failure> {
     let folder = model.unwrap_or(Path::new(pocket::NAME));
-    // A folder of this name is `./pocket`.
+    // A folder named `pocket` is given as `./pocket`.
     if folder.as_os_str() == pocket::NAME {
         return pocket::folder();
     }
@@ -103,7 +103,7 @@ fn model_folder(model: Option<&Path>, quiet: bool) -> Result<PathBuf, Failure> {
     }
 }
 
-/// What a file is that was given as a model's folder, and how to come to a folder.
+/// Describes a file that was given as a model folder, and how to make a folder of it.
 fn no_folder(file: &Path) -> String {
     let mut start = Vec::new();
     let opened = file.is_file().then(|| File::open(file).ok()).flatten(); // a pipe would be waited for
@@ -126,7 +126,7 @@ fn no_folder(file: &Path) -> String {
     }
 }
 
-/// What networks compute in: what was asked for, or what this CPU is made for.
+/// The dtype of the networks: the given one, or the one that suits this CPU.
 fn dtype(asked: Option<DtypeName>) -> DtypeName {
     let native = if calotype_tensor::cpu::isa().has_bf16() { DtypeName::Bf16 } else { DtypeName::F32 };
     asked.unwrap_or(native)

@@ -78,18 +78,18 @@ enum EmptyName {
     Zeros,
 }
 
-/// Said where diffusers' pipeline makes another picture of the same request, and nobody has chosen.
+/// Printed if diffusers' pipeline makes another picture of the same request, and the user has not chosen.
 const EMPTY_NEGATIVE: &str =
     "no negative prompt: the empty one is encoded, where diffusers gives zeros (--empty-negative zeros)";
 
 /// The command's options, and a flag for every field of the request.
 pub fn options(command: Command) -> Command {
-    // The about last: the settings' own documentation would take its place.
+    // The about comes last, because the arguments' doc comment would replace it.
     let command = PredictArgs::augment_args(command).about("Make pictures from a prompt");
     fields::options(command, &PredictInput::command_line_schema())
 }
 
-/// Checks everything that can be checked, then makes the pictures and writes them.
+/// Checks everything that can be checked early, then makes the pictures and writes them.
 pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let settings = PredictArgs::from_arg_matches(matches).map_err(|e| crate::args::in_one_line(&e))?;
     let quiet = Verbosity::of(matches) == Verbosity::Quiet;
@@ -113,7 +113,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let lines: Vec<String> = lines.into_iter().flatten().collect();
     let images = sample(&pipeline, &plan, Progress::start(lines.join("\n"), quiet));
     let images = images.map_err(|failure| match failure {
-        // Weights for another model, more often than not.
+        // The cause is often that the weights are for another model.
         Failure::BadInput(what) if unasked => {
             Failure::BadInput(format!("{what} (the model is pocket: --model names another)"))
         }
@@ -122,7 +122,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     images.iter().try_for_each(|image| save(image, &plan, &maker, &output))
 }
 
-/// The pictures, with progress; stops at the next step after a signal.
+/// Makes the pictures, with progress. Stops at the next step after a signal.
 fn sample(pipeline: &Pipeline, plan: &PredictPlan, mut progress: Progress) -> Result<Vec<Image>, Failure> {
     let images = pipeline.predict(plan, &mut |step| {
         if step.step > 0 {
@@ -131,7 +131,7 @@ fn sample(pipeline: &Pipeline, plan: &PredictPlan, mut progress: Progress) -> Re
         interrupt::flow()
     });
     progress.finish();
-    // A signal may also come while the pictures are decoded.
+    // A signal may also arrive while the pictures are decoded.
     if interrupt::asked() { Err(Failure::Interrupted) } else { Ok(images?) }
 }
 
@@ -154,7 +154,7 @@ fn seeds(plan: &PredictPlan) -> String {
 
 impl PredictArgs {
     fn options(&self) -> Options {
-        // The only device there is.
+        // The only device.
         let Device::Cpu = self.device;
         Options {
             dtype: super::dtype(self.dtype).into(),
@@ -170,7 +170,7 @@ impl PredictArgs {
     }
 
     fn maker(&self, folder: &Path) -> Maker {
-        // A folder given as `.` has its name in its full path; one of a hub's cache has its revision there.
+        // The full path of a folder given as `.` has its name. A folder of a hub's cache is named by its revision there.
         let full = folder.canonicalize().unwrap_or_else(|_| folder.into());
         let given =
             self.model.as_deref().and_then(Path::to_str).filter(|_| self.model.as_deref() != Some(folder));

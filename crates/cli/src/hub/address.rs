@@ -1,8 +1,8 @@
-//! Addresses on the hub and where it sends one on to.
+//! Addresses on the hub, and redirects.
 
 use ureq::http::Uri;
 
-/// Scheme, host and port: who is asked. The token is for the hub's alone.
+/// Scheme, host and port of an address. The token is sent to the hub's own origin only.
 pub fn origin(address: &str) -> Option<(String, String, u16)> {
     let uri: Uri = address.parse().ok()?;
     let scheme = uri.scheme_str()?.to_ascii_lowercase();
@@ -15,7 +15,7 @@ pub fn origin(address: &str) -> Option<(String, String, u16)> {
     Some((scheme, uri.host()?.to_ascii_lowercase(), port))
 }
 
-/// Where `location` leads from `address`; nowhere if it is no address of the web, or leaves TLS.
+/// The address to which `location` redirects from `address`. `None`: the address is not on the web, or leaves TLS.
 pub fn joined(address: &str, location: &str) -> Option<String> {
     let from: Uri = address.parse().ok()?;
     let (scheme, authority) = (from.scheme_str()?, from.authority()?);
@@ -34,7 +34,7 @@ pub fn joined(address: &str, location: &str) -> Option<String> {
     (to_scheme == scheme || to_scheme == "https").then_some(to)
 }
 
-/// A path with what is not plain in it written as `%20`.
+/// A path with percent-encoding of special characters, such as `%20`.
 pub fn encoded(path: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~/".contains(&b);
     path.bytes().map(|b| if plain(b) { (b as char).to_string() } else { format!("%{b:02X}") }).collect()
@@ -44,7 +44,7 @@ pub fn encoded(path: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Protects: who is asked, and so gets the token, is the same only with scheme, host and port.
+    /// Protects the token: an origin is the same only if scheme, host and port are.
     #[test]
     fn origins() {
         let hub = origin("https://hub.example/a/b");
@@ -60,7 +60,7 @@ mod tests {
         }
     }
 
-    /// Protects: redirects of every form, and none out of the web.
+    /// Protects redirects of every form, and that none leads out of the web.
     #[test]
     fn redirects() {
         let from = "https://hub.example/a/b?c";

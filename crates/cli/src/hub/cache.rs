@@ -1,4 +1,4 @@
-//! The hub's cache on this machine, in the layout that the hub's own library and diffusers use:
+//! The hub's cache on this machine, in the layout of the hub's own library and of diffusers:
 //!
 //! ```text
 //! models--OWNER--NAME/
@@ -19,7 +19,7 @@ use super::sums::Sum;
 use crate::failure::Failure;
 use crate::output;
 
-/// A model's folder in the cache.
+/// The folder of a model in the cache.
 #[derive(Debug)]
 pub struct Repo {
     root: PathBuf,
@@ -27,13 +27,13 @@ pub struct Repo {
 }
 
 impl Repo {
-    /// `name` is one that [`super::names::is_model`] knows.
+    /// `name` must satisfy [`super::names::is_model`].
     pub fn new(cache: &Path, name: &str) -> Repo {
         let folder = format!("models--{}", name.replace('/', "--"));
         Repo { root: cache.join(&folder), locks: cache.join(".locks").join(folder) }
     }
 
-    /// The newest version that is here, whole or not.
+    /// The newest version in the cache, complete or not.
     pub fn snapshot(&self) -> Option<PathBuf> {
         let main = fs::read_to_string(self.root.join("refs/main")).ok()?;
         let commit = Commit::parse(main.trim()).ok()?;
@@ -48,7 +48,7 @@ impl Repo {
         self.root.join("blobs").join(tag.to_string())
     }
 
-    /// Makes the file `name` of a version a link to its blob, in place of whatever is there.
+    /// Makes the file `name` of a version a link to its blob. Replaces whatever is there.
     pub fn link(&self, commit: &Commit, name: &str, tag: &Tag) -> Result<PathBuf, Failure> {
         let path = self.folder(commit).join(name);
         let above = "../".repeat(name.split('/').count() + 1);
@@ -59,9 +59,9 @@ impl Repo {
         let linked = || -> io::Result<()> {
             let folder = path.parent().unwrap_or(&path);
             fs::create_dir_all(folder)?;
-            // Under another name first, so that the file is there at any moment for those who read it.
+            // First under another name, so that a reader finds a file at any time.
             let new = folder.join(format!("{}link-{}", output::TEMPORARY, std::process::id()));
-            let _ = fs::remove_file(&new); // of a process of the same number that was killed
+            let _ = fs::remove_file(&new); // left by a killed process of the same id
             symlink(&target, &self.blob(tag), &new)?;
             fs::rename(&new, &path)
         };
@@ -69,7 +69,7 @@ impl Repo {
         Ok(path)
     }
 
-    /// Says that `commit` is here.
+    /// Records that `commit` is the newest version in the cache.
     pub fn set_main(&self, commit: &Commit) -> Result<(), Failure> {
         let refs = self.root.join("refs");
         let main = refs.join("main");
@@ -81,8 +81,8 @@ impl Repo {
         output::write_bytes(&main, text.as_bytes())
     }
 
-    /// Waits for whoever fetches this blob; `waits` is called if there is somebody. The lock is lifted with the file's
-    /// closing, however the process ends; file systems without locks do without.
+    /// Locks a blob. `waits` is called if another process holds the lock. Closing the file releases the lock, however the
+    /// process ends. On file systems without locks, there is no lock.
     pub fn lock(&self, tag: &Tag, waits: impl FnOnce()) -> Result<File, Failure> {
         let path = self.locks.join(format!("{tag}.lock"));
         fs::create_dir_all(&self.locks).map_err(|e| Failure::io(&self.locks, &e))?;
@@ -95,11 +95,11 @@ impl Repo {
         Ok(file)
     }
 
-    /// Whether a blob is what its sum says: its own, or the one that its name is. A large file that was right is
-    /// known by its size and time, so that it is read through once. Where that cannot be noted, since the cache is somebody
-    /// else's to write, large files are taken as they are, like those of a model's folder: whoever fetched them has compared
-    /// their sums, a process that may not write has not damaged them, and each start would read gigabytes. That no file is
-    /// cut short is seen from its header.
+    /// Whether a blob has the checksum `sum`, or without one, the checksum that is its name. A large file that was right is
+    /// recognized by its size and time, so it is read only once. If the cache cannot be written to, this cannot be recorded,
+    /// and large files are accepted unchecked, like those of a model's folder: the process that fetched them has checked their
+    /// sums, a process that may not write has not damaged them, and each start would read gigabytes. A truncated file is found
+    /// by its header.
     pub fn is_right(&self, blob: &Path, sum: Option<&Sum>) -> bool {
         let name = blob.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let sum = sum.cloned().or_else(|| Sum::sha256(name)).or_else(|| Sum::git(name));
@@ -118,15 +118,15 @@ impl Repo {
         right
     }
 
-    /// Notes that a blob has the sum that it should have.
+    /// Records that a blob has its checksum.
     pub fn note_right(&self, blob: &Path) {
         if let Some((note, stamp)) = self.note_of(blob) {
-            // Where the cache is not ours to write, large files are not read through.
+            // If the cache cannot be written to, large files are not checked.
             let _ = fs::create_dir_all(self.notes()).and_then(|()| fs::write(note, stamp));
         }
     }
 
-    /// Whether a large blob is to be read through: it was not yet, and that it was can be noted.
+    /// Whether a large blob must be checked: it was not checked yet, and the result can be recorded.
     pub fn is_to_check(&self, blob: &Path) -> bool {
         let can_note = || fs::create_dir_all(self.notes()).and_then(|()| tempfile::tempfile_in(self.notes()));
         !self.was_checked(blob) && can_note().is_ok()
@@ -141,14 +141,14 @@ impl Repo {
             .is_some_and(|(note, stamp)| fs::read_to_string(note).is_ok_and(|text| text == stamp))
     }
 
-    /// Where it is noted that a blob is right, and what is noted.
+    /// The file that records that a blob is right, and its content.
     fn note_of(&self, blob: &Path) -> Option<(PathBuf, String)> {
         let found = fs::metadata(blob).ok()?;
         let time = found.modified().ok()?.duration_since(UNIX_EPOCH).ok()?.as_nanos();
         Some((self.notes().join(blob.file_name()?), format!("{} {time}\n", found.len())))
     }
 
-    /// The blob that a file of a version is, where it is a link to one of this model's.
+    /// The blob of a file of a version. `None`: the file is not a link to a blob of this model.
     pub fn blob_of(&self, file: &Path) -> Option<PathBuf> {
         let target = fs::read_link(file).ok()?;
         let blob = file.parent()?.join(target).canonicalize().ok()?;
@@ -162,7 +162,7 @@ fn symlink(target: &Path, _blob: &Path, new: &Path) -> io::Result<()> {
     std::os::unix::fs::symlink(target, new)
 }
 
-/// Elsewhere links are not everybody's to make.
+/// Other systems do not let every user make links.
 #[cfg(not(unix))]
 fn symlink(_target: &Path, blob: &Path, new: &Path) -> io::Result<()> {
     fs::hard_link(blob, new).or_else(|_| fs::copy(blob, new).map(drop))
@@ -172,7 +172,7 @@ fn symlink(_target: &Path, blob: &Path, new: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// Protects: a large blob is read through once; after a change of its bytes again, and is then found out.
+    /// Protects the check of a large blob: it is read once, and again after a change of its bytes, which is then found.
     #[test]
     fn a_blob_is_checked_once_and_after_each_change() {
         let here = tempfile::tempdir().expect("a directory");
@@ -186,13 +186,13 @@ mod tests {
         assert!(repo.is_right(&blob, None) && repo.was_checked(&blob));
         fs::write(&blob, "hallo\n\n").expect("written");
         assert!(!repo.is_right(&blob, None));
-        // As in a cache that is not ours to write: nothing is noted, and nothing read through.
+        // As in a cache that cannot be written to: nothing is recorded, and nothing is read.
         fs::remove_dir_all(repo.notes()).expect("removed");
         fs::write(repo.notes(), "").expect("written");
         assert!(!repo.is_to_check(&blob) && repo.is_right(&blob, None));
     }
 
-    /// Protects: a link replaces what is in its place, leads to the blob, and `main` names the version.
+    /// Protects the links: a link replaces what is at its place and leads to the blob, and `main` names the version.
     #[test]
     fn versions_are_links() {
         let here = tempfile::tempdir().expect("a directory");

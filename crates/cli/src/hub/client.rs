@@ -1,4 +1,4 @@
-//! Asking the hub: one request, the redirects that follow it, and what the hub says of a file on the way.
+//! Requests to the hub: one request, its redirects, and the hub's headers about a file.
 
 use std::io::Read;
 use std::time::Duration;
@@ -12,44 +12,44 @@ use super::names::{Commit, Tag};
 use super::pace::{self, paced};
 use super::settings::HubSettings;
 
-/// Redirects that are followed: the real hub has one or two.
+/// The most redirects. The real hub has one or two.
 const MAX_HOPS: usize = 10;
-/// A model's listing is some 100 kB.
+/// The most bytes of a model's listing. Real ones have about 100 kB.
 const MAX_LISTING: u64 = 16 << 20;
 
-/// Why there is no answer, or none to use.
+/// The reason why there is no usable answer.
 #[derive(Debug)]
 pub enum Problem {
-    /// The network: it may work another time.
-    Line(String),
-    /// A status that passes (429, 5xx), and after how many seconds to ask again if the hub says so.
+    /// A network error, which may be temporary.
+    Network(String),
+    /// A temporary status (429, 5xx), and the seconds after which to ask again, if the hub gives them.
     Busy(u16, Option<u64>),
     /// Any other status.
     Refused(u16),
-    /// What a hub must not say.
-    Wrong(String),
+    /// An invalid answer of the hub.
+    Invalid(String),
 }
 
-/// What the hub says of a file.
+/// The hub's headers about a file.
 #[derive(Debug, Default)]
 pub struct About {
     pub tag: Option<Tag>,
-    /// Whether that is the one of a large file that lies elsewhere, which no other takes the place of.
+    /// Whether the tag is that of a large file stored elsewhere. No other tag replaces it.
     is_linked: bool,
     pub commit: Option<Commit>,
-    /// Bytes of the whole file.
+    /// The size of the whole file, in bytes.
     pub size: Option<u64>,
 }
 
-/// An answer, of which the body has yet to come.
+/// An answer whose body has not been read yet.
 pub struct Answer {
     pub about: About,
-    /// Which byte the body begins with.
+    /// The offset in the file at which the body begins.
     pub start: u64,
     pub body: Box<dyn Read>,
 }
 
-/// A hub, the token that is for it alone, and how long it is waited for.
+/// A hub, the token for this hub only, and the time to wait for an answer.
 pub struct Client {
     agent: Agent,
     endpoint: String,
@@ -62,7 +62,7 @@ impl Client {
         let config = Agent::config_builder()
             .user_agent(concat!("calotype/", env!("CARGO_PKG_VERSION")))
             .http_status_as_error(false)
-            .max_redirects(0) // which are followed here, each looked at
+            .max_redirects(0) // redirects are checked and followed in `get`
             .max_redirects_will_error(false)
             .timeout_resolve(Some(settings.answer))
             .timeout_connect(Some(settings.answer))
@@ -76,7 +76,7 @@ impl Client {
         }
     }
 
-    /// The hub's address to be shown: without a name and password that it may have.
+    /// The hub's address for messages, without a user name and password.
     pub fn shown(&self) -> String {
         let (scheme, host, port) = origin(&self.endpoint).unwrap_or_default();
         match (scheme.as_str(), port) {
@@ -89,20 +89,20 @@ impl Client {
         self.token.is_some()
     }
 
-    /// A short text at `path` of the hub.
+    /// Reads a short text at `path` of the hub.
     pub fn text(&self, path: &str) -> Result<String, Problem> {
         let mut answer = self.get(path, 0)?;
         let mut bytes = Vec::new();
         let mut body = paced(answer.body.by_ref().take(MAX_LISTING + 1), Some(pace::SHORT));
         let read = body.read_to_end(&mut bytes);
-        read.map_err(|e| Problem::Line(self.said(&e.to_string())))?;
+        read.map_err(|e| Problem::Network(self.network_error(&e.to_string())))?;
         if bytes.len() as u64 > MAX_LISTING {
-            return Err(Problem::Wrong(format!("expected at most {MAX_LISTING} bytes, found more")));
+            return Err(Problem::Invalid(format!("expected at most {MAX_LISTING} bytes, found more")));
         }
-        String::from_utf8(bytes).map_err(|_| Problem::Wrong("expected text, found other bytes".into()))
+        String::from_utf8(bytes).map_err(|_| Problem::Invalid("expected text, found other bytes".into()))
     }
 
-    /// What is at `path` of the hub, from its byte `start` on if the hub can do that, else from its beginning.
+    /// Requests `path` of the hub, from byte `start` on if the hub supports it, or else from the beginning.
     pub fn get(&self, path: &str, start: u64) -> Result<Answer, Problem> {
         let own = origin(&self.endpoint);
         let mut address = format!("{}{path}", self.endpoint);
@@ -111,7 +111,7 @@ impl Client {
             let to_hub = origin(&address) == own;
             let response = self.ask(&address, to_hub, start)?;
             if to_hub {
-                about = said_by(response.headers(), about, true)?;
+                about = described_by(response.headers(), about, true)?;
             }
             match response.status().as_u16() {
                 301 | 302 | 303 | 307 | 308 => {
@@ -128,10 +128,10 @@ impl Client {
                 status => return Err(Problem::Refused(status)),
             }
         }
-        Err(Problem::Wrong(format!("expected at most {MAX_HOPS} redirects, found more")))
+        Err(Problem::Invalid(format!("expected at most {MAX_HOPS} redirects, found more")))
     }
 
-    /// One request. Parts of a zipped file are of no use, so that none is asked for.
+    /// Sends one request. Compression is declined, because parts of a compressed file cannot be continued.
     fn ask(&self, address: &str, to_hub: bool, start: u64) -> Result<Response<Body>, Problem> {
         let mut request = self.agent.get(address).header("accept-encoding", "identity");
         if start > 0 {
@@ -140,11 +140,11 @@ impl Client {
         if let Some(token) = self.token.as_ref().filter(|_| to_hub) {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        request.call().map_err(|e| Problem::Line(self.said(&e.to_string())))
+        request.call().map_err(|e| Problem::Network(self.network_error(&e.to_string())))
     }
 
-    /// An error of the network, with what to set if the hub is slow.
-    fn said(&self, error: &str) -> String {
+    /// The text of a network error.
+    fn network_error(&self, error: &str) -> String {
         match error.contains("timeout") || error.contains("timed out") {
             true => format!("no answer within {:?}", self.answer),
             false => error.to_owned(),
@@ -152,10 +152,10 @@ impl Client {
     }
 }
 
-/// The answer's body from the byte where it begins.
+/// The answer's body, and the offset at which it begins.
 fn answer(response: Response<Body>, mut about: About, start: u64) -> Result<Answer, Problem> {
     if about.tag.is_none() {
-        about = said_by(response.headers(), about, false)?;
+        about = described_by(response.headers(), about, false)?;
     }
     let status = response.status().as_u16();
     let headers = response.headers();
@@ -178,9 +178,8 @@ fn answer(response: Response<Body>, mut about: About, start: u64) -> Result<Answ
     Ok(Answer { about, start: begins, body })
 }
 
-/// What these headers say of the file, and what was said of it before. Of a large file, which lies elsewhere, the hub
-/// says so in names of its own.
-fn said_by(headers: &HeaderMap, before: About, by_hub: bool) -> Result<About, Problem> {
+/// Adds the headers of an answer to earlier ones. For large files, which are stored elsewhere, the hub has headers of its own.
+fn described_by(headers: &HeaderMap, before: About, by_hub: bool) -> Result<About, Problem> {
     let linked = header(headers, "x-linked-etag").filter(|_| by_hub);
     let own = header(headers, "etag").filter(|_| !before.is_linked);
     let tag = linked.or(own).map(Tag::parse).transpose();
@@ -197,17 +196,17 @@ fn said_by(headers: &HeaderMap, before: About, by_hub: bool) -> Result<About, Pr
     })
 }
 
-/// A header's text. What is no text is as good as missing, but for a tag, of which an empty one is refused.
+/// The text of a header. Text that is not valid counts as empty.
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).map(|value| value.to_str().unwrap_or_default().trim())
 }
 
 fn wrong(what: &str, expected: &str, found: Option<&str>) -> Problem {
     let found = found.map(|text| format!("{:?}", text.chars().take(80).collect::<String>()));
-    Problem::Wrong(format!("{what}: expected {expected}, found {}", found.as_deref().unwrap_or("none")))
+    Problem::Invalid(format!("{what}: expected {expected}, found {}", found.as_deref().unwrap_or("none")))
 }
 
-/// `bytes 5-9/10` → the first byte, and the whole file's size where that is said.
+/// `bytes 5-9/10` → the first byte, and the size of the whole file if it is given.
 fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
     let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
     let (first, _) = range.split_once('-')?;
@@ -218,7 +217,7 @@ fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
 mod tests {
     use super::*;
 
-    /// Protects: which part of a file an answer says that it is.
+    /// Protects the parsing of a part's range.
     #[test]
     fn parts() {
         assert_eq!(content_range("bytes 5-9/10"), Some((5, Some(10))));

@@ -1,4 +1,4 @@
-//! What files a model has on the hub, and which of them are read.
+//! The files of a model on the hub, and the selection of those that are read.
 
 use std::collections::BTreeSet;
 
@@ -8,17 +8,17 @@ use super::client::Problem;
 use super::names::{self, Commit};
 use super::sums::Sum;
 
-/// Each network's folder, and how its weights are called.
+/// Each network's folder, and the beginning of the names of its weights.
 const NETWORKS: [(&str, &str); 4] = [
     ("text_encoder", "model"),
     ("text_encoder_2", "model"),
     ("unet", "diffusion_pytorch_model"),
     ("vae", "diffusion_pytorch_model"),
 ];
-/// The most files that are fetched: SDXL has 15 to 20, cut into shards some more.
+/// The most files of a model. SDXL has 15 to 20, and more if it has shards.
 const MAX_FILES: usize = 1024;
 
-/// A file on the hub, as far as the listing says.
+/// A file on the hub, as the listing describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
     pub name: String,
@@ -29,7 +29,7 @@ pub struct Listed {
 /// A version of a model.
 #[derive(Debug)]
 pub struct Listing {
-    /// Mirrors may leave it out.
+    /// Mirrors may omit it.
     pub commit: Option<Commit>,
     /// The files that are read.
     pub files: Vec<Listed>,
@@ -51,7 +51,7 @@ struct Sibling {
     lfs: Option<Lfs>,
 }
 
-/// A large file, of which the repository itself has but a pointer.
+/// A large file. The repository itself contains only a pointer to it.
 #[derive(Deserialize)]
 struct Lfs {
     sha256: Option<String>,
@@ -59,26 +59,26 @@ struct Lfs {
 }
 
 impl Listing {
-    /// From the hub's answer. Names that no file of a model has are left out.
+    /// Parses the hub's answer. Files with names that no model has are left out.
     pub fn parse(text: &str) -> Result<Listing, Problem> {
         let info: Info = serde_json::from_str(text)
-            .map_err(|e| Problem::Wrong(format!("expected a model's listing, found other text: {e}")))?;
+            .map_err(|e| Problem::Invalid(format!("expected a model's listing, found other text: {e}")))?;
         let commit = info.sha.as_deref().map(Commit::parse).transpose().map_err(|found| {
             let found: String = found.chars().take(80).collect();
-            Problem::Wrong(format!("sha: expected 4 to 64 hex digits, found {found:?}"))
+            Problem::Invalid(format!("sha: expected 4 to 64 hex digits, found {found:?}"))
         })?;
         let siblings = info.siblings.iter().filter(|file| names::is_file(&file.rfilename));
         let all: BTreeSet<&str> = siblings.clone().map(|file| file.rfilename.as_str()).collect();
         let wanted: BTreeSet<&str> = wanted(&all).into_iter().collect();
         if wanted.len() > MAX_FILES {
-            return Err(Problem::Wrong(format!(
+            return Err(Problem::Invalid(format!(
                 "expected at most {MAX_FILES} files, found {}",
                 wanted.len()
             )));
         }
         let mut files: Vec<Listed> =
             siblings.filter(|file| wanted.contains(file.rfilename.as_str())).map(Sibling::listed).collect();
-        // The small file that says what the model is comes first; then the others by name, each once.
+        // The small file that describes the model comes first, then the others by name, each once.
         files.sort_by_key(|file| (file.name != "model_index.json", file.name.clone()));
         files.dedup_by(|a, b| a.name == b.name);
         Ok(Listing { commit, files })
@@ -88,7 +88,7 @@ impl Listing {
         self.files.iter().any(|file| file.name == name)
     }
 
-    /// A network that every SDXL model has and this one has no weights of.
+    /// A network that every SDXL model has, but for which this model has no weights.
     pub fn without_weights(&self) -> Option<&'static str> {
         let weights = |folder: &str| {
             self.files.iter().any(|f| {
@@ -103,7 +103,7 @@ impl Listing {
 impl Sibling {
     fn listed(&self) -> Listed {
         let large = self.lfs.as_ref();
-        // The repository's sum of a large file is one of its pointer.
+        // The repository's checksum of a large file is that of its pointer.
         let sum = match large {
             Some(lfs) => lfs.sha256.as_deref().and_then(Sum::sha256),
             None => self.blob_id.as_deref().and_then(Sum::git),
@@ -113,7 +113,8 @@ impl Sibling {
     }
 }
 
-/// The files of an SDXL folder: of each network's weights the fp16 variant, which is half as large, where there is one.
+/// The files of an SDXL folder. For each network, the fp16 variant of its weights is selected, if there is one, because it is
+/// half as large.
 pub fn wanted<'a>(files: &BTreeSet<&'a str>) -> Vec<&'a str> {
     let is_weights = |name: &str| name.ends_with(".safetensors");
     let small = |folder: &str, name: &str| match folder {
@@ -147,7 +148,7 @@ pub fn wanted<'a>(files: &BTreeSet<&'a str>) -> Vec<&'a str> {
 mod tests {
     use super::*;
 
-    /// Protects: of the published model's files (its names), those that are read, and no other weights.
+    /// Protects the selection: of the published model's files (their names), those that are read, and no other weights.
     #[test]
     fn files_of_the_published_model() {
         let all = "model_index.json README.md sd_xl_base_1.0.safetensors scheduler/scheduler_config.json \
@@ -169,8 +170,7 @@ mod tests {
         );
     }
 
-    /// Protects: sizes and sums as the hub gives them, of small files and of large ones; names that lead elsewhere
-    /// are left out.
+    /// Protects sizes and checksums of small and large files, as the hub gives them. Names that lead elsewhere are left out.
     #[test]
     fn sizes_and_sums() {
         let sha256 = "ab".repeat(32);
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!((vae.size, &vae.sum), (Some(7), &Sum::sha256(&sha256)));
         assert_eq!(listing.without_weights(), Some("text_encoder_2"));
         for wrong in ["", "[]", "{\"siblings\": 1}", "{\"sha\": \"../..\"}", "<html>"] {
-            assert!(matches!(Listing::parse(wrong), Err(Problem::Wrong(_))), "{wrong}");
+            assert!(matches!(Listing::parse(wrong), Err(Problem::Invalid(_))), "{wrong}");
         }
     }
 }

@@ -1,17 +1,17 @@
-//! Models from a hub by name, through its cache: `stabilityai/stable-diffusion-xl-base-1.0`.
+//! Models from a hub by name, through the hub's cache: `stabilityai/stable-diffusion-xl-base-1.0`.
 //!
-//! A model that is there already, whole, is used without asking the network. Else the hub lists its files, and those that
-//! an SDXL folder needs and that are missing or damaged are fetched. The hub is not trusted: what it calls things is
-//! checked before it becomes a path, what it sends before it gets a name.
+//! A complete model in the cache is used without network access. Otherwise, the hub lists the model's files, and the files of
+//! an SDXL folder that are missing or damaged are fetched. The hub is not trusted: names are checked before they become paths,
+//! and files before they get their names.
 //!
 //! ```text
-//! settings.rs   the environment's variables
-//! names.rs      names, tags and commits, letter by letter
-//! cache.rs      the cache on this machine, which other programs share
-//! listing.rs    which files there are, and which of them are read
-//! client.rs, address.rs   requests, redirects, and for whom the token is
-//! pace.rs       how slow an answer may be
-//! fetch.rs, sums.rs       one file, whole or not at all
+//! settings.rs   the environment variables
+//! names.rs      checked names, tags and commits
+//! cache.rs      the cache on this machine, shared with other programs
+//! listing.rs    the files of a model, and those that are read
+//! client.rs, address.rs   requests, redirects, and the use of the token
+//! pace.rs       the least speed of an answer
+//! fetch.rs, sums.rs       one file, complete or not at all
 //! ```
 
 mod address;
@@ -39,18 +39,18 @@ use crate::failure::Failure;
 use crate::output;
 
 const INDEX: &str = "model_index.json";
-/// Files of this size take a second to check.
+/// Checking a file of this size takes a second.
 const LARGE: u64 = 1 << 30;
 
-/// Whether this is a name on a hub, `owner/name`, and does not look like a path: a folder called `owner` is none on the hub.
+/// Whether `text` is the name of a model on a hub, `owner/name`. If a folder named `owner` exists, it is taken for a path.
 pub fn is_name(text: &str) -> bool {
     names::is_model(text) && text.split_once('/').is_some_and(|(owner, _)| !Path::new(owner).exists())
 }
 
-/// The folder of a model, fetched as far as it is not in the cache, with a bar on a terminal unless it is to be quiet.
+/// The folder of a model. Files that are not in the cache are fetched, with a progress bar on a terminal unless `quiet`.
 ///
 /// # Errors
-/// There is no such model, it is none of SDXL, the hub cannot be reached, or sends what it must not.
+/// The model does not exist or is not an SDXL model, or the hub cannot be reached or sends an invalid answer.
 pub fn folder(name: &str, quiet: bool) -> Result<PathBuf, Failure> {
     let settings = HubSettings::from_env()?;
     let repo = Repo::new(&settings.cache, name);
@@ -69,11 +69,11 @@ pub fn folder(name: &str, quiet: bool) -> Result<PathBuf, Failure> {
     let fetch = Fetch { client: &client, repo: &repo, name, silence: settings.silence, quiet };
     fetched(&fetch).map_err(|fault| match fault {
         Fault::Here(failure) => failure,
-        Fault::Hub(problem) => said(name, &client, &lacking, problem),
+        Fault::Hub(problem) => hub_failure(name, &client, &lacking, problem),
     })
 }
 
-/// The folder of the newest version, all of whose files are fetched.
+/// Fetches all files of the newest version, and returns its folder.
 fn fetched(fetch: &Fetch) -> Result<PathBuf, Fault> {
     let name = fetch.name;
     let bad = |problem: String| Fault::Here(Failure::BadInput(format!("--model {name}: {problem}")));
@@ -88,7 +88,7 @@ fn fetched(fetch: &Fetch) -> Result<PathBuf, Fault> {
     let mut commit = listing.commit.clone();
     for file in &listing.files {
         commit = Some(fetch.file(commit.as_ref(), file)?);
-        // Nothing large of a model that cannot be read.
+        // Nothing large is fetched of a model that cannot be read.
         if let (true, Some(network)) = (file.name == INDEX, listing.without_weights()) {
             return Err(bad(format!("{network}: expected weights as safetensors, found none")));
         }
@@ -98,7 +98,7 @@ fn fetched(fetch: &Fetch) -> Result<PathBuf, Fault> {
     Ok(fetch.repo.folder(&commit))
 }
 
-/// What is missing or damaged of what a prediction reads, if anything.
+/// Describes a missing or damaged file among those that a prediction reads. `None`: all are right.
 fn problem_of(folder: &Path, repo: &Repo, name: &str, quiet: bool) -> Option<String> {
     let problem = match ModelFolder::open(folder) {
         Ok(model) => unreadable(&model),
@@ -129,7 +129,7 @@ fn unreadable(model: &ModelFolder) -> Option<String> {
     [Component::UNet, Component::Vae].into_iter().find_map(weights)
 }
 
-/// A file whose sum is another than its name in the cache says.
+/// Describes a file whose checksum differs from its name in the cache.
 fn damaged(folder: &Path, repo: &Repo, name: &str, quiet: bool) -> Option<String> {
     let entries = |folder: &Path| -> Vec<String> {
         let names = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -156,8 +156,8 @@ fn damaged(folder: &Path, repo: &Repo, name: &str, quiet: bool) -> Option<String
     None
 }
 
-/// What to say of a hub that does not give what it is asked for.
-fn said(name: &str, client: &Client, lacking: &str, problem: Problem) -> Failure {
+/// The message about a hub that does not deliver a model.
+fn hub_failure(name: &str, client: &Client, lacking: &str, problem: Problem) -> Failure {
     let page = format!("{}/{name}", client.shown());
     let bad = |what: String| Failure::BadInput(format!("--model {name}: {what}"));
     let neither = "expected a folder or a model on the hub that may be read, found neither";
@@ -184,10 +184,10 @@ fn said(name: &str, client: &Client, lacking: &str, problem: Problem) -> Failure
         Problem::Busy(status, _) => {
             failed(&format!("status {status}, a trouble of the hub"), "try again later")
         }
-        Problem::Line(what) => {
+        Problem::Network(what) => {
             failed(&what, "connect to the network once, or give --model a folder that has the model")
         }
-        Problem::Wrong(what) => failed(
+        Problem::Invalid(what) => failed(
             &what,
             "the hub, or what answers in its place (HF_ENDPOINT, a proxy), sends what it must not",
         ),

@@ -1,20 +1,20 @@
-//! What a hub calls things, checked letter by letter: each becomes a part of a path in the cache.
+//! The names that a hub gives, checked character by character, because each becomes part of a path in the cache.
 
 use std::fmt;
 
-/// A file's version, its ETag: what the cache calls the file.
+/// The version of a file, its ETag. It is the file's name in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tag(String);
 
-/// A version of the model.
+/// The version of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit(String);
 
 impl Tag {
-    /// From a header, `"abc"` or `W/"abc"`.
+    /// Parses a header, `"abc"` or `W/"abc"`.
     ///
     /// # Errors
-    /// Gives the text back.
+    /// The tag is not valid. The error is the text.
     pub fn parse(text: &str) -> Result<Tag, String> {
         let tag = text.strip_prefix("W/").unwrap_or(text);
         let tag = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).unwrap_or(tag);
@@ -26,7 +26,7 @@ impl Tag {
 
 impl Commit {
     /// # Errors
-    /// Gives the text back.
+    /// The commit is not valid. The error is the text.
     pub fn parse(text: &str) -> Result<Commit, String> {
         let fits = (4..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
         if fits { Ok(Commit(text.to_owned())) } else { Err(text.to_owned()) }
@@ -45,19 +45,19 @@ impl fmt::Display for Commit {
     }
 }
 
-/// Whether this can be a model's name on a hub, `owner/name`.
+/// Whether this can be the name of a model on a hub, `owner/name`.
 pub fn is_model(text: &str) -> bool {
     let word = |word: &str| {
         (1..=96).contains(&word.len())
             && word.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
             && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
             && !word.contains("..")
-            && !word.contains("--") // which stands for the slash in the cache
+            && !word.contains("--") // it replaces the slash in the cache
     };
     text.split_once('/').is_some_and(|(owner, name)| word(owner) && word(name))
 }
 
-/// Whether a name from a listing is one of a file in the model's folder or in a folder of it, and nothing else.
+/// Whether a name of a listing is that of a file in the model's folder or one of its direct subfolders.
 pub fn is_file(name: &str) -> bool {
     let mut parts = name.split('/');
     name.len() <= 512
@@ -72,7 +72,7 @@ pub fn is_file(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// Protects: no name of a hub leads out of the cache.
+    /// Protects the cache: no name of a hub leads out of it.
     #[test]
     fn names_of_a_hub() {
         assert_eq!(Tag::parse("W/\"ab-C_1\"").map(|tag| tag.to_string()).as_deref(), Ok("ab-C_1"));
@@ -107,7 +107,7 @@ mod tests {
         }
     }
 
-    /// Protects: what can be a model's name, and what cannot.
+    /// Protects the names of models: valid and invalid ones.
     #[test]
     fn names_of_models() {
         for (text, is) in [

@@ -1,26 +1,26 @@
-//! How long an answer may take: a line that drips byte by byte is never silent, and would be waited for without end.
+//! The least speed of an answer. A connection that sends single bytes is never silent, and would keep a fetch waiting forever.
 
 use std::io::{Error, ErrorKind, Read};
 use std::time::{Duration, Instant};
 
-/// The bytes of a window: 1 kB a second. A modem was faster.
+/// The least bytes in a window, which is 1 kB per second. A modem was faster.
 const LEAST: u64 = 60_000;
 const WINDOW: Duration = Duration::from_secs(60);
-/// What an answer may take as a whole of which nobody says how long it is: a listing, a mirror's config.
+/// The longest time of an answer of unknown length: a listing, or a mirror's config.
 pub const SHORT: Duration = Duration::from_secs(300);
 
-/// A reader that fails where a window brings too little, or the whole takes too long.
+/// A reader that fails if a window has too few bytes, or the whole answer takes too long.
 pub struct Paced<R, C> {
     inner: R,
     /// The time since the answer began.
     clock: C,
     limit: Option<Duration>,
-    /// When the window began, and what came in it.
+    /// The beginning of the window, and the bytes in it.
     began: Duration,
     came: u64,
 }
 
-/// An answer's body, which may take `limit` as a whole if there is one.
+/// The body of an answer, which may take at most `limit` in total, if there is a limit.
 pub fn paced<R: Read>(inner: R, limit: Option<Duration>) -> Paced<R, impl Fn() -> Duration> {
     let start = Instant::now();
     Paced::new(inner, limit, move || start.elapsed())
@@ -58,7 +58,7 @@ mod tests {
 
     use super::*;
 
-    /// A line that brings `bytes` every second, as the second value's clock tells.
+    /// A connection that sends `bytes` per second, by the clock `seconds`.
     fn line(bytes: usize, seconds: &Cell<u64>) -> impl Read {
         struct Line<'a>(usize, &'a Cell<u64>);
         impl Read for Line<'_> {
@@ -70,7 +70,7 @@ mod tests {
         Line(bytes, seconds)
     }
 
-    /// What ends a line of `bytes` a second that goes on for an hour, and when, in seconds.
+    /// The seconds after which a connection that sends `bytes` per second for an hour is given up, and the error.
     fn ended(bytes: usize, limit: Option<Duration>) -> (u64, Option<String>) {
         let seconds = Cell::new(0);
         let mut paced = Paced::new(line(bytes, &seconds), limit, || Duration::from_secs(seconds.get()));
@@ -80,8 +80,8 @@ mod tests {
         (seconds.get(), error)
     }
 
-    /// Protects: a hub that drips is given up after a window, one that is slow is not; a short answer has a limit of its own,
-    /// however fast it comes.
+    /// Protects the least speed: a hub that sends single bytes is given up after a window, a slow one is not. A short answer
+    /// has a limit of its own, however fast it is.
     #[test]
     fn lines_that_drip() {
         assert_eq!(ended(1, None), (60, Some("too slow: expected 60000 bytes in 60s, found 60".into())));

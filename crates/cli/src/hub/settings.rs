@@ -1,4 +1,4 @@
-//! What the environment says of the hub: the variables of the hub's own library, in its order and with its defaults.
+//! The environment's settings of the hub: the variables of the hub's own library, in its order and with its defaults.
 
 use std::env;
 use std::ffi::OsString;
@@ -9,32 +9,32 @@ use std::time::Duration;
 use crate::failure::Failure;
 
 const ENDPOINT: &str = "https://huggingface.co";
-/// Seconds, as the hub's own library has them.
+/// Seconds, as in the hub's own library.
 const PATIENCE: f64 = 10.0;
 
-/// How to reach the hub, and where its cache is.
+/// The hub's address, its cache, and how to connect.
 #[derive(Debug)]
 pub struct HubSettings {
-    /// Without a `/` at its end.
+    /// Without a trailing `/`.
     pub endpoint: String,
     pub cache: PathBuf,
     pub token: Option<String>,
-    /// Whether the network is not to be used.
+    /// Whether the network must not be used.
     pub offline: bool,
-    /// How long the hub may take to begin an answer.
+    /// The longest time until the hub begins an answer.
     pub answer: Duration,
-    /// How long a line may be silent in the middle of a file.
+    /// The longest time that a connection may be silent within a file.
     pub silence: Duration,
 }
 
 impl HubSettings {
     /// # Errors
-    /// A variable has a value that it cannot have.
+    /// A variable has an invalid value.
     pub fn from_env() -> Result<HubSettings, Failure> {
         HubSettings::read(&|name| env::var_os(name).filter(|value| !value.is_empty()), dirs::home_dir())
     }
 
-    /// `var` gives a variable that is set and not empty.
+    /// `var` returns a variable that is set and not empty.
     fn read(var: &dyn Fn(&str) -> Option<OsString>, home: Option<PathBuf>) -> Result<HubSettings, Failure> {
         let path = |name: &str| var(name).map(|value| expanded(PathBuf::from(value), home.as_deref()));
         let caches = path("XDG_CACHE_HOME").or_else(|| Some(home.as_ref()?.join(".cache")));
@@ -60,7 +60,7 @@ fn wrong(name: &str, expected: &str, found: &str) -> Failure {
     Failure::BadInput(format!("{name}: expected {expected}, found {found:?}"))
 }
 
-/// `~/models` → the folder in the user's home.
+/// Expands `~/models` to a folder in the user's home.
 fn expanded(path: PathBuf, home: Option<&std::path::Path>) -> PathBuf {
     match (path.strip_prefix("~"), home) {
         (Ok(rest), Some(home)) => home.join(rest),
@@ -84,13 +84,13 @@ fn endpoint(var: &dyn Fn(&str) -> Option<OsString>) -> Result<String, Failure> {
     }
 }
 
-/// That of the environment, else the one that the hub's own tools have saved.
+/// The token of the environment, or else the one that the hub's own tools have saved.
 fn token(var: &dyn Fn(&str) -> Option<OsString>, file: Option<PathBuf>) -> Result<Option<String>, Failure> {
     let given = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"].into_iter().find_map(|name| text(var, name));
     let saved = || fs::read_to_string(file?).ok().map(|token| token.trim().to_owned());
     let token = given.or_else(saved).filter(|token| !token.is_empty());
     match token {
-        // Not shown: it is a secret, if a damaged one.
+        // Not shown, because even a damaged token is a secret.
         Some(token) if !token.chars().all(|c| c.is_ascii_graphic()) => {
             Err(Failure::BadInput("HF_TOKEN: expected letters and digits, found other characters".into()))
         }
@@ -124,7 +124,7 @@ mod tests {
         HubSettings::read(&var, Some("/home/me".into()))
     }
 
-    /// Protects: the cache is where the hub's own library has it, so that nothing is fetched twice.
+    /// Protects the cache's place: the same as for the hub's own library, so that nothing is fetched twice.
     #[test]
     fn caches_in_their_order() {
         let all = [
@@ -141,7 +141,7 @@ mod tests {
         }
     }
 
-    /// Protects: what is set and cannot be is refused by name; a token is not shown.
+    /// Protects invalid values: they are refused by name, and a token is not shown.
     #[test]
     fn values_that_cannot_be() {
         for (name, value) in [
@@ -161,7 +161,7 @@ mod tests {
         assert_eq!((right.endpoint.as_str(), right.offline), ("http://mirror:8080/hub", true));
     }
 
-    /// Protects: a token that the hub's tools have saved is found, and one in the environment comes first.
+    /// Protects the token: one that the hub's tools have saved is found, and one in the environment comes first.
     #[test]
     fn tokens() {
         let here = tempfile::tempdir().expect("a directory");

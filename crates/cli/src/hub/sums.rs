@@ -1,4 +1,4 @@
-//! A file's sum, which says that it is the one that the hub has.
+//! Checksums, which show that a file is the one on the hub.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -6,12 +6,12 @@ use std::path::Path;
 
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 
-/// What a hub knows a file by.
+/// A hub's checksum of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sum {
-    /// A large file's: its ETag on the hub.
+    /// That of a large file: its ETag on the hub.
     Sha256(String),
-    /// A small file's: what git calls it. (Not against forgers, but against damage.)
+    /// That of a small file: its hash in git. (It protects against damage, not against forgery.)
     Git(String),
 }
 
@@ -28,7 +28,7 @@ impl Sum {
         is_hex(text, 40).then(|| Sum::Git(text.to_ascii_lowercase()))
     }
 
-    /// Its hex digits.
+    /// The hex digits of the checksum.
     pub fn text(&self) -> &str {
         match self {
             Sum::Sha256(text) | Sum::Git(text) => text,
@@ -43,14 +43,14 @@ impl Sum {
                 let sha1 = || Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
                 let mut git = sha1();
                 git.update(format!("blob {}\0", std::fs::metadata(path)?.len()).as_bytes());
-                // Some mirrors have the sum of the bytes alone.
+                // Some mirrors have the checksum of the bytes alone.
                 Ok(sum(path, git)? == *expected || sum(path, sha1())? == *expected)
             }
         }
     }
 }
 
-/// The sum of a file, behind what is in `context` already.
+/// The checksum of a file, after the content of `context`.
 fn sum(path: &Path, mut context: Context) -> io::Result<String> {
     let mut file = File::open(path)?;
     let mut piece = vec![0; 1 << 18];
@@ -69,7 +69,7 @@ fn sum(path: &Path, mut context: Context) -> io::Result<String> {
 mod tests {
     use super::*;
 
-    /// Protects: both sums, against the values that sha256sum and git hash-object give.
+    /// Protects both checksums: they equal those of sha256sum and git hash-object.
     #[test]
     fn sums_of_a_file() {
         let here = tempfile::tempdir().expect("a directory");

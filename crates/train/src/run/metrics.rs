@@ -12,10 +12,10 @@ use crate::error::Error;
 use crate::files;
 use crate::trainer::StepReport;
 
-/// Most bytes of a line; one of ours has some 150.
+/// The most bytes of a line. Lines that this program writes have about 150.
 const MAX_LINE: u64 = 1 << 16;
 
-/// The file, and what is in it.
+/// The file, and the losses in it.
 pub struct Metrics {
     path: PathBuf,
     file: File,
@@ -23,12 +23,12 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Opens the file of a run of which `done` steps are kept: the lines of later steps are left out, and with them one
-    /// that was not written to its end. What is kept is written to a file of its own in the place of the one that is there, which
-    /// may have other names in other folders (hard links).
+    /// Opens the file of a run that continues after `done` steps. The lines of later steps are dropped, and so is an incomplete
+    /// line. The kept lines are written to a new file that replaces the old one, because the old one may have other names in
+    /// other folders (hard links).
     ///
     /// # Errors
-    /// It cannot be read or written.
+    /// The file cannot be read or written.
     pub fn open(path: PathBuf, done: usize) -> Result<Metrics, Error> {
         let MetricsRead { losses, kept } = read(&path, done)?;
         let failed = |source| Error::Io { path: path.clone(), source };
@@ -42,10 +42,10 @@ impl Metrics {
         Ok(Metrics { path, file, losses })
     }
 
-    /// Adds a step's line.
+    /// Appends the line of a step.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The file cannot be written.
     pub fn step(&mut self, report: &StepReport, took: Duration) -> Result<(), Error> {
         let step = report.step + 1;
         let StepReport { loss, grad_norm, lr, ti_lr, .. } = *report;
@@ -56,48 +56,47 @@ impl Metrics {
         }))
     }
 
-    /// Adds the line of a validation after `step` steps.
+    /// Appends the line of a validation after `step` steps.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The file cannot be written.
     pub fn validation(&mut self, step: usize, loss: f64) -> Result<(), Error> {
         self.losses.validation.push((step as f64, loss));
         self.line(&json!({ "step": step, "validation_loss": loss }))
     }
 
-    /// Whether there has been a validation.
+    /// Whether the file has a validation.
     pub fn has_validation(&self) -> bool {
         !self.losses.validation.is_empty()
     }
 
-    /// Whether there has been one after `step` steps.
+    /// Whether the file has a validation after `step` steps.
     pub fn has_validation_at(&self, step: usize) -> bool {
         self.losses.validation.last().is_some_and(|(last, _)| *last == step as f64)
     }
 
-    /// What there is to draw.
+    /// The losses for a chart with this title.
     pub fn losses(&self, title: String, steps: usize) -> Losses {
         Losses { title, steps, ..self.losses.clone() }
     }
 
     fn line(&mut self, value: &Value) -> Result<(), Error> {
-        // In one piece, so that whoever follows the file reads whole lines.
+        // In one write, so that a program that follows the file reads whole lines.
         self.file
             .write_all(format!("{value}\n").as_bytes())
             .map_err(|source| Error::Io { path: self.path.clone(), source })
     }
 }
 
-/// What the file of a run has of its first steps.
+/// The losses of a run's first steps in its file.
 pub struct MetricsRead {
     /// Their losses.
     pub losses: Losses,
-    /// How many bytes their lines are.
+    /// The number of bytes of their lines.
     kept: u64,
 }
 
-/// Reads the file at `path`, if there is one, up to step `done`, or to where it is damaged. A loss that is no f32 is
-/// passed over.
+/// Reads the file at `path`, if it exists, up to step `done` or to a damaged line. A loss out of the range of f32 is skipped.
 ///
 /// # Errors
 /// It cannot be read.
@@ -121,7 +120,8 @@ pub fn read(path: &Path, done: usize) -> Result<MetricsRead, Error> {
     Ok(found)
 }
 
-/// Adds a line's losses; false where it is damaged, of a step after `done`, or not later than the one before.
+/// Adds the losses of a line. Returns false if the line is damaged, is of a step after `done`, or is not later
+/// than the previous one.
 fn add(line: &[u8], done: usize, losses: &mut Losses) -> bool {
     let Ok(value) = serde_json::from_slice::<Value>(line) else { return false };
     let Some(step) = value["step"].as_u64().filter(|&step| step <= done as u64) else { return false };
@@ -143,7 +143,7 @@ mod tests {
 
     use super::*;
 
-    /// Protects: whatever the file holds, reading it ends, takes little memory, and gives losses that can be drawn.
+    /// Protects against any content of the file: reading ends, takes little memory, and gives losses that can be drawn.
     #[test]
     fn a_file_of_somebody_else() {
         let here = tempfile::tempdir().expect("a directory");
@@ -169,7 +169,7 @@ mod tests {
         }
     }
 
-    /// Protects: a file that is in other folders, too, by a hard link, is not added to: the run gets one of its own.
+    /// Protects files with hard links in other folders: the run does not append to such a file, but gets one of its own.
     #[test]
     fn a_file_with_another_name() {
         let here = tempfile::tempdir().expect("a directory");
@@ -187,7 +187,7 @@ mod tests {
         }
     }
 
-    /// Protects: a resumed run's file has the lines up to its checkpoint, and no half of a line.
+    /// Protects the file of a resumed run: it has the lines up to the checkpoint, and no part of a line.
     #[test]
     fn later_lines_are_cut_off() {
         let here = tempfile::tempdir().expect("a directory");

@@ -1,4 +1,4 @@
-//! What a benchmark computes with: weights, and a file of inputs.
+//! The inputs of a benchmark: weights, and a file of tensors.
 
 use std::path::{Path, PathBuf};
 
@@ -9,13 +9,13 @@ use safetensors::tensor::Dtype;
 
 use crate::failure::Failure;
 
-/// Weights as `calotype predict` has them.
+/// Weights as in `calotype predict`.
 pub(super) fn weights(model: &Path, layout: Network, dtype: DType) -> Result<Weights, Failure> {
     let store = (dtype == DType::BF16).then_some(DType::BF16);
     Ok(Weights::open(model, layout, None, store).map_err(calotype_sdxl::Error::from)?)
 }
 
-/// A file of f32 inputs.
+/// A safetensors file of f32 inputs.
 pub(super) struct Inputs {
     path: PathBuf,
     bytes: Vec<u8>,

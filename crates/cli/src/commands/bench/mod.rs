@@ -1,6 +1,6 @@
 //! `calotype bench unet|vae|ops|train`: times the networks and their ops, for the tables of docs/benchmarks/.
 //!
-//! `tools/reference/bench` gives the inputs and times the peers beside it. The last line of stdout is JSON.
+//! `tools/reference/bench` makes the inputs and also times other programs. The last line of stdout is JSON.
 
 mod inputs;
 mod train;
@@ -59,12 +59,12 @@ struct BenchArgs {
     threads: Option<u16>,
 }
 
-/// Not in the help: for the benchmarks of the project itself.
+/// Adds the options. The command is for the project's own benchmarks, so the help does not list it.
 pub fn options(command: Command) -> Command {
     BenchArgs::augment_args(command).hide(true).about("Time the networks and their ops")
 }
 
-/// Times, and prints the seconds.
+/// Times the networks or ops, and prints the seconds.
 pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let settings = BenchArgs::from_arg_matches(matches).map_err(|e| crate::args::in_one_line(&e))?;
     let report = match (settings.what.as_str(), &settings.model, &settings.inputs) {
@@ -79,7 +79,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     output::print(&format!("{report}\n"))
 }
 
-/// Seconds of each run, and the last run's result.
+/// The seconds of each run, and the result of the last.
 fn time<T>(runs: usize, mut f: impl FnMut() -> T) -> (Vec<f64>, Option<T>) {
     let mut last = None;
     let seconds = (0..runs).map(|_| {
@@ -104,7 +104,7 @@ fn time_unet(settings: &BenchArgs, model: &Path, inputs: &Path) -> Result<Value,
     let text = inputs.tensor("encoder_hidden_states")?.to_dtype(dtype);
     let (pooled, ids) = (inputs.tensor("text_embeds")?, inputs.tensor("time_ids")?);
     let (seconds, out) = time(settings.runs, || {
-        // The texts' keys and values belong to a forward here as they do in the peers.
+        // The texts' keys and values are part of a forward pass here, as in the other programs.
         unet.forward(&sample, &timestep, &unet.prepare(&text, &pooled, &ids))
     });
     write_output(settings.output.as_deref(), out)?;
@@ -166,7 +166,7 @@ fn time_op(op: &str, settings: &BenchArgs) -> Result<Vec<f64>, Failure> {
     Ok(seconds)
 }
 
-/// Numbers from -1 to 1 that repeat with a long period.
+/// Numbers from −1 to 1 that repeat with a long period.
 fn values(shape: &[usize], dtype: DType) -> Tensor {
     let count = shape.iter().product();
     let values = (0..count).map(|i: usize| (i * 7919 % 2003) as f32 / 1001.0 - 1.0);

@@ -1,4 +1,5 @@
-//! `calotype bench train`: times steps of training (LoRA, or the whole UNet) on given latents and texts, as `train_peer.py` does.
+//! `calotype bench train`: times training steps (of LoRA, or of the whole UNet) on given latents and texts, as `train_peer.py`
+//! does.
 
 use std::path::Path;
 use std::time::Instant;
@@ -15,20 +16,20 @@ use serde_json::{Value, json};
 use super::inputs::{Inputs, weights};
 use crate::failure::Failure;
 
-/// Any will do.
+/// The learning rates; any will do.
 const RATES: Rates = Rates { lr: 1e-4, ti_lr: None };
 
-/// What is timed.
+/// The case that is timed.
 pub struct Case {
     pub dtype: DType,
     pub runs: usize,
     pub rank: usize,
     pub recompute: bool,
-    /// Whether the UNet itself trains, by Adafactor.
+    /// Whether the UNet itself is trained, by Adafactor.
     pub full: bool,
 }
 
-/// Seconds of each step (the first is cold), and the losses.
+/// Runs the steps. Returns the seconds of each step (the first is cold), and the losses.
 pub fn run(model: &Path, inputs: &Path, case: &Case) -> Result<Value, Failure> {
     let start = Instant::now();
     let config = UNetConfig::read(model).map_err(calotype_sdxl::Error::from)?;
@@ -51,7 +52,7 @@ pub fn run(model: &Path, inputs: &Path, case: &Case) -> Result<Value, Failure> {
     Ok(json!({ "seconds": seconds, "losses": losses, "load_seconds": load_seconds }))
 }
 
-/// The training that is timed: the peers do not clip gradients.
+/// The plan of the training. The other programs do not clip gradients.
 fn plan(case: &Case) -> TrainPlan {
     let options = TrainOptions { max_grad_norm: Some(0.0), ..TrainOptions::default() };
     let method = if case.full { Method::Full } else { Method::Lora { rank: case.rank } };

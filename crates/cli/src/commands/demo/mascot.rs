@@ -1,19 +1,20 @@
-//! The mascot, a small camera that walks, on plain backgrounds: what the demo teaches. The pocket model has never seen it.
+//! The mascot, a small camera that walks, on plain backgrounds. The demo teaches it to the pocket model, which has never seen
+//! it.
 //!
-//! `mascot.json` is what it is made of; `tools/pocket/mascot.py` draws it from the same file.
+//! `mascot.json` has the mascot's shapes. `tools/pocket/mascot.py` draws it from the same file.
 
 use std::collections::HashMap;
 
 use serde::Deserialize;
 
-/// Side of the pictures, in pixels.
+/// The side of the pictures, in pixels.
 pub const SIDE: usize = 128;
-/// Each pixel is the mean of as many points, across and down.
+/// Each pixel is the mean of this many points across and down.
 const POINTS: usize = 4;
 
 type Colour = [f32; 3];
 
-/// Shapes from the back to the front; units are hundredths of the mascot's size, from its top left corner.
+/// The shapes of the mascot, from back to front. The unit is a hundredth of the mascot's size, from its top left corner.
 #[derive(Debug, Deserialize)]
 struct Mascot {
     colours: HashMap<String, Colour>,
@@ -37,19 +38,19 @@ enum Shape {
     Polygon(Vec<(f32, f32)>),
 }
 
-/// One picture: how it is called in its caption, and how the mascot stands in it.
+/// A picture: its background's name in the caption, and the mascot's position.
 pub struct Scene {
     pub background: &'static str,
     colour: Colour,
-    /// The mascot's size and its middle, in shares of the picture's side.
+    /// The mascot's size and its horizontal centre, relative to the picture's side.
     size: f32,
     middle: f32,
-    /// Degrees, clockwise.
-    turned: f32,
+    /// Clockwise, in degrees.
+    angle: f32,
     mirrored: bool,
 }
 
-/// The pictures of the set. Backgrounds are those that the pocket model knows by these words.
+/// The pictures of the set. The pocket model knows their backgrounds by these words.
 pub const SCENES: [Scene; 6] = [
     scene("blue", [84.0, 150.0, 226.0], (0.64, 0.50), -3.0, false),
     scene("green", [104.0, 186.0, 110.0], (0.72, 0.47), 4.0, true),
@@ -63,10 +64,10 @@ const fn scene(
     background: &'static str,
     colour: Colour,
     (size, middle): (f32, f32),
-    turned: f32,
+    angle: f32,
     mirrored: bool,
 ) -> Scene {
-    Scene { background, colour, size, middle, turned, mirrored }
+    Scene { background, colour, size, middle, angle, mirrored }
 }
 
 impl Scene {
@@ -74,7 +75,7 @@ impl Scene {
         format!("a photo of TOK on a plain {} background", self.background)
     }
 
-    /// Rows of RGB pixels, [`SIDE`] × [`SIDE`].
+    /// Draws the picture: rows of RGB pixels, [`SIDE`] × [`SIDE`].
     pub fn draw(&self) -> Vec<u8> {
         let mascot: Mascot = serde_json::from_str(include_str!("mascot.json")).expect("the shapes are right");
         let mut rgb = Vec::with_capacity(SIDE * SIDE * 3);
@@ -92,23 +93,23 @@ impl Scene {
         rgb
     }
 
-    /// The colour of a point, in shares of the picture's side.
+    /// The colour at a point, whose coordinates are relative to the picture's side.
     fn colour_at(&self, mascot: &Mascot, x: f32, y: f32) -> Colour {
-        let (sin, cos) = self.turned.to_radians().sin_cos();
-        // The mascot's feet are at 97 of its units, and stand a little above the picture's lower edge.
+        let (sin, cos) = self.angle.to_radians().sin_cos();
+        // The mascot's feet are at 97 of its units, a little above the picture's lower edge.
         let (right, down) = (x - self.middle, y - (0.88 - 0.47 * self.size));
         let (right, down) = (cos * right + sin * down, cos * down - sin * right);
         let right = if self.mirrored { -right } else { right };
         let (u, v) = (50.0 + 100.0 * right / self.size, 50.0 + 100.0 * down / self.size);
-        match mascot.shapes.iter().rev().find(|part| part.shape.holds(u, v)) {
+        match mascot.shapes.iter().rev().find(|part| part.shape.contains(u, v)) {
             Some(part) => mascot.colours[&part.colour],
             None => self.background_at(x, y),
         }
     }
 
-    /// A backdrop, lighter behind the mascot, darker on the floor, with a soft shadow.
+    /// The backdrop: lighter behind the mascot, darker on the floor, with a soft shadow.
     fn background_at(&self, x: f32, y: f32) -> Colour {
-        let mix = |a: Colour, b: f32, share: f32| a.map(|c| c + (b - c) * share);
+        let mix = |a: Colour, b: f32, weight: f32| a.map(|c| c + (b - c) * weight);
         let glow = 0.8 * (1.0 - (x - 0.5).hypot(y - 0.42) / 0.8).max(0.0).powi(2);
         let floor = ((y - 0.8) * 1.2).clamp(0.0, 1.0);
         let across = (x - self.middle) / (0.46 * self.size);
@@ -120,11 +121,11 @@ impl Scene {
 }
 
 impl Shape {
-    fn holds(&self, x: f32, y: f32) -> bool {
+    fn contains(&self, x: f32, y: f32) -> bool {
         match self {
             &Shape::Disc(cx, cy, radius) => (x - cx).hypot(y - cy) <= radius,
             &Shape::Box(left, top, right, bottom, radius) => {
-                // How far beyond the box without its rounded rim.
+                // The distance of a coordinate to the box without its rounded rim.
                 let beyond = |v: f32, low: f32, high: f32| (low + radius - v).max(v - high + radius).max(0.0);
                 beyond(x, left, right).hypot(beyond(y, top, bottom)) <= radius
             }
@@ -143,7 +144,7 @@ impl Shape {
 mod tests {
     use super::*;
 
-    /// Protects: every picture shows the mascot whole, its lens in the middle, on its own background.
+    /// Protects the pictures: each shows the whole mascot on its own background, with the lens at its place.
     #[test]
     fn the_mascot_stands_in_every_picture() {
         let pixel = |rgb: &[u8], x: f32, y: f32| {
@@ -154,11 +155,11 @@ mod tests {
         for scene in &SCENES {
             let rgb = scene.draw();
             assert_eq!(rgb.len(), SIDE * SIDE * 3);
-            // The middle of the lens: 50, 54 of its units.
+            // The centre of the lens: (50, 54) in the mascot's units.
             let lens = pixel(&rgb, scene.middle, 0.88 - 0.43 * scene.size);
             assert_eq!(lens, [120, 218, 226], "{}", scene.background);
             corners.push(pixel(&rgb, 0.01, 0.01));
-            // Nothing of it is cut off.
+            // No part of the mascot is cut off.
             let half = 0.5 * scene.size;
             assert!(scene.middle - half > 0.0 && scene.middle + half < 1.0 && 0.88 - scene.size > 0.0);
         }

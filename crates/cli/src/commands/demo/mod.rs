@@ -1,8 +1,8 @@
-//! `calotype demo`: teaches the pocket model something that it has never seen, and shows it before and after.
+//! `calotype demo`: teaches the pocket model something that it has never seen, and shows pictures before and after.
 //!
 //! ```text
-//! mascot.rs, mascot.json   what is taught: pictures of it
-//! sheet.rs                 all of it on one page
+//! mascot.rs, mascot.json   the pictures to learn from
+//! sheet.rs                 everything on one page
 //! ```
 
 mod mascot;
@@ -26,7 +26,7 @@ use crate::progress::Progress;
 use crate::shell::typed;
 use crate::{interrupt, output, picture, pocket};
 
-/// What is asked for before and after; none of these places is in the set.
+/// The prompts before and after the training. None of these places is in the set.
 const PROMPTS: [&str; 6] = [
     "a photo of TOK on a beach",
     "TOK in the snow at night",
@@ -35,16 +35,16 @@ const PROMPTS: [&str; 6] = [
     "TOK under water",
     "TOK in a city at sunset",
 ];
-/// Seed of the first picture; the next has the next.
+/// The seed of the first picture. Each further picture has the next seed.
 const SEED: u64 = 1;
 const INFERENCE_STEPS: usize = 25;
-/// Less than usual: what six pictures have taught is strong enough, and the places shall stay.
+/// Less than usual: six pictures make a strong LoRA, and the places of the prompts must not vanish.
 const GUIDANCE: f64 = 5.0;
 const LORA_SCALE: f64 = 0.8;
-/// Steps of the training.
+/// The steps of the training.
 const STEPS: u32 = 300;
-/// What it is told besides, as anyone would on the command line. In f32, which is as fast for so small a model, so that the
-/// sheet does not depend on the CPU.
+/// The other settings of the training, as on a command line. With f32, which is as fast for so small a model, the sheet does
+/// not depend on the CPU.
 const TRAINING: [(&str, &str); 8] = [
     ("model", pocket::NAME),
     ("dtype", "f32"),
@@ -74,7 +74,7 @@ pub fn options(command: Command) -> Command {
         .about("Teach the built-in model something new, and show it before and after")
 }
 
-/// Draws the set, makes pictures, trains, makes them again, and prints the paths of the trained weights and of the sheet.
+/// Draws the set, makes pictures, trains, makes the pictures again, and prints the paths of the trained weights and the sheet.
 pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let settings = DemoArgs::from_arg_matches(matches).map_err(|e| args::in_one_line(&e))?;
     let start = Instant::now();
@@ -85,22 +85,22 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
         Some(dir) => given_folder(dir)?,
         None => output::new_folder(Path::new(""), "calotype-demo")?,
     };
-    let say = |line: &str| {
+    let print_line = |line: &str| {
         if !quiet {
             output::note(line)
         }
     };
     let demo = Demo { model, dir, steps: settings.steps.unwrap_or(STEPS), quiet };
 
-    say("TOK is a small camera that walks. The model has never seen it.");
-    say(&format!("1. its pictures: {}", demo.set().display()));
+    print_line("TOK is a small camera that walks. The model has never seen it.");
+    print_line(&format!("1. its pictures: {}", demo.set().display()));
     demo.draw_set()?;
-    say("2. the prompts before training");
+    print_line("2. the prompts before training");
     let before = demo.predict(&[])?;
     let training = demo.training();
-    say(&format!("3. training: {}", typed(&training)));
+    print_line(&format!("3. training: {}", typed(&training)));
     demo.train(&training)?;
-    say("4. the same prompts after training");
+    print_line("4. the same prompts after training");
     let trained = demo.run().join("trained_model.tar");
     let after = demo.predict(std::slice::from_ref(&trained))?;
     let losses = super::train::losses(&demo.run(), demo.steps as usize)?;
@@ -108,16 +108,16 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
         Sheet { scenes: &SCENES, prompts: &PROMPTS, before: &before, after: &after, losses }.page().png();
     let path = demo.dir.join("demo.png");
     output::write_bytes(&path, &sheet)?;
-    say(&format!("done in {} s; open the sheet, and ask for more:", start.elapsed().as_secs()));
+    print_line(&format!("done in {} s; open the sheet, and ask for more:", start.elapsed().as_secs()));
     let trained = schema::join(&[trained]);
     let (guidance, scale) = (GUIDANCE.to_string(), LORA_SCALE.to_string());
     let model = ["predict", "--model", pocket::NAME, "--prompt", "TOK in the mountains"];
     let settings = ["--guidance-scale", &guidance, "--lora-scale", &scale, "--replicate-weights", &trained];
-    say(&typed(&[&model[..], &settings[..]].concat()));
+    print_line(&typed(&[&model[..], &settings[..]].concat()));
     output::print(&format!("{}\n", path.display()))
 }
 
-/// The folder that was asked for, which is made if it is not there.
+/// Checks the folder that the user gave. The folder need not exist.
 fn given_folder(dir: &Path) -> Result<PathBuf, Failure> {
     let bad = |problem: &str| Err(Failure::BadInput(format!("-o {}: {problem}", dir.display())));
     if dir.to_str().is_none() {
@@ -146,7 +146,7 @@ impl Demo {
         self.dir.join("run")
     }
 
-    /// `set/`: the pictures, and `captions.csv`.
+    /// Writes `set/`: the pictures, and `captions.csv`.
     fn draw_set(&self) -> Result<(), Failure> {
         let set = self.set();
         fs::create_dir_all(&set).map_err(|e| Failure::io(&set, &e))?;
@@ -160,7 +160,7 @@ impl Demo {
         output::write_bytes(&set.join("captions.csv"), captions.as_bytes())
     }
 
-    /// A picture for each prompt.
+    /// Makes a picture for each prompt.
     fn predict(&self, trained: &[PathBuf]) -> Result<Vec<Image>, Failure> {
         let options = Options { dtype: DType::F32, rng: Rng::Cpu, empty_negative: EmptyNegative::Encode };
         let pipeline = Pipeline::open(&self.model, options)?;
@@ -180,7 +180,7 @@ impl Demo {
         made.map(|()| pictures)
     }
 
-    /// The training's command line.
+    /// The command line of the training.
     fn training(&self) -> Vec<String> {
         let set = format!("input_images=@{}", self.set().display());
         let (steps, run) = (self.steps.to_string(), self.run().display().to_string());
@@ -200,7 +200,7 @@ impl Demo {
     }
 }
 
-/// A picture of the model's own size.
+/// The plan of a picture in the model's native size.
 fn plan(pipeline: &Pipeline, prompt: &str, seed: u64, trained: &[PathBuf]) -> PredictPlan {
     let default = PredictPlan::default();
     let side = pipeline.native_size().unwrap_or(default.width);

@@ -1,4 +1,4 @@
-//! The demo on one page: what was shown, the prompts before and after, the losses.
+//! The demo on one page: the set, the pictures before and after, and the losses.
 
 use calotype_sdxl::pipeline::Image;
 use calotype_sdxl::token::find_token;
@@ -8,11 +8,11 @@ use calotype_train::page::{BODY, DETAIL, LINE, MARGIN, NAME, Page, TITLE, charac
 use super::mascot::{SIDE, Scene};
 
 const GAP: u32 = 16;
-/// Side of a picture on the page: one and a half of its own.
+/// The side of a picture on the page: one and a half times the picture's own.
 const PICTURE: u32 = 192;
 const CAPTION_LINES: u32 = 2;
 const CHART: u32 = 330;
-/// From one row of pictures to the next.
+/// The height from one row of pictures to the next.
 const ROW: u32 = 2 * LINE + PICTURE + (CAPTION_LINES + 2) * LINE;
 const TOP: u32 = MARGIN + 4 * LINE;
 
@@ -63,10 +63,10 @@ impl Sheet<'_> {
     }
 }
 
-/// Rows of RGB pixels, width and height, and what stands below the picture.
+/// Rows of RGB pixels, (width, height), and the text below the picture.
 type Captioned<'a> = (&'a [u8], (usize, usize), &'a str);
 
-/// Row `i` of pictures with what stands below each.
+/// Draws row `i` of pictures, with a text below each.
 fn row<'a>(page: &mut Page, i: u32, heading: &str, pictures: impl Iterator<Item = Captioned<'a>>) {
     let y = TOP + i * ROW;
     page.text((MARGIN, y), heading, NAME);
@@ -85,7 +85,7 @@ fn row<'a>(page: &mut Page, i: u32, heading: &str, pictures: impl Iterator<Item 
 mod tests {
     use super::*;
 
-    /// Protects: the sheet shows each row's pictures, whatever size a model gives them.
+    /// Protects the sheet: it shows the pictures of each row, in any size that a model makes.
     #[test]
     fn what_is_shown_is_on_the_sheet() {
         let image = |side: usize, colour: [u8; 3]| Image {

@@ -1,4 +1,4 @@
-//! What can be said on the command line beside the request's fields.
+//! The options of the command line besides the request's fields.
 
 use std::path::PathBuf;
 
@@ -87,10 +87,10 @@ pub enum Recompute {
 }
 
 impl OptionFlags {
-    /// What was given, by the names of `TrainOptions`.
+    /// The given settings, by the names of `TrainOptions`.
     ///
     /// # Errors
-    /// A number that is none.
+    /// A number is not finite.
     pub fn given(&self) -> Result<Map<String, Value>, InputError> {
         let mut given = Map::new();
         let mut set = |name: &str, value: Option<Value>| {

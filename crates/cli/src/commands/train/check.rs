@@ -1,4 +1,5 @@
-//! A run's folder may be somebody else's work: before anything in it is used, it is looked at as a request is.
+//! Checks a run's folder before anything in it is used. The folder may come from somebody else, so it is checked
+//! like a request.
 
 use std::fs;
 use std::io::{ErrorKind, Read};
@@ -11,15 +12,15 @@ use super::record::Record;
 use crate::plans;
 use calotype_train::run::SETTINGS;
 
-/// Most bytes of `settings.json`.
+/// The most bytes of `settings.json`.
 const MAX_SETTINGS: u64 = 16 << 20;
-/// Most denoising steps of a sample, as of any picture.
+/// The most denoising steps of a sample, the same as for any picture.
 const MAX_SAMPLE_STEPS: usize = 500;
 
-/// The settings in a run's folder.
+/// Reads the settings in a run's folder.
 ///
 /// # Errors
-/// They are not there, not JSON, or hold what no request or command line could have said.
+/// They are missing, not JSON, or contain values that no request or command line can have.
 pub fn settings(dir: &Path) -> Result<Record, String> {
     let path = dir.join(SETTINGS);
     let bad = |what: String| format!("{SETTINGS}: {what}");
@@ -56,7 +57,7 @@ fn in_request(e: InputError) -> InputError {
     InputError { field: format!("request.{}", e.field), ..e }
 }
 
-/// The ranges of the settings beyond the plan: those of the command line.
+/// Checks the ranges of the settings beyond the plan, which are those of the command line.
 fn numbers(record: &Record) -> Result<(), InputError> {
     let most = u32::MAX as usize;
     let every = record.sample_every.unwrap_or(1);

@@ -1,4 +1,4 @@
-//! Whether a training fits into the memory that there is, and what would make it fit.
+//! Checks whether a training fits into the available memory, and suggests changes that would make it fit.
 
 use calotype_models::ModelFolder;
 use calotype_tensor::DType;
@@ -10,19 +10,19 @@ use super::args::Recompute;
 use super::record::Record;
 use crate::failure::Failure;
 
-/// How the run computes, and what to say about its memory.
+/// How the run computes, and a text about its memory.
 pub struct Fit {
     pub options: TrainerOptions,
-    /// Whether samples are made: they were asked for, and there is room for them.
+    /// Whether samples are made: they were requested, and there is enough memory for them.
     pub samples: bool,
     /// `about 12.3 GB of memory at most`
-    pub says: String,
+    pub summary: String,
 }
 
-/// Decides whether activations are computed again, and refuses what does not fit.
+/// Decides whether activations are recomputed, and refuses a training that does not fit.
 ///
 /// # Errors
-/// The model's files are not what they should be, or there is too little memory.
+/// A file of the model is missing or invalid, or there is not enough memory.
 pub fn fit(
     folder: &ModelFolder,
     Record { plan, dtype, recompute, sample_every, .. }: &Record,
@@ -50,8 +50,8 @@ pub fn fit(
         }
         let needed = if samples { with_samples } else { needed };
         let again = if on { ", computing activations again to save memory" } else { "" };
-        let says = format!("about {} of memory at most{again}", size(needed));
-        return Ok(Fit { options: TrainerOptions { dtype, recompute: on }, samples, says });
+        let summary = format!("about {} of memory at most{again}", size(needed));
+        return Ok(Fit { options: TrainerOptions { dtype, recompute: on }, samples, summary });
     }
     let mut advice = "no smaller setting would fit".to_string();
     for (what, plan) in smaller(plan) {
@@ -70,11 +70,11 @@ pub fn fit(
     )))
 }
 
-/// What would take less, from the least to the greatest change.
+/// Plans that need less memory, from the least to the greatest change, each with a description.
 fn smaller(plan: &TrainPlan) -> Vec<(String, TrainPlan)> {
     let mut all = vec![(String::new(), plan.clone())];
     if plan.method == Method::Full && !plan.steps_at_once().unwrap_or(true) {
-        // Each gradient is used up as it comes, and none waits for the others.
+        // Each gradient is applied at once, and none waits for others.
         let options = TrainOptions {
             optimizer: Some("adafactor".into()),
             gradient_accumulation_steps: 1,
@@ -111,7 +111,7 @@ fn smaller(plan: &TrainPlan) -> Vec<(String, TrainPlan)> {
     all
 }
 
-/// In units that people read.
+/// A size in units for people.
 pub fn size(bytes: f64) -> String {
     if bytes < 1e9 { format!("{:.0} MB", bytes / 1e6) } else { format!("{:.1} GB", bytes / 1e9) }
 }

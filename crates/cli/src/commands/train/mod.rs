@@ -1,12 +1,12 @@
 //! `calotype train`: pictures → trained weights.
 //!
 //! ```text
-//! args.rs       what the command line can say
-//! record.rs     what of it is written down, and compared when a run goes on
-//! run_dir.rs    where
-//! check.rs      whether a run's folder holds what it should
-//! memory.rs     whether it fits
-//! observer.rs  what is shown of the steps, which are `calotype_train::run`'s
+//! args.rs       the options of the command line
+//! record.rs     the settings that are stored, and compared when a run is resumed
+//! run_dir.rs    the run's folder
+//! check.rs      whether the content of a run's folder is valid
+//! memory.rs     whether the training fits into memory
+//! observer.rs   what the command line shows of a run
 //! ```
 
 mod args;
@@ -48,17 +48,17 @@ use crate::progress::Progress;
 use crate::shell::typed;
 use crate::{fields, interrupt, output, pocket};
 
-/// What takes no longer than this shows no progress.
+/// Work that takes no longer than this shows no progress.
 const SHORT: Duration = Duration::from_secs(2);
 
 /// The command's options, and a flag for every field of the request.
 pub fn options(command: Command) -> Command {
-    // The about last: the settings' own documentation would take its place.
+    // The about comes last, because the arguments' doc comment would replace it.
     let command = TrainArgs::augment_args(command).about("Fine-tune on pictures");
     fields::options(command, &TrainInput::command_line_schema())
 }
 
-/// Checks everything that can be checked, then trains, and prints the path of the result.
+/// Checks everything that can be checked early, then trains, and prints the path of the result.
 pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let settings = TrainArgs::from_arg_matches(matches).map_err(|e| crate::args::in_one_line(&e))?;
     let quiet = Verbosity::of(matches) == Verbosity::Quiet;
@@ -89,7 +89,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     interrupt::install().map_err(Failure::signals)?;
     let notice = (settings.model.is_none() && dir.is_none()).then_some(pocket::NOTICE);
     let job = Job::open(record, dir, &given, quiet)?;
-    notice.inspect(|notice| job.say(notice));
+    notice.inspect(|notice| job.print_line(notice));
     job.run(settings.run_dir.as_deref())
 }
 
@@ -99,7 +99,7 @@ pub fn losses(dir: &Path, steps: usize) -> Result<Losses, Failure> {
     Ok(Losses { title: "Loss".into(), steps, ..losses })
 }
 
-/// What the run in `dir` trains, by its settings.
+/// The plan of the run in `dir`, from its settings.
 #[cfg(fuzzing)]
 pub fn plan(dir: &Path) -> Result<TrainPlan, Failure> {
     let (_, record) = run_dir::open(dir)?;
@@ -112,7 +112,7 @@ struct Job {
     record: Record,
     dataset: Dataset,
     fit: Fit,
-    /// That of a run that goes on.
+    /// The folder of a resumed run. `None`: the run is new.
     dir: Option<RunDir>,
     quiet: bool,
 }
@@ -126,33 +126,38 @@ impl Job {
     ) -> Result<Job, Failure> {
         let resumed = dir.is_some();
         let folder = ModelFolder::open(&record.model).map_err(Error::from);
-        let folder = folder.map_err(|e| moved(e, resumed && !record.model.is_dir(), "--model"))?;
+        let folder = folder.map_err(|e| with_hint(e, resumed && !record.model.is_dir(), "--model"))?;
         let configs = folder.configs().map_err(Error::from)?;
         let weights = record::weights(&folder)?;
         let record = match &dir {
             None => record.with_model(given, &configs, weights),
             Some(_) if record.weights == weights => record,
-            Some(_) => return Err(others("--model", &record.model, "weights and configs")),
+            Some(_) => return Err(changed_input("--model", &record.model, "weights and configs")),
         };
         let dataset = open_set(&folder, &configs, &record.plan);
-        let dataset = dataset
-            .map_err(|e| moved(e, resumed && !record.plan.input_images.exists(), "-i input_images=@PATH"))?;
+        let dataset = dataset.map_err(|e| {
+            with_hint(e, resumed && !record.plan.input_images.exists(), "-i input_images=@PATH")
+        })?;
         let record = match &dir {
             None => record.with_set(given, &dataset.examples),
             Some(_) if record.set == record::set(&dataset.examples) => record,
             Some(_) => {
-                return Err(others("input_images", &record.plan.input_images, "pictures and captions"));
+                return Err(changed_input(
+                    "input_images",
+                    &record.plan.input_images,
+                    "pictures and captions",
+                ));
             }
         };
         let fit = memory::fit(&folder, &record, dataset.examples.len())?;
         Ok(Job { folder, record, dataset, fit, dir, quiet })
     }
 
-    /// Trains in the run's folder, which is made for a new run: nothing is written before the model is loaded.
+    /// Trains in the run's folder. A new run makes the folder; nothing is written before the model is loaded.
     fn run(mut self, run_dir: Option<&Path>) -> Result<(), Failure> {
         let start = Instant::now();
-        self.say(self.dataset.report().trim_end());
-        self.say(&format!("{}, {}", self.fit.says, self.time()?));
+        self.print_line(self.dataset.report().trim_end());
+        self.print_line(&format!("{}, {}", self.fit.summary, self.time()?));
         let mut trainer = self.trainer()?;
         if self.dir.is_none() {
             self.begin_from(&mut trainer)?;
@@ -164,25 +169,25 @@ impl Job {
             Some(dir) => dir.clone(),
             None => self.begin(run_dir)?,
         };
-        self.dataset.examples = Vec::new(); // which are latents by now
+        self.dataset.examples = Vec::new(); // encoded to latents by now
         if self.dir.is_some() {
             if checkpoint::restore(dir.path(), &mut trainer)?.is_none() {
                 self.begin_from(&mut trainer)?;
             }
             dir.sweep();
             run_dir::write_settings(&dir, &self.record)?;
-            self.record.steps_before.inspect(|before| self.say(&self.other_steps(*before)));
+            self.record.steps_before.inspect(|before| self.print_line(&self.other_steps(*before)));
         }
         self.train(&mut trainer, &dir)?;
         let output = self.record.output.clone();
         let is_named = output.is_some();
         let output = output.unwrap_or_else(|| dir.path().join(RESULT));
         write_tar(&trainer.trained_weights(), &output, is_named)?;
-        self.say(&took(start.elapsed()));
+        self.print_line(&took(start.elapsed()));
         output::print_path(&output)
     }
 
-    /// The training before its first step. That the pictures are being encoded is shown where it takes a while.
+    /// Makes the trainer before its first step. Encoding the pictures shows its progress if it takes a while.
     fn trainer(&self) -> Result<Trainer, Failure> {
         let (start, pictures) = (Instant::now(), self.dataset.examples.len());
         let mut progress = Progress::start("encoding the pictures".into(), self.quiet);
@@ -198,7 +203,7 @@ impl Job {
         Ok(trainer?)
     }
 
-    /// Gives what trains its first values, where they are not random.
+    /// Sets the trained parameters to the values of `replicate_weights`, if given.
     fn begin_from(&mut self, trainer: &mut Trainer) -> Result<(), Failure> {
         let Some(initial) = &mut self.record.initial else { return Ok(()) };
         let configs = self.folder.configs().map_err(Error::from)?;
@@ -211,7 +216,9 @@ impl Job {
         }
         let crc32 = format!("{:08x}", trainer.values_crc32());
         match &initial.crc32 {
-            Some(begun) if *begun != crc32 => Err(others("replicate_weights", &initial.path, "weights")),
+            Some(begun) if *begun != crc32 => {
+                Err(changed_input("replicate_weights", &initial.path, "weights"))
+            }
             _ => {
                 initial.crc32 = Some(crc32);
                 Ok(())
@@ -219,7 +226,7 @@ impl Job {
         }
     }
 
-    /// What the rest of the run is expected to take, samples and checkpoints aside.
+    /// The expected time of the rest of the run, without samples and checkpoints.
     fn time(&self) -> Result<String, Failure> {
         let Record { plan, validate_every, .. } = &self.record;
         let times = Times::predict(&self.folder, plan, self.fit.options, self.dataset.examples.len())?;
@@ -234,7 +241,7 @@ impl Job {
         Ok(format!("about {} ({step})", HumanDuration(total)))
     }
 
-    /// The folder of a new run, and what is written before its first step.
+    /// Makes the folder of a new run, and writes the files that exist before its first step.
     fn begin(&self, run_dir: Option<&Path>) -> Result<RunDir, Failure> {
         let dir = run_dir::make(run_dir, &self.record.plan.input_images)?;
         dir.write("dataset.txt", self.dataset.report().as_bytes())?;
@@ -247,7 +254,7 @@ impl Job {
         let (done, steps) = (trainer.steps_done(), self.record.plan.steps);
         let path = dir.path().display();
         if done >= steps {
-            self.say(&format!("{path}: all {steps} steps are done"));
+            self.print_line(&format!("{path}: all {steps} steps are done"));
         }
         let metrics = Metrics::open(dir.path().join(METRICS), done)?;
         let from = if done > 0 { format!(" from step {}", done + 1) } else { String::new() };
@@ -257,13 +264,13 @@ impl Job {
         let mut session = Session { trainer, options: &options, dir, metrics };
         let mut console = Console::new(Progress::resume(title, self.quiet, done), &self.record.model);
         let ended = session.first_validation(&console).and_then(|loss| {
-            loss.inspect(|loss| self.say(&format!("validation loss {loss:.4} before the first step")));
+            loss.inspect(|loss| self.print_line(&format!("validation loss {loss:.4} before the first step")));
             session.run(&mut console)
         });
         console.progress.finish();
         let ended = ended.map_err(Failure::from);
         if matches!(ended, Err(Failure::Interrupted)) {
-            self.say(&format!("resume with: {}", self.resume_with(dir.path())));
+            self.print_line(&format!("resume with: {}", self.resume_with(dir.path())));
         }
         ended
     }
@@ -296,7 +303,7 @@ impl Job {
         typed(&args)
     }
 
-    /// What another number of steps means.
+    /// Describes the effect of another number of steps.
     fn other_steps(&self, before: usize) -> String {
         let plan = &self.record.plan;
         let rate = match plan.lr_scheduler {
@@ -315,30 +322,30 @@ impl Job {
         format!("{} steps, not {before}: {rate}{embeddings}", plan.steps)
     }
 
-    fn say(&self, line: &str) {
+    fn print_line(&self, line: &str) {
         if !self.quiet {
             output::note(line);
         }
     }
 }
 
-/// A run's model or set that is no longer where it was: says how to name its place.
-fn moved(failure: impl Into<Failure>, moved: bool, option: &str) -> Failure {
+/// The error of a run's model or set. If it is no longer at its place, the message says how to name the new place.
+fn with_hint(failure: impl Into<Failure>, is_missing: bool, option: &str) -> Failure {
     match failure.into() {
-        Failure::BadInput(what) if moved => {
+        Failure::BadInput(what) if is_missing => {
             Failure::BadInput(format!("{what} ({option} says where it is, if it was moved)"))
         }
         failure => failure,
     }
 }
 
-/// What a run cannot go on with, because it began with something else.
-fn others(name: &str, path: &Path, what: &str) -> Failure {
+/// The error of a run that cannot be resumed, because an input differs from the one that it began with.
+fn changed_input(name: &str, path: &Path, what: &str) -> Failure {
     let problem = format!("expected the {what} that the run began with, found others");
     Failure::BadInput(format!("{name}: {}: {problem}", path.display()))
 }
 
-/// `took 9 minutes and 10.9 GB of memory at most`, to compare with what was said before.
+/// `took 9 minutes and 10.9 GB of memory at most`, for comparison with the forecast.
 fn took(time: Duration) -> String {
     let memory = taken().map(|bytes| format!(" and {} of memory at most", memory::size(bytes)));
     format!("took {}{}", HumanDuration(time), memory.unwrap_or_default())
@@ -350,7 +357,7 @@ fn per_step(seconds: f64) -> String {
     format!("{seconds:.digits$} s a step")
 }
 
-/// The set, with captions counted as the model's tokenizer does. Its pictures must be of a size that the model can encode.
+/// Opens the set, and counts the tokens of captions with the model's tokenizer. The resolution must suit the VAE.
 fn open_set(folder: &ModelFolder, configs: &ModelConfigs, plan: &TrainPlan) -> Result<Dataset, Failure> {
     check_size("resolution", plan.resolution, configs.vae.scale())?;
     let tokenizer =
@@ -363,7 +370,7 @@ fn open_set(folder: &ModelFolder, configs: &ModelConfigs, plan: &TrainPlan) -> R
         caption_prefix: &plan.caption_prefix,
         crop_based_on_salience: plan.crop_based_on_salience,
     };
-    // A caption that the tokenizer cannot take is refused where it is encoded.
+    // A caption that the tokenizer cannot encode is refused later, where it is encoded.
     let count = |caption: &str| {
         tokenizer.count(&replace_token(caption, &plan.token_string, &NEW_TOKENS.concat())).unwrap_or(0)
     };
@@ -371,7 +378,7 @@ fn open_set(folder: &ModelFolder, configs: &ModelConfigs, plan: &TrainPlan) -> R
         .map_err(Error::from)?)
 }
 
-/// Writes a `trained_model.tar`, whole or not at all; through a link only where somebody has named it.
+/// Writes a `trained_model.tar`, complete or not at all. Follows a link only if the user named the file.
 fn write_tar(trained: &TrainedWeights, path: &Path, is_named: bool) -> Result<(), Failure> {
     let tar = trained.to_tar().map_err(|e: AdapterError| Failure::Failed(e.to_string()))?;
     match is_named {

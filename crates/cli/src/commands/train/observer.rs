@@ -26,7 +26,7 @@ impl Console {
 
 impl Observer for Console {
     fn on_step(&mut self, done: usize, steps: usize, loss: f64) {
-        self.progress.step_saying(done, steps, &format!(" loss {loss:.4}"));
+        self.progress.step_with(done, steps, &format!(" loss {loss:.4}"));
     }
 
     fn flow(&self) -> ControlFlow<()> {

@@ -1,4 +1,4 @@
-//! `settings.json`: all that a run depends on, so that it can go on without being told again.
+//! `settings.json`: everything that a run depends on, so that it can be resumed without giving it again.
 
 use std::path::{Path, PathBuf};
 
@@ -17,40 +17,40 @@ use crate::commands::predict::DtypeName;
 use crate::failure::Failure;
 use crate::plans;
 
-/// Denoising steps of the pictures made on the way.
+/// Denoising steps of samples.
 const SAMPLE_STEPS: usize = 25;
 
-/// The fields that a run may be resumed with.
+/// The fields that may change when a run is resumed.
 const CHANGEABLE: [&str; 4] = ["input_images", "input_images_filetype", "max_train_steps", "verbose"];
 
-/// A run's settings.
+/// The settings of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
-    /// The version that began it.
+    /// The version of calotype that began the run.
     pub calotype: String,
-    /// The checkpoint folder, in full.
+    /// The absolute path of the checkpoint folder.
     pub model: PathBuf,
     pub dtype: DtypeName,
     pub recompute: Recompute,
-    /// Where the result goes, where it was said.
+    /// The path of the result, if the user gave it.
     pub output: Option<PathBuf>,
     pub sample_every: Option<usize>,
     pub sample_prompts: Vec<String>,
     pub sample_steps: usize,
     pub validate_every: usize,
     pub keep_checkpoints: usize,
-    /// A number for what the model's files are, and one for what is in the set: a run cannot go on with others.
+    /// Checksums of the model's files and of the set. A run cannot be resumed with others.
     pub weights: String,
     pub set: String,
-    /// The request, with its seed: what makes the same run again.
+    /// The request, with its seed. It makes the same run again.
     pub request: TrainInput,
-    /// What follows from it.
+    /// The plan that follows from the request.
     pub plan: TrainPlan,
-    /// The trained weights that it begins from, where it does.
+    /// The trained weights that the run begins from, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initial: Option<Initial>,
-    /// The steps that the run had before it was resumed with another number.
+    /// The number of steps that the run had, if it was resumed with another number.
     #[serde(skip)]
     pub steps_before: Option<usize>,
 }
@@ -60,22 +60,21 @@ pub struct Record {
 #[serde(deny_unknown_fields)]
 pub struct Initial {
     pub path: PathBuf,
-    /// Of what trains, with their values; none before they were read.
+    /// A CRC-32 of the initial values of the trained parameters; `None` before the weights have been read.
     pub crc32: Option<String>,
 }
 
 impl Initial {
     pub fn new(path: &Path) -> Initial {
-        Initial { path: full(path), crc32: None }
+        Initial { path: absolute(path), crc32: None }
     }
 }
 
 impl Record {
-    /// The settings of a new run. What depends on the model and the set follows in [`Self::with_model`]
-    /// and [`Self::with_set`].
+    /// The settings of a new run. [`Self::with_model`] and [`Self::with_set`] add what depends on the model and the set.
     ///
     /// # Errors
-    /// A field, or a setting beyond the fields, that cannot be used.
+    /// A field or another setting is invalid.
     pub fn new(given: &Map<String, Value>, settings: &TrainArgs, quiet: bool) -> Result<Record, Failure> {
         let request = TrainInput::from_json(given.clone())?;
         let given_options = settings.options.given()?;
@@ -97,10 +96,10 @@ impl Record {
         let count = |n: Option<u32>| n.map(|n| n as usize);
         Ok(Record {
             calotype: env!("CARGO_PKG_VERSION").into(),
-            model: full(&model),
+            model: absolute(&model),
             dtype: super::super::dtype(settings.dtype),
             recompute: settings.recompute.unwrap_or(Recompute::Auto),
-            output: settings.output.as_deref().map(full),
+            output: settings.output.as_deref().map(absolute),
             sample_every: count(settings.sample_every),
             sample_prompts: prompts,
             sample_steps: SAMPLE_STEPS,
@@ -115,7 +114,7 @@ impl Record {
         })
     }
 
-    /// The settings once the model is open.
+    /// Adds the settings that depend on the model.
     pub fn with_model(
         mut self,
         given: &Map<String, Value>,
@@ -128,24 +127,24 @@ impl Record {
         self
     }
 
-    /// The settings once the set is open.
+    /// Adds the settings that depend on the set.
     pub fn with_set(mut self, given: &Map<String, Value>, examples: &[Example]) -> Record {
         if let Some(epochs) = epochs(given) {
             self.plan = self.plan.for_epochs(epochs, examples.len());
         }
         self.set = set(examples);
-        self.plan.input_images = full(&self.plan.input_images);
+        self.plan.input_images = absolute(&self.plan.input_images);
         self.request.input_images = self.plan.input_images.to_string_lossy().into_owned();
         self.request.seed = Some(self.plan.seed);
         self.request.max_train_steps = self.plan.steps;
         self
     }
 
-    /// Takes over what the run in `dir` may be resumed with: what changes nothing in its result, where its set and model
-    /// lie now (they are known by their numbers), and another number of steps.
+    /// Applies the settings that may change when the run in `dir` is resumed: those without effect on the result, the new
+    /// places of its set and model (which are identified by checksums), and the number of steps.
     ///
     /// # Errors
-    /// The other settings that were given, where they are not the run's: all of them by name.
+    /// Other settings were given that differ from the run's. The error names all of them.
     pub fn resumed(
         mut self,
         dir: &Path,
@@ -161,25 +160,25 @@ impl Record {
         }
         self.recompute = settings.recompute.unwrap_or(self.recompute);
         self.output = match settings.output.as_deref() {
-            Some(output) => Some(full(output)),
+            Some(output) => Some(absolute(output)),
             None => self.output_within(dir),
         };
         self.keep_checkpoints = settings.keep_checkpoints.map_or(self.keep_checkpoints, |n| n as usize);
-        // The environment's model is no setting of this command line.
+        // A model from the environment is not a setting of this command line.
         if matches.value_source("model") == Some(ValueSource::CommandLine)
             && let Some(model) = &settings.model
         {
-            self.model = full(&super::super::model_folder(Some(model), true)?);
+            self.model = absolute(&super::super::model_folder(Some(model), true)?);
         }
-        self.moved(given)?;
-        self.lengthened(given, checkpoint::newest(dir).unwrap_or(0))?;
+        self.take_input_images(given)?;
+        self.take_steps(given, checkpoint::newest(dir).unwrap_or(0))?;
         Ok(self)
     }
 
-    /// An error where weights to begin from are given that are not the run's.
+    /// An error if initial weights are given that are not the run's.
     pub fn check_initial(&self, dir: &Path, given: Option<&Path>) -> Result<(), Failure> {
         let own = self.initial.as_ref().map(|initial| initial.path.clone());
-        match given.map(full) {
+        match given.map(absolute) {
             Some(given) if own.as_ref() != Some(&given) => {
                 let own = own.map_or("none".into(), |own| own.display().to_string());
                 let problem = format!("replicate_weights: expected {own}, found {}", given.display());
@@ -192,11 +191,11 @@ impl Record {
         }
     }
 
-    /// Where the settings say that the result goes, if that is the run's folder: they may be somebody else's.
+    /// The output path of the settings, if it is in the run's folder. The settings may come from somebody else.
     fn output_within(&self, dir: &Path) -> Option<PathBuf> {
         let output = self.output.clone()?;
         let is_own = output.symlink_metadata().map_or(true, |found| found.is_file());
-        if is_own && output.parent().is_some_and(|parent| full(parent) == full(dir)) {
+        if is_own && output.parent().is_some_and(|parent| absolute(parent) == absolute(dir)) {
             return Some(output);
         }
         tracing::warn!(
@@ -206,10 +205,10 @@ impl Record {
         None
     }
 
-    /// Takes over where the set lies now.
-    fn moved(&mut self, given: &Map<String, Value>) -> Result<(), Failure> {
+    /// Applies the new place of the set.
+    fn take_input_images(&mut self, given: &Map<String, Value>) -> Result<(), Failure> {
         if let Some(path) = given.get("input_images").and_then(Value::as_str) {
-            self.plan.input_images = full(Path::new(path));
+            self.plan.input_images = absolute(Path::new(path));
             self.request.input_images = self.plan.input_images.to_string_lossy().into_owned();
         }
         self.request = self.request_with(given, "input_images_filetype")?;
@@ -217,8 +216,8 @@ impl Record {
         Ok(())
     }
 
-    /// Takes over the number of steps, for a run of which `done` are done.
-    fn lengthened(&mut self, given: &Map<String, Value>, done: usize) -> Result<(), Failure> {
+    /// Applies the number of steps, for a run with `done` steps done.
+    fn take_steps(&mut self, given: &Map<String, Value>, done: usize) -> Result<(), Failure> {
         self.request = self.request_with(given, "max_train_steps")?;
         let (before, steps) = (self.plan.steps, self.request.max_train_steps);
         if steps != before {
@@ -228,7 +227,7 @@ impl Record {
         Ok(())
     }
 
-    /// The request with one field as it was given, if it was, checked.
+    /// The request with one field replaced by the given value, if given, and checked.
     fn request_with(&self, given: &Map<String, Value>, name: &str) -> Result<TrainInput, Failure> {
         let Some(value) = given.get(name) else { return Ok(self.request.clone()) };
         let json = serde_json::to_value(&self.request).unwrap_or_default();
@@ -237,7 +236,7 @@ impl Record {
         Ok(TrainInput::from_json(request)?)
     }
 
-    /// What was given and is not the run's, each as `name: expected …, found …`.
+    /// The given settings that differ from the run's, each as `name: expected …, found …`.
     fn different(&self, given: &Map<String, Value>, settings: &TrainArgs) -> Result<Vec<String>, Failure> {
         let json = |e: serde_json::Error| Failure::Failed(format!("settings: {e}"));
         let request = serde_json::to_value(&self.request).map_err(json)?;
@@ -265,25 +264,25 @@ impl Record {
     }
 }
 
-/// Whether two JSON values are the same, numbers by their value.
+/// Whether two JSON values are equal, numbers by value.
 fn same(a: &Value, b: &Value) -> bool {
     a == b || a.as_f64().zip(b.as_f64()).is_some_and(|(a, b)| a == b)
 }
 
-/// A path that holds from any folder.
-fn full(path: &Path) -> PathBuf {
+/// The absolute form of a path.
+fn absolute(path: &Path) -> PathBuf {
     path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.into())
 }
 
-/// A number for what the model's files are.
+/// A checksum that identifies the model.
 ///
 /// # Errors
-/// One of them is missing or not what it should be.
+/// A file of the model is missing or invalid.
 pub fn weights(folder: &ModelFolder) -> Result<String, Failure> {
     Ok(format!("{:08x}", folder.fingerprint()?))
 }
 
-/// A number for what is in the set.
+/// A checksum that identifies the set.
 pub fn set(examples: &[Example]) -> String {
     format!("{:08x}", dataset::fingerprint(examples))
 }

@@ -70,14 +70,14 @@ pub fn write_settings(dir: &RunDir, record: &Record) -> Result<(), Failure> {
     Ok(dir.write(SETTINGS, format!("{json}\n").as_bytes())?)
 }
 
-/// `photos.zip` → `photos`, `photos.tar.gz` → `photos`, and a folder's name.
+/// The name of a run, after its set: `photos.zip` → `photos`, `photos.tar.gz` → `photos`, or the name of a folder.
 fn set_name(set: &Path) -> String {
     let full = set.canonicalize().unwrap_or_else(|_| set.into());
     let name = full.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let endings = [".zip", ".tar.gz", ".tgz", ".tar"];
     let ending = endings.iter().find(|ending| name.to_ascii_lowercase().ends_with(*ending));
     let name = match ending.filter(|_| full.is_file()) {
-        // The endings are ASCII: what is before them ends where a character does.
+        // The extensions are ASCII, so the rest ends at a character boundary.
         Some(ending) => name[..name.len() - ending.len()].to_owned(),
         None => name,
     };
@@ -88,7 +88,7 @@ fn set_name(set: &Path) -> String {
 mod tests {
     use super::*;
 
-    /// Protects: a run is called after its set, whatever that is.
+    /// Protects the names of runs: they follow from the set, whatever it is.
     #[test]
     fn runs_are_called_after_their_sets() {
         let here = tempfile::tempdir().expect("a directory");
