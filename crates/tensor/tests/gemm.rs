@@ -96,6 +96,29 @@ fn streamed_and_lazy_weights_are_weights() {
     }
 }
 
+/// Protects training of a whole network from its file: what trains has the file's numbers, in f32, whatever the weight was to be
+/// stored as and whether products read the file; and takes its steps.
+#[test]
+fn what_trains_has_the_files_numbers() {
+    let (n, k) = (37, 21);
+    let w: Vec<half::f16> = noise(n * k, 2).into_iter().map(half::f16::from_f32).collect();
+    let bytes: Vec<u8> = w.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let wide: Vec<f32> = w.iter().map(|x| x.to_f32()).collect();
+    let at = || Box::new(At(bytes.clone(), 0));
+    let lazy = |store| Weight::lazy(at(), DType::F16, [n, k, 1, 1], store);
+    let streamed = Weight::streamed(at(), DType::F16, n, k);
+    for weight in [lazy(DType::BF16), lazy(DType::F32), streamed] {
+        let read = ops::linear(&Tensor::zeros(&[1, k], DType::F32), &weight, LinearArgs::default());
+        assert_eq!(read.f32s(), vec![0.0; n]);
+        let mut trained = weight.clone().var();
+        assert_eq!(trained.values().f32s(), wide);
+        let kept = trained.clone();
+        trained.step(0.5, 2.0, &wide);
+        assert_eq!(trained.values().f32s(), wide.iter().map(|x| x * -1.5).collect::<Vec<_>>());
+        assert_eq!(kept.values().f32s(), wide, "a clone keeps what it has");
+    }
+}
+
 /// A 3 × 3 convolution, stride 1 and 2 and both paddings.
 #[test]
 fn conv_is_the_convolution() {

@@ -5,7 +5,6 @@
 //! cache while all the block's rows pass by (Goto & van de Geijn, "Anatomy of High-Performance Matrix
 //! Multiplication"). Every element is summed over k in one order, whatever the number of threads.
 
-use half::bf16;
 use rayon::prelude::*;
 
 use super::Buffer;
@@ -13,7 +12,7 @@ use super::elementwise::{full, to_vec, with_element};
 use super::isa::{Isa, isa, simd_fn};
 use super::math::{self, Element};
 use super::micro::{self, Micro};
-use super::operand::{Chunk, Rows};
+use super::operand::{Chunk, KC, Rows};
 use super::panels::Panels;
 use crate::backend::{Activation, Epilogue};
 use crate::dtype::DType;
@@ -23,9 +22,6 @@ use crate::tensor::Tensor;
 pub(super) const MC: usize = 264;
 /// Columns of a block.
 const NC: usize = 128;
-/// Depth of a chunk: a panel of it is 20 KiB, and SDXL's widths are multiples of it.
-pub(super) const KC: usize = 320;
-
 /// Calls `$body` with `$M` standing for this CPU's kernel; `$bf16`: the one that multiplies bf16, if there is one.
 /// `with_micro!(bf16, M => f::<M>())` stands for
 /// ```ignore
@@ -291,13 +287,4 @@ simd_fn! {
             Some(r) => out.iter_mut().zip(values).zip(r).for_each(|((y, x), r)| *y = T::from_f32(x + r.to_f32())),
         }
     }
-}
-
-/// Zeros that rows outside an image point to.
-pub(super) static ZEROS: [f32; KC] = [0.0; KC];
-
-/// The zero row as elements of type E.
-pub(super) fn zero_row<E: Element>() -> *const E {
-    const { assert!(size_of::<bf16>() <= size_of::<f32>()) };
-    ZEROS.as_ptr().cast()
 }

@@ -7,6 +7,7 @@ pub(crate) mod elementwise;
 pub(crate) mod gemm;
 pub(crate) mod group_norm;
 mod isa;
+mod kernel_transform;
 pub(crate) mod layer_norm;
 pub(crate) mod layout;
 pub(crate) mod math;

@@ -1,10 +1,10 @@
 //! The left operand of a product: where the rows of A come from.
 
+use half::bf16;
 use rayon::prelude::*;
 
 use super::Buffer;
 use super::elementwise::with_element;
-use super::gemm::{KC, zero_row};
 use super::isa::{isa, simd_fn};
 use super::math::Element;
 use super::micro::Micro;
@@ -12,6 +12,9 @@ use super::transpose::transpose;
 use crate::backend::ConvShape;
 use crate::dtype::DType;
 use crate::tensor::Tensor;
+
+/// Depth of a chunk: a panel of it is 20 KiB, and SDXL's widths are multiples of it.
+pub(super) const KC: usize = 320;
 
 /// A part of the depth: `len` (at most KC) of tap `tap` from `k0` on.
 pub(super) struct Chunk {
@@ -213,4 +216,13 @@ simd_fn! {
             *y = Y::from_f32(x.to_f32());
         }
     }
+}
+
+/// Zeros that rows outside an image point to.
+pub(super) static ZEROS: [f32; KC] = [0.0; KC];
+
+/// The zero row as elements of type E.
+pub(super) fn zero_row<E: Element>() -> *const E {
+    const { assert!(size_of::<bf16>() <= size_of::<f32>()) };
+    ZEROS.as_ptr().cast()
 }

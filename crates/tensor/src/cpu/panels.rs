@@ -5,14 +5,13 @@ use half::{bf16, f16};
 
 use super::Buffer;
 use super::elementwise::with_element;
-use super::gemm::KC;
 use super::isa::{isa, simd_fn};
+use super::kernel_transform::{Terms, kernel_terms};
 use super::math::{Element, mul_add};
 use super::micro::Micro;
-use super::operand::{Chunk, Window, convert_slice};
+use super::operand::{Chunk, KC, Window, convert_slice};
 use super::pack::Packed;
 use super::transpose::{transpose, transpose_pairs};
-use super::winograd::{Terms, kernel_terms};
 use crate::dtype::DType;
 use crate::stored::StoredWeight;
 use crate::tensor::Tensor;

@@ -1,7 +1,7 @@
 //! Each kernel of the CPU beside the reference's: through the ops, forward and back, in f32 and bf16, under each instruction set.
 //! A tensor of the reference has no memory that others can read, so these tests protect the seam as well.
 
-use crate::common::cases::{Case, cases, run};
+use crate::common::cases::{Case, batches, cases, run};
 use crate::common::close;
 use crate::dtype::DType;
 use crate::memory::Device;
@@ -30,6 +30,7 @@ fn every_kernel_beside_the_reference() {
             compare(case, dtype);
         }
     }
+    batches().iter().for_each(|case| compare(case, DType::F32));
 }
 
 /// All of the above with every instruction set of this CPU.
