@@ -79,7 +79,7 @@ pub fn check_error(error: impl Into<calotype_train::Error>) {
         Error::Sdxl(error) => {
             !matches!(error, calotype_sdxl::Error::NotFinite | calotype_sdxl::Error::Interrupted)
         }
-        Error::Dataset(_) | Error::Checkpoint(_) => true,
+        Error::Dataset(_) | Error::Checkpoint(_) | Error::RunDir { .. } => true,
         Error::Io { .. } | Error::Diverged { .. } | Error::Interrupted => false,
     };
     assert!(blames_input, "{error}");
