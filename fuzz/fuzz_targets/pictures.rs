@@ -7,8 +7,8 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use calotype_fuzz::{check_error, golden, new_folder};
-use calotype_train::dataset::{Dataset, DatasetOptions, FileType};
+use calotype_fuzz::{SET_OPTIONS, check_error, golden, new_folder};
+use calotype_train::dataset::Dataset;
 use libfuzzer_sys::fuzz_target;
 
 /// Folders with `a.png` and `a.mask.png`.
@@ -19,16 +19,9 @@ static FOLDERS: LazyLock<[PathBuf; 2]> = LazyLock::new(|| {
 });
 
 fuzz_target!(|input: &[u8]| {
-    let settings = DatasetOptions {
-        resolution: 16,
-        file_type: FileType::Infer,
-        token_string: "TOK",
-        caption_prefix: "a photo of TOK",
-        crop_based_on_salience: true,
-    };
     for (folder, name) in FOLDERS.iter().zip(["a.png", "a.mask.png"]) {
         fs::write(folder.join(name), input).unwrap();
-        match Dataset::open(folder, &settings, &str::len, &mut |_, _| ControlFlow::Continue(())) {
+        match Dataset::open(folder, &SET_OPTIONS, &str::len, &mut |_, _| ControlFlow::Continue(())) {
             Ok(set) => assert_eq!(set.examples[0].rgb.len(), 16 * 16 * 3),
             Err(error) => check_error(error),
         }

@@ -9,8 +9,8 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use calotype_fuzz::{check_error, golden, new_folder};
-use calotype_train::dataset::{Dataset, DatasetOptions, FileType};
+use calotype_fuzz::{SET_OPTIONS, check_error, golden, new_folder};
+use calotype_train::dataset::{Dataset, DatasetOptions};
 use libfuzzer_sys::fuzz_target;
 
 /// What an input can be.
@@ -31,13 +31,7 @@ fuzz_target!(|input: &[u8]| {
     let Some(name) = FILES.get(which as usize) else { return };
     let path = FOLDER.join(name);
     fs::write(&path, content).unwrap();
-    let settings = DatasetOptions {
-        resolution: 8,
-        file_type: FileType::Infer,
-        token_string: "TOK",
-        caption_prefix: "a photo of TOK",
-        crop_based_on_salience: false,
-    };
+    let settings = DatasetOptions { resolution: 8, crop_based_on_salience: false, ..SET_OPTIONS };
     match Dataset::open(&FOLDER, &settings, &str::len, &mut |_, _| ControlFlow::Continue(())) {
         Ok(set) => {
             let captions = set.examples.iter().map(|example| &example.caption);

@@ -6,6 +6,17 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
+use calotype_train::dataset::{DatasetOptions, FileType};
+
+/// The options with which targets open a training set.
+pub const SET_OPTIONS: DatasetOptions = DatasetOptions {
+    resolution: 16,
+    file_type: FileType::Infer,
+    token_string: "TOK",
+    caption_prefix: "a photo of TOK",
+    crop_based_on_salience: true,
+};
+
 /// The most bytes that may be allocated at once: a picture may take 800 MB while it is decoded.
 const MAX_ALLOCATED: usize = 1 << 30;
 

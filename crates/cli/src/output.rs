@@ -52,7 +52,7 @@ impl OutputDir {
         write: impl FnOnce(&mut File) -> io::Result<()>,
     ) -> Result<PathBuf, Failure> {
         self.try_write(extension, write)
-            .map_err(|e| Failure::Failed(format!("{}: {}", self.path.display(), message(&e))))
+            .map_err(|e| Failure::Failed(format!("{}: {}", self.path.display(), message(e))))
     }
 
     fn try_write(
@@ -104,7 +104,7 @@ pub fn check_folder(option: &str, path: &Path) -> Result<(), Failure> {
             Ok(found) if found.is_dir() => {
                 return match tempfile::tempfile_in(ancestor) {
                     Ok(_) => Ok(()),
-                    Err(e) => Err(bad(&format!("cannot write here: {}", message(&e)))),
+                    Err(e) => Err(bad(&format!("cannot write here: {}", message(e)))),
                 };
             }
             Ok(_) => return Err(bad(&"not a directory")),
@@ -113,7 +113,7 @@ pub fn check_folder(option: &str, path: &Path) -> Result<(), Failure> {
                     return Err(bad(&format!("{} is {target}", ancestor.display())));
                 }
             }
-            Err(e) => return Err(bad(&message(&e))),
+            Err(e) => return Err(bad(&message(e))),
         }
     }
     Err(bad(&"no such directory"))
@@ -139,12 +139,12 @@ fn place(path: &Path) -> Result<Place, String> {
     let kind = match fs::metadata(path) {
         Ok(found) => found.file_type(),
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Place::File(path.into())),
-        Err(e) => return Err(message(&e)),
+        Err(e) => return Err(message(e)),
     };
     match () {
         // A file that the shell has opened is a stream too, because its readers continue to read.
         () if is_open_file(path) => Ok(Place::Stream(path.into())),
-        () if kind.is_file() => fs::canonicalize(path).map(Place::File).map_err(|e| message(&e)),
+        () if kind.is_file() => fs::canonicalize(path).map(Place::File).map_err(message),
         () if is_stream(kind) => Ok(Place::Stream(path.into())),
         () => Err("expected a file, a character device or a named pipe, found something else".into()),
     }
@@ -182,7 +182,7 @@ fn is_stream(_kind: fs::FileType) -> bool {
 /// `inputs`, or inside of one.
 pub fn check_file(path: &Path, inputs: &[(&str, &Path)]) -> Result<(), Failure> {
     let bad = |what: &str| Failure::BadInput(format!("-o {}: {what}", path.display()));
-    let failed = |e: io::Error| bad(&format!("cannot write here: {}", message(&e)));
+    let failed = |e: io::Error| bad(&format!("cannot write here: {}", message(e)));
     match place(path).map_err(|what| bad(&what))? {
         Place::File(file) => {
             if let Some((name, _)) = inputs.iter().find(|(_, input)| has(input, &file)) {
@@ -233,7 +233,7 @@ pub fn write_output(
             opened.and_then(|file| files::write_buffered(&file, write))
         }
     };
-    written.map_err(|e| failed(message(&e)))
+    written.map_err(|e| failed(message(e)))
 }
 
 /// Writes the file at `path`. The file appears complete or not at all, even if the power fails, and replaces an earlier file or
@@ -285,10 +285,9 @@ pub fn new_folder(parent: &Path, name: &str) -> Result<PathBuf, Failure> {
     files::new_folder(parent, name).map_err(|e| Failure::io(&parent.join(name), &e))
 }
 
-/// The system's error without the path that tempfile appends.
-fn message(e: &io::Error) -> String {
-    let text = e.to_string();
-    text.split(" at path ").next().unwrap_or(&text).to_string()
+/// The text of the system's error, without the path that `tempfile` appends.
+fn message(e: io::Error) -> String {
+    files::without_path(e).to_string()
 }
 
 #[cfg(test)]

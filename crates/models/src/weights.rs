@@ -379,6 +379,12 @@ pub fn tuple(shape: &[usize]) -> String {
     }
 }
 
+/// The dtype in which [`Weights::open`] packs matrices for a network that computes in `dtype`: bf16 for bf16, and `None`, the dtype of
+/// the file, for f32.
+pub fn store_for(dtype: DType) -> Option<DType> {
+    (dtype == DType::BF16).then_some(DType::BF16)
+}
+
 /// Converts little-endian bytes of a file, at any alignment, to f32.
 pub fn to_f32(bytes: &[u8], dtype: DType) -> Vec<f32> {
     let mut out = vec![0.0; bytes.len() / dtype.size()];

@@ -1,6 +1,6 @@
 //! The JSON schema of a request, and its uses: parsing text, checking values, suggesting names.
 //!
-//! The form is that of the published interface's components: `title`, `type`, `default`, `x-order`, `description`, `minimum`,
+//! A schema has the form of the published interface's components: `title`, `type`, `default`, `x-order`, `description`, `minimum`,
 //! `maximum`, `enum`, and `format: uri` for a file. Choices are in the field itself, not behind a `$ref`.
 
 use std::path::{Path, PathBuf};

@@ -14,6 +14,7 @@ use crate::channels_last::channels_last;
 use crate::plan::{PredictPlan, check_size};
 use crate::prompt::{self, PromptEmbeds, PromptEncoder};
 use crate::samplers::{self, Hooks, Schedule, SchedulerConfig};
+use calotype_models::weights::store_for;
 use calotype_models::{Component, ModelConfigs, ModelFolder};
 use calotype_models::{Context, UNet, Vae};
 
@@ -255,11 +256,6 @@ impl Pipeline {
         Tensor::from_vec(unscaled.collect(), latents.shape())
     }
 
-    /// The dtype in which weights are packed: bf16 to compute in bf16, the file's dtype to compute in f32.
-    fn store(&self) -> Option<DType> {
-        (self.options.dtype == DType::BF16).then_some(DType::BF16)
-    }
-
     /// Reads the plan's trained weights, and checks them against the model.
     fn adapters(&self, plan: &PredictPlan, tagged: &Tagged) -> Result<Adapters, Error> {
         if plan.replicate_weights.is_empty() {
@@ -278,7 +274,8 @@ impl Pipeline {
         }
         // Loaded without the lock. Loading has parallel loops, in which this thread may take up another request. That request
         // would wait for a lock that its own thread holds.
-        let weights = self.folder.weights(Component::UNet, None, self.store())?.with_hook(patch);
+        let weights =
+            self.folder.weights(Component::UNet, None, store_for(self.options.dtype))?.with_hook(patch);
         let unet = Arc::new(UNet::load(&weights, &self.configs.unet)?);
         // Another request may have loaded the same weights meanwhile, and may have packed them already.
         if let Some(unet) = self.kept_unet(&wanted) {
@@ -310,7 +307,7 @@ impl Pipeline {
     }
 
     fn load_vae(&self) -> Result<Vae, Error> {
-        let weights = self.folder.weights(Component::Vae, None, self.store())?;
+        let weights = self.folder.weights(Component::Vae, None, store_for(self.options.dtype))?;
         Ok(Vae::load(&weights, &self.configs.vae)?)
     }
 }

@@ -9,6 +9,7 @@ use crate::adapters::Adapters;
 use calotype_models::config::ClipTextConfig;
 use calotype_models::nn::Parameter;
 use calotype_models::tokenizer::{Encoding, Tokenizer};
+use calotype_models::weights::store_for;
 use calotype_models::{ClipTextModel, ClipTextOutput};
 use calotype_models::{Component, ModelConfigs, ModelFolder, shorten};
 
@@ -99,8 +100,7 @@ impl PromptEncoder {
             encoded.iter().for_each(|prompt| warn_about_length(prompt, tokenizer.length()));
         }
         let ids: Vec<_> = encoded.into_iter().map(|prompt| prompt.ids).collect();
-        let store = (self.dtype == DType::BF16).then_some(DType::BF16);
-        let weights = folder.weights(encoder.component, None, store)?.used_once();
+        let weights = folder.weights(encoder.component, None, store_for(self.dtype))?.used_once();
         let weights = weights.with_hook(adapters.patch(encoder.component));
         let projection = encoder.component == Component::TextEncoder2;
         let mut model = ClipTextModel::load(&weights, &encoder.config, projection, self.dtype)?;

@@ -76,8 +76,8 @@ pub fn temporary(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
     builder.tempfile_in(folder)
 }
 
-/// What the system says, without the path that `tempfile` adds.
-fn without_path(e: io::Error) -> io::Error {
+/// The error without the path that `tempfile` appends to its text.
+pub fn without_path(e: io::Error) -> io::Error {
     let text = e.to_string();
     match text.split_once(" at path ") {
         Some((said, _)) => io::Error::new(e.kind(), said.to_owned()),

@@ -82,8 +82,8 @@ fn among_threads(
     rayon::scope(|_| command())
 }
 
-/// The model folder: the one that `--model` names, the one of the model with this name on a hub, or without `--model` that of
-/// the pocket model. In the last case, the caller prints [`pocket::NOTICE`].
+/// Finds the model's folder. `--model` names the folder, or a model on a hub, which is fetched. Without `--model`, the model is
+/// the pocket model, and the caller prints [`pocket::NOTICE`].
 fn model_folder(model: Option<&Path>, quiet: bool) -> Result<PathBuf, Failure> {
     let folder = model.unwrap_or(Path::new(pocket::NAME));
     // A folder named `pocket` is given as `./pocket`.

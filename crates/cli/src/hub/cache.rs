@@ -192,7 +192,7 @@ mod tests {
         assert!(!repo.is_to_check(&blob) && repo.is_right(&blob, None));
     }
 
-    /// Protects the links: a link replaces what is at its place and leads to the blob, and `main` names the version.
+    /// Protects the links of a version: each link replaces an earlier file and points to its blob, and `main` names the version.
     #[test]
     fn versions_are_links() {
         let here = tempfile::tempdir().expect("a directory");

@@ -28,8 +28,8 @@ pub enum AnyParameter<'a> {
 /// A part of a network.
 pub trait Module {
     /// Calls `f` with each layer of this module and the layer's path in a checkpoint: `conv_in`, or
-    /// `down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q`. `path` is the path of this module; that of a whole network
-    /// is empty.
+    /// `down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q`. `path` is the path of this module. A whole network has
+    /// the empty path.
     fn visit(&mut self, path: &str, f: &mut dyn FnMut(&str, Layer<'_>));
 
     /// Calls `f` with each parameter of this module, and the parameter's key and shape in a checkpoint.

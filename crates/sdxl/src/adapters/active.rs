@@ -197,7 +197,7 @@ impl Adapters {
     }
 }
 
-/// A checksum of a file's embeddings. It gives embeddings an order that does not depend on that of the files.
+/// A checksum of a file's embeddings. The values of a word are sorted by this checksum, so that the order of the files does not matter.
 fn embeddings_crc32(found: &TrainedWeights) -> u32 {
     let mut crc = flate2::Crc::new();
     for table in found.embeddings.iter().flatten() {

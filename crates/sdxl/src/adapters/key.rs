@@ -149,7 +149,7 @@ fn underscored(component: Component, name: &str) -> Vec<String> {
     names
 }
 
-/// The message about a key that is not that of a LoRA. Names the adapter's kind, if people may take it for LoRA.
+/// The message about a key that no LoRA has. The message names the kind of the adapter, if people may take the adapter for a LoRA.
 fn not_lora(key: &str) -> String {
     const OTHERS: [(&str, &str); 21] = [
         (".dora_scale", "DoRA is not supported"),

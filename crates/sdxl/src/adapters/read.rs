@@ -52,7 +52,7 @@ impl TrainedWeights {
         }
     }
 
-    /// As [`Self::read`], but one file may have the embedding of one text encoder, and another file that of the other.
+    /// Reads a file like [`Self::read`], but the file may lack one text encoder's embedding, which another file then has.
     pub(super) fn read_part(path: &Path, modules: Option<&Modules>) -> Result<Self, AdapterError> {
         let mut found = Self::default();
         match Source::open(path)? {

@@ -39,8 +39,8 @@ impl Deref for Region {
     }
 }
 
-/// A tensor that may be large, such as that of a full fine-tune: mapped from its file, in memory, or a parameter that is being
-/// trained.
+/// A tensor that may be large, such as a full fine-tune's. The tensor is mapped from its file, in memory, or a parameter that is
+/// being trained.
 #[derive(Clone)]
 pub struct Stored {
     shape: Vec<usize>,

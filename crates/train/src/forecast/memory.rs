@@ -13,8 +13,6 @@
 
 use std::ffi::OsStr;
 
-use calotype_tensor::DType;
-
 use super::stages::{Stage, side, stages};
 
 use crate::Error;
@@ -23,6 +21,7 @@ use crate::trainer::{TrainerOptions, full, lora};
 use calotype_models::config::{ClipTextConfig, UNetConfig};
 use calotype_models::tokenizer::CLIP_TOKENS;
 use calotype_models::weights::Weights;
+use calotype_models::weights::store_for;
 use calotype_models::{Component, ModelConfigs, ModelFolder};
 
 /// The constants of the prediction. Each is measured.
@@ -83,7 +82,7 @@ impl Footprint {
         pictures: usize,
     ) -> Result<Self, Error> {
         let configs = folder.configs()?;
-        let store = (options.dtype == DType::BF16).then_some(DType::BF16);
+        let store = store_for(options.dtype);
         let unet = folder.weights(Component::UNet, None, store)?;
         let frozen = |key: &str| plan.method != Method::Full || !full::trains(key);
         let mut weights = unet.packed_bytes(frozen);

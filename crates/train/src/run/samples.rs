@@ -1,7 +1,6 @@
 //! Pictures made on the way, with what was learnt so far.
 
 use std::fs;
-use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use calotype_sdxl::PredictPlan;
@@ -50,11 +49,9 @@ impl Samples {
         let failed = |source| Error::Io { path: folder.clone(), source };
         fs::create_dir_all(&folder).map_err(failed)?;
         let file = tempfile::Builder::new().prefix(files::TEMPORARY).suffix(".tar").tempfile_in(&folder);
-        let mut file = file.map_err(failed)?;
+        let file = file.map_err(failed)?;
         let tar = trained.to_tar()?;
-        let mut to = BufWriter::new(file.as_file_mut());
-        tar.write(&mut to).and_then(|()| to.flush()).map_err(failed)?;
-        drop(to);
+        files::write_buffered(file.as_file(), |to| tar.write(to)).map_err(failed)?;
         let images = match self.pictures(file.path(), observer) {
             Ok(images) => images,
             Err(calotype_sdxl::Error::Interrupted) => return Ok(false),

@@ -42,6 +42,7 @@ use crate::lr_schedule::LrSchedule;
 use crate::plan::{Method, TrainPlan};
 use calotype_models::UNet;
 use calotype_models::nn::{Activations, Parameter};
+use calotype_models::weights::store_for;
 use calotype_models::{Component, ModelFolder};
 use calotype_sdxl::adapters::{LoraPair, Stored, TrainedWeights};
 use calotype_sdxl::plan::check_size;
@@ -110,8 +111,7 @@ impl Trainer {
         check_size("resolution", plan.resolution, configs.vae.scale())?;
         let unet_config = configs.unet.clone();
         let batches = Batches::load(folder, configs, &plan, examples, options.dtype, on_picture)?;
-        let store = (options.dtype == DType::BF16).then_some(DType::BF16);
-        let weights = folder.weights(Component::UNet, None, store)?.always_packed();
+        let weights = folder.weights(Component::UNet, None, store_for(options.dtype))?.always_packed();
         let unet = UNet::load(&weights, &unet_config)?;
         let embeddings: Vec<Parameter> = batches.text.embeddings().cloned().collect();
         let activations = if options.recompute { Activations::Recompute } else { Activations::Keep };

@@ -10,6 +10,7 @@ use calotype_models::ClipTextModel;
 use calotype_models::config::ClipTextConfig;
 use calotype_models::nn::{Parameter, Trainable};
 use calotype_models::tokenizer::Tokenizer;
+use calotype_models::weights::store_for;
 use calotype_models::{Component, ModelConfigs, ModelFolder};
 use calotype_sdxl::ArgumentError;
 use calotype_sdxl::prompt::PromptEmbeds;
@@ -142,8 +143,7 @@ impl CaptionEncoder {
         let (tokenizer, new) = tokenizer.with_tokens(&NEW_TOKENS.map(String::from))?;
         let ids = captions.iter().map(|caption| Ok(tokenizer.encode(caption)?.ids));
         let ids = ids.collect::<Result<Vec<_>, Error>>()?;
-        let store = (dtype == DType::BF16).then_some(DType::BF16);
-        let weights = folder.weights(component, None, store)?;
+        let weights = folder.weights(component, None, store_for(dtype))?;
         let projection = component == Component::TextEncoder2;
         let mut model = ClipTextModel::load(&weights, config, projection, dtype)?;
         let std = deviation(&model.embeddings.token_embedding.to_vec());

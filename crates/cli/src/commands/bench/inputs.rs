@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use calotype_models::weights::{Network, Weights};
+use calotype_models::weights::{Network, Weights, store_for};
 use calotype_tensor::{DType, Tensor};
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
@@ -11,8 +11,7 @@ use crate::failure::Failure;
 
 /// Weights as in `calotype predict`.
 pub(super) fn weights(model: &Path, layout: Network, dtype: DType) -> Result<Weights, Failure> {
-    let store = (dtype == DType::BF16).then_some(DType::BF16);
-    Ok(Weights::open(model, layout, None, store).map_err(calotype_sdxl::Error::from)?)
+    Ok(Weights::open(model, layout, None, store_for(dtype)).map_err(calotype_sdxl::Error::from)?)
 }
 
 /// A safetensors file of f32 inputs.
