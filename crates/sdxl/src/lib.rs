@@ -28,6 +28,7 @@
 pub mod adapters;
 mod channels_last;
 pub mod error;
+pub mod picture;
 pub mod pipeline;
 pub mod plan;
 pub mod prompt;

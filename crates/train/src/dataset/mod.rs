@@ -21,7 +21,6 @@ mod files;
 mod fingerprint;
 mod kind;
 mod layout;
-mod picture;
 mod prepare;
 mod report;
 mod sheet;

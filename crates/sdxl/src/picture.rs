@@ -1,4 +1,4 @@
-//! Decodes pictures and masks of all supported formats.
+//! Decodes pictures and masks of all supported formats: of training sets, and of requests.
 
 use std::io::Cursor;
 
@@ -7,27 +7,30 @@ use image::{ColorType, DynamicImage, GrayImage, ImageDecoder, ImageFormat, Image
 
 use calotype_models::shorten;
 
-/// The most pixels of a picture, as the largest cameras take them.
-pub(super) const MAX_PIXELS: u64 = 120_000_000;
 /// The most bytes that decoding a picture takes.
 const MAX_DECODING: u64 = 800_000_000;
 /// The most bytes that a PNG's decoder takes in addition to the picture: compressed texts and colour profiles.
 const MAX_METADATA: u64 = 32 << 20;
 
 /// The reason why a picture was not decoded.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Undecoded {
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Undecoded {
     /// More pixels than the limit: width, height and limit.
+    #[error("expected at most {2} pixels, found {0} × {1}")]
     TooManyPixels(u32, u32, u64),
     /// The decoder's error, on one line.
+    #[error("cannot be read: {0}")]
     Unreadable(String),
 }
 
 /// Decodes a picture to sRGB with 8 bits, upright and on white. Also returns whether any pixel is transparent. Colour profiles
 /// are not applied. CMYK JPEGs are taken as inverted, as Adobe's programs write them, with or without Adobe's marker; Pillow
 /// does the same.
-pub(super) fn decode(file: &[u8]) -> Result<(RgbImage, bool), Undecoded> {
-    let (picture, orientation) = load(file)?;
+///
+/// # Errors
+/// The picture has more than `most` pixels by its header, or as many that decoding takes too much memory, or it cannot be read.
+pub fn decode(file: &[u8], most: u64) -> Result<(RgbImage, bool), Undecoded> {
+    let (picture, orientation) = load(file, most)?;
     let (picture, transparent) = on_white(picture);
     let mut picture = DynamicImage::from(picture);
     picture.apply_orientation(orientation);
@@ -56,8 +59,11 @@ fn on_white(picture: DynamicImage) -> (RgbImage, bool) {
 }
 
 /// Decodes a mask to grey, upright. Colours become their luma. Transparent pixels become black, because they are cut out.
-pub(super) fn decode_mask(file: &[u8]) -> Result<GrayImage, Undecoded> {
-    let (mask, orientation) = load(file)?;
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_mask(file: &[u8], most: u64) -> Result<GrayImage, Undecoded> {
+    let (mask, orientation) = load(file, most)?;
     // Rotated last: a rotated picture is a copy, and a grey copy is the smallest.
     let mut mask = DynamicImage::from(grey(mask));
     mask.apply_orientation(orientation);
@@ -77,8 +83,11 @@ fn grey(picture: DynamicImage) -> GrayImage {
 }
 
 /// The number of a picture's pixels, from its header. `file` may be the beginning of the file.
-pub(super) fn pixels(file: &[u8]) -> Result<u64, Undecoded> {
-    open(file).map(|decoder| pixels_of(decoder.dimensions()))
+///
+/// # Errors
+/// As [`decode`].
+pub fn pixels(file: &[u8], most: u64) -> Result<u64, Undecoded> {
+    open(file, most).map(|decoder| pixels_of(decoder.dimensions()))
 }
 
 fn pixels_of((width, height): (u32, u32)) -> u64 {
@@ -92,7 +101,7 @@ fn over(colour: u8, ground: u8, alpha: u8) -> u8 {
 }
 
 /// Opens a picture by its content, if it does not have too many pixels.
-fn open(file: &[u8]) -> Result<impl ImageDecoder, Undecoded> {
+fn open(file: &[u8], most: u64) -> Result<impl ImageDecoder, Undecoded> {
     if let Some(format) = foreign(file) {
         return Err(Undecoded::Unreadable(format!("{format} is not read (convert to PNG or JPEG)")));
     }
@@ -105,7 +114,7 @@ fn open(file: &[u8]) -> Result<impl ImageDecoder, Undecoded> {
     let decoder = reader.into_decoder().map_err(unreadable)?;
     let (width, height) = decoder.dimensions();
     let cost = bytes_per_pixel(file, format, decoder.color_type());
-    let limit = MAX_PIXELS.min(MAX_DECODING / cost);
+    let limit = most.min(MAX_DECODING / cost);
     if pixels_of((width, height)) > limit {
         return Err(Undecoded::TooManyPixels(width, height, limit));
     }
@@ -178,8 +187,8 @@ fn foreign(file: &[u8]) -> Option<&'static str> {
 }
 
 /// Decodes a picture, or the first frame of an animation, and returns its orientation from EXIF.
-fn load(file: &[u8]) -> Result<(DynamicImage, Orientation), Undecoded> {
-    let mut decoder = open(file)?;
+fn load(file: &[u8], most: u64) -> Result<(DynamicImage, Orientation), Undecoded> {
+    let mut decoder = open(file, most)?;
     if !jpeg_is_whole(file) {
         return Err(Undecoded::Unreadable("the file ends early".into()));
     }
@@ -255,6 +264,9 @@ mod tests {
 
     use super::*;
 
+    /// Pixels of a large camera.
+    const MOST: u64 = 120_000_000;
+
     #[derive(Deserialize)]
     struct Seen {
         size: (u32, u32),
@@ -262,7 +274,7 @@ mod tests {
     }
 
     fn golden(name: &str) -> Vec<u8> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sdxl/tests/golden/pictures");
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pictures");
         std::fs::read(folder.join(name)).expect("a golden file")
     }
 
@@ -276,7 +288,7 @@ mod tests {
         assert_eq!(webp_exif(&file), Some(&file[at + 8..][..length]));
         file[at + 4..at + 8].fill(0xff);
         assert_eq!(webp_exif(&file), None);
-        assert!(decode(&file).is_ok());
+        assert!(decode(&file, MOST).is_ok());
     }
 
     /// Protects all formats, depths, palettes, transparency, inverted CMYK and orientations: the pixels are those of Pillow.
@@ -286,7 +298,7 @@ mod tests {
         assert!(all.len() > 30);
         let mut wrong = Vec::new();
         for (name, seen) in all {
-            let (picture, _) = decode(&golden(&name)).unwrap_or_else(|e| panic!("{name}: {e:?}"));
+            let (picture, _) = decode(&golden(&name), MOST).unwrap_or_else(|e| panic!("{name}: {e:?}"));
             let (w, h) = seen.size;
             assert_eq!(picture.dimensions(), (w, h), "{name}");
             let at = (0..3).flat_map(|y| (0..4).map(move |x| (x * (w - 1) / 3, y * (h - 1) / 2)));
@@ -313,7 +325,7 @@ mod tests {
         {
             let whole = golden(name);
             for length in [0, 1, 10, whole.len() / 2, whole.len() * 9 / 10] {
-                let error = decode(&whole[..length]).expect_err(name);
+                let error = decode(&whole[..length], MOST).expect_err(name);
                 assert!(
                     matches!(&error, Undecoded::Unreadable(reason) if !reason.contains('\n')),
                     "{error:?}"
@@ -326,9 +338,9 @@ mod tests {
         with_thumbnail.extend((whole.len() as u16 + 2).to_be_bytes());
         with_thumbnail.extend(&whole);
         with_thumbnail.extend(&whole[2..]);
-        assert!(decode(&with_thumbnail).is_ok());
+        assert!(decode(&with_thumbnail, MOST).is_ok());
         with_thumbnail.truncate(with_thumbnail.len() - 20);
-        assert_eq!(decode(&with_thumbnail), Err(Undecoded::Unreadable("the file ends early".into())));
+        assert_eq!(decode(&with_thumbnail, MOST), Err(Undecoded::Unreadable("the file ends early".into())));
     }
 
     /// Protects memory: a header with more pixels than any camera has is refused before anything is allocated.
@@ -337,7 +349,7 @@ mod tests {
         let mut bmp = golden("rgb.bmp");
         bmp[18..22].copy_from_slice(&30_000u32.to_le_bytes());
         bmp[22..26].copy_from_slice(&20_000u32.to_le_bytes());
-        assert_eq!(decode(&bmp), Err(Undecoded::TooManyPixels(30_000, 20_000, MAX_PIXELS)));
+        assert_eq!(decode(&bmp, MOST), Err(Undecoded::TooManyPixels(30_000, 20_000, MOST)));
     }
 
     /// Protects the cost of decoding, which follows from the header. (Another test measures that the decoder takes no more.)
@@ -369,7 +381,7 @@ mod tests {
         let png = |picture: DynamicImage| {
             let mut file = Cursor::new(Vec::new());
             picture.write_to(&mut file, image::ImageFormat::Png).expect("a PNG");
-            luma(decode_mask(file.get_ref()).expect("a mask"))
+            luma(decode_mask(file.get_ref(), MOST).expect("a mask"))
         };
         assert_eq!(png(GrayImage::from_pixel(1, 1, [93].into()).into()), 93);
         assert_eq!(png(RgbImage::from_pixel(1, 1, [0, 255, 0].into()).into()), 182);
