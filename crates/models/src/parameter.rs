@@ -73,7 +73,7 @@ impl Trainable for Parameter {
     }
 
     fn set_values(&self, values: &[f32]) {
-        self.change(|value| *value = Tensor::from_slice(values, value.shape()).var());
+        self.change(|value| *value = value.device().upload(values, value.shape()).var());
     }
 
     fn step(&self, keep: f32, factor: f32, direction: &[f32]) {

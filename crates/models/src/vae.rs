@@ -311,6 +311,6 @@ impl Moments {
         let terms = mean.to_vec().into_iter().zip(logvar.to_vec()).zip(noise.to_vec());
         let sample =
             terms.map(|((mean, logvar), noise)| mean + (0.5 * logvar.clamp(-30.0, 20.0)).exp() * noise);
-        Tensor::from_vec(sample.collect(), mean.shape())
+        mean.device().upload(&sample.collect::<Vec<_>>(), mean.shape())
     }
 }

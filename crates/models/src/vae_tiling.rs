@@ -82,7 +82,7 @@ impl Vae {
             }
             above = edges;
         }
-        Tensor::from_vec(out.pixels, &[1, out.height, out.width, channels])
+        latents.device().upload(&out.pixels, &[1, out.height, out.width, channels])
     }
 
     fn decode_tile(&self, latents: &Tensor, y: Range<usize>, x: Range<usize>) -> Canvas {
@@ -90,8 +90,8 @@ impl Vae {
         let all = Canvas { height: latents.dim(1), width, channels, pixels: latents.to_vec() };
         let tile = all.crop(y, x);
         let shape = [1, tile.height, tile.width, channels];
-        let dtype = latents.dtype();
-        let image = self.decode(&Tensor::from_vec(tile.pixels, &shape).to_dtype(dtype));
+        let tile = latents.device().upload(&tile.pixels, &shape);
+        let image = self.decode(&tile.to_dtype(latents.dtype()));
         let [_, height, width, channels] = [0, 1, 2, 3].map(|i| image.dim(i));
         Canvas { height, width, channels, pixels: image.to_vec() }
     }

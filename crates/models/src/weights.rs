@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use calotype_tensor::{DType, Tensor, Weight, WeightBytes};
+use calotype_tensor::{DType, Device, Tensor, Weight, WeightBytes};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use safetensors::tensor::Dtype;
@@ -87,8 +87,19 @@ pub struct Weights {
     all: Arc<Checkpoint>,
     prefix: String,
     hook: Option<Arc<dyn TensorHook>>,
-    used_once: bool,
-    always_packed: bool,
+    device: Device,
+    packing: Packing,
+}
+
+/// Whether the weights of linear layers are packed, at first use.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Packing {
+    /// But for parts that run once.
+    Default,
+    /// Not: products read them from the file.
+    Never,
+    /// Those of parts that run once too.
+    Always,
 }
 
 struct Checkpoint {
@@ -132,14 +143,19 @@ impl Weights {
             all: Arc::new(all),
             prefix: String::new(),
             hook: None,
-            used_once: false,
-            always_packed: false,
+            device: Device::Cpu,
+            packing: Packing::Default,
         })
     }
 
     /// The same tensors. `hook` may change each of them when it is taken.
     pub fn with_hook(self, hook: Arc<dyn TensorHook>) -> Self {
         Self { hook: Some(hook), ..self }
+    }
+
+    /// The same tensors, to be loaded onto this device (without this, the CPU).
+    pub fn on(self, device: Device) -> Self {
+        Self { device, ..self }
     }
 
     /// The key and shape of every tensor below the prefix.
@@ -172,13 +188,14 @@ impl Weights {
 
     /// For a network that runs once or twice: its linear layers are not packed, because packing takes longer than it saves.
     pub fn used_once(self) -> Self {
-        Self { used_once: true, ..self }
+        let packing = if self.packing == Packing::Always { Packing::Always } else { Packing::Never };
+        Self { packing, ..self }
     }
 
     /// For a network that runs in every step of a training: all matrices are packed, even those of parts that inference uses
     /// once.
     pub fn always_packed(self) -> Self {
-        Self { always_packed: true, ..self }
+        Self { packing: Packing::Always, ..self }
     }
 
     /// The tensors below `name`, as in `w.sub("down_blocks").sub(0)`.
@@ -191,7 +208,7 @@ impl Weights {
     /// # Errors
     /// The tensor is missing, or has another shape or an unsupported element type.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, WeightsError> {
-        Ok(self.take(name, shape)?.tensor(shape))
+        Ok(self.take(name, shape)?.tensor(shape, self.device))
     }
 
     /// Takes the `weight` and `bias` of a norm, both (channels), as f32.
@@ -210,7 +227,7 @@ impl Weights {
         bias: bool,
     ) -> Result<(Parameter<Weight>, Option<Parameter>), WeightsError> {
         let layer = self.sub(name);
-        let weight = layer.weight(&[out, inp], self.used_once && !self.always_packed)?;
+        let weight = layer.weight(&[out, inp], self.packing == Packing::Never)?;
         let bias = bias.then(|| layer.tensor("bias", &[out])).transpose()?;
         Ok((weight, bias.map(Parameter::fixed)))
     }
@@ -309,9 +326,13 @@ impl Weights {
         let store = self.all.store.unwrap_or(dtype);
         Ok(Parameter::fixed(match found.content {
             // Packed at once: the unpacked values would stay in memory until the first use, and beyond.
-            Content::Values(values) => Weight::conv(bytemuck::cast_slice(&values), dtype, all, store),
-            Content::Stored(bytes) if streamed && store == dtype => Weight::streamed(bytes, dtype, out, inp),
-            Content::Stored(bytes) => Weight::lazy(bytes, dtype, all, store),
+            Content::Values(values) => {
+                Weight::new(bytemuck::cast_slice(&values), dtype, all, store, self.device)
+            }
+            Content::Stored(bytes) if streamed && store == dtype => {
+                Weight::streamed(bytes, dtype, [out, inp], self.device)
+            }
+            Content::Stored(bytes) => Weight::lazy(bytes, dtype, all, store, self.device),
         }))
     }
 }
@@ -331,12 +352,12 @@ enum Content {
 }
 
 impl Found {
-    /// The elements as an f32 tensor of this shape.
-    fn tensor(self, shape: &[usize]) -> Tensor {
+    /// The elements as an f32 tensor of this shape on a device.
+    fn tensor(self, shape: &[usize], device: Device) -> Tensor {
         match self.content {
-            Content::Values(values) => Tensor::from_vec(values, shape),
+            Content::Values(values) => device.upload(&values, shape),
             Content::Stored(bytes) => {
-                let tensor = Tensor::from_vec(to_f32(bytes.bytes(), self.dtype), shape);
+                let tensor = device.upload(&to_f32(bytes.bytes(), self.dtype), shape);
                 bytes.release();
                 tensor
             }

@@ -28,7 +28,7 @@ impl PromptEmbeds {
     pub(crate) fn after_zeros(&self) -> Self {
         let after = |x: &Tensor| {
             let one = [&[1], &x.shape()[1..]].concat();
-            ops::cat_batch(&[&Tensor::zeros(&one, x.dtype()), x])
+            ops::cat_batch(&[&x.device().zeros(&one, x.dtype()), x])
         };
         Self { hidden: after(&self.hidden), pooled: after(&self.pooled) }
     }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use calotype_tensor::ops::{self, Conv, ConvArgs, LinearArgs, Padding};
-use calotype_tensor::{DType, Tensor, Weight};
+use calotype_tensor::{DType, Device, Tensor, Weight};
 
 /// Seconds that this process's threads ran: unlike wall time, little disturbed by other processes.
 fn cpu_seconds() -> f64 {
@@ -47,13 +47,13 @@ fn main() {
         (2, 1280, 1280),
     ] {
         let x = Tensor::full(&[m, k], 0.5, dtype);
-        let w = Weight::linear(&vec![0; n * k * 2], DType::BF16, n, k, store);
+        let w = Weight::new(&vec![0; n * k * 2], DType::BF16, [n, k, 1, 1], store, Device::Cpu);
         let s = time(9, || drop(ops::linear(&x, &w, LinearArgs::default())));
         report(&format!("linear {m} {k} {n}"), 2.0 * (m * k * n) as f64, s);
     }
     for (b, h, i, o) in [(2, 32, 640, 640), (2, 64, 320, 320), (2, 16, 1280, 1280), (1, 256, 256, 256)] {
         let x = Tensor::full(&[b, h, h, i], 0.5, dtype);
-        let w = Weight::conv(&vec![0; o * i * 18], DType::BF16, [o, i, 3, 3], store);
+        let w = Weight::new(&vec![0; o * i * 18], DType::BF16, [o, i, 3, 3], store, Device::Cpu);
         let conv = Conv { stride: 1, padding: Padding::Same };
         let s = time(5, || drop(ops::conv2d(&x, &w, conv, ConvArgs::default())));
         report(&format!("conv 3x3 {b} {h}x{h} {i} {o}"), 18.0 * (b * h * h * i * o) as f64, s);

@@ -14,10 +14,36 @@ impl Device {
             Device::Reference => &crate::reference::Reference,
         }
     }
+
+    /// An f32 tensor with a copy of these values, in the device's memory.
+    ///
+    /// # Panics
+    /// If the shape has another number of elements.
+    pub fn upload(self, values: &[f32], shape: &[usize]) -> Tensor {
+        self.kernels().upload(values, shape, DType::F32)
+    }
+
+    /// A tensor of zeros, in the device's memory.
+    ///
+    /// # Panics
+    /// If the dtype is f16, or no memory can be so large.
+    pub fn zeros(self, shape: &[usize], dtype: DType) -> Tensor {
+        self.full(shape, 0.0, dtype)
+    }
+
+    /// A tensor filled with one value, in the device's memory.
+    ///
+    /// # Panics
+    /// If the dtype is f16, or no memory can be so large.
+    pub fn full(self, shape: &[usize], value: f32, dtype: DType) -> Tensor {
+        assert_ne!(dtype, DType::F16, "dtype of a tensor: expected f32 or bf16, found f16");
+        self.kernels().full(shape, value, dtype)
+    }
 }
 
+/// Tensors on the CPU. What computes with tensors that lie elsewhere makes its own by their [`Device`].
 impl Tensor {
-    /// An f32 tensor of these values.
+    /// An f32 tensor of these values, on the CPU.
     ///
     /// # Panics
     /// If the shape has another number of elements.
@@ -25,31 +51,32 @@ impl Tensor {
         Self::from_slice(&data, shape)
     }
 
-    /// An f32 tensor with a copy of these values.
+    /// An f32 tensor with a copy of these values, on the CPU.
     ///
     /// # Panics
     /// If the shape has another number of elements.
     pub fn from_slice(data: &[f32], shape: &[usize]) -> Tensor {
-        Device::Cpu.kernels().upload(data, shape, DType::F32)
+        Device::Cpu.upload(data, shape)
     }
 
-    /// A tensor of zeros.
+    /// A tensor of zeros, on the CPU.
     ///
     /// # Panics
     /// If the dtype is f16, or no memory can be so large.
     pub fn zeros(shape: &[usize], dtype: DType) -> Tensor {
-        Self::full(shape, 0.0, dtype)
+        Device::Cpu.zeros(shape, dtype)
     }
 
-    /// A tensor filled with one value.
+    /// A tensor filled with one value, on the CPU.
     ///
     /// # Panics
     /// If the dtype is f16, or no memory can be so large.
     pub fn full(shape: &[usize], value: f32, dtype: DType) -> Tensor {
-        assert_ne!(dtype, DType::F16, "dtype of a tensor: expected f32 or bf16, found f16");
-        Device::Cpu.kernels().full(shape, value, dtype)
+        Device::Cpu.full(shape, value, dtype)
     }
+}
 
+impl Tensor {
     /// The same numbers on a device, cut off from the tape.
     pub fn to_device(&self, device: Device) -> Tensor {
         if device == self.device() {

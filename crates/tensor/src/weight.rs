@@ -55,32 +55,39 @@ fn check_bytes(bytes: &[u8], dtype: DType, shape: [usize; 4]) {
 }
 
 impl Weight {
-    /// Packs a row-major (out, in) matrix, given as the bytes of a file, to be stored as `store`.
+    /// Packs a weight (O, I, kh, kw), or (O, I, 1, 1) of a linear layer, given as the bytes of a file, to be stored as `store`
+    /// on a device.
     ///
     /// # Panics
     /// If the shape has another number of bytes, as all constructors do.
-    pub fn linear(src: &[u8], src_dtype: DType, out: usize, inp: usize, store: DType) -> Weight {
-        Self::conv(src, src_dtype, [out, inp, 1, 1], store)
-    }
-
-    /// Packs a (O, I, kh, kw) convolution weight, given as the bytes of a file.
-    pub fn conv(src: &[u8], src_dtype: DType, shape: [usize; 4], store: DType) -> Weight {
+    pub fn new(src: &[u8], src_dtype: DType, shape: [usize; 4], store: DType, device: Device) -> Weight {
         check_bytes(src, src_dtype, shape);
-        let packed = Device::Cpu.kernels().pack(src, src_dtype, matrix_shape(shape), store);
-        Self::new(Elements::Packed(packed), shape)
+        let packed = device.kernels().pack(src, src_dtype, matrix_shape(shape), store);
+        Self::of(Elements::Packed(packed), shape, device)
     }
 
-    /// A weight (O, I, kh, kw), or (O, I, 1, 1) of a linear layer, that is packed at first use.
-    pub fn lazy(bytes: Box<dyn WeightBytes>, dtype: DType, shape: [usize; 4], store: DType) -> Weight {
+    /// A weight as [`new`](Self::new) makes it, but packed at first use.
+    pub fn lazy(
+        bytes: Box<dyn WeightBytes>,
+        dtype: DType,
+        shape: [usize; 4],
+        store: DType,
+        device: Device,
+    ) -> Weight {
         let stored = Self::stored(bytes, dtype, shape);
-        Self::new(Elements::Lazy { stored, store, packed: OnceLock::new() }, shape)
+        Self::of(Elements::Lazy { stored, store, packed: OnceLock::new() }, shape, device)
     }
 
     /// A matrix (out, in) for a layer that is used once or twice: not packed, unless for a gradient.
-    pub fn streamed(bytes: Box<dyn WeightBytes>, dtype: DType, out: usize, inp: usize) -> Weight {
+    pub fn streamed(
+        bytes: Box<dyn WeightBytes>,
+        dtype: DType,
+        [out, inp]: [usize; 2],
+        device: Device,
+    ) -> Weight {
         let shape = [out, inp, 1, 1];
         let stored = Self::stored(bytes, dtype, shape);
-        Self::new(Elements::Streamed { stored, packed: OnceLock::new() }, shape)
+        Self::of(Elements::Streamed { stored, packed: OnceLock::new() }, shape, device)
     }
 
     fn stored(bytes: Box<dyn WeightBytes>, dtype: DType, shape: [usize; 4]) -> Arc<StoredWeight> {
@@ -89,8 +96,8 @@ impl Weight {
         Arc::new(StoredWeight { bytes, dtype, out, inp, taps })
     }
 
-    fn new(elements: Elements, shape: [usize; 4]) -> Weight {
-        Weight { elements: Arc::new(elements), shape, device: Device::Cpu, source: None }
+    fn of(elements: Elements, shape: [usize; 4], device: Device) -> Weight {
+        Weight { elements: Arc::new(elements), shape, device, source: None }
     }
 
     /// Packs a tensor (out, in) or (O, I, kh, kw), on its device; where it requires a gradient, one flows back into it.
@@ -106,7 +113,7 @@ impl Weight {
         let source =
             w.node().cloned().map(|node| Source { node, shape: w.shape().to_vec(), dtype: w.dtype() });
         let elements = Elements::Packed(w.kernels().pack_tensor(w));
-        Weight { source, device: w.device(), ..Self::new(elements, shape) }
+        Weight { source, ..Self::of(elements, shape, w.device()) }
     }
 
     /// Outputs of the layer.
@@ -122,6 +129,11 @@ impl Weight {
     /// (O, I, kh, kw); kh and kw are 1 in a linear layer.
     pub fn shape(&self) -> [usize; 4] {
         self.shape
+    }
+
+    /// Where the weight lies.
+    pub fn device(&self) -> Device {
+        self.device
     }
 
     /// Height and width of a convolution's kernel; [1, 1] for a linear layer.

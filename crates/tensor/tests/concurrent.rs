@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use calotype_tensor::ops::{self, LinearArgs};
-use calotype_tensor::{DType, Tensor, Weight, WeightBytes};
+use calotype_tensor::{DType, Device, Tensor, Weight, WeightBytes};
 
 /// Far more than the work takes: only a deadlock lasts so long.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -40,7 +40,7 @@ fn packing_holds_nothing() {
     let weight = Arc::new(OnceLock::new());
     let bytes = 1f32.to_le_bytes().repeat(16 * 8);
     let stolen = Stolen { bytes, readings: AtomicUsize::new(0), weight: weight.clone() };
-    let lazy = Weight::lazy(Box::new(stolen), DType::F32, [16, 8, 1, 1], DType::F32);
+    let lazy = Weight::lazy(Box::new(stolen), DType::F32, [16, 8, 1, 1], DType::F32, Device::Cpu);
     let lazy = weight.get_or_init(|| lazy).clone();
     let (done, result) = mpsc::channel();
     std::thread::spawn(move || drop(done.send(sums(&lazy))));

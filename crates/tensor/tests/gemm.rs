@@ -3,7 +3,7 @@
 mod common;
 
 use calotype_tensor::ops::{self, Conv, ConvArgs, LinearArgs, Padding};
-use calotype_tensor::{DType, Tensor, Weight, WeightBytes};
+use calotype_tensor::{DType, Device, Tensor, Weight, WeightBytes};
 
 fn noise(count: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12345);
@@ -40,7 +40,7 @@ fn linear_is_the_product() {
             (DType::F32, DType::BF16, 5e-3),
             (DType::BF16, DType::BF16, 1e-2),
         ] {
-            let weight = Weight::linear(&bytes, DType::F32, n, k, store);
+            let weight = Weight::new(&bytes, DType::F32, [n, k, 1, 1], store, Device::Cpu);
             let tensor = |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape).to_dtype(dtype);
             let (x, bias, residual) = (tensor(&x, &[m, k]), tensor(&bias, &[n]), tensor(&residual, &[m, n]));
             let y = ops::linear(
@@ -79,9 +79,15 @@ fn streamed_and_lazy_weights_are_weights() {
                     }
                 }
                 let x = Tensor::from_slice(&noise(m * k, 1), &[m, k]).to_dtype(x_dtype).var();
-                let packed = Weight::linear(&bytes[offset..], dtype, n, k, dtype);
-                let lazy = Weight::lazy(Box::new(At(bytes.clone(), offset)), dtype, [n, k, 1, 1], dtype);
-                let streamed = Weight::streamed(Box::new(At(bytes, offset)), dtype, n, k);
+                let packed = Weight::new(&bytes[offset..], dtype, [n, k, 1, 1], dtype, Device::Cpu);
+                let lazy = Weight::lazy(
+                    Box::new(At(bytes.clone(), offset)),
+                    dtype,
+                    [n, k, 1, 1],
+                    dtype,
+                    Device::Cpu,
+                );
+                let streamed = Weight::streamed(Box::new(At(bytes, offset)), dtype, [n, k], Device::Cpu);
                 let results = [packed, lazy, streamed].map(|w| {
                     let y = ops::linear(&x, &w, LinearArgs::default());
                     let dx = y.backward().take(&x).expect("x has a gradient");
@@ -105,8 +111,8 @@ fn what_trains_has_the_files_numbers() {
     let bytes: Vec<u8> = w.iter().flat_map(|x| x.to_le_bytes()).collect();
     let wide: Vec<f32> = w.iter().map(|x| x.to_f32()).collect();
     let at = || Box::new(At(bytes.clone(), 0));
-    let lazy = |store| Weight::lazy(at(), DType::F16, [n, k, 1, 1], store);
-    let streamed = Weight::streamed(at(), DType::F16, n, k);
+    let lazy = |store| Weight::lazy(at(), DType::F16, [n, k, 1, 1], store, Device::Cpu);
+    let streamed = Weight::streamed(at(), DType::F16, [n, k], Device::Cpu);
     for weight in [lazy(DType::BF16), lazy(DType::F32), streamed] {
         let read = ops::linear(&Tensor::zeros(&[1, k], DType::F32), &weight, LinearArgs::default());
         assert_eq!(read.f32s(), vec![0.0; n]);
@@ -141,7 +147,7 @@ fn large_conv_of_stored_weights() {
     let x = Tensor::from_slice(&noise(b * h * w * i, 1), &[b, h, w, i]).var();
     let results = [DType::F32, DType::BF16, DType::F16].map(|store| {
         let bytes: Vec<u8> = k.to_vec().iter().flat_map(|x| x.to_le_bytes()).collect();
-        let weight = Weight::conv(&bytes, DType::F32, [o, i, 3, 3], store);
+        let weight = Weight::new(&bytes, DType::F32, [o, i, 3, 3], store, Device::Cpu);
         let y = ops::conv2d(&x, &weight, Conv { stride: 1, padding: Padding::Same }, ConvArgs::default());
         (y.to_vec(), y.backward().take(&x).expect("x has a gradient").to_vec())
     });

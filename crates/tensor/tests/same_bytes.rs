@@ -5,7 +5,7 @@
 mod common;
 
 use calotype_tensor::ops::{self, Activation, Conv, ConvArgs, LinearArgs, Padding};
-use calotype_tensor::{DType, Tensor, Weight, checkpoint};
+use calotype_tensor::{DType, Device, Tensor, Weight, checkpoint};
 use common::cases::{Case, batches, cases, gradients_of, run};
 use common::noise;
 
@@ -131,7 +131,7 @@ fn with_dx(x: &Tensor, f: impl Fn(&Tensor) -> Tensor) -> [Vec<u32>; 2] {
 fn stored(shape: [usize; 4], store: DType) -> Weight {
     let values = noise(&shape, 2).to_dtype(DType::BF16).to_vec();
     let bytes: Vec<u8> = values.iter().flat_map(|x| ((x * 128.0).round() / 128.0).to_le_bytes()).collect();
-    Weight::conv(&bytes, DType::F32, shape, store)
+    Weight::new(&bytes, DType::F32, shape, store, Device::Cpu)
 }
 
 /// A row of a product is what it is alone: few rows and many, rows whole pages apart, which are copied, and rows that are not,

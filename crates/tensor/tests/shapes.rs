@@ -4,7 +4,7 @@
 mod common;
 
 use calotype_tensor::ops::{self, Activation, Conv, ConvArgs, GroupNormArgs, LinearArgs, Mask, Padding};
-use calotype_tensor::{DType, Tensor, Weight};
+use calotype_tensor::{DType, Device, Tensor, Weight};
 use common::{gradients_for, noise};
 
 const SAME: Conv = Conv { stride: 1, padding: Padding::Same };
@@ -338,7 +338,7 @@ fn tensors_that_cannot_be() {
     assert_eq!(zeros(&[usize::MAX, usize::MAX, 0]).numel(), 0);
     for (shape, says) in [([4, 3], "expected 48, found 44"), ([1 << 33, 1 << 31], "expected at most")] {
         refused(&["weight", says], move || {
-            Weight::linear(&[0; 44], DType::F32, shape[0], shape[1], DType::F32);
+            Weight::new(&[0; 44], DType::F32, [shape[0], shape[1], 1, 1], DType::F32, Device::Cpu);
             zeros(&[])
         });
     }

@@ -1,7 +1,7 @@
 //! Low-rank adaptation of a linear layer. Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021.
 
 use calotype_tensor::ops::{self, LinearArgs};
-use calotype_tensor::{DType, Tensor, Weight};
+use calotype_tensor::{DType, Device, Tensor, Weight};
 
 use super::Parameter;
 
@@ -15,9 +15,9 @@ pub struct Lora {
 }
 
 impl Lora {
-    /// Zero matrices of rank `rank` (at least 1), for a layer from `input` to `output` channels.
-    pub fn zeros(rank: usize, input: usize, output: usize) -> Self {
-        let zeros = |rows, columns| Parameter::<Tensor>::new(Tensor::zeros(&[rows, columns], DType::F32));
+    /// Zero matrices of rank `rank` (at least 1) on a device, for a layer from `input` to `output` channels.
+    pub fn zeros(rank: usize, input: usize, output: usize, device: Device) -> Self {
+        let zeros = |rows, columns| Parameter::<Tensor>::new(device.zeros(&[rows, columns], DType::F32));
         Self { down: zeros(rank, input), up: zeros(output, rank) }
     }
 

@@ -46,7 +46,8 @@ impl UNet {
 
     fn aug_emb(&self, text_embeds: &Tensor, time_ids: &Tensor) -> Tensor {
         let (batch, ids) = (time_ids.dim(0), time_ids.dim(1));
-        let time_embeds = self.sinusoidal(&time_ids.to_vec(), self.addition_time_embed_dim); // (B · 6, 256)
+        let device = text_embeds.device();
+        let time_embeds = self.sinusoidal(&time_ids.to_vec(), self.addition_time_embed_dim, device); // (B · 6, 256)
         let time_embeds = time_embeds.reshape(&[batch, ids * self.addition_time_embed_dim]);
         let text_embeds = text_embeds.to_dtype(DType::F32);
         self.add_embedding.forward(&ops::concat(&[&text_embeds, &time_embeds]), None)

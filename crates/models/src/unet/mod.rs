@@ -4,7 +4,7 @@
 mod blocks;
 mod context;
 
-use calotype_tensor::{Tensor, ops};
+use calotype_tensor::{Device, Tensor, ops};
 
 pub use blocks::{DownBlock, MidBlock, UpBlock};
 pub use context::{BlockContext, Context};
@@ -133,12 +133,12 @@ impl UNet {
         let batch = context.aug_emb.dim(0);
         assert!(t.len() == 1 || t.len() == batch, "one timestep, or one for each of {batch} images");
         let t: Vec<f32> = (0..batch).map(|i| t[i % t.len()]).collect();
-        let t_emb = self.sinusoidal(&t, self.time_channels); // (B, C)
+        let t_emb = self.sinusoidal(&t, self.time_channels, context.aug_emb.device()); // (B, C)
         self.time_embedding.forward(&t_emb, Some(&context.aug_emb))
     }
 
-    fn sinusoidal(&self, values: &[f32], channels: usize) -> Tensor {
-        ops::timestep_embedding(values, channels, self.flip_sin_to_cos, self.freq_shift)
+    fn sinusoidal(&self, values: &[f32], channels: usize, device: Device) -> Tensor {
+        ops::timestep_embedding(values, channels, self.flip_sin_to_cos, self.freq_shift, device)
     }
 }
 

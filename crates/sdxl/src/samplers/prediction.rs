@@ -55,9 +55,9 @@ pub(super) fn combine(terms: &[(f64, &Tensor)]) -> Tensor {
 pub(super) fn clip(x: Tensor, range: Option<f32>) -> Tensor {
     match range {
         None => x,
-        Some(range) => Tensor::from_vec(
-            x.to_vec().into_iter().map(|value| value.clamp(-range, range)).collect(),
-            x.shape(),
-        ),
+        Some(range) => {
+            let clamped: Vec<f32> = x.to_vec().into_iter().map(|value| value.clamp(-range, range)).collect();
+            x.device().upload(&clamped, x.shape())
+        }
     }
 }

@@ -1,15 +1,22 @@
 //! Sinusoidal embeddings of numbers: timesteps, and SDXL's sizes and crops.
 
+use crate::memory::Device;
 use crate::tensor::Tensor;
 
 /// Wavelengths go from 2π to 2π · this.
 const MAX_PERIOD: f64 = 10_000.0;
 
-/// cos and sin of t at dim / 2 frequencies, f32: t → (t.len(), dim), diffusers' `get_timestep_embedding`.
+/// cos and sin of t at dim / 2 frequencies, f32, on a device: t → (t.len(), dim), diffusers' `get_timestep_embedding`.
 ///
 /// Sines come first, cosines first with `flip_sin_to_cos` (as in SDXL). Frequency i is 10000 to the power of
 /// −i / (dim / 2 − downscale_freq_shift). An odd `dim` ends in a zero.
-pub fn timestep_embedding(t: &[f32], dim: usize, flip_sin_to_cos: bool, downscale_freq_shift: f32) -> Tensor {
+pub fn timestep_embedding(
+    t: &[f32],
+    dim: usize,
+    flip_sin_to_cos: bool,
+    downscale_freq_shift: f32,
+    device: Device,
+) -> Tensor {
     let half = dim / 2;
     // Each step rounds to f32, as diffusers' does: at t = 1000 the argument's last bit shows in the result.
     let frequency = |i: usize| {
@@ -28,5 +35,5 @@ pub fn timestep_embedding(t: &[f32], dim: usize, flip_sin_to_cos: bool, downscal
         }
         values.extend(std::iter::repeat_n(0.0, dim % 2));
     }
-    Tensor::from_slice(&values, &[t.len(), dim])
+    device.upload(&values, &[t.len(), dim])
 }

@@ -195,8 +195,13 @@ impl Backend for Reference {
     }
 
     fn linear(&self, x: &Tensor, w: backend::Matrix, epilogue: &Epilogue) -> Tensor {
-        let backend::Matrix::Packed(w) = w else { panic!("weights of a file are packed on this device") };
-        products::linear(x, w.elements(), epilogue)
+        match w {
+            backend::Matrix::Packed(w) => products::linear(x, w.elements(), epilogue),
+            backend::Matrix::Stored(w) => {
+                let packed = self.pack(w.bytes(), w.dtype, [w.out, w.inp, w.taps], w.dtype);
+                products::linear(x, packed.elements(), epilogue)
+            }
+        }
     }
 
     fn linear_dx(&self, dy: &Tensor, w: &Packed) -> Tensor {

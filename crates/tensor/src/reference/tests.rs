@@ -5,7 +5,10 @@ use crate::common::cases::{Case, batches, cases, run};
 use crate::common::close;
 use crate::dtype::DType;
 use crate::memory::Device;
+use crate::ops::{self, LinearArgs};
+use crate::stored::WeightBytes;
 use crate::tensor::Tensor;
+use crate::weight::Weight;
 
 /// That the CPU gives what the reference gives, of the largest number in each result.
 fn compare(case: &Case, dtype: DType) {
@@ -31,6 +34,38 @@ fn every_kernel_beside_the_reference() {
         }
     }
     batches().iter().for_each(|case| compare(case, DType::F32));
+}
+
+/// Protects networks on a second device: what a constructor is to make there computes there.
+#[test]
+fn constructors_take_a_device() {
+    let (device, shape) = (Device::Reference, [2, 3, 1, 1]);
+    let values: Vec<f32> = (1..7).map(|i| i as f32).collect();
+    let bytes = || bytemuck::cast_slice::<f32, u8>(&values).to_vec();
+    let weights = [
+        Weight::new(&bytes(), DType::F32, shape, DType::F32, device),
+        Weight::lazy(Box::new(Bytes(bytes())), DType::F32, shape, DType::F32, device),
+        Weight::streamed(Box::new(Bytes(bytes())), DType::F32, [2, 3], device),
+        Weight::from_tensor(&device.upload(&values, &shape)),
+    ];
+    let bias = device.full(&[2], 0.5, DType::F32);
+    let residual = device.zeros(&[1, 2], DType::F32);
+    let args = LinearArgs { bias: Some(&bias), residual: Some(&residual), ..LinearArgs::default() };
+    for weight in weights {
+        assert_eq!(weight.device(), device);
+        let y = ops::linear(&device.upload(&[1.0, 0.0, 2.0], &[1, 3]), &weight, args);
+        assert_eq!(y.reference(), [7.5, 16.5]);
+    }
+    assert_eq!(ops::timestep_embedding(&[0.0], 3, true, 0.0, device).reference(), [1.0, 0.0, 0.0]);
+}
+
+/// The bytes of a weight, in memory.
+struct Bytes(Vec<u8>);
+
+impl WeightBytes for Bytes {
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 /// All of the above with every instruction set of this CPU.

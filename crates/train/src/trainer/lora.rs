@@ -23,7 +23,8 @@ pub(crate) fn inject(unet: &mut UNet, rank: usize, seed: u64) -> BTreeMap<String
     let mut layers = BTreeMap::new();
     unet.visit("", &mut |path, layer| match layer {
         Layer::Linear(linear) if trains(path) => {
-            let lora = Lora::zeros(rank, linear.weight.get().inp(), linear.weight.get().out());
+            let weight = linear.weight.get();
+            let lora = Lora::zeros(rank, weight.inp(), weight.out(), weight.device());
             linear.lora = Some(lora.clone());
             layers.insert(path.to_owned(), lora);
         }

@@ -147,7 +147,8 @@ impl CaptionEncoder {
         let projection = component == Component::TextEncoder2;
         let mut model = ClipTextModel::load(&weights, config, projection, dtype)?;
         let std = deviation(&model.embeddings.token_embedding.to_vec());
-        let zeros = Tensor::zeros(&[new.len(), config.hidden_size], DType::F32);
+        let device = model.embeddings.token_embedding.device();
+        let zeros = device.zeros(&[new.len(), config.hidden_size], DType::F32);
         let new_embeddings = Parameter::<Tensor>::new(zeros);
         model.set_embeddings(&new, new_embeddings.clone());
         Ok(Self { model, ids, new_embeddings, std })
