@@ -355,8 +355,8 @@ fn every_key_is_used_or_refused() {
             vec![(&down, &[2, 16]), (&up, &[16, 2]), (&alpha, &[2])],
             format!(": {alpha}: expected one number, found (2,)"),
         ),
-        (vec![(&mid.0, &[2, 2])], format!(": {}: LoRA with a middle part", mid.0)),
-        (vec![(&mid.1, &[2, 2])], format!(": {}: DoRA is not supported", mid.1)),
+        (vec![(&mid.0, &[2, 2])], format!(": {}: without its down and up weights", mid.0)),
+        (vec![(&mid.1, &[2, 2])], format!(": {}: without the weights that it belongs to", mid.1)),
         (vec![("clip_l", &[2, 16])], ": x: expected embeddings for both text encoders".into()),
         (
             vec![("bundle_emb.TOK.clip_l", &[2, 16]), ("bundle_emb.TOK.clip_g", &[1, 24])],

@@ -40,7 +40,8 @@ struct FileWords {
 type WordValue = (u32, String);
 
 impl Adapters {
-    /// Reads the files in their order and adds them up, each one's LoRA times its scale. The new tokens of a later file are
+    /// Reads the files in their order and adds up their changes, each file's times its scale. Every change is that of the model's
+    /// own weights (or a full fine-tune's), so that the order of the files does not matter. The new tokens of a later file are
     /// numbered after those of earlier files. A word that several files have stands for the values of all of them; the order of
     /// the values does not depend on the order of the files.
     ///
@@ -77,9 +78,9 @@ impl Adapters {
             if scale == 0.0 {
                 continue;
             }
-            found.lora.into_iter().for_each(|(path, pair)| unet.add(&path, pair, scale));
-            for (patch, lora) in text.iter_mut().zip(found.text_lora) {
-                lora.into_iter().for_each(|(path, pair)| patch.add(&path, pair, scale));
+            unet.add_all(found.lora, found.changes, scale);
+            for ((patch, lora), changes) in text.iter_mut().zip(found.text_lora).zip(found.text_changes) {
+                patch.add_all(lora, changes, scale);
             }
         }
         if let Some((word, pair)) = lone.lone_embeddings.first_key_value() {
@@ -146,7 +147,7 @@ impl Adapters {
     }
 
     /// The changes in one network.
-    pub(crate) fn patch(&self, component: Component) -> Arc<Patch> {
+    pub fn patch(&self, component: Component) -> Arc<Patch> {
         match component {
             Component::UNet => self.unet.clone(),
             Component::TextEncoder => self.text[0].clone(),

@@ -1,23 +1,45 @@
-//! Parses the keys of LoRA files: the network, the layer, and the part of the layer's LoRA.
+//! Parses the keys of LoRA files: the network, the layer, and the part of what is stored for the layer.
 
 use calotype_models::Component;
 
 use super::Modules;
 
-/// A part of a layer's LoRA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A part of what is stored for a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Part {
     Down,
     Up,
+    Mid,
+    UpBias,
     Alpha,
+    /// DoRA's magnitudes, by LyCORIS and kohya: with the dimensions of the weight.
+    DoraScale,
+    /// DoRA's magnitudes, by PEFT: one for each output.
+    MagnitudeVector,
+    /// LoHa: w1_a, w1_b, w2_a, w2_b and the cores t1, t2.
+    HadaA(usize),
+    HadaB(usize),
+    HadaCore(usize),
+    /// LoKr: w1 and w2, or their own factors, and the core t2.
+    Lokr(usize),
+    LokrA(usize),
+    LokrB(usize),
+    LokrCore,
+    Difference,
+    BiasDifference,
+    OftBlocks,
+    OftRescale,
 }
 
 /// The suffixes of the parts in all layouts. `_lora` before a suffix ends the name of an attention processor's layer.
-const SUFFIXES: [(&str, Part); 11] = [
+const SUFFIXES: [(&str, Part); 36] = [
     (".lora_down.weight", Part::Down),
     (".lora_up.weight", Part::Up),
+    (".lora_mid.weight", Part::Mid),
+    (".lora_up.bias", Part::UpBias),
     (".lora_A.weight", Part::Down),
     (".lora_B.weight", Part::Up),
+    (".lora_B.bias", Part::UpBias),
     (".lora.down.weight", Part::Down),
     (".lora.up.weight", Part::Up),
     (".lora_linear_layer.down.weight", Part::Down),
@@ -25,10 +47,33 @@ const SUFFIXES: [(&str, Part); 11] = [
     ("_lora.down.weight", Part::Down),
     ("_lora.up.weight", Part::Up),
     (".alpha", Part::Alpha),
+    (".dora_scale", Part::DoraScale),
+    (".lora_magnitude_vector", Part::MagnitudeVector),
+    (".lora_magnitude_vector.weight", Part::MagnitudeVector),
+    (".hada_w1_a", Part::HadaA(0)),
+    (".hada_w1_b", Part::HadaB(0)),
+    (".hada_w2_a", Part::HadaA(1)),
+    (".hada_w2_b", Part::HadaB(1)),
+    (".hada_t1", Part::HadaCore(0)),
+    (".hada_t2", Part::HadaCore(1)),
+    (".lokr_w1", Part::Lokr(0)),
+    (".lokr_w1_a", Part::LokrA(0)),
+    (".lokr_w1_b", Part::LokrB(0)),
+    (".lokr_w2", Part::Lokr(1)),
+    (".lokr_w2_a", Part::LokrA(1)),
+    (".lokr_w2_b", Part::LokrB(1)),
+    (".lokr_t2", Part::LokrCore),
+    (".diff", Part::Difference),
+    (".diff_b", Part::BiasDifference),
+    (".w_norm", Part::Difference),
+    (".b_norm", Part::BiasDifference),
+    (".oft_blocks", Part::OftBlocks),
+    (".rescale", Part::OftRescale),
 ];
 
 /// PEFT's suffixes, if the key contains the adapter's name: `….lora_A.default.weight`.
-const NAMED: [(&str, Part); 2] = [(".lora_A.", Part::Down), (".lora_B.", Part::Up)];
+const NAMED: [(&str, Part); 3] =
+    [(".lora_A.", Part::Down), (".lora_B.", Part::Up), (".lora_magnitude_vector.", Part::MagnitudeVector)];
 
 /// Prefixes that programs put before the names of a whole network.
 const WRAPPERS: [&str; 2] = ["base_model.model.", "module."];
@@ -58,7 +103,7 @@ const PREFIXES: [(&str, Component); 16] = [
 const ORIGINAL: [&str; 6] =
     ["input_blocks", "middle_block", "output_blocks", "time_embed.", "label_emb", "out."];
 
-/// A parsed key: a part of the LoRA of the layer at `path`.
+/// A parsed key: a part of what is stored for the layer at `path`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LoraKey {
     pub component: Component,
@@ -87,12 +132,16 @@ pub(super) fn parse(key: &str, modules: Option<&Modules>) -> Result<LoraKey, Str
     };
     // transformers 5 names the first encoder's layers without the prefix.
     let paths = [path.clone(), format!("text_model.{path}")];
-    if let Some(path) = paths.into_iter().find(|path| modules.layer(component, path).is_some()) {
+    let fits = |path: &str| {
+        let shape = modules.weight(component, path);
+        // A norm has whole differences only.
+        let any = matches!(part, Part::Difference | Part::BiasDifference);
+        shape.is_some_and(|shape| any || shape.len() > 1)
+    };
+    if let Some(path) = paths.into_iter().find(|path| fits(path)) {
         return Ok(LoraKey { component, path, part });
     }
-    let layer = |name: &String| {
-        modules.by_underscores(component, name).filter(|path| modules.layer(component, path).is_some())
-    };
+    let layer = |name: &String| modules.by_underscores(component, name).filter(|path| fits(path));
     match underscored(component, name).iter().find_map(layer) {
         Some(path) => Ok(LoraKey { component, path: path.into(), part }),
         None if found.is_none() && name.starts_with("text_model") => {
@@ -151,24 +200,17 @@ fn underscored(component: Component, name: &str) -> Vec<String> {
 
 /// The message about a key that no LoRA has. The message names the kind of the adapter, if people may take the adapter for a LoRA.
 fn not_lora(key: &str) -> String {
-    const OTHERS: [(&str, &str); 21] = [
-        (".dora_scale", "DoRA is not supported"),
-        (".lora_magnitude_vector", "DoRA is not supported"),
-        (".hada_", "LoHa is not supported, only LoRA"),
-        (".lokr_", "LoKr is not supported, only LoRA"),
-        (".lora_mid", "LoRA with a middle part (CP decomposition) is not supported"),
-        (".lora_B.bias", "LoRA with a bias (lora_bias) is not supported"),
-        (".lora_up.bias", "LoRA with a bias (lora_bias) is not supported"),
+    const READ: &str = "only LoRA, LoHa, LoKr, DoRA, OFT and whole differences";
+    const OTHERS: [(&str, &str); 13] = [
         (".lora_embedding_", "LoRA of an embedding table is not supported"),
-        (".oft_", "OFT is not supported, only LoRA"),
-        (".boft_", "BOFT is not supported, only LoRA"),
-        (".on_input", "IA3 is not supported, only LoRA"),
-        (".a1.weight", "GLoRA is not supported, only LoRA"),
-        (".b1.weight", "GLoRA is not supported, only LoRA"),
-        (".diff$", "a whole difference of weights (LyCORIS' full or norm) is not supported, only LoRA"),
-        (".diff_b$", "a whole difference of weights (LyCORIS' full or norm) is not supported, only LoRA"),
-        (".w_norm", "a norm's difference (LyCORIS) is not supported, only LoRA"),
-        (".b_norm", "a norm's difference (LyCORIS) is not supported, only LoRA"),
+        (".oft_", "OFT in this layout is not supported, only LyCORIS' and kohya's (oft_blocks)"),
+        (".boft_", "BOFT in this layout is not supported, only LyCORIS' (oft_blocks)"),
+        (".on_input", "(IA)³ is not supported, {READ}"),
+        (".ia3_l", "(IA)³ is not supported, {READ}"),
+        (".a1.weight", "GLoRA is not supported, {READ}"),
+        (".b1.weight", "GLoRA is not supported, {READ}"),
+        (".vera_", "VeRA is not supported, {READ}"),
+        (".set_weight", "a whole new weight (.set_weight) is not supported, {READ}"),
         ("scale_weight", "8-bit floats with scales of their own are not supported"),
         ("scaled_fp8", "8-bit floats with scales of their own are not supported"),
         ("emb_params", "an embedding for Stable Diffusion 1 or 2, not SDXL"),
@@ -176,7 +218,7 @@ fn not_lora(key: &str) -> String {
     ];
     let key = format!("{key}$"); // a mark that ends with this sign is a suffix
     let known = OTHERS.iter().find(|(mark, _)| key.contains(mark));
-    known.map_or("no key of a LoRA or of an embedding", |(_, why)| why).into()
+    known.map_or("no key of a LoRA or of an embedding", |(_, why)| why).replace("{READ}", READ)
 }
 
 #[cfg(test)]
@@ -211,9 +253,9 @@ mod tests {
         }
         for (key, says) in [
             ("a.lora_A.b.c.weight", "no key of a LoRA"),
-            ("a.oft_blocks", "OFT"),
-            ("a.diff_b", "difference"),
-            ("a.lora_B.bias", "lora_bias"),
+            ("a.oft_R.weight", "OFT"),
+            ("a.on_input", "(IA)³ is not supported, only LoRA, LoHa"),
+            ("a.a1.weight", "GLoRA"),
         ] {
             assert!(parse(key, None).expect_err("refused").contains(says), "{key}");
         }

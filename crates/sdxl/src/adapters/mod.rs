@@ -1,4 +1,4 @@
-//! Trained weights: LoRA, embeddings of new tokens, or a UNet's own tensors. They have one form in memory ([`TrainedWeights`]),
+//! Trained weights: LoRA and its relatives, embeddings of new tokens, or a UNet's own tensors. They have one form in memory ([`TrainedWeights`]),
 //! are read from and written to every common layout, and are merged into a model's weights while these are loaded
 //! ([`Adapters`]).
 //!
@@ -9,9 +9,11 @@
 //! | diffusers | `unet.….attn1.to_q.lora_A.weight`, or older `.lora.down.weight` |
 //! | PEFT | `base_model.model.….attn1.to_q.lora_A.weight`, beside `adapter_config.json` |
 //! | OneTrainer, ComfyUI | `unet.input_blocks.4.1.….attn1.to_q.lora_down.weight`, `diffusion_model.…` |
+//! | LyCORIS, kohya | `lora_unet_….hada_w1_a`, `.lokr_w1`, `.oft_blocks`, `.diff`, `.w_norm`; with `.dora_scale` |
 //! | a checkpoint of a training | `….attn1.to_q.down`, `text_encoders_0`, beside `state.json` |
 
 mod active;
+mod change;
 mod embeddings;
 mod error;
 mod fingerprint;
@@ -19,6 +21,7 @@ mod key;
 mod members;
 mod modules;
 mod other_model;
+mod parts;
 mod patch;
 mod peft;
 mod read;
@@ -39,6 +42,7 @@ use std::collections::BTreeMap;
 use calotype_tensor::Tensor;
 
 pub use active::Adapters;
+pub use change::{Change, LoraPair};
 pub use error::AdapterError;
 pub use fingerprint::Fingerprint;
 pub use modules::Modules;
@@ -59,6 +63,10 @@ pub struct TrainedWeights {
     pub lora: BTreeMap<String, LoraPair>,
     /// The LoRA of both text encoders, by layer paths such as `text_model.encoder.layers.0.self_attn.q_proj`.
     pub text_lora: [BTreeMap<String, LoraPair>; 2],
+    /// Other changes of the UNet's tensors, by key: `down_blocks.0.resnets.0.conv1.weight`.
+    pub changes: BTreeMap<String, Change>,
+    /// Other changes of both text encoders' tensors, by key.
+    pub text_changes: [BTreeMap<String, Change>; 2],
     /// A full fine-tune's tensors, by the UNet's key: `conv_in.weight`.
     pub unet: BTreeMap<String, Stored>,
     /// The embeddings of the new tokens `<s0>`, `<s1>`, … in both text encoders: (tokens, 768) and (tokens, 1280), f32.
@@ -77,16 +85,25 @@ impl TrainedWeights {
 
     /// Whether there are no weights and no words.
     pub fn is_empty(&self) -> bool {
-        let no_lora = self.lora.is_empty() && self.text_lora.iter().all(BTreeMap::is_empty);
         let no_tokens =
             self.tokens.is_empty() && self.embeddings.is_none() && self.lone_embeddings.is_empty();
-        no_lora && no_tokens && self.unet.is_empty()
+        no_tokens && self.changes_nothing()
     }
 
     /// Whether there are embeddings, and no LoRA or full tensors.
     pub fn is_embeddings_only(&self) -> bool {
+        self.embeddings.is_some() && self.changes_nothing()
+    }
+
+    /// Changes of other kinds than plain LoRA, by key, in the UNet and then in the text encoders.
+    pub fn other_changes(&self) -> impl Iterator<Item = (&String, &Change)> {
+        self.changes.iter().chain(self.text_changes.iter().flatten())
+    }
+
+    /// Whether no tensor of a model changes.
+    fn changes_nothing(&self) -> bool {
         let no_lora = self.lora.is_empty() && self.text_lora.iter().all(BTreeMap::is_empty);
-        self.embeddings.is_some() && no_lora && self.unet.is_empty()
+        no_lora && self.other_changes().next().is_none() && self.unet.is_empty()
     }
 }
 
@@ -105,41 +122,7 @@ impl PartialEq for TrainedWeights {
             && lone(self) == lone(other)
             && (&self.lora, &self.text_lora, &self.unet, &self.tokens)
                 == (&other.lora, &other.text_lora, &other.unet, &other.tokens)
-    }
-}
-
-/// The LoRA of one layer: W' = W + (alpha / rank) · up · down.
-#[derive(Clone, Debug)]
-pub struct LoraPair {
-    /// (rank, in), or for a convolution (rank, in, k, k); f32.
-    pub down: Tensor,
-    /// (out, rank), or for a convolution (out, rank, 1, 1); f32.
-    pub up: Tensor,
-    /// The scale times the rank.
-    pub alpha: f32,
-}
-
-impl LoraPair {
-    /// A pair of scale 1: alpha equals the rank.
-    pub fn new(down: Tensor, up: Tensor) -> Self {
-        let alpha = down.dim(0) as f32;
-        Self { down, up, alpha }
-    }
-
-    /// The inner dimension of the product.
-    pub fn rank(&self) -> usize {
-        self.down.dim(0)
-    }
-
-    /// The scale, alpha / rank.
-    pub fn scale(&self) -> f64 {
-        f64::from(self.alpha) / self.rank() as f64
-    }
-}
-
-impl PartialEq for LoraPair {
-    fn eq(&self, other: &Self) -> bool {
-        same(&self.down, &other.down) && same(&self.up, &other.up) && self.alpha == other.alpha
+            && (&self.changes, &self.text_changes) == (&other.changes, &other.text_changes)
     }
 }
 

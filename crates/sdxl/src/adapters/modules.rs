@@ -53,9 +53,9 @@ impl Modules {
         self.table(component).underscored.get(name).map(String::as_str)
     }
 
-    /// The shape of a layer's weight: (out, in), or (out, in, k, k).
-    pub(super) fn layer(&self, component: Component, path: &str) -> Option<&[usize]> {
-        self.tensor(component, &format!("{path}.weight")).filter(|shape| shape.len() > 1)
+    /// The shape of a layer's weight: (out, in), or (out, in, k, k); of a norm, (channels).
+    pub(super) fn weight(&self, component: Component, path: &str) -> Option<&[usize]> {
+        self.tensor(component, &format!("{path}.weight"))
     }
 
     /// The width of a text encoder's token embedding table.

@@ -86,24 +86,27 @@ impl<'a> Named<'a> {
         }
     }
 
-    /// The input channels of a LoRA's down weight. `None`: the tensor is not a down weight.
+    /// The input channels of a LoRA's down weight or of its like in LoHa. `None`: the tensor is another.
     fn inputs(&self) -> Option<usize> {
-        let down = ["lora_down", "lora_A", "_down_weight"].iter().any(|part| self.whole.contains(part));
+        let down = ["lora_down", "lora_A", "_down_weight", "hada_w1_b", "hada_w2_b"]
+            .iter()
+            .any(|part| self.whole.contains(part));
         self.info.shape.get(1).copied().filter(|_| down)
     }
 
-    /// Identifies Stable Diffusion versions before SDXL: by the width of the text states, or by blocks that SDXL does not have.
+    /// Identifies Stable Diffusion versions before SDXL: by the width of the text states, or by blocks and names that SDXL's files do not
+    /// have.
     fn by_width(&self) -> Option<&'static str> {
         let is_any = |parts: &[&str]| parts.iter().any(|part| self.whole.contains(part));
         let text = is_any(&["attn2_to_k", "attn2_to_v"]) || self.whole.starts_with("lora_te_");
         // SDXL's UNet has one block less, and no attention in its outermost blocks.
         let outer =
             is_any(&["down_blocks_0_attentions", "input_blocks_1_1_", "input_blocks_2_1_", "up_blocks_3_"]);
-        match self.inputs()? {
-            768 if text => Some(V1),
-            1024 if text => Some(V2),
-            1280 if text => Some("SDXL's refiner"),
-            320 if outer => Some("Stable Diffusion 1.x or 2.x"),
+        match self.inputs() {
+            Some(768) if text => Some(V1),
+            Some(1024) if text => Some(V2),
+            Some(1280) if text => Some("SDXL's refiner"),
+            _ if outer || self.whole.starts_with("lora_te_") => Some("Stable Diffusion 1.x or 2.x"),
             _ => None,
         }
     }
@@ -134,6 +137,8 @@ mod tests {
                 320,
                 Some("Stable Diffusion 1.x or 2.x"),
             ),
+            (format!("lora_unet_down_blocks_1_{attn}2_to_v.hada_w1_b"), 1024, Some(V2)),
+            (format!("lora_unet_up_blocks_3_{attn}1_to_q.lokr_w1"), 8, Some("Stable Diffusion 1.x or 2.x")),
             ("transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight".into(), 3072, Some(FLUX)),
             ("lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight".into(), 3072, Some(FLUX)),
             (

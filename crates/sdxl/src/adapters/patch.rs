@@ -2,23 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use calotype_tensor::ops::{self, LinearArgs};
-use calotype_tensor::{DType, Tensor, Weight, WeightBytes};
+use calotype_tensor::{DType, WeightBytes};
 
-use super::{LoraPair, Stored};
+use super::change::{Added, Form};
+use super::{Change, LoraPair, Stored};
 use calotype_models::weights::{Replacement, TensorHook, to_f32};
 
-/// Tensors that replace others, and LoRA that is added.
+/// Tensors that replace others, and changes that are added.
 #[derive(Default)]
 pub struct Patch {
     replaced: BTreeMap<String, Stored>,
-    added: BTreeMap<String, Vec<Delta>>,
-}
-
-/// scale · up · down.
-struct Delta {
-    pair: LoraPair,
-    scale: f32,
+    /// The changes of each tensor, with the scales of their files.
+    added: BTreeMap<String, Vec<(Change, f64)>>,
 }
 
 impl Patch {
@@ -33,20 +28,31 @@ impl Patch {
         earlier.map(|_| key)
     }
 
-    /// Adds LoRA to a layer, with its own scale times `scale`.
-    pub(super) fn add(&mut self, path: &str, pair: LoraPair, scale: f64) {
-        let scale = (pair.scale() * scale) as f32;
-        self.added.entry(format!("{path}.weight")).or_default().push(Delta { pair, scale });
+    /// Adds a file's LoRA, by layer, and its other changes, by key, all times `scale`.
+    pub(super) fn add_all(
+        &mut self,
+        lora: BTreeMap<String, LoraPair>,
+        changes: BTreeMap<String, Change>,
+        scale: f64,
+    ) {
+        let of_layer =
+            |(path, pair): (String, LoraPair)| (format!("{path}.weight"), Change::new(Form::LowRank(pair)));
+        for (key, change) in lora.into_iter().map(of_layer).chain(changes) {
+            self.added.entry(key).or_default().push((change, scale));
+        }
     }
 
-    /// A tensor with LoRA added, in f32, so that the result is not rounded to a file's dtype. `None`: the tensor has no LoRA.
+    /// A tensor with its changes added, in f32, so that the result is not rounded to a file's dtype. Each change is that of the
+    /// tensor without the others. `None`: the tensor has no change.
     fn merge(&self, key: &str, bytes: &[u8], dtype: DType) -> Option<Vec<f32>> {
-        let deltas = self.added.get(key)?;
-        let mut weight = to_f32(bytes, dtype);
-        for delta in deltas {
-            let product = product(&delta.pair);
-            for (w, p) in weight.iter_mut().zip(product.f32s()) {
-                *w += delta.scale * p;
+        let changes = self.added.get(key)?;
+        let own = to_f32(bytes, dtype);
+        let mut weight = own.clone();
+        for (change, scale) in changes {
+            let Added { factor, values } = change.added(&own, *scale);
+            let factor = factor as f32;
+            for (w, value) in weight.iter_mut().zip(values) {
+                *w += factor * value;
             }
         }
         Some(weight)
@@ -68,18 +74,10 @@ impl TensorHook for Patch {
     }
 }
 
-/// up (out, rank) · down (rank, n) → (out, n), f32. For a convolution, n is in · k · k.
-fn product(pair: &LoraPair) -> Tensor {
-    let (rank, out) = (pair.rank(), pair.up.dim(0));
-    let inner = pair.down.numel() / rank;
-    let down = pair.down.f32s();
-    let transposed = (0..inner * rank).map(|i| down[i % rank * inner + i / rank]).collect(); // (n, rank)
-    let weight = Weight::from_tensor(&Tensor::from_vec(transposed, &[inner, rank]));
-    ops::linear(&pair.up.reshape(&[out, rank]), &weight, LinearArgs::default())
-}
-
 #[cfg(test)]
 mod tests {
+    use calotype_tensor::Tensor;
+
     use super::*;
 
     /// Protects the sum W + scale · up · down, with both factors of the scale, several LoRAs on a layer, and convolutions.
@@ -88,12 +86,15 @@ mod tests {
         let down = Tensor::from_vec(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3]);
         let up = Tensor::from_vec(vec![1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 2.0, -1.0], &[4, 2]);
         let mut patch = Patch::default();
-        patch.add("layer", LoraPair { alpha: 1.0, ..LoraPair::new(down.clone(), up.clone()) }, 3.0);
+        let add = |patch: &mut Patch, pair, scale| {
+            patch.add_all([("layer".to_string(), pair)].into(), BTreeMap::new(), scale);
+        };
+        add(&mut patch, LoraPair { alpha: 1.0, ..LoraPair::new(down.clone(), up.clone()) }, 3.0);
         let bytes = bytemuck::cast_slice::<f32, u8>(&[1.0; 12]).to_vec();
         let merged = |patch: &Patch| patch.merge("layer.weight", &bytes, DType::F32).expect("LoRA");
         let product = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 5.0, 7.0, 9.0, -2.0, -1.0, 0.0];
         assert_eq!(merged(&patch), product.map(|p| 1.0 + 1.5 * p));
-        patch.add("layer", LoraPair::new(down, up), -1.5);
+        add(&mut patch, LoraPair::new(down, up), -1.5);
         assert_eq!(merged(&patch), [1.0; 12]);
         assert_eq!(patch.merge("other.weight", &bytes, DType::F32), None);
     }

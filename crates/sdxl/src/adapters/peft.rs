@@ -14,6 +14,8 @@ use calotype_models::{Component, shorten};
 const KEY: &str = "lora_adapter_metadata";
 /// The field with alphas of some layers, by patterns of their paths.
 const ALPHA_PATTERN: &str = "alpha_pattern";
+/// The field with ranks of some layers.
+const RANK_PATTERN: &str = "rank_pattern";
 
 /// The most patterns that are not plain layer names. SDXL has some thousand layers, whose alphas may all be listed by name.
 const MAX_PATTERNS: usize = 1000;
@@ -24,7 +26,7 @@ const MAX_COMPILED: usize = 1 << 20;
 #[derive(Default)]
 pub(super) struct PeftConfig {
     fields: Map<String, Value>,
-    /// The entries of each `alpha_pattern`, by the field's full name.
+    /// The entries of each `alpha_pattern` and `rank_pattern`, by the field's full name.
     patterns: HashMap<String, Vec<(Pattern, Value)>>,
 }
 
@@ -49,8 +51,8 @@ impl PeftConfig {
         }
         let config = Self::parse(&member.bytes).map_err(fail)?;
         match config.fields.get("peft_type") {
-            Some(Value::String(kind)) if kind != "LORA" => {
-                Err(fail(format!("peft_type: expected LORA, found {}", shorten(kind))))
+            Some(Value::String(kind)) if !["LORA", "LOHA", "LOKR"].contains(&kind.as_str()) => {
+                Err(fail(format!("peft_type: expected LORA, LOHA or LOKR, found {}", shorten(kind))))
             }
             _ => Ok(config),
         }
@@ -60,7 +62,7 @@ impl PeftConfig {
         let Ok(Value::Object(config)) = serde_json::from_slice(text) else {
             return Err("expected a JSON object".into());
         };
-        const UNSUPPORTED: [&str; 4] = ["use_dora", "lora_bias", "use_qalora", "fan_in_fan_out"];
+        const UNSUPPORTED: [&str; 2] = ["use_qalora", "fan_in_fan_out"];
         for (name, value) in &config {
             let field = name.rsplit('.').next().unwrap_or(name);
             if UNSUPPORTED.contains(&field) && value == &Value::Bool(true) {
@@ -75,23 +77,53 @@ impl PeftConfig {
     /// # Errors
     /// The config is not as PEFT writes it.
     pub(super) fn alpha(&self, component: Component, path: &str, rank: usize) -> Result<Option<f32>, String> {
-        let own = |name: &str| format!("{}.{name}", component.name());
-        let field = |name: &str| self.fields.get(&own(name)).or_else(|| self.fields.get(name));
-        let patterns = self.patterns.get(&own(ALPHA_PATTERN)).or_else(|| self.patterns.get(ALPHA_PATTERN));
-        let named = patterns.and_then(|all| all.iter().find(|(pattern, _)| pattern.fits(path)));
-        let alpha = named.map(|(_, alpha)| alpha).or_else(|| field("lora_alpha"));
-        let Some(alpha) = alpha else { return Ok(None) };
-        let Some(alpha) = alpha.as_f64() else {
-            let found = shorten(&alpha.to_string());
-            return Err(format!("{KEY} or {PEFT_CONFIG}: lora_alpha: expected a number, found {found}"));
+        // LoRA's field has a name of its own.
+        let alpha = match self.number(component, path, ALPHA_PATTERN, "lora_alpha")? {
+            None => self.number(component, path, ALPHA_PATTERN, "alpha")?,
+            alpha => alpha,
         };
+        let Some(alpha) = alpha else { return Ok(None) };
         // rsLoRA divides by the square root of the rank.
-        let rs = field("use_rslora") == Some(&Value::Bool(true));
+        let rs = self.field(component, "use_rslora") == Some(&Value::Bool(true));
         Ok(Some(if rs { alpha * (rank as f64).sqrt() } else { alpha } as f32))
+    }
+
+    /// The rank of a layer, for kinds whose tensors do not tell. `None`: the config does not give one.
+    ///
+    /// # Errors
+    /// The config is not as PEFT writes it.
+    pub(super) fn rank(&self, component: Component, path: &str) -> Result<Option<f64>, String> {
+        let rank = self.number(component, path, RANK_PATTERN, "r")?;
+        Ok(rank.filter(|rank| *rank > 0.0))
+    }
+
+    fn field(&self, component: Component, name: &str) -> Option<&Value> {
+        self.fields.get(&format!("{}.{name}", component.name())).or_else(|| self.fields.get(name))
+    }
+
+    /// The value of a layer: that of the first pattern which matches, or that of all layers.
+    fn number(
+        &self,
+        component: Component,
+        path: &str,
+        patterns: &str,
+        name: &str,
+    ) -> Result<Option<f64>, String> {
+        let own = format!("{}.{patterns}", component.name());
+        let all = self.patterns.get(&own).or_else(|| self.patterns.get(patterns));
+        let named = all.and_then(|all| all.iter().find(|(pattern, _)| pattern.fits(path)));
+        let Some(value) = named.map(|(_, value)| value).or_else(|| self.field(component, name)) else {
+            return Ok(None);
+        };
+        let problem = || {
+            let found = shorten(&value.to_string());
+            format!("{KEY} or {PEFT_CONFIG}: {name}: expected a number, found {found}")
+        };
+        value.as_f64().map(Some).ok_or_else(problem)
     }
 }
 
-/// A key of `alpha_pattern`. PEFT matches it as a regular expression against a whole path, or the part of a path after a dot.
+/// A key of `alpha_pattern` or `rank_pattern`. PEFT matches it as a regular expression against a whole path, or the part of a path after a dot.
 enum Pattern {
     /// A layer's name, and whether it must be the whole path.
     Name(String, bool),
@@ -127,10 +159,12 @@ impl Pattern {
     }
 }
 
-/// Every `alpha_pattern` of a config, with its entries in their order. The first entry that matches counts.
+/// Every `alpha_pattern` and `rank_pattern` of a config, with its entries in their order. The first entry that matches counts.
 fn patterns(config: &Map<String, Value>) -> Result<HashMap<String, Vec<(Pattern, Value)>>, String> {
     let mut found = HashMap::new();
-    for (field, value) in config.iter().filter(|(name, _)| name.rsplit('.').next() == Some(ALPHA_PATTERN)) {
+    let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
+    let is_pattern = |name: &str| [ALPHA_PATTERN, RANK_PATTERN].contains(&last(name).as_str());
+    for (field, value) in config.iter().filter(|(name, _)| is_pattern(name)) {
         let Value::Object(entries) = value else { continue };
         let fail = |problem: String| format!("{field}: {problem}");
         let parsed = entries.iter().map(|(key, alpha)| Ok((Pattern::parse(key)?, alpha.clone())));
@@ -163,7 +197,7 @@ mod tests {
         assert_eq!(alpha(pattern, "b.a.to_q"), Ok(Some(8.0)));
         assert_eq!(alpha("{}", "a"), Ok(None));
         assert!(alpha(r#"{"lora_alpha": "x"}"#, "a").expect_err("text").contains("lora_alpha"));
-        assert!(config(r#"{"use_dora": true}"#).err().expect("refused").contains("use_dora"));
+        assert!(config(r#"{"use_qalora": true}"#).err().expect("refused").contains("use_qalora"));
         assert!(config("[]").is_err());
     }
 

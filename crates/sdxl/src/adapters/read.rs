@@ -10,27 +10,21 @@ use serde_json::Value;
 use super::embeddings::{both, embedding, embeddings, joined, lone, table};
 use super::key::{self, LoraKey, Part};
 use super::members::{EMBEDDINGS, LORA, Layout, Member, Members, PARAMS, PEFT, PEFT_CONFIG, UNET};
+use super::parts::{Found, Layer, Parts};
 use super::peft::PeftConfig;
 use super::source::Source;
 use super::stored::{Region, Stored};
 use super::tokens::{MAX_PARAMS, MAX_VALUE, MAX_WORDS};
-use super::values::{floats, scalar, shape_problem, sorted, squeezed};
-use super::{AdapterError, LoraPair, Modules, TrainedWeights, other_model, step, tokens};
+use super::values::{floats, scalar, shape_problem, sorted};
+use super::{AdapterError, Modules, TrainedWeights, other_model, step, tokens};
 use calotype_models::weights::{Header, element_type, tuple};
 use calotype_models::{Component, shorten};
-
-/// The parts of a layer's LoRA that have been found.
-#[derive(Default)]
-struct Parts {
-    down: Option<(String, Tensor)>,
-    up: Option<(String, Tensor)>,
-    alpha: Option<(String, f32)>,
-}
 
 /// The state of reading one file.
 struct Reader<'a> {
     path: &'a Path,
     modules: Option<&'a Modules>,
+    /// The parts of each layer.
     lora: BTreeMap<(&'static str, String), (Component, Parts)>,
     /// The tables of both encoders, by name.
     embeddings: BTreeMap<String, [Option<Tensor>; 2]>,
@@ -204,16 +198,27 @@ impl TrainedWeights {
             let bytes = member.bytes.get(range).unwrap_or_default();
             reader.take(&key, &info, bytes)?;
         }
-        for ((_, layer), (component, parts)) in std::mem::take(&mut reader.lora) {
-            let pair = reader.pair(component, &layer, parts, peft)?;
-            let [first, second] = &mut self.text_lora;
-            match component {
-                Component::TextEncoder => first.insert(layer, pair),
-                Component::TextEncoder2 => second.insert(layer, pair),
-                _ => self.lora.insert(layer, pair),
-            };
+        for ((_, path), (component, parts)) in std::mem::take(&mut reader.lora) {
+            let layer = Layer { component, path: &path, modules, peft };
+            let found = parts.found(&layer).map_err(|(key, problem)| reader.fail(&key, problem))?;
+            self.add_change(&layer, found);
         }
         Ok(reader.embeddings)
+    }
+}
+
+impl TrainedWeights {
+    /// Adds the changes of one layer.
+    fn add_change(&mut self, layer: &Layer, found: Found) {
+        let ([lora_1, lora_2], [changes_1, changes_2]) = (&mut self.text_lora, &mut self.text_changes);
+        let (lora, changes) = match layer.component {
+            Component::TextEncoder => (lora_1, changes_1),
+            Component::TextEncoder2 => (lora_2, changes_2),
+            _ => (&mut self.lora, &mut self.changes),
+        };
+        lora.extend(found.lora.map(|pair| (layer.path.to_owned(), pair)));
+        changes.extend(found.weight.map(|change| (layer.key(), change)));
+        changes.extend(found.bias.map(|change| (layer.bias(), change)));
     }
 }
 
@@ -234,75 +239,14 @@ impl Reader<'_> {
         let LoraKey { component, path, part } =
             key::parse(key, self.modules).map_err(|why| self.fail(key, why))?;
         let value = match part {
-            Part::Alpha => Err(scalar(self.path, key, info, bytes)?),
-            _ => Ok(floats(self.path, key, info, bytes)?),
+            Part::Alpha => Tensor::from_vec(vec![scalar(self.path, key, info, bytes)?], &[]),
+            _ => floats(self.path, key, info, bytes)?,
         };
-        let entry = self.lora.entry((component.name(), path)).or_insert((component, Parts::default()));
-        let earlier = match (value, part) {
-            (Err(alpha), _) => entry.1.alpha.replace((key.into(), alpha)).map(|(key, _)| key),
-            (Ok(tensor), Part::Up) => entry.1.up.replace((key.into(), tensor)).map(|(key, _)| key),
-            (Ok(tensor), _) => entry.1.down.replace((key.into(), tensor)).map(|(key, _)| key),
-        };
-        match earlier {
+        let (_, parts) = self.lora.entry((component.name(), path)).or_insert((component, Parts::default()));
+        match parts.insert(part, key, value) {
             Some(other) => Err(self.fail(key, format!("of the same layer as {other}"))),
             None => Ok(()),
         }
-    }
-
-    /// Makes a layer's LoRA from its parts, which are checked against each other and against the layer.
-    fn pair(
-        &self,
-        component: Component,
-        layer: &str,
-        parts: Parts,
-        peft: &PeftConfig,
-    ) -> Result<LoraPair, AdapterError> {
-        let ((down_key, down), (up_key, up)) = match (parts.down, parts.up, &parts.alpha) {
-            (Some(down), Some(up), _) => (down, up),
-            (Some((key, _)), None, _) => return Err(self.fail(&key, "without its up weight")),
-            (None, Some((key, _)), _) => return Err(self.fail(&key, "without its down weight")),
-            (None, None, alpha) => {
-                let key = alpha.as_ref().map_or(layer, |(key, _)| key);
-                return Err(self.fail(key, "without its down and up weights"));
-            }
-        };
-        let rank = down.shape().first().copied().unwrap_or(0);
-        let base = self.modules.and_then(|modules| modules.layer(component, layer));
-        let linear = base.is_none_or(|shape| shape.len() == 2);
-        let (down, up) = if linear { (squeezed(down), squeezed(up)) } else { (down, up) };
-        if let Some(base) = base {
-            self.check_shapes(base, (&down_key, &down), (&up_key, &up))?;
-        }
-        if rank == 0 || !matches!(down.shape().len(), 2 | 4) {
-            return Err(self.fail(&down_key, shape_problem("(rank, in)", &down)));
-        }
-        if up.shape().get(1) != Some(&rank) || up.numel() != up.dim(0) * rank {
-            return Err(self.fail(&up_key, shape_problem(&format!("(out, {rank}), as its down weight"), &up)));
-        }
-        let configured = peft.alpha(component, layer, rank).map_err(|e| AdapterError::file(self.path, e))?;
-        let alpha = parts.alpha.map(|(_, alpha)| alpha).or(configured).unwrap_or(rank as f32);
-        Ok(LoraPair { down, up, alpha })
-    }
-
-    fn check_shapes(
-        &self,
-        base: &[usize],
-        (down_key, down): (&str, &Tensor),
-        (up_key, up): (&str, &Tensor),
-    ) -> Result<(), AdapterError> {
-        let rank = down.shape().first().copied().unwrap_or(0);
-        let with = |first: usize, rest: &[usize]| [&[first], rest].concat();
-        let ones = vec![1; base.len() - 2];
-        let (want_down, want_up) = (with(rank, &base[1..]), with(base[0], &with(rank, &ones)));
-        // A 1×1 convolution is a linear layer, and its LoRA may have either form.
-        let flat = base[2..].iter().all(|&k| k == 1);
-        let same = |t: &Tensor, want: &[usize]| t.shape() == want || (flat && t.shape() == &want[..2]);
-        for (key, tensor, want) in [(down_key, down, &want_down), (up_key, up, &want_up)] {
-            if !same(tensor, want) {
-                return Err(self.fail(key, shape_problem(&tuple(want), tensor)));
-            }
-        }
-        Ok(())
     }
 }
 

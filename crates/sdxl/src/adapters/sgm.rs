@@ -4,8 +4,9 @@
 use calotype_models::config::UNetConfig;
 
 /// The layers outside of the blocks.
-const OUTSIDE: [(&str, &str); 6] = [
+const OUTSIDE: [(&str, &str); 7] = [
     ("conv_in", "input_blocks.0.0"),
+    ("conv_norm_out", "out.0"),
     ("conv_out", "out.2"),
     ("time_embedding.linear_1", "time_embed.0"),
     ("time_embedding.linear_2", "time_embed.2"),
@@ -13,7 +14,9 @@ const OUTSIDE: [(&str, &str); 6] = [
     ("add_embedding.linear_2", "label_emb.0.2"),
 ];
 /// The layers of a ResNet.
-const RESNET: [(&str, &str); 4] = [
+const RESNET: [(&str, &str); 6] = [
+    ("norm1", "in_layers.0"),
+    ("norm2", "out_layers.0"),
     ("conv1", "in_layers.2"),
     ("time_emb_proj", "emb_layers.1"),
     ("conv2", "out_layers.3"),

@@ -131,7 +131,7 @@ fn fit(state: &Member, found: &TrainedWeights, modules: &Modules) -> Result<(), 
     };
     for (path, pair) in &found.lora {
         let shape = [pair.up.dim(0), pair.down.dim(1)];
-        let layer = modules.layer(Component::UNet, path);
+        let layer = modules.weight(Component::UNet, path);
         if layer != Some(&shape) {
             return wrong(path, layer, &shape);
         }

@@ -67,8 +67,9 @@ impl TrainedWeights {
     /// the UNet's attention; another scale is multiplied into the up weights.
     ///
     /// # Errors
-    /// There is LoRA of other layers.
+    /// There is LoRA of other layers, or a change that is no plain LoRA.
     pub fn to_tar(&self) -> Result<TarFile, AdapterError> {
+        self.refuse_other("a trained_model.tar")?;
         let mut members = Vec::new();
         if let Some(layer) = self.text_lora.iter().find_map(|lora| lora.keys().next()) {
             return Err(AdapterError::Layout(format!(
@@ -117,9 +118,10 @@ impl TrainedWeights {
     /// Converts to kohya's layout: one file, with the embeddings bundled in it.
     ///
     /// # Errors
-    /// There is a full fine-tune, or a token stands for text other than new tokens.
+    /// There is a full fine-tune, a change that is no plain LoRA, or a token stands for text other than new tokens.
     pub fn to_kohya(&self) -> Result<SafetensorsFile, AdapterError> {
         self.refuse_full("kohya's layout")?;
+        self.refuse_other("kohya's layout of a LoRA")?;
         let mut file = SafetensorsFile::default();
         for (prefixes, path, pair) in self.layers() {
             let name = format!("{}{}", prefixes[0], path.replace('.', "_"));
@@ -180,8 +182,9 @@ impl TrainedWeights {
     /// [`Self::embeddings_file`].
     ///
     /// # Errors
-    /// There are neither LoRA nor full tensors, or both.
+    /// There are neither LoRA nor full tensors, or both; or there is a change that is no plain LoRA.
     pub fn to_diffusers(&self) -> Result<SafetensorsFile, AdapterError> {
+        self.refuse_other("diffusers' file of a LoRA")?;
         let mut file = SafetensorsFile::default();
         file.add_metadata("format", "pt");
         for (prefixes, path, pair) in self.layers() {
@@ -213,6 +216,19 @@ impl TrainedWeights {
         let unet = self.lora.iter().map(|(path, pair)| (UNET_PREFIX, path, pair));
         let text = self.text_lora.iter().zip(TEXT_PREFIX);
         unet.chain(text.flat_map(|(lora, prefix)| lora.iter().map(move |(path, pair)| (prefix, path, pair))))
+    }
+
+    fn refuse_other(&self, layout: &str) -> Result<(), AdapterError> {
+        match self.other_changes().next() {
+            None => Ok(()),
+            Some((key, change)) => {
+                let problem = format!(
+                    "{key}: {layout} has plain LoRA only, found {}; predict reads this file as it is",
+                    change.name()
+                );
+                Err(AdapterError::Layout(problem))
+            }
+        }
     }
 
     fn refuse_full(&self, layout: &str) -> Result<(), AdapterError> {

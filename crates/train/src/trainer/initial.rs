@@ -52,6 +52,7 @@ impl Trainer {
             .lora
             .keys()
             .chain(weights.unet.keys())
+            .chain(weights.other_changes().map(|(key, _)| key))
             .filter(|key| !trains.contains(key.as_str()))
             .chain(text);
         match keys.next() {
