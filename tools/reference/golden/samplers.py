@@ -3,7 +3,10 @@
 A case `<wire name>.<variant>.<steps>` holds `timesteps`, `sigmas` (where the sampler has them), `init_noise_sigma` and
 `x` (calls + 1, 1, 4, 4, 6): the noisy start, then the latents (NCHW) after every call of `step`. Its metadata is the
 scheduler_config.json that it was built from. The start is randn(1, 4, 4, 6) * init_noise_sigma from
-the CPU generator of seed `seed`, which then gives the ancestral noise. The network is `fake_model`."""
+the CPU generator of seed `seed`, which then gives the ancestral noise. The network is `fake_model`.
+
+A case `<wire name>.strength.<steps>.<percent>` begins from a picture: its latents and the noise are the first two draws, `start` the
+noisy latents, `x` the result."""
 
 import inspect
 import json
@@ -33,6 +36,10 @@ VARIANTS = {  # name -> (changes to SDXL's config, or None for an empty config, 
 }
 
 
+STRENGTHS = (0.3, 0.58, 0.8, 1.0)
+STRENGTH_VARIANTS = {"strength": ({}, (10, 50)), "strength_zero_snr": (ZERO_SNR, (9,))}
+
+
 def fake_model(x, t):
     """Smooth, bounded, and different at every timestep; computed in f32."""
     return x / torch.sqrt(1 + x * x) * 0.8 + 0.1 * math.cos(float(t) / 100)
@@ -58,6 +65,37 @@ def run(sampler, steps):
     return result
 
 
+def run_strength(sampler, steps, strength):
+    """The denoising of diffusers' image-to-image pipeline."""
+    g = gen(SEED)
+    x0, noise = torch.randn(SHAPE, generator=g), torch.randn(SHAPE, generator=g)
+    sampler.set_timesteps(steps)
+    first = (steps - min(int(steps * strength), steps)) * sampler.order
+    timesteps = sampler.timesteps[first:]
+    if type(sampler).__name__ == "PNDMScheduler":  # diffusers slices the list that has its second timestep twice
+        once = torch.cat([sampler.timesteps[:1], sampler.timesteps[2:]])[first:]
+        timesteps = torch.cat([once[:2], once[1:]])
+    if hasattr(sampler, "set_begin_index"):
+        sampler.set_begin_index(first)
+    start = x = sampler.add_noise(x0, noise, timesteps[:1])
+    extra = {"generator": g} if "generator" in inspect.signature(sampler.step).parameters else {}
+    for t in timesteps:
+        x = sampler.step(fake_model(sampler.scale_model_input(x, t), t), t, x, **extra).prev_sample
+    return {"timesteps": timesteps.float(), "start": start, "x": x}
+
+
+def strengths(tensors, meta):
+    for variant, (change, counts) in STRENGTH_VARIANTS.items():
+        for name in SAMPLERS:
+            for steps in counts:
+                for strength in STRENGTHS:
+                    case = f"{name}.{variant}.{steps}.{round(strength * 100)}"
+                    config = SDXL_SCHEDULER | change
+                    meta[case] = json.dumps(config)
+                    result = run_strength(make_sampler(name, config), steps, strength)
+                    tensors |= {f"{case}.{key}": value for key, value in result.items()}
+
+
 def main():
     tensors, meta = {}, {"seed": str(SEED), "shape": list(SHAPE)}
     for variant, (change, counts) in VARIANTS.items():
@@ -77,6 +115,7 @@ def main():
                     print("not finite:", case)
         if change is not None and variant in ("sdxl", "linear", "squaredcos", "zero_snr"):
             tensors[f"alphas_cumprod.{variant}"] = make_sampler("DDIM", config).alphas_cumprod
+    strengths(tensors, meta)
     save(SDXL_GOLDEN / "samplers.safetensors", tensors, meta)
 
 

@@ -187,10 +187,12 @@ impl Pipeline {
         let mut stopped = Ok(());
         let result = samplers::sample(
             schedule,
+            0..schedule.steps(),
             x,
             &mut Hooks {
                 denoise: &mut |x, t| denoiser.output(x, t),
                 noise: &mut || noise.draw(),
+                constrain: &mut |x, _level| x,
                 on_step: &mut |_| {
                     progress.done += 1;
                     stopped = progress.report();

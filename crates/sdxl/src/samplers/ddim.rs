@@ -1,6 +1,6 @@
 //! DDIM: a step to the predicted clean latents, and back to the next noise level with the same noise.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use calotype_tensor::Tensor;
 
@@ -36,9 +36,15 @@ const DEFAULTS: Presets = &[
 ];
 
 /// Song, Meng and Ermon, "Denoising Diffusion Implicit Models" (2020), equation 12 with σ = 0.
-fn sample(schedule: &Schedule, mut x: Tensor, hooks: &mut Hooks) -> ControlFlow<(), Tensor> {
+fn sample(
+    schedule: &Schedule,
+    range: Range<usize>,
+    mut x: Tensor,
+    hooks: &mut Hooks,
+) -> ControlFlow<(), Tensor> {
     let settings = &schedule.settings;
-    for (i, &t) in schedule.timesteps.iter().enumerate() {
+    for i in range {
+        let t = schedule.timesteps[i];
         let output = hooks.output(&x, t);
         let alpha_bar = schedule.alpha_bar(t as i64);
         let alpha_bar_prev = schedule.alpha_bar(t as i64 - settings.stride);
@@ -46,7 +52,7 @@ fn sample(schedule: &Schedule, mut x: Tensor, hooks: &mut Hooks) -> ControlFlow<
         let x0 = clip(settings.prediction.x0(&x, &output, alpha, sigma), settings.clip);
         let epsilon = settings.prediction.epsilon(&x, &output, alpha, sigma);
         x = combine(&[(alpha_bar_prev.sqrt(), &x0), ((1.0 - alpha_bar_prev).sqrt(), &epsilon)]);
-        hooks.step_done(schedule, i, &x)?;
+        x = hooks.step_done(schedule, i, x)?;
     }
     ControlFlow::Continue(x)
 }

@@ -1,6 +1,6 @@
 //! DPMSolverMultistep and KarrasDPM: an exponential integrator that extrapolates from the last two predictions.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use calotype_tensor::Tensor;
 
@@ -56,9 +56,14 @@ const DEFAULTS: Presets = &[
 ];
 
 /// Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models" (2022), algorithm 2.
-fn sample(schedule: &Schedule, mut x: Tensor, hooks: &mut Hooks) -> ControlFlow<(), Tensor> {
+fn sample(
+    schedule: &Schedule,
+    range: Range<usize>,
+    mut x: Tensor,
+    hooks: &mut Hooks,
+) -> ControlFlow<(), Tensor> {
     let mut previous: Option<(Tensor, f64)> = None;
-    for i in 0..schedule.steps() {
+    for i in range {
         let ((alpha_s, sigma_s, lambda_s), (alpha_t, sigma_t, lambda_t)) =
             (variance_preserving(schedule.sigmas[i]), variance_preserving(schedule.sigmas[i + 1]));
         let output = hooks.output(&x, schedule.timesteps[i]);
@@ -73,7 +78,7 @@ fn sample(schedule: &Schedule, mut x: Tensor, hooks: &mut Hooks) -> ControlFlow<
         };
         x = combine(&[(sigma_t / sigma_s, &x), (-alpha_t * (-h).exp_m1(), &d)]);
         previous = Some((x0, lambda_s));
-        hooks.step_done(schedule, i, &x)?;
+        x = hooks.step_done(schedule, i, x)?;
     }
     ControlFlow::Continue(x)
 }

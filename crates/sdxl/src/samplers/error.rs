@@ -34,6 +34,16 @@ pub enum ScheduleError {
         /// The value that was found.
         found: String,
     },
+    /// The strength leaves no step.
+    #[error("prompt_strength: expected at least {least} with {steps} steps, found {found}")]
+    Strength {
+        /// The smallest strength that leaves a step.
+        least: String,
+        /// The number of steps of the schedule.
+        steps: usize,
+        /// The requested strength.
+        found: String,
+    },
     /// The schedule cannot have this many steps.
     #[error("num_inference_steps: expected {expected}, found {found}")]
     Steps {

@@ -1,6 +1,6 @@
 //! K_EULER: Euler's method on the probability-flow ODE in σ.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use calotype_tensor::Tensor;
 
@@ -41,13 +41,18 @@ const DEFAULTS: Presets = &[
 
 /// Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models" (2022), algorithm 1 without its
 /// second-order correction.
-fn sample(schedule: &Schedule, mut x: Tensor, hooks: &mut Hooks) -> ControlFlow<(), Tensor> {
-    for i in 0..schedule.steps() {
+fn sample(
+    schedule: &Schedule,
+    range: Range<usize>,
+    mut x: Tensor,
+    hooks: &mut Hooks,
+) -> ControlFlow<(), Tensor> {
+    for i in range {
         let (sigma, sigma_next) = (schedule.sigmas[i], schedule.sigmas[i + 1]);
         let denoised = hooks.denoised(schedule, &x, sigma, schedule.timesteps[i]);
         let d = combine(&[(1.0 / sigma, &x), (-1.0 / sigma, &denoised)]);
         x = combine(&[(1.0, &x), (sigma_next - sigma, &d)]);
-        hooks.step_done(schedule, i, &x)?;
+        x = hooks.step_done(schedule, i, x)?;
     }
     ControlFlow::Continue(x)
 }

@@ -1,6 +1,6 @@
 //! K_EULER_ANCESTRAL: Euler steps to a lower noise level, and new noise after each.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use calotype_tensor::Tensor;
 
@@ -33,8 +33,13 @@ const DEFAULTS: Presets = &[
 
 /// Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations" (2020), ancestral sampling
 /// (appendix F), in Crowson's form with η = 1.
-fn sample(schedule: &Schedule, mut x: Tensor, hooks: &mut Hooks) -> ControlFlow<(), Tensor> {
-    for i in 0..schedule.steps() {
+fn sample(
+    schedule: &Schedule,
+    range: Range<usize>,
+    mut x: Tensor,
+    hooks: &mut Hooks,
+) -> ControlFlow<(), Tensor> {
+    for i in range {
         let (sigma, sigma_next) = (schedule.sigmas[i], schedule.sigmas[i + 1]);
         let denoised = hooks.denoised(schedule, &x, sigma, schedule.timesteps[i]);
         let sigma_up = sigma_next / sigma * (sigma * sigma - sigma_next * sigma_next).max(0.0).sqrt();
@@ -42,7 +47,7 @@ fn sample(schedule: &Schedule, mut x: Tensor, hooks: &mut Hooks) -> ControlFlow<
         let d = combine(&[(1.0 / sigma, &x), (-1.0 / sigma, &denoised)]);
         // The noise of the last step has weight 0, but is drawn as in diffusers.
         x = combine(&[(1.0, &x), (sigma_down - sigma, &d), (sigma_up, &(hooks.noise)())]);
-        hooks.step_done(schedule, i, &x)?;
+        x = hooks.step_done(schedule, i, x)?;
     }
     ControlFlow::Continue(x)
 }

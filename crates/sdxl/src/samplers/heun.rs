@@ -1,6 +1,6 @@
 //! HeunDiscrete: Euler steps, each corrected with the slope at its end. Each step runs the network twice, the last step once.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use calotype_tensor::Tensor;
 
@@ -38,8 +38,13 @@ const DEFAULTS: Presets = &[
 ];
 
 /// Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models" (2022), algorithm 1.
-fn sample(schedule: &Schedule, mut x: Tensor, hooks: &mut Hooks) -> ControlFlow<(), Tensor> {
-    for i in 0..schedule.steps() {
+fn sample(
+    schedule: &Schedule,
+    range: Range<usize>,
+    mut x: Tensor,
+    hooks: &mut Hooks,
+) -> ControlFlow<(), Tensor> {
+    for i in range {
         let (sigma, sigma_next) = (schedule.sigmas[i], schedule.sigmas[i + 1]);
         let denoised = hooks.denoised(schedule, &x, sigma, schedule.timesteps[i]);
         let d = combine(&[(1.0 / sigma, &x), (-1.0 / sigma, &denoised)]);
@@ -48,11 +53,12 @@ fn sample(schedule: &Schedule, mut x: Tensor, hooks: &mut Hooks) -> ControlFlow<
         x = if i + 1 == schedule.steps() {
             x_next
         } else {
+            let x_next = hooks.constrained(x_next, i + 1);
             let denoised = hooks.denoised(schedule, &x_next, sigma_next, schedule.timesteps[i + 1]);
             let d_next = combine(&[(1.0 / sigma_next, &x_next), (-1.0 / sigma_next, &denoised)]);
             combine(&[(1.0, &x), (dt / 2.0, &d), (dt / 2.0, &d_next)])
         };
-        hooks.step_done(schedule, i, &x)?;
+        x = hooks.step_done(schedule, i, x)?;
     }
     ControlFlow::Continue(x)
 }

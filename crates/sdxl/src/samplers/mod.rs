@@ -19,7 +19,7 @@ mod schedule;
 mod settings;
 mod training;
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use calotype_tensor::{DType, Tensor};
 
@@ -42,7 +42,7 @@ pub struct Sampler {
     grid: grid::MakeGrid,
     /// Whether the latents are x0 + σ·ε, so that the initial noise is scaled. Otherwise they have variance 1.
     scales_noise: bool,
-    run: fn(&Schedule, Tensor, &mut Hooks) -> ControlFlow<(), Tensor>,
+    run: fn(&Schedule, Range<usize>, Tensor, &mut Hooks) -> ControlFlow<(), Tensor>,
 }
 
 impl Sampler {
@@ -99,16 +99,20 @@ pub struct Hooks<'a> {
     pub denoise: &'a mut dyn FnMut(&Tensor, f32) -> Tensor,
     /// Draws new standard normal noise, f32. Samplers that add noise call this once per step.
     pub noise: &'a mut dyn FnMut() -> Tensor,
-    /// Called after each step. A break stops the sampling.
+    /// Replaces latents, which inpainting uses: called with the latents after a step, in the sampler's own scale, and the level that
+    /// they have (1 to [`Schedule::steps`], of [`Schedule::add_noise`]). Returns the latents to continue with. HeunDiscrete, and
+    /// PNDM in the first step of a range, also call this for the prediction at which they run the network a second time.
+    pub constrain: &'a mut dyn FnMut(Tensor, usize) -> Tensor,
+    /// Called after each step, and after `constrain`. A break stops the sampling.
     pub on_step: &'a mut dyn FnMut(&Step) -> ControlFlow<()>,
 }
 
 /// A step that has been done.
 #[derive(Debug)]
 pub struct Step<'a> {
-    /// The index of the step, from 0.
+    /// The index of the step in the schedule, from 0.
     pub index: usize,
-    /// The number of steps.
+    /// The number of steps of the schedule.
     pub total: usize,
     /// The timestep at the start of the step.
     pub timestep: f32,
@@ -116,10 +120,52 @@ pub struct Step<'a> {
     pub x: &'a Tensor,
 }
 
-/// Runs the schedule on `x`: standard normal noise times [`Schedule::init_noise_sigma`], f32, of any shape. Returns the
-/// latents, or breaks if `on_step` does.
-pub fn sample(schedule: &Schedule, x: Tensor, hooks: &mut Hooks) -> ControlFlow<(), Tensor> {
-    (schedule.sampler().run)(schedule, x, hooks)
+/// Runs the steps `range` of the schedule on `x`, f32, of any shape. Returns the latents after the range, or breaks if `on_step`
+/// does. An empty range returns `x`.
+///
+/// `x` has the noise of the first step of the range:
+/// - from nothing, `0..schedule.steps()`: standard normal noise times [`Schedule::init_noise_sigma`];
+/// - from a picture, [`Schedule::of_strength`]: [`Schedule::add_noise`] of the picture's latents at `range.start`;
+/// - from another range that ended where this range starts: the result of that range, unchanged.
+///
+/// A range starts without the history of the steps before it: multistep methods gather their history anew.
+///
+/// ```
+/// # use std::ops::ControlFlow;
+/// # use calotype_sdxl::samplers::{Hooks, Sampler, Schedule, SchedulerConfig, sample};
+/// # use calotype_tensor::Tensor;
+/// # let config = SchedulerConfig::parse("", "{}").expect("an object");
+/// # let (picture, noise) = (Tensor::from_vec(vec![1.0], &[1]), Tensor::from_vec(vec![1.0], &[1]));
+/// // The base runs the noisier steps, the refiner the others.
+/// let schedule = Schedule::new(Sampler::k_euler(), &config, 50).expect("a schedule");
+/// let range = schedule.of_strength(0.6).expect("at least a step"); // 20..50
+/// let cut = schedule.hand_over(0.8).clamp(range.start, range.end);
+/// let mut x = schedule.add_noise(&picture, &noise, range.start);
+/// for (network, range) in [("base", range.start..cut), ("refiner", cut..range.end)] {
+///     # let _ = network;
+///     let mut hooks = Hooks {
+///         denoise: &mut |x, _timestep| x.clone(), // the network's output
+///         noise: &mut || noise.clone(),
+///         constrain: &mut |x, _level| x,
+///         on_step: &mut |_step| ControlFlow::Continue(()),
+///     };
+///     match sample(&schedule, range, x, &mut hooks) {
+///         ControlFlow::Continue(latents) => x = latents,
+///         ControlFlow::Break(()) => return,
+///     }
+/// }
+/// ```
+///
+/// # Panics
+/// The range ends after the last step.
+pub fn sample(
+    schedule: &Schedule,
+    range: Range<usize>,
+    x: Tensor,
+    hooks: &mut Hooks,
+) -> ControlFlow<(), Tensor> {
+    assert!(range.end <= schedule.steps(), "steps {range:?} of {}", schedule.steps());
+    (schedule.sampler().run)(schedule, range, x, hooks)
 }
 
 impl Hooks<'_> {
@@ -137,8 +183,15 @@ impl Hooks<'_> {
         clip(x0, schedule.settings.clip)
     }
 
-    fn step_done(&mut self, schedule: &Schedule, index: usize, x: &Tensor) -> ControlFlow<()> {
-        let step = Step { index, total: schedule.steps(), timestep: schedule.timesteps[index], x };
-        (self.on_step)(&step)
+    /// The latents of a level, after [`constrain`](Self::constrain).
+    fn constrained(&mut self, x: Tensor, level: usize) -> Tensor {
+        (self.constrain)(x, level)
+    }
+
+    /// Ends the step `index` with the latents `x`. Returns the latents that the next step starts with.
+    fn step_done(&mut self, schedule: &Schedule, index: usize, x: Tensor) -> ControlFlow<(), Tensor> {
+        let x = self.constrained(x, index + 1);
+        (self.on_step)(&Step { index, total: schedule.steps(), timestep: schedule.timesteps[index], x: &x })?;
+        ControlFlow::Continue(x)
     }
 }

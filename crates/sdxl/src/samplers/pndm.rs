@@ -1,7 +1,7 @@
 //! PNDM: a linear multistep method. By diffusers' default, it begins with three Runge-Kutta steps of four network runs each.
 //! With `skip_prk_steps`, as in SDXL's configuration, it begins with one step of second order.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use calotype_tensor::Tensor;
 
@@ -41,17 +41,23 @@ fn make_grid(settings: &SamplerSettings, fields: &Fields, steps: usize) -> Resul
 }
 
 /// Liu et al., "Pseudo Numerical Methods for Diffusion Models on Manifolds" (2022), algorithm 2.
-fn sample(schedule: &Schedule, mut x: Tensor, hooks: &mut Hooks) -> ControlFlow<(), Tensor> {
-    let warm_up = if schedule.settings.skip_prk_steps { 0 } else { WARM_UP };
+fn sample(
+    schedule: &Schedule,
+    range: Range<usize>,
+    mut x: Tensor,
+    hooks: &mut Hooks,
+) -> ControlFlow<(), Tensor> {
+    let warm_up = range.start + if schedule.settings.skip_prk_steps { 0 } else { WARM_UP };
     let mut e = Vec::new(); // the network's last outputs, newest last
-    for (i, &t) in schedule.timesteps.iter().enumerate() {
+    for i in range {
+        let t = schedule.timesteps[i];
         if e.len() == 4 {
             e.remove(0);
         }
         e.push(hooks.output(&x, t));
         let (from, to) = (t as i64, t as i64 - schedule.settings.stride);
         x = match e.as_slice() {
-            _ if i < warm_up => runge_kutta(schedule, &x, i, &e[i], hooks),
+            [.., e0] if i < warm_up && i + 1 < schedule.steps() => runge_kutta(schedule, &x, i, e0, hooks),
             [e0] => second_order_start(schedule, &x, i, e0, hooks),
             [e1, e0] => transfer(schedule, &x, from, to, &[(3.0 / 2.0, e0), (-1.0 / 2.0, e1)]),
             [e2, e1, e0] => {
@@ -63,12 +69,13 @@ fn sample(schedule: &Schedule, mut x: Tensor, hooks: &mut Hooks) -> ControlFlow<
             }
             [] => x,
         };
-        hooks.step_done(schedule, i, &x)?;
+        x = hooks.step_done(schedule, i, x)?;
     }
     ControlFlow::Continue(x)
 }
 
-/// Equation 13: a step of fourth order. `e1` is the output at the start of the step.
+/// Equation 13: a step of fourth order. `e1` is the output at the start of the step. The latents in the middle of the step have the
+/// noise of no level of the schedule, so that [`Hooks::constrain`] does not see them.
 fn runge_kutta(schedule: &Schedule, x: &Tensor, i: usize, e1: &Tensor, hooks: &mut Hooks) -> Tensor {
     let half = schedule.settings.stride / 2;
     let (from, to) = (schedule.timesteps[i] as i64, schedule.timesteps[i + 1] as i64);
@@ -87,6 +94,7 @@ fn second_order_start(schedule: &Schedule, x: &Tensor, i: usize, e0: &Tensor, ho
     let (t, stride) = (schedule.timesteps[i] as i64, schedule.settings.stride);
     let down = transfer(schedule, x, t, t - stride, &[(1.0, e0)]);
     let Some(&next) = schedule.timesteps.get(i + 1) else { return down };
+    let down = hooks.constrained(down, i + 1);
     let e_next = hooks.output(&down, next);
     transfer(schedule, x, next as i64 + stride, next as i64, &[(0.5, e0), (0.5, &e_next)])
 }

@@ -1,7 +1,12 @@
 //! The noise levels that a sampler visits: a selection of the training timesteps.
 
+use std::ops::Range;
+
+use calotype_tensor::Tensor;
+
 use super::config::{Fields, SchedulerConfig};
 use super::error::brief;
+use super::prediction::combine;
 use super::settings::{SamplerSettings, Spacing};
 use super::{Sampler, ScheduleError};
 
@@ -65,6 +70,55 @@ impl Schedule {
     /// The timestep at the start of each step, highest noise first.
     pub fn timesteps(&self) -> &[f32] {
         &self.timesteps
+    }
+
+    /// The steps of a picture that is made from another: the last ⌊steps · strength⌋. The strength is the share of the steps, from
+    /// 0 to 1, not of the noise.
+    ///
+    /// # Errors
+    /// The strength leaves no step. The error gives the smallest strength that does.
+    pub fn of_strength(&self, strength: f64) -> Result<Range<usize>, ScheduleError> {
+        let steps = self.steps();
+        // Rounds towards 0 as Python's `int` does: 50 · 0.58 leaves 28 steps, not 29. NaN leaves none.
+        let left = |strength: f64| ((steps as f64 * strength) as usize).min(steps);
+        if left(strength) > 0 {
+            return Ok(steps - left(strength)..steps);
+        }
+        let mut candidates = (1..=10_000).map(|i| f64::from(i) / 10_000.0);
+        let least = candidates.find(|strength| left(*strength) > 0).unwrap_or(1.0);
+        Err(ScheduleError::Strength { least: least.to_string(), steps, found: strength.to_string() })
+    }
+
+    /// The step at which the base hands the latents over to a refiner that is trained for the less noisy timesteps: the base runs
+    /// the steps before it, the refiner this step and those after it. `high_noise_frac`, from 0 to 1, is the share of the training
+    /// timesteps that the base is for. 1: the base runs all steps. 0: the refiner does.
+    pub fn hand_over(&self, high_noise_frac: f64) -> usize {
+        let train = self.settings.alphas_cumprod.len() as f64;
+        let cutoff = (train - high_noise_frac * train).round_ties_even();
+        self.timesteps.iter().take_while(|t| f64::from(**t) >= cutoff).count()
+    }
+
+    /// Latents `x0` with the noise of a level, in the sampler's own scale. `noise` is standard normal. Level i is the noise at the
+    /// start of step i, of timestep `timesteps()[i]`. The level after the last step, `steps()`, is `x0` itself.
+    ///
+    /// # Panics
+    /// The shapes differ, or the level is greater than [`steps`](Self::steps).
+    pub fn add_noise(&self, x0: &Tensor, noise: &Tensor, level: usize) -> Tensor {
+        if level == self.steps() {
+            return x0.clone();
+        }
+        let (alpha, sigma) = match self.sigmas.get(level) {
+            None => {
+                let alpha_bar = self.alpha_bar(self.timesteps[level] as i64);
+                (alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt())
+            }
+            Some(sigma) if self.sampler.scales_noise => (1.0, *sigma),
+            Some(sigma) => {
+                let alpha = 1.0 / (sigma * sigma + 1.0).sqrt();
+                (alpha, sigma * alpha)
+            }
+        };
+        combine(&[(alpha, x0), (sigma, noise)])
     }
 
     /// The factor of the standard normal noise that sampling starts from.
