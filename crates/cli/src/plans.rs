@@ -28,6 +28,7 @@ pub fn predict(input: PredictInput) -> Result<PredictPlan, Failure> {
         guidance_scale: input.guidance_scale.max(1.0),
         lora_scale: input.lora_scale,
         replicate_weights: input.replicate_weights.as_deref().map(schema::split).unwrap_or_default(),
+        apply_watermark: input.apply_watermark,
         seed: input.seed.unwrap_or_else(random_seed),
     })
 }
@@ -59,6 +60,7 @@ pub fn request(plan: &PredictPlan) -> Value {
         "scheduler": plan.scheduler.name(),
         "num_inference_steps": plan.steps,
         "guidance_scale": plan.guidance_scale,
+        "apply_watermark": plan.apply_watermark,
         "lora_scale": plan.lora_scale,
     });
     if !plan.replicate_weights.is_empty() {

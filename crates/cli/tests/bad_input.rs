@@ -23,7 +23,6 @@ fn fields() {
         ("seed", "-2", "seed: expected an integer, at least 0, found -2".into()),
         ("scheduler", "EULER", scheduler.into()),
         ("apply_watermark", "perhaps", "apply_watermark: expected true or false, found \"perhaps\"".into()),
-        ("apply_watermark", "true", "apply_watermark: ".into()),
         ("refine", "base_image_refiner", "refine: ".into()),
         ("lora_scale", "much", "lora_scale: expected a number, found \"much\"".into()),
     ] {

@@ -194,3 +194,39 @@ fn a_long_prompt_is_said_once() {
     let said = ended.stderr.lines().filter(|line| line.contains("this end of it is ignored"));
     assert_eq!(said.count(), 1, "{}", ended.stderr);
 }
+
+/// Protects the watermark: on by default from 256 × 256 pixels, read back from the PNG, and off where the request says so. A small
+/// model's small pictures have none, which is said only where the watermark was asked for.
+#[test]
+fn large_pictures_have_a_watermark() {
+    let here = Sandbox::new();
+    let model = tiny_model();
+    let make = |more: &[&str]| {
+        let mut args = vec!["predict", "--model", model.to_str().expect("text"), "--seed", "1"];
+        args.extend(["--num-inference-steps", "1", "--prompt", "a cat"]);
+        args.extend(more);
+        let ended = here.run(&args);
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        ended.stderr
+    };
+    let large = ["--width", "256", "--height", "256"];
+    assert!(!make(&large).contains("watermark"));
+    make(&[&large[..], &["--apply-watermark", "false"]].concat());
+    let small = "below 256 × 256 pixels";
+    assert!(!make(&[]).contains(small));
+    assert!(
+        make(&["--apply-watermark", "true"]).contains(&format!("warning: no watermark: 64 × 64 is {small}"))
+    );
+    let read = here.run(&["watermark", "out-0.png"]);
+    assert_eq!((read.code, read.stderr.as_str()), (Some(0), ""));
+    assert!(read.stdout.starts_with("out-0.png: watermark very likely ("), "{}", read.stdout);
+    let read = here.run(&["watermark", "out-0.png", "out-1.png", "out-2.png"]);
+    assert_eq!(
+        (read.code, read.stderr.as_str()),
+        (Some(1), "error: no watermark found in 2 of 3 pictures\n")
+    );
+    assert!(read.stdout.contains("out-2.png: no watermark (below 256 × 256"), "{}", read.stdout);
+    here.assert_refused(&["watermark", "nothing.png"], "nothing.png: No such file");
+    here.write("text.png", "no picture");
+    here.assert_refused(&["watermark", "text.png"], "text.png: cannot be read");
+}

@@ -35,6 +35,7 @@ pub mod prompt;
 pub mod samplers;
 pub mod text;
 pub mod token;
+pub mod watermark;
 
 pub use channels_last::channels_last;
 pub use error::{ArgumentError, Error};

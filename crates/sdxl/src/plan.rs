@@ -30,6 +30,9 @@ pub struct PredictPlan {
     pub lora_scale: f64,
     /// Files of trained weights, which are added up in this order.
     pub replicate_weights: Vec<PathBuf>,
+    /// Whether the pictures get the invisible watermark ([`crate::watermark`]). Pictures below 256 pixels in width or height get
+    /// none.
+    pub apply_watermark: bool,
     /// The seed of the first picture. Picture i has the seed `seed + i` (wrapping).
     pub seed: u64,
 }
@@ -47,6 +50,7 @@ impl Default for PredictPlan {
             guidance_scale: 7.5,
             lora_scale: 0.6,
             replicate_weights: Vec::new(),
+            apply_watermark: true,
             seed: random_seed(),
         }
     }

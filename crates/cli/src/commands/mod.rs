@@ -8,6 +8,7 @@ mod man;
 mod predict;
 mod schema;
 pub mod train;
+mod watermark;
 
 use std::fs::File;
 use std::io::Read;
@@ -31,6 +32,7 @@ const COMMANDS: &[Row] = &[
     ("predict", predict::options, predict::run),
     ("train", train::options, train::run),
     ("export", export::options, export::run),
+    ("watermark", watermark::options, watermark::run),
     ("schema", schema::options, schema::run),
     ("demo", demo::options, demo::run),
     ("completions", completions::options, completions::run),

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use calotype_request::PredictInput;
 use calotype_sdxl::PredictPlan;
 use calotype_sdxl::pipeline::{EmptyNegative, Image, Options, Pipeline, Rng};
+use calotype_sdxl::watermark::{self, MIN_SIDE};
 use calotype_tensor::DType;
 use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::args::Verbosity;
 use crate::failure::Failure;
@@ -119,7 +121,25 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
         }
         failure => failure,
     })?;
+    if let Some(line) = without_watermark(&plan, &given, &images, pipeline.native_size()) {
+        tracing::warn!("{line}");
+    }
     images.iter().try_for_each(|image| save(image, &plan, &maker, &output))
+}
+
+/// The line that pictures are too small for the watermark. A small model's pictures always are: there the line is for those who
+/// have asked for the watermark.
+fn without_watermark(
+    plan: &PredictPlan,
+    given: &Map<String, Value>,
+    images: &[Image],
+    native: Option<usize>,
+) -> Option<String> {
+    let small = |image: &&Image| !watermark::fits(image.width, image.height);
+    let image = images.iter().find(small).filter(|_| plan.apply_watermark)?;
+    let expected = given.contains_key("apply_watermark") || native.is_none_or(|side| side >= MIN_SIDE);
+    let (width, height) = (image.width, image.height);
+    expected.then(|| format!("no watermark: {width} × {height} is below {MIN_SIDE} × {MIN_SIDE} pixels"))
 }
 
 /// Makes the pictures, with progress. Stops at the next step after a signal.

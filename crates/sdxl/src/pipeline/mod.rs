@@ -19,6 +19,7 @@ use crate::adapters::{Adapters, Fingerprint, Modules, Tagged};
 use crate::plan::{PredictPlan, check_size};
 use crate::prompt::{self, PromptEmbeds, PromptEncoder};
 use crate::samplers::{self, Hooks, Schedule, SchedulerConfig};
+use crate::watermark;
 use denoiser::{Denoiser, KeptUNet};
 use generator::Noise;
 pub use generator::Rng;
@@ -123,13 +124,12 @@ impl Pipeline {
         let mut images = Vec::new();
         for (i, latents) in latents.iter().enumerate() {
             progress.report()?;
-            images.push(latents::decode(
-                vae,
-                &self.configs.vae,
-                latents,
-                self.options.dtype,
-                plan.image_seed(i),
-            )?);
+            let seed = plan.image_seed(i);
+            let mut image = latents::decode(vae, &self.configs.vae, latents, self.options.dtype, seed)?;
+            if plan.apply_watermark {
+                watermark::embed(&mut image.rgb, image.width, image.height);
+            }
+            images.push(image);
         }
         Ok(images)
     }

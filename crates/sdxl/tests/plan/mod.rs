@@ -24,7 +24,8 @@ pub fn plan(given: &Value) -> PredictPlan {
             "lora_scale" => plan.lora_scale = number(),
             "replicate_weights" => plan.replicate_weights = text().split(',').map(Into::into).collect(),
             "seed" => plan.seed = whole(),
-            "apply_watermark" | "disable_safety_checker" | "refine" => {}
+            "apply_watermark" => plan.apply_watermark = value.as_bool().expect("true or false"),
+            "disable_safety_checker" | "refine" => {}
             _ => panic!("{name}: no such field"),
         }
     }

@@ -101,6 +101,8 @@ impl Samples {
             steps: self.steps,
             lora_scale: 1.0,
             replicate_weights: vec![trained.into()],
+            // Samples are for whoever watches the training.
+            apply_watermark: false,
             seed: i as u64 + 1,
             ..PredictPlan::default()
         }
