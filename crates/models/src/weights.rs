@@ -138,14 +138,24 @@ impl Weights {
             (name, Entry { key, shape, at, taken: AtomicBool::new(false) })
         };
         let tensors = network.rename(found.tensors).into_iter().map(entry).collect();
-        let all = Checkpoint { name: found.name, files: found.files, tensors, network, store };
-        Ok(Self {
+        Ok(Self::of(Checkpoint { name: found.name, files: found.files, tensors, network, store }))
+    }
+
+    /// Weights without files, on [`Device::Meta`]: each tensor is there, in the shape that the network asks for. Matrices count
+    /// as packed in the dtype `store`.
+    pub fn meta(network: Network, store: DType) -> Self {
+        let (name, files, tensors, store) = (PathBuf::new(), Vec::new(), BTreeMap::new(), Some(store));
+        Self::of(Checkpoint { name, files, tensors, network, store }).on(Device::Meta)
+    }
+
+    fn of(all: Checkpoint) -> Self {
+        Self {
             all: Arc::new(all),
             prefix: String::new(),
             hook: None,
             device: Device::Cpu,
             packing: Packing::Default,
-        })
+        }
     }
 
     /// The same tensors. `hook` may change each of them when it is taken.
@@ -153,7 +163,8 @@ impl Weights {
         Self { hook: Some(hook), ..self }
     }
 
-    /// The same tensors, to be loaded onto this device (without this, the CPU).
+    /// The same tensors, to be loaded onto this device (without this, the CPU). For [`Device::Meta`], only the headers of the
+    /// files are read.
     pub fn on(self, device: Device) -> Self {
         Self { device, ..self }
     }
@@ -208,6 +219,10 @@ impl Weights {
     /// # Errors
     /// The tensor is missing, or has another shape or an unsupported element type.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, WeightsError> {
+        if self.device == Device::Meta {
+            self.check(name, shape)?;
+            return Ok(Tensor::meta(shape, DType::F32));
+        }
         Ok(self.take(name, shape)?.tensor(shape, self.device))
     }
 
@@ -285,8 +300,13 @@ impl Weights {
         from.take_while(|(name, _)| name.starts_with(&self.prefix))
     }
 
-    /// Checks one tensor, and marks it as taken.
-    fn take(&self, name: &str, shape: &[usize]) -> Result<Found, WeightsError> {
+    /// Checks one tensor, and marks it as taken: its dtype. Without files, each tensor is f32.
+    fn check(&self, name: &str, shape: &[usize]) -> Result<DType, WeightsError> {
+        if self.all.files.is_empty() { Ok(DType::F32) } else { Ok(self.entry(name, shape)?.1) }
+    }
+
+    /// Checks one tensor, and marks it as taken: the entry, and the dtype.
+    fn entry(&self, name: &str, shape: &[usize]) -> Result<(&Entry, DType), WeightsError> {
         let key = self.key(name);
         let Some(entry) = self.all.tensors.get(&key) else {
             return Err(WeightsError::Missing { file: self.all.name.clone(), key, expected: tuple(shape) });
@@ -305,10 +325,16 @@ impl Weights {
             return Err(mismatch("f32, f16 or bf16".into(), format!("{:?}", entry.at.dtype)));
         };
         entry.taken.store(true, Ordering::Relaxed);
+        Ok((entry, dtype))
+    }
+
+    /// Checks one tensor, marks it as taken, and finds its elements.
+    fn take(&self, name: &str, shape: &[usize]) -> Result<Found, WeightsError> {
+        let (entry, dtype) = self.entry(name, shape)?;
         let mapped =
             MappedTensor { all: self.all.clone(), file: entry.at.file, range: entry.at.bytes.clone() };
         let hook = self.hook.as_ref();
-        Ok(match hook.and_then(|hook| hook.replace(&key, &mapped, dtype)) {
+        Ok(match hook.and_then(|hook| hook.replace(&self.key(name), &mapped, dtype)) {
             Some(Replacement::Stored(bytes, dtype)) => Found { dtype, content: Content::Stored(bytes) },
             Some(Replacement::Values(values)) => {
                 Found { dtype: DType::F32, content: Content::Values(values) }
@@ -319,9 +345,13 @@ impl Weights {
 
     /// Takes a layer's `weight`. With `streamed`, products may read it from its file each time.
     fn weight(&self, shape: &[usize], streamed: bool) -> Result<Parameter<Weight>, WeightsError> {
-        let found = self.take("weight", shape)?;
         let &[out, inp, ref kernel @ ..] = shape else { panic!("a weight is (out, in, ..), not {shape:?}") };
         let all = [out, inp, kernel.first().copied().unwrap_or(1), kernel.last().copied().unwrap_or(1)];
+        if self.device == Device::Meta {
+            let dtype = self.check("weight", shape)?;
+            return Ok(Parameter::fixed(Weight::meta(all, self.all.store.unwrap_or(dtype))));
+        }
+        let found = self.take("weight", shape)?;
         let dtype = found.dtype;
         let store = self.all.store.unwrap_or(dtype);
         Ok(Parameter::fixed(match found.content {

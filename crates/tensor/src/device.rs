@@ -4,12 +4,14 @@ use crate::backend::Backend;
 use crate::cpu::Cpu;
 use crate::dtype::DType;
 use crate::memory::Device;
+use crate::meta::Meta;
 use crate::tensor::Tensor;
 
 impl Device {
     pub(crate) fn kernels(self) -> &'static dyn Backend {
         match self {
             Device::Cpu => &Cpu,
+            Device::Meta => &Meta,
             #[cfg(test)]
             Device::Reference => &crate::reference::Reference,
         }

@@ -25,6 +25,7 @@ mod device;
 mod dtype;
 pub mod io;
 mod memory;
+pub mod meta;
 mod node;
 pub mod ops;
 #[cfg(test)]

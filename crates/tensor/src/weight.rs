@@ -32,6 +32,15 @@ enum Elements {
     Streamed { stored: Arc<StoredWeight>, packed: OnceLock<Packed> },
 }
 
+/// The elements of a weight on the meta device.
+struct NoBytes;
+
+impl WeightBytes for NoBytes {
+    fn bytes(&self) -> &[u8] {
+        &[]
+    }
+}
+
 /// What a gradient flows back into: a leaf for the elements themselves, or the tensor that was packed.
 #[derive(Clone)]
 struct Source {
@@ -88,6 +97,15 @@ impl Weight {
         let shape = [out, inp, 1, 1];
         let stored = Self::stored(bytes, dtype, shape);
         Self::of(Elements::Streamed { stored, packed: OnceLock::new() }, shape, device)
+    }
+
+    /// A weight (O, I, kh, kw), or (O, I, 1, 1) of a linear layer, without elements, on [`Device::Meta`]. `store` is the dtype
+    /// that they would be packed in.
+    pub fn meta(shape: [usize; 4], store: DType) -> Weight {
+        let [out, inp, taps] = matrix_shape(shape);
+        let stored = Arc::new(StoredWeight { bytes: Box::new(NoBytes), dtype: store, out, inp, taps });
+        let elements = Elements::Lazy { stored, store, packed: OnceLock::new() };
+        Self::of(elements, shape, Device::Meta)
     }
 
     fn stored(bytes: Box<dyn WeightBytes>, dtype: DType, shape: [usize; 4]) -> Arc<StoredWeight> {

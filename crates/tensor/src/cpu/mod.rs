@@ -24,7 +24,6 @@ mod workers;
 
 pub(crate) use backend::Cpu;
 pub use isa::{Isa, UnknownIsa, isa, try_isa};
-pub use winograd::uses_winograd;
 pub use workers::Workers;
 
 use crate::memory::Buffer;

@@ -86,7 +86,7 @@ fn transposed_product(dy: &Tensor, inp: usize, b: Panels) -> Tensor {
 /// x (B, H, W, I) → (B, Ho, Wo, O).
 pub(super) fn conv2d(x: &Tensor, w: &Packed, s: ConvShape, epilogue: &Epilogue) -> Tensor {
     let shape = [x.dim(0), s.output[0], s.output[1], w.out];
-    if winograd::pays(x, w, s) {
+    if winograd::pays(x, [w.inp, w.out], w.store, s) {
         return Tensor::new(winograd::conv3x3(x, w, Direction::Forward, epilogue), &shape, x.dtype());
     }
     let (a, b) = (pixels(x, Window::forward(s)), Panels::Packed(w));
@@ -96,7 +96,7 @@ pub(super) fn conv2d(x: &Tensor, w: &Packed, s: ConvShape, epilogue: &Epilogue) 
 /// dx (B, H, W, I): each pixel gathers from the windows that hold it.
 pub(super) fn conv2d_dx(dy: &Tensor, w: &Packed, s: ConvShape) -> Tensor {
     let shape = [dy.dim(0), s.input[0], s.input[1], w.inp];
-    if winograd::pays(dy, w, s) {
+    if winograd::pays(dy, [w.inp, w.out], w.store, s) {
         let dx = winograd::conv3x3(dy, w, Direction::Backward, &Epilogue::NONE);
         return Tensor::new(dx, &shape, dy.dtype());
     }

@@ -51,19 +51,15 @@ impl Direction {
     }
 }
 
-/// Whether a 3 × 3 convolution of stride 1 over images of this height and width, from and to so many channels, is computed
-/// by Winograd's algorithm, unless the CPU multiplies bf16 numbers and they are such.
-pub fn uses_winograd([height, width]: [usize; 2], [inp, out]: [usize; 2]) -> bool {
-    let grid = Grid { height, width };
-    grid.per_image() >= MIN_TILES && inp.min(out) >= MIN_CHANNELS
-}
-
-/// Whether a convolution goes by this algorithm, from `x` to y or, of the gradients, from dy (here `x`) to dx.
-pub(super) fn pays(x: &Tensor, w: &Packed, s: ConvShape) -> bool {
+/// Whether a convolution with a weight from and to so many channels, stored as `store`, goes by this algorithm: from `x` to y
+/// or, of the gradients, from dy (here `x`) to dx.
+pub(crate) fn pays(x: &Tensor, [inp, out]: [usize; 2], store: DType, s: ConvShape) -> bool {
     let same = s.kernel == [3, 3] && s.stride == 1 && s.pad == [1, 1] && s.input == s.output;
-    let empty = x.numel() == 0 || w.out == 0 || w.inp == 0;
-    let native_bf16 = isa().has_bf16() && x.dtype() == DType::BF16 && w.store == DType::BF16;
-    same && !empty && !native_bf16 && uses_winograd(s.input, [w.inp, w.out])
+    let empty = x.numel() == 0 || inp == 0 || out == 0;
+    let native_bf16 = isa().has_bf16() && x.dtype() == DType::BF16 && store == DType::BF16;
+    let [height, width] = s.input;
+    let large = Grid { height, width }.per_image() >= MIN_TILES && inp.min(out) >= MIN_CHANNELS;
+    same && large && !empty && !native_bf16
 }
 
 /// x (B, H, W, I) → (B, H, W, O), or back: stride 1, padding 1.

@@ -1,11 +1,13 @@
 //! Devices, and what lies in their memory: tensors' elements, and weights in the layout of a device's kernels.
 
 mod buffer;
+mod meta;
 
 use std::any::Any;
 
 pub(crate) use buffer::BufferPool;
 pub use buffer::{Buffer, trim_pool};
+pub(crate) use meta::{MetaMemory, peak_bytes};
 
 use crate::dtype::DType;
 
@@ -15,6 +17,8 @@ pub enum Device {
     /// The CPU, with the threads of the rayon pool that the caller is in.
     #[default]
     Cpu,
+    /// Nothing: tensors have shapes and dtypes, and no numbers. [`count`](crate::meta::count) counts what they would take.
+    Meta,
     /// Plain loops, with which tests compare the other devices.
     #[cfg(test)]
     Reference,
@@ -23,6 +27,7 @@ pub enum Device {
 /// A tensor's memory.
 pub(crate) enum Storage {
     Cpu(Buffer),
+    Meta(MetaMemory),
     #[cfg(test)]
     Reference(Vec<f32>),
 }
@@ -31,6 +36,7 @@ impl Storage {
     pub(crate) fn device(&self) -> Device {
         match self {
             Storage::Cpu(_) => Device::Cpu,
+            Storage::Meta(_) => Device::Meta,
             #[cfg(test)]
             Storage::Reference(_) => Device::Reference,
         }
@@ -43,8 +49,7 @@ impl Storage {
     pub(crate) fn cpu(&self) -> &Buffer {
         match self {
             Storage::Cpu(buffer) => buffer,
-            #[cfg(test)]
-            Storage::Reference(_) => panic!("device of a tensor: expected the CPU, found another"),
+            _ => panic!("device of a tensor: expected the CPU, found {:?}", self.device()),
         }
     }
 
@@ -55,8 +60,7 @@ impl Storage {
     pub(crate) fn cpu_mut(&mut self) -> &mut Buffer {
         match self {
             Storage::Cpu(buffer) => buffer,
-            #[cfg(test)]
-            Storage::Reference(_) => panic!("device of a tensor: expected the CPU, found another"),
+            _ => panic!("device of a tensor: expected the CPU, found {:?}", self.device()),
         }
     }
 
@@ -72,6 +76,7 @@ impl Storage {
         let bytes = dtype.bytes_of(shape);
         match self {
             Storage::Cpu(buffer) => buffer.as_slice::<u8>().len() == bytes,
+            Storage::Meta(memory) => memory.bytes() == bytes,
             #[cfg(test)]
             Storage::Reference(values) => values.len() == bytes / dtype.size(),
         }

@@ -5,39 +5,25 @@
 //!        with samples, also at least: latents + training, with `samples` in place of activations
 //! loading  = VAE + its activations on one picture
 //! training = UNet + text encoders + trained parameters (value, gradient, optimizer)
-//!          + values on the tape + the largest block's activations, forward and backward
+//!          + activations of a step's forward and backward pass
 //! ```
 //!
-//! Values on the tape are counted per channel and per pixel (or token) of each level. The constants are the numbers of such
-//! values.
+//! The activations are those of the real networks, counted by `count.rs`.
 
 use std::ffi::OsStr;
 
-use super::stages::{Stage, side, stages};
-
+use super::count::Model;
 use crate::Error;
 use crate::plan::{Method, TrainPlan};
 use crate::trainer::{TrainerOptions, full, lora};
-use calotype_models::config::{ClipTextConfig, UNetConfig};
-use calotype_models::tokenizer::CLIP_TOKENS;
 use calotype_models::weights::Weights;
 use calotype_models::weights::store_for;
-use calotype_models::{Component, ModelConfigs, ModelFolder};
+use calotype_models::{Component, ModelFolder};
 
 /// The constants of the prediction. Each is measured.
 mod constants {
-    /// Values per channel and pixel that a transformer block keeps for the backward pass.
-    pub const TRANSFORMER_BLOCK: f64 = 24.0;
-    /// The same for the norm and the projections around a transformer's blocks.
-    pub const TRANSFORMER: f64 = 3.0;
-    /// The same for a ResNet, in addition to its input.
-    pub const RESNET: f64 = 3.0;
-    /// The same for a layer of a text encoder, per channel and token, in addition to the activations inside of the MLP.
-    pub const TEXT_LAYER: f64 = 6.0;
-    /// Values per channel and pixel that are alive at once in the backward pass, in addition to kept ones.
-    pub const BACKWARD: f64 = 12.0;
-    /// The same for the VAE's widest level in the forward pass, in f32.
-    pub const VAE: f64 = 6.0;
+    /// Bytes for each byte of activations: sizes are rounded up, and freed memory is kept for tensors of other sizes.
+    pub const ACTIVATIONS: f64 = 1.1;
     /// Bytes for each trained value whose gradient is summed: the sum, and the gradient that is added.
     pub const GRADIENT: f64 = 8.0;
     /// Bytes for each value of the largest tensor, if gradients are applied one by one: the gradient at each position of a
@@ -81,18 +67,18 @@ impl Footprint {
         options: TrainerOptions,
         pictures: usize,
     ) -> Result<Self, Error> {
-        let configs = folder.configs()?;
+        let model = Model::new(folder, plan, options)?;
         let store = store_for(options.dtype);
         let unet = folder.weights(Component::UNet, None, store)?;
         let frozen = |key: &str| plan.method != Method::Full || !full::trains(key);
         let mut weights = unet.packed_bytes(frozen);
         for component in [Component::TextEncoder, Component::TextEncoder2] {
-            if component == Component::TextEncoder2 || configs.text_encoder.is_some() {
+            if component == Component::TextEncoder2 || folder.has_text_encoder {
                 weights += folder.weights(component, None, store)?.packed_bytes(|_| true);
             }
         }
         let vae = folder.weights(Component::Vae, None, None)?.packed_bytes(|_| true);
-        let loading = vae as f64 + encoding(&configs, plan.resolution);
+        let loading = vae as f64 + constants::ACTIVATIONS * model.picture()?.peak_bytes as f64;
         // The trained weights are merged into the second UNet in f32, unless weights are bf16.
         let merged = |key: &str| store.is_none() && trains(key, plan.method);
         let values: usize = unet
@@ -101,17 +87,14 @@ impl Footprint {
             .map(|(_, shape)| shape.iter().product::<usize>())
             .sum();
         let second = unet.packed_bytes(|key| !merged(key)) as f64 + 4.0 * values as f64;
-        let latent = plan.resolution / configs.vae.scale().max(1);
-        let values = activations(&configs.unet, latent, options.recompute) + text(&configs);
-        let values = values * plan.train_batch_size as f64;
         Ok(Self {
             weights: weights as f64,
             trained: trained(&unet, plan)?,
-            activations: values * options.dtype.size() as f64,
+            activations: constants::ACTIVATIONS * model.batch(plan, true)?.peak_bytes as f64,
             loading,
             samples: second + loading,
             pictures: (pictures * plan.resolution.pow(2)) as f64 * constants::PIXEL,
-            latents: (pictures * latent.pow(2) * (2 * configs.vae.latent_channels + 1)) as f64 * 4.0,
+            latents: (pictures * model.latents()) as f64 * 4.0,
             base: constants::BASE,
         })
     }
@@ -126,64 +109,6 @@ impl Footprint {
     pub fn peak_with_samples(&self) -> f64 {
         self.peak().max(self.base + self.latents + self.weights + self.trained + self.samples)
     }
-}
-
-/// Values that a forward and backward pass holds, for one picture of latent × latent latents.
-fn activations(config: &UNetConfig, latent: usize, recompute: bool) -> f64 {
-    let mut count = Count { recompute, kept: 0.0, largest: 0.0 };
-    let pixels = |level: usize| side(latent, level).max(1).pow(2) as f64;
-    for stage in stages(config) {
-        match stage {
-            Stage::Resnet { level, input, output } => count.resnet(pixels(level), input, output),
-            Stage::Transformer { level, depth } => {
-                count.transformer(pixels(level), config.block_out_channels[level], depth);
-            }
-            Stage::Down { .. } | Stage::Up { .. } => {}
-        }
-    }
-    count.kept + count.largest
-}
-
-/// Values that both text encoders keep for one caption while the new tokens' embeddings are trained.
-fn text(configs: &ModelConfigs) -> f64 {
-    let encoders = configs.text_encoder.iter().chain([&configs.text_encoder_2]);
-    let layer =
-        |e: &ClipTextConfig| constants::TEXT_LAYER * e.hidden_size as f64 + e.intermediate_size as f64;
-    encoders.map(|e| (CLIP_TOKENS * e.num_hidden_layers) as f64 * layer(e)).sum()
-}
-
-/// The number of values that blocks keep.
-struct Count {
-    recompute: bool,
-    kept: f64,
-    /// The most values that are alive in the backward pass of one block.
-    largest: f64,
-}
-
-impl Count {
-    fn resnet(&mut self, pixels: f64, input: usize, output: usize) {
-        let (input, output) = (input as f64 * pixels, output as f64 * pixels);
-        self.block(1.0, input, input + constants::RESNET * output, output);
-    }
-
-    fn transformer(&mut self, pixels: f64, channels: usize, depth: usize) {
-        let channels = channels as f64 * pixels;
-        self.kept += constants::TRANSFORMER * channels;
-        self.block(depth as f64, channels, constants::TRANSFORMER_BLOCK * channels, channels);
-    }
-
-    /// Counts `times` blocks. A block that is recomputed keeps its input only.
-    fn block(&mut self, times: f64, input: f64, inside: f64, output: f64) {
-        let (kept, again) = if self.recompute { (input, inside) } else { (inside, 0.0) };
-        self.kept += times * kept;
-        self.largest = self.largest.max(again + constants::BACKWARD * output);
-    }
-}
-
-/// Bytes of the VAE's activations for one picture.
-fn encoding(configs: &ModelConfigs, resolution: usize) -> f64 {
-    let channels = configs.vae.block_out_channels.first().copied().unwrap_or(0) as f64;
-    (resolution * resolution) as f64 * channels * 4.0 * constants::VAE
 }
 
 /// Bytes of the UNet's trained parameters, with gradients and optimizer states.

@@ -1,8 +1,7 @@
 //! Predicts the memory and time that a training takes.
 //!
-//! `stages.rs` lists the parts of a UNet, `work.rs` counts the work.
+//! `count.rs` runs the real networks on the meta device, which counts their work and memory; the rest is constants.
 
+mod count;
 pub mod memory;
-mod stages;
 pub mod time;
-mod work;

@@ -1,30 +1,32 @@
 //! Predicts how long a training takes.
 //!
-//! The work is counted (`work.rs`), in FLOPs of products and in units of other work. A short product measures the current speed
+//! The work is counted (`count.rs`), in FLOPs of products and in units of other work. A short product measures the current speed
 //! of the machine.
 
 use std::time::{Duration, Instant};
 
+use calotype_tensor::meta::{Work, WorkKind};
 use calotype_tensor::ops::{self, LinearArgs};
 use calotype_tensor::{DType, Tensor, Weight};
 
+use super::count::Model;
 use super::memory;
-use super::work::{self, Trains, Work, WorkKind};
 use crate::Error;
-use crate::plan::{Method, TrainPlan};
+use crate::plan::TrainPlan;
 use crate::trainer::{TrainerOptions, validation};
 use calotype_models::ModelFolder;
 
 /// The cost of a unit of each [`WorkKind`], in FLOPs of the probe's product. Measured on AVX2; see docs/benchmarks.md.
-const COSTS: [(WorkKind, f64); work::KINDS] = [
+const COSTS: [(WorkKind, f64); WorkKind::COUNT] = [
     (WorkKind::Product, 1.0),
+    (WorkKind::NarrowProduct, 7.0),
     (WorkKind::Winograd, 0.55),
     (WorkKind::WeightGradient, 1.5),
     (WorkKind::Attention, 1.3),
-    (WorkKind::AttentionBack, 1.2),
-    (WorkKind::Values, 150.0),
+    (WorkKind::AttentionBackward, 1.2),
+    (WorkKind::Values, 75.0),
     (WorkKind::Weights, 65.0),
-    (WorkKind::Ops, 3.5e6),
+    (WorkKind::Calls, 3.5e6),
 ];
 /// The cost of packing a weight at its first use, and of an optimizer's step, for each value.
 const PACKING: f64 = 1500.0;
@@ -56,33 +58,18 @@ impl Times {
         options: TrainerOptions,
         pictures: usize,
     ) -> Result<Self, Error> {
-        let configs = folder.configs()?;
-        let (lora, full) = match plan.method {
-            Method::Lora { rank } => (Some(rank), false),
-            Method::Full => (None, true),
-            Method::TextualInversion => (None, false),
-        };
-        let trains = |embeddings| Trains { lora, full, embeddings, recompute: options.recompute };
-        let latent = plan.resolution / configs.vae.scale().max(1);
-        let unet =
-            |embeddings| work::unet(&configs.unet, plan.train_batch_size, latent, trains(embeddings)).both();
-        let text = |batch: usize, embeddings: bool| {
-            let second = work::text(&configs.text_encoder_2, batch, true, embeddings);
-            let first =
-                configs.text_encoder.as_ref().map(|first| work::text(first, batch, false, embeddings));
-            second.both() + first.unwrap_or_default().both()
-        };
-        let once = work::unet(&configs.unet, 1, latent, Trains::default()).forward;
+        let model = Model::new(folder, plan, options)?;
+        let once = model.validation()?.work;
+        let [early, late] = [model.batch(plan, true)?.work, model.batch(plan, false)?.work];
         let batches = plan.options.gradient_accumulation_steps as f64;
         let optimizer = memory::trained_values(folder, plan)? * OPTIMIZER;
-        let encoding = (work::encoder(&configs.vae, plan.resolution) + text(1, false)) * pictures as f64;
+        let encoding = (model.picture()?.work + model.caption()?.work) * pictures as f64;
         let rate = probe(options.dtype);
         let seconds = |work: Work| cost(work) / rate;
         Ok(Self {
             beginning: seconds(encoding) + once.of(WorkKind::Weights) * PACKING / rate,
-            early_step: seconds((unet(true) + text(plan.train_batch_size, true)) * batches)
-                + optimizer / rate,
-            late_step: seconds(unet(false) * batches) + optimizer / rate,
+            early_step: seconds(early * batches) + optimizer / rate,
+            late_step: seconds(late * batches) + optimizer / rate,
             validation: seconds(once * validation::SAMPLES as f64),
         })
     }
@@ -121,21 +108,6 @@ fn probe(dtype: DType) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use calotype_models::config::UNetConfig;
-
-    /// The config of SDXL base.
-    fn published() -> UNetConfig {
-        let config = r#"{
-            "_class_name": "UNet2DConditionModel", "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
-            "attention_head_dim": [5, 10, 20], "block_out_channels": [320, 640, 1280], "cross_attention_dim": 2048,
-            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-            "projection_class_embeddings_input_dim": 2816, "transformer_layers_per_block": [1, 2, 10],
-            "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"], "use_linear_projection": true
-        }"#;
-        let folder = tempfile::tempdir().expect("a directory");
-        std::fs::write(folder.path().join("config.json"), config).expect("written");
-        UNetConfig::read(folder.path()).expect("a config")
-    }
 
     /// Protects the forecast of a resumed run: it covers the steps that are left, before and after the pivot.
     #[test]
@@ -144,15 +116,6 @@ mod tests {
         let times = Times { beginning: 100.0, early_step: 3.0, late_step: 2.0, validation: 0.5 };
         for (done, seconds) in [(0, 126.0), (4, 114.0), (7, 107.0), (10, 101.0), (11, 101.0)] {
             assert_eq!(times.total(&plan, done, 2), seconds, "{done}");
-        }
-    }
-
-    /// Protects the count: SDXL base's UNet takes 1.59 TFLOP for a picture of 512 × 512, and 6.76 TFLOP for one of 1024 × 1024.
-    #[test]
-    fn the_published_unet() {
-        for (latent, expected) in [(64, 1.59e12), (128, 6.76e12)] {
-            let flops = work::unet(&published(), 1, latent, Trains::default()).forward.flops();
-            assert!((flops / expected - 1.0).abs() < 0.01, "{flops:e}, expected {expected:e}");
         }
     }
 }

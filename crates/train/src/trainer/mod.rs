@@ -24,9 +24,9 @@ mod latents;
 pub(crate) mod lora;
 pub mod noise;
 pub mod stream;
-mod text;
+pub(crate) mod text;
 pub(crate) mod trained;
-mod unet_trainer;
+pub(crate) mod unet_trainer;
 pub(crate) mod validation;
 
 use std::ops::ControlFlow;

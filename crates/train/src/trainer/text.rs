@@ -6,11 +6,11 @@ use calotype_tensor::{DType, Tensor, ops};
 
 use super::stream::{Purpose, stream};
 use crate::Error;
-use calotype_models::ClipTextModel;
 use calotype_models::config::ClipTextConfig;
 use calotype_models::nn::{Parameter, Trainable};
 use calotype_models::tokenizer::Tokenizer;
 use calotype_models::weights::store_for;
+use calotype_models::{ClipTextModel, ClipTextOutput};
 use calotype_models::{Component, ModelConfigs, ModelFolder};
 use calotype_sdxl::ArgumentError;
 use calotype_sdxl::prompt::PromptEmbeds;
@@ -112,11 +112,7 @@ impl Text {
             .iter()
             .map(|e| e.model.forward(&captions.iter().map(|&c| e.ids[c].clone()).collect::<Vec<_>>()))
             .collect();
-        let hidden: Vec<&Tensor> = outputs.iter().map(|output| &output.penultimate).collect();
-        PromptEmbeds {
-            hidden: ops::concat(&hidden).to_dtype(self.dtype), // (B, 77, both widths)
-            pooled: outputs[outputs.len() - 1].pooled.clone(),
-        }
+        embeds(&outputs, self.dtype)
     }
 
     /// Call this after a step. Moves the standard deviation of each encoder's new embeddings a tenth of the way, in logarithms,
@@ -128,6 +124,15 @@ impl Text {
             let values: Vec<f32> = embeddings.f32s().iter().map(|x| x * factor).collect();
             encoder.new_embeddings.set_values(&values);
         }
+    }
+}
+
+/// The embeddings of captions, in `dtype`, from the outputs of all encoders.
+pub(crate) fn embeds(outputs: &[ClipTextOutput], dtype: DType) -> PromptEmbeds {
+    let hidden: Vec<&Tensor> = outputs.iter().map(|output| &output.penultimate).collect();
+    PromptEmbeds {
+        hidden: ops::concat(&hidden).to_dtype(dtype), // (B, 77, both widths)
+        pooled: outputs[outputs.len() - 1].pooled.clone(),
     }
 }
 

@@ -49,6 +49,13 @@ pub struct UNetTrainer {
     max_grad_norm: Option<f64>,
 }
 
+/// The loss of a batch, a scalar. The loss is on the tape if a parameter is.
+pub(crate) fn loss(unet: &UNet, batch: &Batch, activations: Activations) -> Tensor {
+    let context = unet.prepare(&batch.hidden, &batch.pooled, &batch.time_ids);
+    let prediction = unet.forward_for_training(&batch.sample, &batch.timesteps, &context, activations);
+    ops::mse(&prediction, &batch.target, batch.weights.as_ref())
+}
+
 impl UNetTrainer {
     /// Prepares the UNet for the plan's method. `embeddings` holds the new tokens' embeddings of each text encoder, in f32;
     /// they are trained too.
@@ -78,10 +85,7 @@ impl UNetTrainer {
 
     /// The loss of a batch, a scalar. The loss is on the tape if a parameter is.
     pub fn loss(&self, batch: &Batch) -> Tensor {
-        let context = self.unet.prepare(&batch.hidden, &batch.pooled, &batch.time_ids);
-        let prediction =
-            self.unet.forward_for_training(&batch.sample, &batch.timesteps, &context, self.activations);
-        ops::mse(&prediction, &batch.target, batch.weights.as_ref())
+        loss(&self.unet, batch, self.activations)
     }
 
     /// Takes a step on as many batches as the plan accumulates; `next(i)` makes batch i. Returns the mean loss and the norm of
