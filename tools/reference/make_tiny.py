@@ -22,7 +22,7 @@ SDXL_SCHEDULER = {  # scheduler/scheduler_config.json of SDXL base
     "beta_start": 0.00085, "clip_sample": False, "interpolation_type": "linear", "num_train_timesteps": 1000,
     "prediction_type": "epsilon", "sample_max_value": 1.0, "set_alpha_to_one": False, "skip_prk_steps": True,
     "steps_offset": 1, "timestep_spacing": "leading", "trained_betas": None, "use_karras_sigmas": False}
-SAMPLERS = {  # wire name -> diffusers class, and what is changed on the folder's config
+PUBLISHED_SAMPLERS = {  # wire name -> diffusers class, and what is changed on the folder's config
     "DDIM": ("DDIMScheduler", {}),
     "DPMSolverMultistep": ("DPMSolverMultistepScheduler", {}),
     "HeunDiscrete": ("HeunDiscreteScheduler", {}),
@@ -30,6 +30,12 @@ SAMPLERS = {  # wire name -> diffusers class, and what is changed on the folder'
     "K_EULER_ANCESTRAL": ("EulerAncestralDiscreteScheduler", {}),
     "K_EULER": ("EulerDiscreteScheduler", {}),
     "PNDM": ("PNDMScheduler", {}),
+}
+SAMPLERS = PUBLISHED_SAMPLERS | {
+    "LCM": ("LCMScheduler", {}),
+    "TCD": ("TCDScheduler", {}),
+    "UniPC": ("UniPCMultistepScheduler", {}),
+    "DPMSolverMultistepSDE": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
 }
 
 

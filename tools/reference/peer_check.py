@@ -43,7 +43,8 @@ def diffusers_images(pipe, r):
     n = r["num_outputs"]
     generators = [torch.Generator("cpu").manual_seed(r["seed"] + i) for i in range(n)]
     keys = ("prompt", "negative_prompt", "width", "height", "num_inference_steps", "guidance_scale")
-    return pipe(**{k: r[k] for k in keys}, generator=generators, num_images_per_prompt=n).images
+    eta = 0.3 if r["scheduler"] == "TCD" else 0.0  # TCDScheduler's own default, which the pipeline replaces by 0
+    return pipe(**{k: r[k] for k in keys}, eta=eta, generator=generators, num_images_per_prompt=n).images
 
 
 def calotype_images(binary, folder, r, out):

@@ -10,7 +10,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 
 from common import SDXL_GOLDEN, gen, nhwc, save
-from make_tiny import SAMPLERS, TINY_VOCAB, make_folder, make_sampler, parser
+from make_tiny import PUBLISHED_SAMPLERS, TINY_VOCAB, make_folder, make_sampler, parser
 
 FOLDER = SDXL_GOLDEN / "pipeline"
 SIZES = ("--block-out-channels 8,16 --layers-per-block 1 --transformer-layers 0,1 --heads 1,2 --norm-groups 4 "
@@ -18,7 +18,7 @@ SIZES = ("--block-out-channels 8,16 --layers-per-block 1 --transformer-layers 0,
          "--vae-channels 8,8,16,16 --vae-layers 1 --vae-norm-groups 4 --seed 70").split()
 REQUEST = dict(prompt="an astronaut riding a rainbow unicorn, cinematic", negative_prompt="", width=64, height=48,
                num_inference_steps=5, guidance_scale=7.5, seed=1234)
-CASES = {name: dict(scheduler=name) for name in SAMPLERS} | {
+CASES = {name: dict(scheduler=name) for name in PUBLISHED_SAMPLERS} | {
     "guidance_1": dict(scheduler="K_EULER", guidance_scale=1.0, num_inference_steps=4),
     "negative": dict(scheduler="K_EULER", negative_prompt="a dog, sharp focus", width=40, height=72, seed=2**40 + 7),
     "long_prompt": dict(scheduler="DDIM", prompt="a very long prompt, " * 40, num_inference_steps=2),

@@ -15,7 +15,7 @@ import math
 import torch
 
 from common import SDXL_GOLDEN, gen, save
-from make_tiny import SAMPLERS, SDXL_SCHEDULER, make_sampler
+from make_tiny import PUBLISHED_SAMPLERS, SAMPLERS, SDXL_SCHEDULER, make_sampler
 
 SEED = 7
 SHAPE = (1, 4, 4, 6)
@@ -36,6 +36,38 @@ VARIANTS = {  # name -> (changes to SDXL's config, or None for an empty config, 
 }
 
 
+MORE_VARIANTS = {  # of the samplers beyond the published ones
+    "sdxl": ({}, (1, 2, 4, 10)),
+    "v_prediction": ({"prediction_type": "v_prediction"}, (4,)),
+    "sample": ({"prediction_type": "sample"}, (4,)),
+    "trailing": ({"timestep_spacing": "trailing"}, (4,)),
+    "zero_snr": (ZERO_SNR, (4, 9)),
+    "class_defaults": (None, (5,)),
+    "many": ({}, (30,)),
+}
+OWN_VARIANTS = {  # of single samplers
+    "LCM": {
+        "original": ({"original_inference_steps": 20, "timestep_scaling": 0.003}, (3, 7)),
+        "clipped": ({"clip_sample": True, "clip_sample_range": 0.8}, (4,)),
+    },
+    "TCD": {
+        "original": ({"original_inference_steps": 20}, (3, 7)),
+        "eta_0": ({"eta": 0.0}, (4,)),
+        "eta_1": ({"eta": 1.0}, (4,)),
+    },
+    "UniPC": {
+        "karras": ({"use_karras_sigmas": True}, (6,)),
+        "order_1": ({"solver_order": 1}, (6,)),
+        "bh1": ({"solver_type": "bh1", "final_sigmas_type": "sigma_min"}, (3, 6)),
+        "order_2_final": ({"lower_order_final": False, "final_sigmas_type": "sigma_min"}, (3, 6)),
+        "squaredcos": ({"beta_schedule": "squaredcos_cap_v2"}, (5,)),
+    },
+    "DPMSolverMultistepSDE": {
+        "karras": ({"use_karras_sigmas": True}, (6,)),
+        "order_1": ({"solver_order": 1}, (6,)),
+        "sigma_min": ({"final_sigmas_type": "sigma_min"}, (6, 20)),
+    },
+}
 STRENGTHS = (0.3, 0.58, 0.8, 1.0)
 STRENGTH_VARIANTS = {"strength": ({}, (10, 50)), "strength_zero_snr": (ZERO_SNR, (9,))}
 
@@ -45,7 +77,13 @@ def fake_model(x, t):
     return x / torch.sqrt(1 + x * x) * 0.8 + 0.1 * math.cos(float(t) / 100)
 
 
-def run(sampler, steps):
+def variants(name):
+    if name in PUBLISHED_SAMPLERS:
+        return VARIANTS
+    return MORE_VARIANTS | OWN_VARIANTS[name]
+
+
+def run(sampler, steps, **extra):
     g = gen(SEED)
     sampler.set_timesteps(steps)
     timesteps = sampler.timesteps
@@ -53,7 +91,7 @@ def run(sampler, steps):
     sigma0 = torch.as_tensor(sampler.init_noise_sigma, dtype=torch.float32)
     x = torch.randn(SHAPE, generator=g) * sigma0
     takes_generator = "generator" in inspect.signature(sampler.step).parameters
-    extra = {"generator": g} if takes_generator else {}
+    extra |= {"generator": g} if takes_generator else {}
     trajectory = [x]
     for t in timesteps:
         out = fake_model(sampler.scale_model_input(x, t), t)
@@ -98,14 +136,15 @@ def strengths(tensors, meta):
 
 def main():
     tensors, meta = {}, {"seed": str(SEED), "shape": list(SHAPE)}
-    for variant, (change, counts) in VARIANTS.items():
-        config = {} if change is None else SDXL_SCHEDULER | change
-        for name in SAMPLERS:
+    for name in SAMPLERS:
+        for variant, (change, counts) in variants(name).items():
+            config = {} if change is None else SDXL_SCHEDULER | change
+            extra = {key: value for key, value in (change or {}).items() if key == "eta"}  # an argument of TCD's step
             for steps in counts:
                 case = f"{name}.{variant}.{steps}"
                 try:
                     sampler = make_sampler(name, config)
-                    result = run(sampler, steps)
+                    result = run(sampler, steps, **extra)
                 except Exception as e:  # noqa: BLE001  diffusers itself refuses some; the list is part of the golden
                     print(f"diffusers cannot: {case}: {type(e).__name__}: {str(e)[:100]}")
                     continue
@@ -113,8 +152,9 @@ def main():
                 tensors |= {f"{case}.{k}": v for k, v in result.items()}
                 if not result["x"].isfinite().all():
                     print("not finite:", case)
-        if change is not None and variant in ("sdxl", "linear", "squaredcos", "zero_snr"):
-            tensors[f"alphas_cumprod.{variant}"] = make_sampler("DDIM", config).alphas_cumprod
+    for variant in ("sdxl", "linear", "squaredcos", "zero_snr"):
+        config = SDXL_SCHEDULER | VARIANTS[variant][0]
+        tensors[f"alphas_cumprod.{variant}"] = make_sampler("DDIM", config).alphas_cumprod
     strengths(tensors, meta)
     save(SDXL_GOLDEN / "samplers.safetensors", tensors, meta)
 

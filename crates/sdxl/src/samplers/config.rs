@@ -11,6 +11,7 @@ use calotype_models::ModelFolder;
 use serde_json::{Map, Value};
 
 use super::error::brief;
+use super::settings::Spacing;
 use super::{ScheduleError, class};
 
 /// The largest file, in bytes. These files are small; the limit keeps a wrong file from filling the memory.
@@ -21,6 +22,8 @@ const MAX_BYTES: u64 = 4 << 20;
 pub struct SchedulerConfig {
     file: String,
     values: Map<String, Value>,
+    /// The selection of timesteps that replaces the file's.
+    pub(super) spacing: Option<Spacing>,
 }
 
 impl SchedulerConfig {
@@ -67,7 +70,17 @@ impl SchedulerConfig {
             Some(name) => class::check(Path::new(file), "_class_name", name)?,
             None => class::check_fields(Path::new(file), |field| values.contains_key(field))?,
         }
-        Ok(SchedulerConfig { file: file.to_string(), values })
+        Ok(SchedulerConfig { file: file.to_string(), values, spacing: None })
+    }
+
+    /// The same configuration with another selection of timesteps. `None`: that of the file. Samplers that do not choose their
+    /// timesteps by a spacing refuse it.
+    pub fn with_spacing(mut self, spacing: Option<Spacing>) -> SchedulerConfig {
+        self.spacing = spacing;
+        if let Some(spacing) = spacing {
+            self.values.insert("timestep_spacing".to_string(), spacing.name().into());
+        }
+        self
     }
 }
 
@@ -159,8 +172,7 @@ impl Fields<'_> {
     /// The fields of the file that would change another class's pictures and that this class does not have, with their values.
     /// diffusers ignores them too.
     pub(super) fn ignored(&self) -> impl Iterator<Item = (&'static str, &Value)> {
-        let known = |key: &str| self.class.iter().any(|(name, _)| *name == key);
-        CHANGING.iter().filter(move |(key, _)| !known(key)).filter_map(|(key, neutral)| {
+        CHANGING.iter().filter(|(key, _)| !self.has(key)).filter_map(|(key, neutral)| {
             let value = self.config.values.get(*key).filter(|value| !value.is_null())?;
             let equal = match (value.as_f64(), neutral.value().as_f64()) {
                 (Some(a), Some(b)) => a == b,
@@ -226,6 +238,11 @@ impl Fields<'_> {
         let found = choices.iter().find(|(name, _)| value.as_str() == Some(name));
         let names = || choices.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
         found.map(|(_, meaning)| *meaning).ok_or_else(|| self.wrong(key, names(), brief(&value)))
+    }
+
+    /// Whether the class has the argument `key`.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.class.iter().any(|(name, _)| *name == key)
     }
 
     /// Whether the class has the argument `key` and its value is `text`.

@@ -1,4 +1,4 @@
-//! DPMSolverMultistep and KarrasDPM: an exponential integrator that extrapolates from the last two predictions.
+//! DPMSolverMultistep, KarrasDPM and DPMSolverMultistepSDE: an exponential integrator that extrapolates from the last two predictions.
 
 use std::ops::{ControlFlow, Range};
 
@@ -23,6 +23,13 @@ pub(super) const DPM_SOLVER_MULTISTEP: Sampler = Sampler {
 pub(super) const KARRAS_DPM: Sampler = Sampler {
     name: "KarrasDPM",
     forced: &[("use_karras_sigmas", Preset::Flag(true))],
+    ..DPM_SOLVER_MULTISTEP
+};
+
+/// The sampler's row of the table. The same solver for the stochastic differential equation, known as DPM++ 2M SDE.
+pub(super) const DPM_SOLVER_MULTISTEP_SDE: Sampler = Sampler {
+    name: "DPMSolverMultistepSDE",
+    forced: &[("algorithm_type", Preset::Text("sde-dpmsolver++"))],
     ..DPM_SOLVER_MULTISTEP
 };
 
@@ -55,7 +62,8 @@ const DEFAULTS: Presets = &[
     ("sigma_max", Preset::Null),
 ];
 
-/// Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models" (2022), algorithm 2.
+/// Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models" (2022), algorithm 2, and
+/// its stochastic form with new noise in each step.
 fn sample(
     schedule: &Schedule,
     range: Range<usize>,
@@ -65,7 +73,7 @@ fn sample(
     let mut previous: Option<(Tensor, f64)> = None;
     for i in range {
         let ((alpha_s, sigma_s, lambda_s), (alpha_t, sigma_t, lambda_t)) =
-            (variance_preserving(schedule.sigmas[i]), variance_preserving(schedule.sigmas[i + 1]));
+            (schedule.variance_preserving(i), schedule.variance_preserving(i + 1));
         let output = hooks.output(&x, schedule.timesteps[i]);
         let x0 = schedule.settings.prediction.x0(&x, &output, alpha_s, sigma_s);
         let h = lambda_t - lambda_s;
@@ -76,17 +84,19 @@ fn sample(
             }
             _ => x0.clone(),
         };
-        x = combine(&[(sigma_t / sigma_s, &x), (-alpha_t * (-h).exp_m1(), &d)]);
+        x = if schedule.settings.stochastic {
+            let variance = -(-2.0 * h).exp_m1(); // of the new noise, as a share of σ²
+            let kept = sigma_t / sigma_s * (-h).exp();
+            // The noise of the last step may have weight 0, but is drawn as in diffusers.
+            let noise = (hooks.noise)();
+            combine(&[(kept, &x), (alpha_t * variance, &d), (sigma_t * variance.sqrt(), &noise)])
+        } else {
+            combine(&[(sigma_t / sigma_s, &x), (-alpha_t * (-h).exp_m1(), &d)])
+        };
         previous = Some((x0, lambda_s));
         x = hooks.step_done(schedule, i, x)?;
     }
     ControlFlow::Continue(x)
-}
-
-/// α, σ and λ = ln(α/σ) of latents scaled to variance 1, given σ of unscaled latents.
-fn variance_preserving(sigma: f64) -> (f64, f64, f64) {
-    let alpha = 1.0 / (sigma * sigma + 1.0).sqrt();
-    (alpha, sigma * alpha, -sigma.ln())
 }
 
 /// Whether a step is of first order. The last step is, if it ends without noise (λ = ∞), and for stability in

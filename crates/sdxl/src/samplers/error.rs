@@ -34,6 +34,14 @@ pub enum ScheduleError {
         /// The value that was found.
         found: String,
     },
+    /// The sampler does not choose its timesteps by a spacing.
+    #[error("timestep_spacing: expected none with {sampler}, which has timesteps of its own, found {found}")]
+    Spacing {
+        /// The sampler's name.
+        sampler: String,
+        /// The requested spacing.
+        found: String,
+    },
     /// The strength leaves no step.
     #[error("prompt_strength: expected at least {least} with {steps} steps, found {found}")]
     Strength {

@@ -32,7 +32,7 @@ pub(super) fn of_sigmas(settings: &SamplerSettings, _: &Fields, steps: usize) ->
     Ok(grid(timesteps, sigmas, &table, settings.final_sigma))
 }
 
-/// For DPM-Solver. Timesteps are whole, and the noise-free timestep is left out.
+/// For DPM-Solver and UniPC. Timesteps are whole, and the noise-free timestep is left out.
 pub(super) fn of_dpm_solver(
     settings: &SamplerSettings,
     _: &Fields,
@@ -52,7 +52,7 @@ pub(super) fn of_dpm_solver(
     if let Some(karras) = settings.karras {
         sigmas = karras_sigmas(karras, table[table.len() - 1].into(), table[0].into(), steps);
         let t = |sigma: &f64| sigma_to_t(*sigma, &table);
-        // With cosine betas, diffusers truncates instead.
+        // With cosine betas, diffusers' DPM-Solver truncates instead.
         timesteps = sigmas
             .iter()
             .map(t)
@@ -85,7 +85,29 @@ pub(super) fn of_alphas(
         let expected = format!("at most {} for {steps} steps", settings.steps_offset - (first - (train - 1)));
         return Err(fields.wrong("steps_offset", expected, settings.steps_offset));
     }
-    if settings.alphas_cumprod[first] == 0.0 && settings.prediction == Prediction::Epsilon {
+    whole(settings, fields, timesteps)
+}
+
+/// For samplers of distilled models: a selection of the timesteps that the distillation used.
+pub(super) fn of_distilled(
+    settings: &SamplerSettings,
+    fields: &Fields,
+    steps: usize,
+) -> Result<Grid, ScheduleError> {
+    let train = settings.alphas_cumprod.len();
+    let original = fields.integer("original_inference_steps", (1, train as u64))?;
+    if steps > original {
+        let expected = format!("1 to {original} (the scheduler's original_inference_steps)");
+        return Err(ScheduleError::Steps { expected, found: steps });
+    }
+    let distance = original as f64 / steps as f64;
+    let timestep = |i: usize| (original - (i as f64 * distance).floor() as usize) * (train / original) - 1;
+    whole(settings, fields, (0..steps).map(|i| timestep(i) as f64).collect())
+}
+
+/// The grid of whole timesteps, for samplers that work in ᾱ.
+fn whole(settings: &SamplerSettings, fields: &Fields, timesteps: Vec<f64>) -> Result<Grid, ScheduleError> {
+    if settings.alphas_cumprod[timesteps[0] as usize] == 0.0 && settings.prediction == Prediction::Epsilon {
         let expected = "v_prediction, since rescale_betas_zero_snr leaves no signal at the first step";
         return Err(fields.wrong("prediction_type", expected, "epsilon"));
     }

@@ -12,12 +12,15 @@ mod euler;
 mod euler_ancestral;
 mod grid;
 mod heun;
+mod lcm;
 mod noise;
 mod pndm;
 mod prediction;
 mod schedule;
 mod settings;
+mod tcd;
 mod training;
+mod unipc;
 
 use std::ops::{ControlFlow, Range};
 
@@ -29,6 +32,7 @@ pub use error::ScheduleError;
 pub use prediction::Prediction;
 use prediction::{clip, combine};
 pub use schedule::Schedule;
+pub use settings::Spacing;
 pub use training::TrainingSchedule;
 
 /// A method that turns noise into latents.
@@ -46,7 +50,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// All samplers.
+    /// All samplers. The first seven are those of the published interface.
     pub const ALL: &'static [Sampler] = &[
         ddim::DDIM,
         dpm_solver::DPM_SOLVER_MULTISTEP,
@@ -55,6 +59,10 @@ impl Sampler {
         euler_ancestral::K_EULER_ANCESTRAL,
         euler::K_EULER,
         pndm::PNDM,
+        lcm::LCM,
+        tcd::TCD,
+        unipc::UNIPC,
+        dpm_solver::DPM_SOLVER_MULTISTEP_SDE,
     ];
 
     /// The sampler with this name in requests.
@@ -71,6 +79,12 @@ impl Sampler {
     pub fn k_euler() -> &'static Sampler {
         const K_EULER: &Sampler = &euler::K_EULER;
         K_EULER
+    }
+
+    /// Whether the sampler chooses its timesteps by a [`Spacing`].
+    fn has_spacing(&self) -> bool {
+        let has = |presets: Presets, key: &str| presets.iter().any(|(name, _)| *name == key);
+        has(self.class, "timestep_spacing") && !has(self.forced, "use_karras_sigmas")
     }
 
     /// The name in requests.

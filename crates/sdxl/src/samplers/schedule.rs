@@ -41,6 +41,10 @@ impl Schedule {
             let expected = format!("1 to {train} (the scheduler's num_train_timesteps)");
             return Err(ScheduleError::Steps { expected, found: steps });
         }
+        if let Some(spacing) = config.spacing.filter(|_| !sampler.has_spacing()) {
+            let (sampler, found) = (sampler.name.to_string(), spacing.name().to_string());
+            return Err(ScheduleError::Spacing { sampler, found });
+        }
         let settings = SamplerSettings::read(&fields, train, steps)?;
         for (key, value) in fields.ignored() {
             let (file, name) = (fields.file(), sampler.name);
@@ -113,9 +117,9 @@ impl Schedule {
                 (alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt())
             }
             Some(sigma) if self.sampler.scales_noise => (1.0, *sigma),
-            Some(sigma) => {
-                let alpha = 1.0 / (sigma * sigma + 1.0).sqrt();
-                (alpha, sigma * alpha)
+            Some(_) => {
+                let (alpha, sigma, _) = self.variance_preserving(level);
+                (alpha, sigma)
             }
         };
         combine(&[(alpha, x0), (sigma, noise)])
@@ -124,6 +128,13 @@ impl Schedule {
     /// The factor of the standard normal noise that sampling starts from.
     pub fn init_noise_sigma(&self) -> f32 {
         self.init_noise_sigma
+    }
+
+    /// α, σ and λ = ln(α/σ) at a level, of latents scaled to variance 1. For samplers with sigmas.
+    pub(super) fn variance_preserving(&self, level: usize) -> (f64, f64, f64) {
+        let sigma = self.sigmas[level];
+        let alpha = 1.0 / (sigma * sigma + 1.0).sqrt();
+        (alpha, sigma * alpha, -sigma.ln())
     }
 
     /// ᾱ at a timestep. Timesteps after the last step are negative.

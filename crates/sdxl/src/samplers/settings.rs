@@ -26,17 +26,28 @@ pub(super) struct SamplerSettings {
     pub(super) euler_at_final: bool,
     /// Timesteps whose log-SNR is lower are left out.
     pub(super) lambda_min: f64,
+    /// Whether DPM-Solver adds new noise in each step.
+    pub(super) stochastic: bool,
+    /// Whether UniPC's B(h) is h. Otherwise it is eʰ − 1.
+    pub(super) bh1: bool,
+    /// LCM's factor of timesteps in its boundary condition.
+    pub(super) timestep_scaling: f64,
+    /// TCD's share of new noise, 0 to 1.
+    pub(super) eta: f64,
     /// Whether PNDM skips its Runge-Kutta warm-up.
     pub(super) skip_prk_steps: bool,
-    /// Whether the betas are those of `squaredcos_cap_v2`.
+    /// Whether DPM-Solver's betas are those of `squaredcos_cap_v2`.
     pub(super) cosine: bool,
 }
 
-/// The selection of training timesteps: Lin et al. (2023), table 2.
+/// The selection of training timesteps: Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed" (2023), table 2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Spacing {
+pub enum Spacing {
+    /// From the last timestep to the first, both included.
     Linspace,
+    /// Whole multiples from the first timestep on, so that the last timesteps are left out.
     Leading,
+    /// Whole multiples from the last timestep on, as models for few steps need.
     Trailing,
 }
 
@@ -79,7 +90,15 @@ impl SamplerSettings {
                 .number("lambda_min_clipped", "a number", |_| true)?
                 .unwrap_or(f64::NEG_INFINITY),
             skip_prk_steps: fields.flag("skip_prk_steps")?,
-            cosine: fields.is("beta_schedule", "squaredcos_cap_v2"),
+            stochastic: fields.is("algorithm_type", "sde-dpmsolver++"),
+            bh1: fields.is("solver_type", "bh1"),
+            timestep_scaling: fields
+                .number("timestep_scaling", "a positive number", |factor| factor > 0.0)?
+                .unwrap_or(1.0),
+            eta: fields
+                .number("eta", "a number from 0 to 1", |eta| (0.0..=1.0).contains(&eta))?
+                .unwrap_or(0.0),
+            cosine: fields.has("algorithm_type") && fields.is("beta_schedule", "squaredcos_cap_v2"),
         })
     }
 }
@@ -87,6 +106,15 @@ impl SamplerSettings {
 impl Spacing {
     const NAMES: &[(&str, Spacing)] =
         &[("linspace", Spacing::Linspace), ("leading", Spacing::Leading), ("trailing", Spacing::Trailing)];
+
+    /// The name in configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Spacing::Linspace => "linspace",
+            Spacing::Leading => "leading",
+            Spacing::Trailing => "trailing",
+        }
+    }
 }
 
 impl FinalSigma {
@@ -119,8 +147,15 @@ fn refuse_unsupported(fields: &Fields) -> Result<(), ScheduleError> {
     fields.choice("interpolation_type", &[("linear", ())])?;
     fields.choice("timestep_type", &[("discrete", ())])?;
     // diffusers also replaces deis and the other solver types by these.
-    fields.choice("algorithm_type", &[("dpmsolver++", ()), ("deis", ())])?;
+    fields.choice("algorithm_type", &[("dpmsolver++", ()), ("deis", ()), ("sde-dpmsolver++", ())])?;
     fields.choice("solver_type", &[("midpoint", ()), ("logrho", ()), ("bh1", ()), ("bh2", ())])?;
+    if fields.has("predict_x0") && !fields.flag("predict_x0")? {
+        return Err(fields.wrong("predict_x0", "true", "false"));
+    }
+    let disabled = fields.numbers("disable_corrector", "a step", |_| true)?.unwrap_or_default();
+    if !disabled.is_empty() {
+        return Err(fields.wrong("disable_corrector", "no steps", format!("{} steps", disabled.len())));
+    }
     for learned in ["learned", "learned_range"] {
         if fields.is("variance_type", learned) {
             return Err(fields.wrong("variance_type", "null", learned));

@@ -5,7 +5,7 @@ mod runs;
 
 use std::ops::ControlFlow;
 
-use calotype_sdxl::samplers::{Hooks, Sampler, sample};
+use calotype_sdxl::samplers::{Hooks, Sampler, Schedule, SchedulerConfig, Spacing, sample};
 use calotype_tensor::Tensor;
 
 use runs::{Golden, LATENTS, close, run, schedule};
@@ -219,11 +219,26 @@ fn bad_configurations_name_the_field() {
         ("K_EULER", r#"{"sigma_min": -3}"#, "sigma_min: expected a positive number or null, found -3"),
         (
             "KarrasDPM",
-            r#"{"algorithm_type": "sde-dpmsolver++"}"#,
-            r#"algorithm_type: expected dpmsolver++, deis, found "sde-dpmsolver++""#,
+            r#"{"algorithm_type": "sde-dpmsolver"}"#,
+            r#"algorithm_type: expected dpmsolver++, deis, sde-dpmsolver++, found "sde-dpmsolver""#,
         ),
         ("KarrasDPM", r#"{"solver_order": 3}"#, "solver_order: expected a whole number from 1 to 2, found 3"),
         ("KarrasDPM", r#"{"variance_type": "learned"}"#, "variance_type: expected null, found learned"),
+        ("UniPC", r#"{"predict_x0": false}"#, "predict_x0: expected true, found false"),
+        ("UniPC", r#"{"disable_corrector": [0]}"#, "disable_corrector: expected no steps, found 1 steps"),
+        (
+            "LCM",
+            r#"{"original_inference_steps": 1001}"#,
+            "original_inference_steps: expected a whole number from 1 to 1000, found 1001",
+        ),
+        ("LCM", r#"{"timestep_scaling": 0}"#, "timestep_scaling: expected a positive number, found 0"),
+        ("TCD", r#"{"eta": 1.5}"#, "eta: expected a number from 0 to 1, found 1.5"),
+        ("TCD", r#"{"rescale_betas_zero_snr": true}"#, "prediction_type: expected v_prediction"),
+        (
+            "TCD",
+            r#"{"original_inference_steps": 4}"#,
+            "num_inference_steps: expected 1 to 4 (the scheduler's original_inference_steps), found 5",
+        ),
     ] {
         let message = error(name, config, 5);
         assert!(message.contains(expected), "{config}: {message}");
@@ -244,8 +259,28 @@ fn bad_configurations_name_the_field() {
     assert_eq!(
         error("EULER", "{}", 5),
         "scheduler: expected one of DDIM, DPMSolverMultistep, HeunDiscrete, KarrasDPM, K_EULER_ANCESTRAL, K_EULER, PNDM, \
-         found \"EULER\""
+         LCM, TCD, UniPC, DPMSolverMultistepSDE, found \"EULER\""
     );
+}
+
+/// Protects a spacing that is asked for: it replaces that of the file, and samplers that have no use for it refuse it.
+#[test]
+fn a_spacing_replaces_the_files() {
+    for sampler in Sampler::ALL {
+        let config = SchedulerConfig::parse("f", r#"{"timestep_spacing": "leading"}"#).expect("readable");
+        let asked = Schedule::new(sampler, &config.clone().with_spacing(Some(Spacing::Trailing)), 4);
+        if ["KarrasDPM", "LCM", "TCD"].contains(&sampler.name()) {
+            let error = format!(
+                "timestep_spacing: expected none with {}, which has timesteps of its own, found trailing",
+                sampler.name()
+            );
+            assert_eq!(asked.expect_err("a refusal").to_string(), error);
+        } else {
+            assert_eq!(asked.expect("a schedule").timesteps(), [999.0, 749.0, 499.0, 249.0], "{sampler:?}");
+        }
+        let unasked = Schedule::new(sampler, &config.clone().with_spacing(None), 4).expect("a schedule");
+        assert_eq!(unasked.timesteps(), Schedule::new(sampler, &config, 4).expect("a schedule").timesteps());
+    }
 }
 
 /// Protects against NaN and panics: every combination of options either runs to finite latents or is refused.
