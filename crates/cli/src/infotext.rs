@@ -59,6 +59,7 @@ fn sampler(sampler: &'static Sampler) -> &'static str {
         "K_EULER_ANCESTRAL" => "Euler a",
         "K_EULER" => "Euler",
         "PNDM" => "PLMS",
+        "DPMSolverMultistepSDE" => "DPM++ 2M SDE",
         own => own,
     }
 }
@@ -75,11 +76,14 @@ pub fn json(plan: &PredictPlan, seed: u64, maker: &Maker) -> String {
     let input = PredictPlan { seed, num_outputs: 1, replicate_weights: names, ..plan.clone() };
     let version = env!("CARGO_PKG_VERSION");
     let dtype = maker.dtype.to_string();
-    json!({
+    let mut json = json!({
         "version": version, "model": maker.model, "dtype": dtype, "rng": maker.rng,
         "empty_negative": maker.empty_negative, "input": plans::request(&input)
-    })
-    .to_string()
+    });
+    if let Some(spacing) = plan.timestep_spacing {
+        json["timestep_spacing"] = spacing.name().into();
+    }
+    json.to_string()
 }
 
 /// The last part of a path.

@@ -11,7 +11,8 @@ fn fields() {
     let size = "expected a multiple of 8 from 8 to 4096, found 1023";
     let steps = "num_inference_steps: expected an integer from 1 to 500, found";
     let scheduler = "scheduler: expected one of DDIM, DPMSolverMultistep, HeunDiscrete, KarrasDPM, \
-                     K_EULER_ANCESTRAL, K_EULER, PNDM, found \"EULER\"";
+                     K_EULER_ANCESTRAL, K_EULER, PNDM, LCM, TCD, UniPC, DPMSolverMultistepSDE, \
+                     found \"EULER\"";
     for (name, value, says) in [
         ("width", "1023", format!("width: {size}")),
         ("height", "1023", format!("height: {size}")),

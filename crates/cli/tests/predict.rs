@@ -40,6 +40,14 @@ fn decoded(picture: &[u8]) -> ((u32, u32), impl Fn(&str) -> String) {
     (size, text)
 }
 
+/// A PNG's pixels.
+fn pixels(picture: &[u8]) -> Vec<u8> {
+    let mut reader = png::Decoder::new(Cursor::new(picture)).read_info().expect("a PNG");
+    let mut pixels = vec![0; reader.output_buffer_size().expect("a size")];
+    reader.next_frame(&mut pixels).expect("all pixels");
+    pixels
+}
+
 /// Protects: stdout has the paths and nothing else, in a directory made for them; stderr has the seed and progress.
 #[test]
 fn paths_seed_and_progress() {
@@ -106,6 +114,24 @@ fn a_batch_counts_seeds() {
         assert_eq!(batch.len(), 2);
         assert_eq!(batch[1..], run(&["--seed", "5"]), "{scheduler}");
     }
+}
+
+/// Protects the timesteps that are asked for: other pictures, which say it; samplers without a use for them refuse them.
+#[test]
+fn timestep_spacing() {
+    let here = Sandbox::new();
+    let run = |more: &[&str]| pictures(&here, &predict(&here, &[&["--seed", "4"], more].concat())).remove(0);
+    let (usual, trailing) = (run(&[]), run(&["--timestep-spacing", "trailing"]));
+    assert_ne!(pixels(&usual), pixels(&trailing));
+    let (_, text) = decoded(&trailing);
+    let json: Value = serde_json::from_str(&text("calotype")).expect("JSON");
+    assert_eq!(json["timestep_spacing"], "trailing");
+    let lcm = run(&["--scheduler", "LCM"]);
+    assert_ne!(pixels(&usual), pixels(&lcm));
+    let model = tiny_model();
+    let model = model.to_str().expect("text");
+    let args = ["predict", "--model", model, "--scheduler", "LCM", "--timestep-spacing", "trailing"];
+    here.assert_refused(&args, "timestep_spacing: expected none with LCM");
 }
 
 /// Protects habits of other programs: a text's file as Windows' editors save it, a seed of -1 that is a random one, a guidance

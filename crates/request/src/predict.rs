@@ -129,10 +129,12 @@ impl PredictInput {
         Schema::of::<PredictInput>()
     }
 
-    /// The schema on the command line. `lora_scale` may be any number, even above 1 or negative. A guidance below 1 means no
+    /// The schema on the command line. `scheduler` also takes the samplers beyond the published ones. `lora_scale` may be any number, even above 1 or negative. A guidance below 1 means no
     /// guidance, as in diffusers; the published interface starts at 1.
     pub fn command_line_schema() -> Schema {
-        PredictInput::schema().without_limits("lora_scale").with_minimum("guidance_scale", 0)
+        let samplers = Scheduler::ALL.map(Scheduler::name);
+        let schema = PredictInput::schema().with_choices("scheduler", &samplers);
+        schema.without_limits("lora_scale").with_minimum("guidance_scale", 0)
     }
 
     /// Makes a request from its JSON object. `given` has the fields that the caller gave; the others have their defaults.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The samplers of the published interface, by their wire names.
+/// The samplers, by their wire names. The schema has those of the published interface; only the command line takes the others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "scheduler")]
 #[allow(missing_docs)] // The names say it.
@@ -18,11 +18,19 @@ pub enum Scheduler {
     #[serde(rename = "K_EULER")]
     KEuler,
     PNDM,
+    #[schemars(skip)]
+    LCM,
+    #[schemars(skip)]
+    TCD,
+    #[schemars(skip)]
+    UniPC,
+    #[schemars(skip)]
+    DPMSolverMultistepSDE,
 }
 
 impl Scheduler {
-    /// All samplers, in the published order.
-    pub const ALL: [Scheduler; 7] = [
+    /// All samplers. The published ones come first, in the published order.
+    pub const ALL: [Scheduler; 11] = [
         Scheduler::DDIM,
         Scheduler::DPMSolverMultistep,
         Scheduler::HeunDiscrete,
@@ -30,6 +38,10 @@ impl Scheduler {
         Scheduler::KEulerAncestral,
         Scheduler::KEuler,
         Scheduler::PNDM,
+        Scheduler::LCM,
+        Scheduler::TCD,
+        Scheduler::UniPC,
+        Scheduler::DPMSolverMultistepSDE,
     ];
 
     /// The name in requests.
@@ -42,6 +54,10 @@ impl Scheduler {
             Self::KEulerAncestral => "K_EULER_ANCESTRAL",
             Self::KEuler => "K_EULER",
             Self::PNDM => "PNDM",
+            Self::LCM => "LCM",
+            Self::TCD => "TCD",
+            Self::UniPC => "UniPC",
+            Self::DPMSolverMultistepSDE => "DPMSolverMultistepSDE",
         }
     }
 }

@@ -108,6 +108,15 @@ impl Schema {
         self
     }
 
+    /// Changes the choices of a field.
+    pub fn with_choices(mut self, name: &str, choices: &[&str]) -> Schema {
+        for field in self.fields.iter_mut().filter(|field| field.name == name) {
+            field.spec.insert("enum".into(), json!(choices));
+            self.root["properties"][name] = Value::Object(field.spec.clone());
+        }
+        self
+    }
+
     /// The schema as a JSON document.
     pub fn json(&self) -> &Value {
         &self.root

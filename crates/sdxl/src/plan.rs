@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 
 use crate::error::ArgumentError;
-use crate::samplers::Sampler;
+use crate::samplers::{Sampler, Spacing};
 
 /// The pictures that a prediction makes. [`PredictPlan::default`] has the published defaults, and a random seed.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +22,8 @@ pub struct PredictPlan {
     pub num_outputs: usize,
     /// The sampler.
     pub scheduler: &'static Sampler,
+    /// The selection of timesteps. `None`: that of the model's scheduler.
+    pub timestep_spacing: Option<Spacing>,
     /// Denoising steps, at least 1.
     pub steps: usize,
     /// The scale of classifier-free guidance, at least 1; 1 means no guidance.
@@ -46,6 +48,7 @@ impl Default for PredictPlan {
             height: 1024,
             num_outputs: 1,
             scheduler: Sampler::k_euler(),
+            timestep_spacing: None,
             steps: 50,
             guidance_scale: 7.5,
             lora_scale: 0.6,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use calotype_request::PredictInput;
 use calotype_sdxl::PredictPlan;
 use calotype_sdxl::pipeline::{EmptyNegative, Image, Options, Pipeline, Rng};
+use calotype_sdxl::samplers::Spacing;
 use calotype_sdxl::watermark::{self, MIN_SIDE};
 use calotype_tensor::DType;
 use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
@@ -37,6 +38,9 @@ struct PredictArgs {
     /// What becomes of an empty negative prompt: its encoding, or zeros, as diffusers has it for most models [default: encode]
     #[arg(long, value_enum, value_name = "WHAT")]
     empty_negative: Option<EmptyName>,
+    /// Which of the training timesteps the steps visit; models for few steps need trailing [default: as the model's scheduler says]
+    #[arg(long, value_enum, value_name = "SPACING")]
+    timestep_spacing: Option<SpacingName>,
     /// Threads to compute with; the pictures are the same for any number [default: all processors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
@@ -80,6 +84,23 @@ enum EmptyName {
     Zeros,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SpacingName {
+    Leading,
+    Trailing,
+    Linspace,
+}
+
+impl From<SpacingName> for Spacing {
+    fn from(name: SpacingName) -> Spacing {
+        match name {
+            SpacingName::Leading => Spacing::Leading,
+            SpacingName::Trailing => Spacing::Trailing,
+            SpacingName::Linspace => Spacing::Linspace,
+        }
+    }
+}
+
 /// Printed if diffusers' pipeline makes another picture of the same request, and the user has not chosen.
 const EMPTY_NEGATIVE: &str =
     "no negative prompt: the empty one is encoded, where diffusers gives zeros (--empty-negative zeros)";
@@ -97,6 +118,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let quiet = Verbosity::of(matches) == Verbosity::Quiet;
     let given = fields::given(&PredictInput::command_line_schema(), matches)?;
     let plan = plans::predict(PredictInput::from_command_line(given.clone())?)?;
+    let plan = PredictPlan { timestep_spacing: settings.timestep_spacing.map(Spacing::from), ..plan };
     let output = OutputDir::check(&settings.output)?;
     let folder = super::model_folder(settings.model.as_deref(), quiet)?;
     interrupt::install().map_err(Failure::signals)?;

@@ -16,6 +16,7 @@ use calotype_tensor::{DType, Tensor, cpu, ops};
 
 use crate::Error;
 use crate::adapters::{Adapters, Fingerprint, Modules, Tagged};
+use crate::few_steps;
 use crate::plan::{PredictPlan, check_size};
 use crate::prompt::{self, PromptEmbeds, PromptEncoder};
 use crate::samplers::{self, Hooks, Schedule, SchedulerConfig};
@@ -97,12 +98,14 @@ impl Pipeline {
         check_size("width", plan.width, scale)?;
         check_size("height", plan.height, scale)?;
         prompt::warn_about_syntax([&plan.prompt, &plan.negative_prompt]);
-        let schedule = Schedule::new(plan.scheduler, &self.scheduler, plan.steps)?;
+        let scheduler = self.scheduler.clone().with_spacing(plan.timestep_spacing);
+        let schedule = Schedule::new(plan.scheduler, &scheduler, plan.steps)?;
         let mut progress = Progress { done: 0, steps: plan.num_outputs * schedule.steps(), on_step };
         progress.report()?;
         // Before the files are read: a file that changes while it is read is read again for the next request.
         let prompts = [plan.negative_prompt.as_str(), plan.prompt.as_str()];
         let tagged = Tagged::read(&prompts, &plan.replicate_weights, plan.lora_scale);
+        few_steps::check(plan, &schedule, &tagged.scales, self.folder.path())?;
         let fingerprint = Fingerprint::of(&plan.replicate_weights, &tagged.scales);
         let adapters = self.adapters(plan, &tagged)?;
         let embeds = self.encode_prompts(plan, &tagged, &adapters)?;

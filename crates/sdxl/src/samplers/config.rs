@@ -11,7 +11,7 @@ use calotype_models::ModelFolder;
 use serde_json::{Map, Value};
 
 use super::error::brief;
-use super::settings::Spacing;
+use super::spacing::Spacing;
 use super::{ScheduleError, class};
 
 /// The largest file, in bytes. These files are small; the limit keeps a wrong file from filling the memory.

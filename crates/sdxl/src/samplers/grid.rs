@@ -3,7 +3,8 @@
 use super::ScheduleError;
 use super::config::Fields;
 use super::prediction::Prediction;
-use super::settings::{FinalSigma, Karras, SamplerSettings, Spacing};
+use super::settings::{FinalSigma, Karras, SamplerSettings};
+use super::spacing::Spacing;
 
 /// The points that a sampler visits, highest noise first.
 pub(super) struct Grid {

@@ -18,6 +18,7 @@ mod pndm;
 mod prediction;
 mod schedule;
 mod settings;
+mod spacing;
 mod tcd;
 mod training;
 mod unipc;
@@ -32,7 +33,7 @@ pub use error::ScheduleError;
 pub use prediction::Prediction;
 use prediction::{clip, combine};
 pub use schedule::Schedule;
-pub use settings::Spacing;
+pub use spacing::Spacing;
 pub use training::TrainingSchedule;
 
 /// A method that turns noise into latents.

@@ -7,7 +7,8 @@ use calotype_tensor::Tensor;
 use super::config::{Fields, SchedulerConfig};
 use super::error::brief;
 use super::prediction::combine;
-use super::settings::{SamplerSettings, Spacing};
+use super::settings::SamplerSettings;
+use super::spacing::Spacing;
 use super::{Sampler, ScheduleError};
 
 /// More timesteps than any diffusion model has, and few enough to be exact in f32.
@@ -123,6 +124,11 @@ impl Schedule {
             }
         };
         combine(&[(alpha, x0), (sigma, noise)])
+    }
+
+    /// The selection of timesteps. `None`: the sampler has timesteps of its own.
+    pub fn timestep_spacing(&self) -> Option<Spacing> {
+        self.sampler.has_spacing().then_some(self.settings.spacing)
     }
 
     /// The factor of the standard normal noise that sampling starts from.

@@ -2,6 +2,7 @@
 
 use super::config::Fields;
 use super::prediction::Prediction;
+use super::spacing::Spacing;
 use super::{ScheduleError, noise};
 
 /// The configuration's fields, resolved for the sampler's class.
@@ -38,17 +39,6 @@ pub(super) struct SamplerSettings {
     pub(super) skip_prk_steps: bool,
     /// Whether DPM-Solver's betas are those of `squaredcos_cap_v2`.
     pub(super) cosine: bool,
-}
-
-/// The selection of training timesteps: Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed" (2023), table 2.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Spacing {
-    /// From the last timestep to the first, both included.
-    Linspace,
-    /// Whole multiples from the first timestep on, so that the last timesteps are left out.
-    Leading,
-    /// Whole multiples from the last timestep on, as models for few steps need.
-    Trailing,
 }
 
 /// σ after the last step.
@@ -100,20 +90,6 @@ impl SamplerSettings {
                 .unwrap_or(0.0),
             cosine: fields.has("algorithm_type") && fields.is("beta_schedule", "squaredcos_cap_v2"),
         })
-    }
-}
-
-impl Spacing {
-    const NAMES: &[(&str, Spacing)] =
-        &[("linspace", Spacing::Linspace), ("leading", Spacing::Leading), ("trailing", Spacing::Trailing)];
-
-    /// The name in configurations.
-    pub fn name(self) -> &'static str {
-        match self {
-            Spacing::Linspace => "linspace",
-            Spacing::Leading => "leading",
-            Spacing::Trailing => "trailing",
-        }
     }
 }
 
