@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use calotype_tensor::{LeafId, Tensor, Weight};
+use calotype_tensor::{Device, LeafId, Tensor, Weight, ops};
 
 /// A layer's tensor, or weight in the kernels' layout. The layer and a trainer share it; a clone shares it too.
 #[derive(Clone)]
@@ -54,9 +54,11 @@ pub trait Trainable: Send + Sync {
     fn values(&self) -> Tensor;
     /// Sets all values of the parameter.
     fn set_values(&self, values: &[f32]);
-    /// Takes an optimizer's step: each value p becomes p · keep − factor · d, where d is the value of `direction` at the same
-    /// index.
-    fn step(&self, keep: f32, factor: f32, direction: &[f32]);
+    /// Where the parameter lies.
+    fn device(&self) -> Device;
+    /// Takes an optimizer's step: each value p becomes p · keep − factor · d, where d is the value of `direction`, f32, at the
+    /// same index, and `factor` is ().
+    fn step(&self, keep: f32, factor: &Tensor, direction: &Tensor);
 }
 
 impl Trainable for Parameter {
@@ -76,10 +78,12 @@ impl Trainable for Parameter {
         self.change(|value| *value = value.device().upload(values, value.shape()).var());
     }
 
-    fn step(&self, keep: f32, factor: f32, direction: &[f32]) {
-        self.change(|value| {
-            value.f32s_mut().iter_mut().zip(direction).for_each(|(p, d)| *p = *p * keep - factor * d);
-        });
+    fn device(&self) -> Device {
+        self.get().device()
+    }
+
+    fn step(&self, keep: f32, factor: &Tensor, direction: &Tensor) {
+        self.change(|value| ops::step(value, keep, factor, &direction.reshape(value.shape())));
     }
 }
 
@@ -100,7 +104,11 @@ impl Trainable for Parameter<Weight> {
         self.change(|value| value.set_values(values));
     }
 
-    fn step(&self, keep: f32, factor: f32, direction: &[f32]) {
+    fn device(&self) -> Device {
+        self.get().device()
+    }
+
+    fn step(&self, keep: f32, factor: &Tensor, direction: &Tensor) {
         self.change(|value| value.step(keep, factor, direction));
     }
 }

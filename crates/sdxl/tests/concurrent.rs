@@ -3,6 +3,7 @@
 mod plan;
 mod temp;
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
@@ -11,6 +12,7 @@ use std::time::Duration;
 use calotype_sdxl::PredictPlan;
 use calotype_sdxl::pipeline::{EmptyNegative, Options, Pipeline, Rng};
 use calotype_tensor::DType;
+use calotype_tensor::cpu::Workers;
 use serde_json::json;
 use temp::golden;
 
@@ -60,4 +62,36 @@ fn predictions_at_once() {
             }
         }
     }
+}
+
+/// Protects services with several pipelines: two that have workers of their own predict at once, each on its own threads alone
+/// and on none of the caller's, with the same pictures as ever.
+#[test]
+fn pipelines_with_their_own_workers() {
+    let (plan, alone) = (plan(&[]), predict(&open(), &plan(&[])));
+    let run = |threads: usize| {
+        let pipeline = open().with_workers(Workers::new(threads).expect("threads"));
+        let mut seen = HashSet::new();
+        for _ in 0..4 {
+            let mut note = |_| {
+                assert_eq!(rayon::current_num_threads(), threads, "threads that compute");
+                seen.insert(std::thread::current().id());
+                ControlFlow::Continue(())
+            };
+            assert_eq!(pipeline.predict(&plan, &mut note).expect("a picture").remove(0).rgb, alone);
+        }
+        seen
+    };
+    let [one, two] = std::thread::scope(|scope| {
+        [1, 2]
+            .map(|threads| {
+                scope.spawn({
+                    let run = &run;
+                    move || run(threads)
+                })
+            })
+            .map(|run| run.join().expect("pictures"))
+    });
+    assert!(one.len() == 1 && two.len() <= 2 && one.is_disjoint(&two), "{one:?}, {two:?}");
+    assert!(!one.contains(&std::thread::current().id()));
 }

@@ -219,6 +219,47 @@ pub struct GroupNormArgs {
     pub silu: bool,
 }
 
+/// A step of AdamW, for the parameter's next step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamWArgs {
+    /// How much of the gradient's average stays, 0 to 1.
+    pub beta1: f64,
+    /// How much of the average of its squares stays, 0 to 1.
+    pub beta2: f64,
+    /// Added to the square root.
+    pub eps: f32,
+    /// Steps taken, this one among them: at least 1.
+    pub step: u64,
+    /// The learning rate.
+    pub lr: f64,
+}
+
+/// A step of Adafactor without a first moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdafactorArgs {
+    /// How much of the averages stays, 0 to 1.
+    pub beta2: f64,
+    /// Added to the squares.
+    pub eps: f64,
+    /// The largest root mean square of a direction. A larger one is scaled down.
+    pub clip_threshold: f64,
+    /// The learning rate.
+    pub lr: f64,
+}
+
+/// Adafactor's averages of a gradient's squares.
+pub enum AdafactorAverages<'a> {
+    /// Of a gradient (.., rows, columns): the averages of each row, (.., rows), and of each column, (.., columns).
+    Factored {
+        /// Those of the rows.
+        rows: &'a mut Tensor,
+        /// Those of the columns.
+        columns: &'a mut Tensor,
+    },
+    /// Of each element, as many as the gradient has.
+    Full(&'a mut Tensor),
+}
+
 /// The elements of a linear layer's weight.
 #[derive(Clone, Copy)]
 pub(crate) enum Matrix<'a> {
@@ -296,6 +337,25 @@ pub(crate) trait Backend: Sync {
     fn pack_tensor(&self, w: &Tensor) -> Packed;
     /// The elements of a weight that is stored as f32, (out, in, taps).
     fn unpack(&self, w: &Packed) -> Tensor;
-    /// Each element w of a weight that is stored as f32 becomes w · keep − factor · d; directions are row-major (out, in, taps).
-    fn step(&self, w: &mut Packed, keep: f32, factor: f32, direction: &[f32]);
+
+    // What trains. Tensors are f32, and those that change do so in place, unless others share their memory.
+
+    /// Zeros, f32, in memory of exactly their size, which is kept for long.
+    fn kept_zeros(&self, shape: &[usize]) -> Tensor;
+    /// x takes these numbers: an upload into memory that is there.
+    fn write(&self, x: &mut Tensor, values: &[f32]);
+    /// Σ x², which the host waits for. In f64, because squares of f32 may be too large for f32.
+    fn sum_squares(&self, x: &Tensor) -> f64;
+    /// sum becomes sum + x.
+    fn add_to(&self, sum: &mut Tensor, x: &Tensor);
+    /// Updates the averages of a gradient and of its squares. The gradient becomes the direction of a step; the result is the
+    /// step's factor, ().
+    fn adamw(&self, args: &AdamWArgs, averages: [&mut Tensor; 2], grad: &mut Tensor) -> Tensor;
+    /// Updates the averages of a gradient's squares. The gradient becomes the direction of a step; the result is the step's
+    /// factor, (). No dimension is 0.
+    fn adafactor(&self, args: &AdafactorArgs, averages: AdafactorAverages, grad: &mut Tensor) -> Tensor;
+    /// Each element p becomes p · keep − factor · d, with the d of `direction` and a factor ().
+    fn step(&self, p: &mut Tensor, keep: f32, factor: &Tensor, direction: &Tensor);
+    /// The same for a weight that is stored as f32; directions are row-major (out, in, taps).
+    fn step_packed(&self, w: &mut Packed, keep: f32, factor: &Tensor, direction: &Tensor);
 }

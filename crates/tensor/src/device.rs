@@ -33,6 +33,14 @@ impl Device {
         self.full(shape, 0.0, dtype)
     }
 
+    /// A tensor of zeros, f32, in memory of exactly its size: for what is kept for long, as the averages of an optimizer.
+    ///
+    /// # Panics
+    /// If no memory can be so large.
+    pub fn kept_zeros(self, shape: &[usize]) -> Tensor {
+        self.kernels().kept_zeros(shape)
+    }
+
     /// A tensor filled with one value, in the device's memory.
     ///
     /// # Panics
@@ -85,6 +93,20 @@ impl Tensor {
             return self.detach();
         }
         device.kernels().upload(&self.to_vec(), self.shape(), self.dtype())
+    }
+
+    /// Gives an f32 tensor other numbers, in the memory that it has.
+    ///
+    /// # Panics
+    /// If their number is another, or the dtype.
+    pub fn write(&mut self, values: &[f32]) {
+        assert_eq!(
+            (self.dtype(), self.numel()),
+            (DType::F32, values.len()),
+            "numbers for {:?}",
+            self.shape()
+        );
+        self.kernels().write(self, values);
     }
 
     /// The kernels of the device where the tensor lies.

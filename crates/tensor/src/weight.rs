@@ -235,13 +235,17 @@ impl Weight {
         self.elements = Arc::new(Elements::Packed(packed));
     }
 
-    /// Takes an optimizer's step: each element w of a weight that [trains](Self::var) becomes w · keep − factor · d, where the
-    /// direction's d are row-major. In place, unless other clones are alive, which keep what they have.
-    pub fn step(&mut self, keep: f32, factor: f32, direction: &[f32]) {
+    /// Takes an optimizer's step: each element w of a weight that [trains](Self::var) becomes w · keep − factor · d, with the d
+    /// of `direction`, (O, I, kh, kw) under whatever shape, and a factor (). In place, unless other clones are alive, which keep
+    /// what they have.
+    ///
+    /// # Panics
+    /// If the direction has another number of elements, or a dtype is not f32.
+    pub fn step(&mut self, keep: f32, factor: &Tensor, direction: &Tensor) {
         self.packed();
         let kernels = self.device.kernels();
         match Arc::get_mut(&mut self.elements) {
-            Some(Elements::Packed(packed)) => return kernels.step(packed, keep, factor, direction),
+            Some(Elements::Packed(packed)) => return kernels.step_packed(packed, keep, factor, direction),
             Some(Elements::Lazy { packed, .. } | Elements::Streamed { packed, .. }) => {
                 let packed = packed.take().expect("packed above");
                 self.elements = Arc::new(Elements::Packed(packed));

@@ -119,7 +119,7 @@ fn what_trains_has_the_files_numbers() {
         let mut trained = weight.clone().var();
         assert_eq!(trained.values().f32s(), wide);
         let kept = trained.clone();
-        trained.step(0.5, 2.0, &wide);
+        trained.step(0.5, &Tensor::full(&[], 2.0, DType::F32), &Tensor::from_slice(&wide, &[n, k]));
         assert_eq!(trained.values().f32s(), wide.iter().map(|x| x * -1.5).collect::<Vec<_>>());
         assert_eq!(kept.values().f32s(), wide, "a clone keeps what it has");
     }

@@ -15,14 +15,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use calotype_models::wrong_kind;
+use calotype_tensor::cpu::Workers;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use self::predict::DtypeName;
 use crate::failure::Failure;
 use crate::{environment, hub, pocket};
-
-/// The bytes of a thread's stack, as many as a program's first thread has.
-const MAIN_STACK: usize = 8 << 20;
 
 /// A command: its name, its options, and its function.
 type Row = (&'static str, fn(Command) -> Command, fn(&ArgMatches) -> Result<(), Failure>);
@@ -79,9 +77,8 @@ fn among_threads(
     if threads == 0 {
         environment::threads(std::env::var_os("RAYON_NUM_THREADS"))?;
     }
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).stack_size(MAIN_STACK);
-    pool.build_global().map_err(|e| Failure::Failed(format!("--threads {threads}: {e}")))?;
-    rayon::scope(|_| command())
+    let workers = Workers::new(threads.into());
+    workers.map_err(|e| Failure::Failed(format!("--threads {threads}: {e}")))?.run(command)
 }
 
 /// Finds the model's folder. `--model` names the folder, or a model on a hub, which is fetched. Without `--model`, the model is

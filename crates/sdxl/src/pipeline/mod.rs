@@ -12,6 +12,7 @@ use std::sync::{Arc, OnceLock};
 
 use calotype_models::weights::store_for;
 use calotype_models::{Component, Context, ModelConfigs, ModelFolder, UNet, Vae};
+use calotype_tensor::cpu::Workers;
 use calotype_tensor::{DType, Tensor, cpu, ops};
 
 use crate::Error;
@@ -53,13 +54,15 @@ pub struct Options {
 /// An SDXL checkpoint folder, ready for predictions. VAE and denoiser are loaded at first use and kept. The denoiser includes
 /// the trained weights of the last request; a request with other trained weights loads it again.
 ///
-/// Several threads may predict from one pipeline at the same time, including threads of a rayon pool.
+/// Several threads may predict from one pipeline at the same time, including threads of a rayon pool. Predictions run on the
+/// threads that call, unless the pipeline has [workers of its own](Self::with_workers).
 pub struct Pipeline {
     folder: ModelFolder,
     configs: ModelConfigs,
     scheduler: SchedulerConfig,
     prompts: PromptEncoder,
     options: Options,
+    workers: Option<Workers>,
     unet: KeptUNet,
     vae: OnceLock<Vae>,
 }
@@ -75,7 +78,13 @@ impl Pipeline {
         let scheduler = SchedulerConfig::open(&folder)?;
         let prompts = PromptEncoder::open(&folder, &configs, options.dtype)?;
         let (unet, vae) = (KeptUNet::default(), OnceLock::new());
-        Ok(Pipeline { folder, configs, scheduler, prompts, options, unet, vae })
+        Ok(Pipeline { folder, configs, scheduler, prompts, options, workers: None, unet, vae })
+    }
+
+    /// The same pipeline, whose predictions run on these threads and in their memory. Pipelines with workers of their own do not
+    /// wait for each other, and free nothing of each other's memory.
+    pub fn with_workers(self, workers: Workers) -> Pipeline {
+        Pipeline { workers: Some(workers), ..self }
     }
 
     /// See [`ModelConfigs::native_size`].
@@ -94,6 +103,14 @@ impl Pipeline {
     /// The plan does not fit the model's sizes or its schedule, a file of the model or of trained weights is missing or
     /// invalid, a picture is not finite, or `on_step` breaks.
     pub fn predict(&self, plan: &PredictPlan, on_step: &mut OnStep) -> Result<Vec<Image>, Error> {
+        match &self.workers {
+            Some(workers) => workers.run(|| self.predict_here(plan, on_step)),
+            None => self.predict_here(plan, on_step),
+        }
+    }
+
+    /// Predicts on the thread that calls.
+    fn predict_here(&self, plan: &PredictPlan, on_step: &mut OnStep) -> Result<Vec<Image>, Error> {
         let scale = self.configs.vae.scale();
         check_size("width", plan.width, scale)?;
         check_size("height", plan.height, scale)?;

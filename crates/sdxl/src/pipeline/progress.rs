@@ -14,7 +14,7 @@ pub struct Step {
 }
 
 /// Called with the progress. A break stops the prediction with [`Error::Interrupted`].
-pub type OnStep<'a> = dyn FnMut(Step) -> ControlFlow<()> + 'a;
+pub type OnStep<'a> = dyn FnMut(Step) -> ControlFlow<()> + Send + 'a;
 
 /// The steps done so far, and the callback that is told.
 pub(super) struct Progress<'a, 'b> {

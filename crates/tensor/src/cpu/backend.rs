@@ -1,10 +1,10 @@
 //! The CPU as a device: its kernels by the names of the seam.
 
+use super::{Buffer, optim, pack, reduce, rows};
 use super::{attention, attention_backward, elementwise, group_norm, layer_norm, layout, products};
-use super::{pack, reduce, rows};
 use crate::backend::{
-    AttentionSaved, Backend, Binary, ConvShape, Epilogue, GroupNormArgs, HeadShape, Mask, Matrix, Move, Over,
-    RowOp, Unary,
+    AdafactorArgs, AdafactorAverages, AdamWArgs, AttentionSaved, Backend, Binary, ConvShape, Epilogue,
+    GroupNormArgs, HeadShape, Mask, Matrix, Move, Over, RowOp, Unary,
 };
 use crate::dtype::DType;
 use crate::memory::Packed;
@@ -162,7 +162,37 @@ impl Backend for Cpu {
         Tensor::new(w.values(), &[w.out, w.inp, w.taps], DType::F32)
     }
 
-    fn step(&self, w: &mut Packed, keep: f32, factor: f32, direction: &[f32]) {
-        w.elements_mut::<pack::Packed>().step(keep, factor, direction);
+    fn kept_zeros(&self, shape: &[usize]) -> Tensor {
+        Tensor::new(Buffer::exact(DType::F32.bytes_of(shape)), shape, DType::F32)
+    }
+
+    fn write(&self, x: &mut Tensor, values: &[f32]) {
+        x.f32s_mut().copy_from_slice(values);
+    }
+
+    fn sum_squares(&self, x: &Tensor) -> f64 {
+        optim::squared_norm(x.f32s())
+    }
+
+    fn add_to(&self, sum: &mut Tensor, x: &Tensor) {
+        optim::add_to(sum.f32s_mut(), x.f32s());
+    }
+
+    fn adamw(&self, args: &AdamWArgs, averages: [&mut Tensor; 2], grad: &mut Tensor) -> Tensor {
+        let factor = optim::adamw(args, averages.map(Tensor::f32s_mut), grad.f32s_mut());
+        elementwise::full(&[], factor, DType::F32)
+    }
+
+    fn adafactor(&self, args: &AdafactorArgs, averages: AdafactorAverages, grad: &mut Tensor) -> Tensor {
+        let factor = optim::adafactor(args, averages, grad);
+        elementwise::full(&[], factor, DType::F32)
+    }
+
+    fn step(&self, p: &mut Tensor, keep: f32, factor: &Tensor, direction: &Tensor) {
+        optim::step(p.f32s_mut(), keep, factor.f32s()[0], direction.f32s());
+    }
+
+    fn step_packed(&self, w: &mut Packed, keep: f32, factor: &Tensor, direction: &Tensor) {
+        w.elements_mut::<pack::Packed>().step(keep, factor.f32s()[0], direction.f32s());
     }
 }

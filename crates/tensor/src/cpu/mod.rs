@@ -13,6 +13,7 @@ pub(crate) mod layout;
 pub(crate) mod math;
 mod micro;
 pub(crate) mod operand;
+mod optim;
 pub(crate) mod pack;
 pub(crate) mod panels;
 mod products;

@@ -1,12 +1,17 @@
 //! Threads that compute.
 
+use std::sync::Arc;
+
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
 use crate::memory::BufferPool;
 
+/// The bytes of a thread's stack, as many as a program's first thread has: whole programs run on these threads.
+const STACK: usize = 8 << 20;
+
 /// Threads, and the memory that they reuse: what is computed in [`Workers::run`] waits for no other work of the process, and
 /// takes and trims no other's memory. Elsewhere ops use the threads of the rayon pool that the caller is in, and one
-/// pool of memory for the process.
+/// pool of memory for the process. A clone shares both.
 ///
 /// ```
 /// use calotype_tensor::{Tensor, cpu::Workers, ops};
@@ -15,20 +20,21 @@ use crate::memory::BufferPool;
 /// let y = workers.run(|| ops::silu(&Tensor::from_slice(&[0.0], &[1])));
 /// assert_eq!(y.to_vec(), [0.0]);
 /// ```
+#[derive(Clone)]
 pub struct Workers {
-    threads: ThreadPool,
+    threads: Arc<ThreadPool>,
 }
 
 impl Workers {
-    /// So many threads; 0: as many as there are processors.
+    /// So many threads; 0: as many as `RAYON_NUM_THREADS` says, else as there are processors.
     ///
     /// # Errors
     /// The system does not give them.
     pub fn new(threads: usize) -> Result<Workers, ThreadPoolBuildError> {
         let pool = BufferPool::new();
-        let builder =
-            ThreadPoolBuilder::new().num_threads(threads).start_handler(move |_| pool.own_by_thread());
-        Ok(Workers { threads: builder.build()? })
+        let builder = ThreadPoolBuilder::new().num_threads(threads).stack_size(STACK);
+        let threads = builder.start_handler(move |_| pool.own_by_thread()).build()?;
+        Ok(Workers { threads: Arc::new(threads) })
     }
 
     /// Runs `f` on one of the threads, and waits for it.

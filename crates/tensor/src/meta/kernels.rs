@@ -2,8 +2,8 @@
 
 use super::work::{self, NARROW, WorkKind};
 use crate::backend::{
-    Activation, AttentionSaved, Backend, Binary, ConvShape, Epilogue, GroupNormArgs, HeadShape, Mask, Matrix,
-    Move, Over, RowOp, Unary,
+    Activation, AdafactorArgs, AdafactorAverages, AdamWArgs, AttentionSaved, Backend, Binary, ConvShape,
+    Epilogue, GroupNormArgs, HeadShape, Mask, Matrix, Move, Over, RowOp, Unary,
 };
 use crate::cpu::winograd;
 use crate::dtype::DType;
@@ -235,7 +235,36 @@ impl Backend for Meta {
         Tensor::meta(&w.elements::<Panels>().shape, DType::F32)
     }
 
-    fn step(&self, _: &mut Packed, _: f32, _: f32, direction: &[f32]) {
-        values(3 * direction.len());
+    fn kept_zeros(&self, shape: &[usize]) -> Tensor {
+        Tensor::meta(shape, DType::F32)
+    }
+
+    fn write(&self, _: &mut Tensor, _: &[f32]) {}
+
+    fn sum_squares(&self, x: &Tensor) -> f64 {
+        values(x.numel());
+        0.0
+    }
+
+    fn add_to(&self, _: &mut Tensor, x: &Tensor) {
+        values(3 * x.numel());
+    }
+
+    fn adamw(&self, _: &AdamWArgs, _: [&mut Tensor; 2], grad: &mut Tensor) -> Tensor {
+        values(6 * grad.numel());
+        Tensor::meta(&[], DType::F32)
+    }
+
+    fn adafactor(&self, _: &AdafactorArgs, _: AdafactorAverages, grad: &mut Tensor) -> Tensor {
+        values(3 * grad.numel());
+        Tensor::meta(&[], DType::F32)
+    }
+
+    fn step(&self, _: &mut Tensor, _: f32, _: &Tensor, direction: &Tensor) {
+        values(3 * direction.numel());
+    }
+
+    fn step_packed(&self, _: &mut Packed, _: f32, _: &Tensor, direction: &Tensor) {
+        values(3 * direction.numel());
     }
 }

@@ -16,6 +16,7 @@ mod group_norm;
 mod layer_norm;
 mod linear;
 mod loss;
+mod optim;
 mod softmax;
 mod timestep_embedding;
 mod upsample;
@@ -30,8 +31,9 @@ pub use group_norm::group_norm;
 pub use layer_norm::layer_norm;
 pub use linear::{LinearArgs, linear};
 pub use loss::{mean, mse, sum};
+pub use optim::{adafactor, adamw, add_to, step, sum_squares};
 pub use softmax::softmax;
 pub use timestep_embedding::timestep_embedding;
 pub use upsample::{crop, upsample_nearest2x};
 
-pub use crate::backend::{Activation, GroupNormArgs, Mask};
+pub use crate::backend::{Activation, AdafactorArgs, AdafactorAverages, AdamWArgs, GroupNormArgs, Mask};

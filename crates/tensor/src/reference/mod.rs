@@ -3,15 +3,17 @@
 mod attention;
 mod moves;
 mod norms;
+mod optim;
 mod products;
 mod tests;
+mod training;
 
 use half::{bf16, f16};
 
 use crate::backend;
 use crate::backend::{
-    AttentionSaved, Backend, Binary, ConvShape, Epilogue, GroupNormArgs, HeadShape, Mask, Move, Over, RowOp,
-    Unary,
+    AdafactorArgs, AdafactorAverages, AdamWArgs, AttentionSaved, Backend, Binary, ConvShape, Epilogue,
+    GroupNormArgs, HeadShape, Mask, Move, Over, RowOp, Unary,
 };
 use crate::dtype::DType;
 use crate::memory::Packed;
@@ -282,8 +284,38 @@ impl Backend for Reference {
         Tensor::new(Storage::Reference(w.values.clone()), &w.shape, DType::F32)
     }
 
-    fn step(&self, w: &mut Packed, keep: f32, factor: f32, direction: &[f32]) {
+    fn kept_zeros(&self, shape: &[usize]) -> Tensor {
+        self.full(shape, 0.0, DType::F32)
+    }
+
+    fn write(&self, x: &mut Tensor, values: &[f32]) {
+        *x = self.upload(values, x.shape(), DType::F32);
+    }
+
+    fn sum_squares(&self, x: &Tensor) -> f64 {
+        values(x).iter().map(|x| x * x).sum()
+    }
+
+    fn add_to(&self, sum: &mut Tensor, x: &Tensor) {
+        *sum = self.binary(Binary::Add, sum, x);
+    }
+
+    fn adamw(&self, args: &AdamWArgs, averages: [&mut Tensor; 2], grad: &mut Tensor) -> Tensor {
+        optim::adamw(args, averages, grad)
+    }
+
+    fn adafactor(&self, args: &AdafactorArgs, averages: AdafactorAverages, grad: &mut Tensor) -> Tensor {
+        optim::adafactor(args, averages, grad)
+    }
+
+    fn step(&self, p: &mut Tensor, keep: f32, factor: &Tensor, direction: &Tensor) {
+        let stepped = optim::step(&values(p), keep, factor, direction);
+        *p = like(p, stepped);
+    }
+
+    fn step_packed(&self, w: &mut Packed, keep: f32, factor: &Tensor, direction: &Tensor) {
         let w: &mut Matrix = w.elements_mut();
-        w.values.iter_mut().zip(direction).for_each(|(w, d)| *w = *w * keep - factor * d);
+        let values: Vec<f64> = w.values.iter().map(|w| f64::from(*w)).collect();
+        w.values = optim::step(&values, keep, factor, direction).into_iter().map(|w| w as f32).collect();
     }
 }

@@ -1,12 +1,12 @@
 //! Each kernel of the CPU beside the reference's: through the ops, forward and back, in f32 and bf16, under each instruction set.
 //! A tensor of the reference has no memory that others can read, so these tests protect the seam as well.
 
+use super::training::Bytes;
 use crate::common::cases::{Case, batches, cases, run};
 use crate::common::close;
 use crate::dtype::DType;
 use crate::memory::Device;
 use crate::ops::{self, LinearArgs};
-use crate::stored::WeightBytes;
 use crate::tensor::Tensor;
 use crate::weight::Weight;
 
@@ -57,15 +57,6 @@ fn constructors_take_a_device() {
         assert_eq!(y.reference(), [7.5, 16.5]);
     }
     assert_eq!(ops::timestep_embedding(&[0.0], 3, true, 0.0, device).reference(), [1.0, 0.0, 0.0]);
-}
-
-/// The bytes of a weight, in memory.
-struct Bytes(Vec<u8>);
-
-impl WeightBytes for Bytes {
-    fn bytes(&self) -> &[u8] {
-        &self.0
-    }
 }
 
 /// All of the above with every instruction set of this CPU.

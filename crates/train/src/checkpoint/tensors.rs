@@ -28,7 +28,7 @@ fn layout(trained: &TrainedParameter) -> Vec<(String, Vec<usize>)> {
     let (shape, count) = (&trained.shape, trained.count());
     let mut all = vec![(trained.name.clone(), shape.clone())];
     for (name, values) in &trained.state.tensors {
-        let shape = if values.len() == count { shape.clone() } else { vec![values.len()] };
+        let shape = if values.numel() == count { shape.clone() } else { vec![values.numel()] };
         all.push((format!("{}.{name}", trained.name), shape));
     }
     all
@@ -48,9 +48,9 @@ pub(super) fn write(to: &mut dyn Write, trainer: &Trainer) -> io::Result<()> {
     to.write_all(&(header.len() as u64).to_le_bytes())?;
     to.write_all(header.as_bytes())?;
     for trained in trainer.trained() {
-        to.write_all(bytemuck::cast_slice(trained.parameter.values().f32s()))?;
+        to.write_all(bytemuck::cast_slice(&trained.parameter.values().to_vec()))?;
         for (_, values) in &trained.state.tensors {
-            to.write_all(bytemuck::cast_slice(values))?;
+            to.write_all(bytemuck::cast_slice(&values.to_vec()))?;
         }
     }
     Ok(())
@@ -99,6 +99,6 @@ pub(super) fn fill(file: &Mmap, located: &Located, trained: &mut TrainedParamete
     };
     trained.parameter.set_values(&read(&trained.name));
     for (name, values) in &mut trained.state.tensors {
-        *values = read(&format!("{}.{name}", trained.name));
+        values.write(&read(&format!("{}.{name}", trained.name)));
     }
 }

@@ -117,7 +117,8 @@ fn trained(unet: &Weights, plan: &TrainPlan) -> Result<f64, Error> {
     let (mut bytes, mut largest) = (0.0, 0.0_f64);
     for shape in unet.shapes().flat_map(|(key, shape)| trained_shapes(key, shape, plan.method)) {
         let values = shape.iter().product::<usize>() as f64;
-        let averages: usize = optimizer.averages(&shape).iter().map(|(_, count)| count).sum();
+        let averages = optimizer.averages(&shape);
+        let averages: usize = averages.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
         bytes += 4.0 * (values + averages as f64);
         bytes += if at_once { 0.0 } else { constants::GRADIENT * values };
         largest = largest.max(values);

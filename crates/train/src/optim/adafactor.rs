@@ -4,18 +4,16 @@
 //! Only the means over rows and columns of a gradient's squares are kept. The matrices of a tensor are those of its last two
 //! axes (a convolution has out · in of kh × kw). A vector is used as it is.
 
-use rayon::prelude::*;
+use calotype_tensor::Tensor;
+use calotype_tensor::ops::{self, AdafactorArgs, AdafactorAverages};
 
-use super::norm::{squared_norm, sum_squares};
-use super::{GRAIN, Optimizer, OptimizerState};
+use super::{Optimizer, OptimizerState};
 
 const DECAY_RATE: f64 = -0.8;
 /// Added to the squares.
 const EPS: f64 = 1e-30;
 /// The largest root mean square of a step, relative to the learning rate.
 const CLIP_THRESHOLD: f64 = 1.0;
-/// The fewest rows whose columns one task adds up.
-const ROWS: usize = 64;
 
 /// Adafactor without a first moment.
 #[derive(Debug, Clone, Copy)]
@@ -34,153 +32,25 @@ impl Optimizer for Adafactor {
         false
     }
 
-    fn averages(&self, shape: &[usize]) -> Vec<(&'static str, usize)> {
+    fn averages(&self, shape: &[usize]) -> Vec<(&'static str, Vec<usize>)> {
         match shape {
             [matrices @ .., rows, columns] => {
-                let matrices: usize = matrices.iter().product();
-                vec![("exp_avg_sq_row", matrices * rows), ("exp_avg_sq_col", matrices * columns)]
+                let of = |size: usize| [matrices, &[size]].concat();
+                vec![("exp_avg_sq_row", of(*rows)), ("exp_avg_sq_col", of(*columns))]
             }
-            vector => vec![("exp_avg_sq", vector.iter().product())],
+            vector => vec![("exp_avg_sq", vector.to_vec())],
         }
     }
 
-    fn step(&self, state: &mut OptimizerState, shape: &[usize], grad: &mut [f32], lr: f64) -> f32 {
-        assert_eq!(grad.len(), shape.iter().product::<usize>(), "a gradient for {shape:?}");
+    fn step(&self, state: &mut OptimizerState, grad: &mut Tensor, lr: f64) -> Tensor {
         state.step += 1;
-        if grad.is_empty() {
-            return 0.0;
-        }
         let beta2 = 1.0 - (state.step as f64).powf(DECAY_RATE);
-        let squares = match (shape, state.tensors.as_mut_slice()) {
-            (&[.., rows, columns], [(_, row), (_, col)]) => {
-                assert_eq!([row.len() * columns, col.len() * rows], [grad.len(); 2], "a state for {shape:?}");
-                let size = Size { rows, columns };
-                size.average(row, col, grad, beta2);
-                size.divide(row, col, grad)
-            }
-            (_, [(_, exp_avg_sq)]) => {
-                assert_eq!(exp_avg_sq.len(), grad.len(), "a state for {shape:?}");
-                average_and_divide(grad, exp_avg_sq, beta2);
-                squared_norm(grad)
-            }
-            _ => panic!("a state that is not Adafactor's for {shape:?}"),
+        let averages = match state.tensors.as_mut_slice() {
+            [(_, rows), (_, columns)] => AdafactorAverages::Factored { rows, columns },
+            [(_, averages)] => AdafactorAverages::Full(averages),
+            _ => panic!("a state that is not Adafactor's"),
         };
-        let rms = (squares / grad.len() as f64).sqrt();
-        (lr / (rms / CLIP_THRESHOLD).max(1.0)) as f32
+        let args = AdafactorArgs { beta2, eps: EPS, clip_threshold: CLIP_THRESHOLD, lr };
+        ops::adafactor(&args, averages, grad)
     }
-}
-
-/// The size of each matrix of a tensor.
-#[derive(Clone, Copy)]
-struct Size {
-    rows: usize,
-    columns: usize,
-}
-
-impl Size {
-    /// The number of pieces of `len` values in a task of sufficient size.
-    fn pieces(len: usize) -> usize {
-        GRAIN.div_ceil(len)
-    }
-
-    /// The tasks of a tensor: the averages of their rows, those of their columns, and their matrices. A task has one large
-    /// matrix or many small ones.
-    fn tasks<'a>(
-        self,
-        row: &'a mut [f32],
-        col: &'a mut [f32],
-        grad: &'a mut [f32],
-    ) -> impl IndexedParallelIterator<Item = ((&'a mut [f32], &'a mut [f32]), &'a mut [f32])> {
-        let size = self.rows * self.columns;
-        let matrices = Self::pieces(size);
-        let averages =
-            row.par_chunks_mut(matrices * self.rows).zip(col.par_chunks_mut(matrices * self.columns));
-        averages.zip(grad.par_chunks_mut(matrices * size))
-    }
-
-    /// Updates the averages of every row and every column by the mean squares of the gradient.
-    fn average(self, row: &mut [f32], col: &mut [f32], grad: &mut [f32], beta2: f64) {
-        self.tasks(row, col, grad).for_each(|((row, col), grad)| {
-            let mut sums = vec![0.0; self.columns];
-            let averages = row.chunks_exact_mut(self.rows).zip(col.chunks_exact_mut(self.columns));
-            for ((row, col), matrix) in averages.zip(grad.chunks_exact(self.rows * self.columns)) {
-                self.average_rows(row, matrix, &mut sums, beta2);
-                for (average, sum) in col.iter_mut().zip(&sums) {
-                    update(average, sum / self.rows as f64, beta2);
-                }
-            }
-        });
-    }
-
-    /// Updates the averages of a matrix's rows by their mean squares. Writes the sums of the columns' squares to
-    /// `sums`.
-    fn average_rows(self, averages: &mut [f32], matrix: &[f32], sums: &mut [f64], beta2: f64) {
-        let add = |averages: &mut [f32], rows: &[f32], sums: &mut [f64]| {
-            for (average, row) in averages.iter_mut().zip(rows.chunks_exact(self.columns)) {
-                update(average, sum_squares(row) / self.columns as f64, beta2);
-                for (sum, g) in sums.iter_mut().zip(row) {
-                    *sum += f64::from(*g) * f64::from(*g);
-                }
-            }
-        };
-        sums.fill(0.0);
-        let rows = ROWS.max(Self::pieces(self.columns));
-        if self.rows <= rows {
-            return add(averages, matrix, sums);
-        }
-        let parts = averages.par_chunks_mut(rows).zip(matrix.par_chunks(rows * self.columns));
-        let parts: Vec<Vec<f64>> = parts
-            .map(|(averages, rows)| {
-                let mut sums = vec![0.0; self.columns];
-                add(averages, rows, &mut sums);
-                sums
-            })
-            .collect();
-        for part in parts {
-            sums.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
-        }
-    }
-
-    /// Computes g / √(row · col / mean(row)), for each matrix with its own averages. Returns Σ g² of the result.
-    fn divide(self, row: &mut [f32], col: &mut [f32], grad: &mut [f32]) -> f64 {
-        let factor = |average: f64| (1.0 / average.sqrt()) as f32;
-        let tasks = self.tasks(row, col, grad).map(|((row, col), grad)| {
-            let (mut squares, mut factors) = (0.0, vec![0.0; self.columns]);
-            let averages = row.chunks_exact(self.rows).zip(col.chunks_exact(self.columns));
-            for ((row, col), matrix) in averages.zip(grad.chunks_exact_mut(self.rows * self.columns)) {
-                let mean = row.iter().map(|r| f64::from(*r)).sum::<f64>() / self.rows as f64;
-                factors.iter_mut().zip(col).for_each(|(f, col)| *f = factor(f64::from(*col)));
-                let divide = |(grad, row): (&mut [f32], &f32)| -> f64 {
-                    let row = factor(f64::from(*row) / mean);
-                    grad.iter_mut().zip(&factors).for_each(|(g, col)| *g *= row * col);
-                    sum_squares(grad)
-                };
-                squares += if matrix.len() <= GRAIN {
-                    matrix.chunks_exact_mut(self.columns).zip(row).map(divide).sum::<f64>()
-                } else {
-                    let rows = matrix.par_chunks_exact_mut(self.columns).zip(row);
-                    let rows: Vec<f64> = rows.with_min_len(Self::pieces(self.columns)).map(divide).collect();
-                    rows.iter().sum()
-                };
-            }
-            squares
-        });
-        let squares: Vec<f64> = tasks.collect();
-        squares.iter().sum()
-    }
-}
-
-/// Updates the averages of a vector's squares, and divides the vector by their square roots.
-fn average_and_divide(grad: &mut [f32], averages: &mut [f32], beta2: f64) {
-    let pieces = grad.par_chunks_mut(GRAIN).zip(averages.par_chunks_mut(GRAIN));
-    pieces.for_each(|(grad, averages)| {
-        for (g, average) in grad.iter_mut().zip(averages) {
-            update(average, f64::from(*g) * f64::from(*g), beta2);
-            *g /= average.sqrt();
-        }
-    });
-}
-
-fn update(average: &mut f32, mean_square: f64, beta2: f64) {
-    *average = (beta2 * f64::from(*average) + (1.0 - beta2) * (mean_square + EPS)) as f32;
 }

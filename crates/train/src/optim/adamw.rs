@@ -1,8 +1,9 @@
 //! Loshchilov and Hutter, "Decoupled Weight Decay Regularization" (2019), as `torch.optim.AdamW` computes it.
 
-use rayon::prelude::*;
+use calotype_tensor::Tensor;
+use calotype_tensor::ops::{self, AdamWArgs};
 
-use super::{GRAIN, Optimizer, OptimizerState};
+use super::{Optimizer, OptimizerState};
 
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
@@ -25,28 +26,16 @@ impl Optimizer for AdamW {
         true
     }
 
-    fn averages(&self, shape: &[usize]) -> Vec<(&'static str, usize)> {
-        let count = shape.iter().product();
-        vec![("exp_avg", count), ("exp_avg_sq", count)]
+    fn averages(&self, shape: &[usize]) -> Vec<(&'static str, Vec<usize>)> {
+        vec![("exp_avg", shape.to_vec()), ("exp_avg_sq", shape.to_vec())]
     }
 
-    fn step(&self, state: &mut OptimizerState, shape: &[usize], grad: &mut [f32], lr: f64) -> f32 {
-        assert_eq!(grad.len(), shape.iter().product::<usize>(), "a gradient for {shape:?}");
+    fn step(&self, state: &mut OptimizerState, grad: &mut Tensor, lr: f64) -> Tensor {
         let [(_, exp_avg), (_, exp_avg_sq)] = state.tensors.as_mut_slice() else {
             panic!("a state that is not AdamW's")
         };
-        assert_eq!([exp_avg.len(), exp_avg_sq.len()], [grad.len(); 2], "a state for {shape:?}");
         state.step += 1;
-        let bias = |beta: f64| 1.0 - beta.powf(state.step as f64);
-        let root = bias(BETA2).sqrt() as f32;
-        let moments = exp_avg.par_chunks_mut(GRAIN).zip(exp_avg_sq.par_chunks_mut(GRAIN));
-        grad.par_chunks_mut(GRAIN).zip(moments).for_each(|(grad, (m, v))| {
-            for ((g, m), v) in grad.iter_mut().zip(m).zip(v) {
-                *m += (1.0 - BETA1) as f32 * (*g - *m);
-                *v = BETA2 as f32 * *v + (1.0 - BETA2) as f32 * *g * *g;
-                *g = *m / (v.sqrt() / root + EPS);
-            }
-        });
-        (lr / bias(BETA1)) as f32
+        let args = AdamWArgs { beta1: BETA1, beta2: BETA2, eps: EPS, step: state.step, lr };
+        ops::adamw(&args, [exp_avg, exp_avg_sq], grad)
     }
 }

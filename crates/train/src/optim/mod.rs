@@ -10,12 +10,10 @@ mod tests;
 
 pub use adafactor::Adafactor;
 pub use adamw::AdamW;
-pub use norm::{clip_factor, squared_norm};
+pub use norm::clip_factor;
 
 use calotype_sdxl::ArgumentError;
-
-/// Values per task. Sums are over pieces of this length, so it affects the results.
-const GRAIN: usize = 1 << 14;
+use calotype_tensor::{Device, Tensor};
 
 /// A rule for steps. It does not see parameters, which may have any layout, but gradients in the checkpoint's layout. It turns
 /// a gradient into a step in place.
@@ -30,29 +28,30 @@ pub trait Optimizer: Send + Sync {
     /// it is known.
     fn clips(&self) -> bool;
 
-    /// The state's tensors for a parameter of this shape: PyTorch's name, and the number of values.
-    fn averages(&self, shape: &[usize]) -> Vec<(&'static str, usize)>;
-    /// The initial state of a parameter.
-    fn state(&self, shape: &[usize]) -> OptimizerState {
-        let zeros = |(name, count)| (name, vec![0.0; count]);
+    /// The state's tensors for a parameter of this shape: PyTorch's name, and the tensor's shape.
+    fn averages(&self, shape: &[usize]) -> Vec<(&'static str, Vec<usize>)>;
+
+    /// The initial state of a parameter on this device.
+    fn state(&self, shape: &[usize], device: Device) -> OptimizerState {
+        let zeros = |(name, shape): (_, Vec<usize>)| (name, device.kept_zeros(&shape));
         OptimizerState { step: 0, tensors: self.averages(shape).into_iter().map(zeros).collect() }
     }
 
-    /// Turns `grad`, row-major of this shape, into the direction d in place, and returns a factor f. The parameter p then
-    /// becomes p · (1 − lr · decay) − f · d.
+    /// Turns `grad`, f32, into the direction d in place, and returns a factor f, (). The parameter p then becomes
+    /// p · (1 − lr · decay) − f · d.
     ///
     /// # Panics
-    /// If `state` or `grad` is not of this shape.
-    fn step(&self, state: &mut OptimizerState, shape: &[usize], grad: &mut [f32], lr: f64) -> f32;
+    /// If `state` is not one for the shape of `grad`.
+    fn step(&self, state: &mut OptimizerState, grad: &mut Tensor, lr: f64) -> Tensor;
 }
 
 /// An optimizer's state of a parameter. A checkpoint contains all of it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub struct OptimizerState {
     /// Steps taken.
     pub step: u64,
-    /// Averages, by PyTorch's names.
-    pub tensors: Vec<(&'static str, Vec<f32>)>,
+    /// Averages, f32, by PyTorch's names.
+    pub tensors: Vec<(&'static str, Tensor)>,
 }
 
 /// All optimizers.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use calotype_tensor::rng::TorchCpu;
+use calotype_tensor::{DType, ops};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -65,16 +66,15 @@ fn trajectories_are_the_references() {
         for (i, Trajectory { shape, grads, params }) in trajectories.into_iter().enumerate() {
             let size = shape.iter().product();
             let (start, after) = params.split_at(size);
-            let (mut p, mut state) = (start.to_vec(), optimizer.state(&shape));
+            let mut p = Tensor::from_slice(start, &shape);
+            let mut state = optimizer.state(&shape, Device::Cpu);
             let mut worst = 0.0_f32;
             for (grad, golden) in grads.chunks_exact(size).zip(after.chunks_exact(size)) {
-                let mut step = grad.to_vec();
-                let factor = optimizer.step(&mut state, &shape, &mut step, lr);
-                for (p, d) in p.iter_mut().zip(&step) {
-                    *p = *p * (1.0 - lr * decay) as f32 - factor * d;
-                }
+                let mut direction = Tensor::from_slice(grad, &shape);
+                let factor = optimizer.step(&mut state, &mut direction, lr);
+                ops::step(&mut p, (1.0 - lr * decay) as f32, &factor, &direction);
                 let scale = golden.iter().fold(0.0, |max: f32, value| max.max(value.abs()));
-                let off = p.iter().zip(golden).fold(0.0, |max: f32, (a, b)| max.max((a - b).abs()));
+                let off = p.f32s().iter().zip(golden).fold(0.0, |max: f32, (a, b)| max.max((a - b).abs()));
                 worst = worst.max(off / scale);
             }
             assert!(worst <= 1e-6, "{name}, tensor {i}: differs by {worst:e} of the largest value");
@@ -96,14 +96,18 @@ fn threads_change_nothing() {
         for shape in [&[50_001][..], &[301, 333], &[3, 20_000], &[20_000, 3], &[150, 40, 3, 3], &[2, 90, 101]]
         {
             let run = || {
-                let (mut rng, mut state) = (TorchCpu::new(1), optimizer.state(shape));
-                let steps = (0..3).map(|_| {
-                    let mut grad = rng.randn(shape.iter().product());
-                    let norm = squared_norm(&grad);
-                    let factor = optimizer.step(&mut state, shape, &mut grad, 0.1);
-                    (norm.to_bits(), factor, grad)
+                let (mut rng, mut state) = (TorchCpu::new(1), optimizer.state(shape, Device::Cpu));
+                let mut p = Tensor::zeros(shape, DType::F32);
+                let norms = (0..3).map(|_| {
+                    let mut grad = Tensor::from_vec(rng.randn(shape.iter().product()), shape);
+                    let norm = ops::sum_squares(&grad);
+                    let factor = optimizer.step(&mut state, &mut grad, 0.1);
+                    ops::step(&mut p, 0.9, &factor, &grad);
+                    norm.to_bits()
                 });
-                (steps.collect::<Vec<_>>(), state)
+                let norms: Vec<u64> = norms.collect();
+                let averages: Vec<Vec<f32>> = state.tensors.iter().map(|(_, x)| x.to_vec()).collect();
+                (norms, p.to_vec(), averages)
             };
             assert!(on_threads(1, run) == on_threads(3, run), "{}, {shape:?}", optimizer.name());
         }
@@ -114,13 +118,14 @@ fn threads_change_nothing() {
 #[test]
 fn adafactor_averages_rows_and_columns() {
     let shape = [3, 70, 131];
-    let (grad, mut state) = (TorchCpu::new(2).randn(3 * 70 * 131), Adafactor.state(&shape));
-    Adafactor.step(&mut state, &shape, &mut grad.clone(), 0.1);
+    let (grad, mut state) = (TorchCpu::new(2).randn(3 * 70 * 131), Adafactor.state(&shape, Device::Cpu));
+    Adafactor.step(&mut state, &mut Tensor::from_slice(&grad, &shape), 0.1);
     let square = |m: usize, r: usize, c: usize| f64::from(grad[(m * 70 + r) * 131 + c]).powi(2);
     let [("exp_avg_sq_row", row), ("exp_avg_sq_col", col)] = state.tensors.as_slice() else {
         panic!("{:?}", state.tensors)
     };
-    assert_eq!((row.len(), col.len()), (3 * 70, 3 * 131));
+    assert_eq!((row.shape(), col.shape()), (&[3, 70][..], &[3, 131][..]));
+    let (row, col) = (row.f32s(), col.f32s());
     for m in 0..3 {
         for r in 0..70 {
             let mean = (0..131).map(|c| square(m, r, c)).sum::<f64>() / 131.0;
@@ -138,26 +143,16 @@ fn adafactor_averages_rows_and_columns() {
 fn zero_gradients_make_no_step() {
     for optimizer in ALL {
         for shape in [&[5][..], &[4, 3], &[2, 3, 1, 1], &[]] {
-            let (mut state, mut grad) = (optimizer.state(shape), vec![0.0; shape.iter().product()]);
-            let factor = optimizer.step(&mut state, shape, &mut grad, 0.1);
+            let (mut state, mut grad) =
+                (optimizer.state(shape, Device::Cpu), Tensor::zeros(shape, DType::F32));
+            let factor = optimizer.step(&mut state, &mut grad, 0.1);
             assert!(
-                factor.is_finite() && grad.iter().all(|step| *step == 0.0),
+                factor.f32s()[0].is_finite() && grad.f32s().iter().all(|step| *step == 0.0),
                 "{}, {shape:?}: {grad:?}",
                 optimizer.name()
             );
         }
     }
-}
-
-/// Protects the norm across pieces and at their remainders.
-#[test]
-fn squared_norms() {
-    for n in [0, 1, 7, 8, 9, GRAIN, GRAIN + 1, 3 * GRAIN + 5] {
-        let values: Vec<f32> = (0..n).map(|i| (i % 7) as f32).collect();
-        let expected: f64 = (0..n).map(|i| ((i % 7) * (i % 7)) as f64).sum();
-        assert_eq!(squared_norm(&values), expected, "{n} values");
-    }
-    assert_eq!(squared_norm(&[1e30]), f64::from(1e30_f32).powi(2), "squares need not fit f32");
 }
 
 /// Protects clipping: only a norm above the maximum is reduced, and a NaN norm does not count as small.

@@ -7,7 +7,7 @@ use calotype_sdxl::PredictPlan;
 use calotype_sdxl::pipeline::{Image, Options};
 
 /// Whoever watches a run.
-pub trait Observer {
+pub trait Observer: Sync {
     /// `done` of `steps` steps are taken; the last had this loss.
     fn on_step(&mut self, done: usize, steps: usize, loss: f64);
     /// Breaks where the run is to stop: after the present step, sample or picture.

@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 
-use calotype_tensor::{LeafId, Tensor};
+use calotype_tensor::{LeafId, Tensor, ops};
 
 use super::trained::TrainedParameter;
-use crate::optim;
 
 /// The gradients of a step.
 pub(super) struct StepGradients {
@@ -13,7 +12,7 @@ pub(super) struct StepGradients {
     of_leaf: HashMap<LeafId, usize>,
     /// The sum of each parameter's gradients. A parameter that is not trained in this step, or is updated at
     /// once, has no sum.
-    sums: Vec<Option<Vec<f32>>>,
+    sums: Vec<Option<Tensor>>,
     /// Whether each parameter other than the embeddings is updated as soon as its gradient is known. Only one of
     /// their gradients is then in memory.
     at_once: bool,
@@ -26,10 +25,11 @@ impl StepGradients {
     /// Begins with zeros. A parameter that a batch does not use (embeddings whose token is absent) has a zero gradient.
     pub(super) fn new(trained: &[TrainedParameter], embeddings_train: bool, at_once: bool) -> Self {
         let summed = |t: &TrainedParameter| if t.is_embedding { embeddings_train } else { !at_once };
+        let zeros = |t: &TrainedParameter| t.parameter.device().kept_zeros(&t.shape);
         let leaf = |(i, t): (usize, &TrainedParameter)| t.parameter.leaf_id().map(|leaf| (leaf, i));
         Self {
             of_leaf: trained.iter().enumerate().filter_map(leaf).collect(),
-            sums: trained.iter().map(|t| summed(t).then(|| vec![0.0; t.count()])).collect(),
+            sums: trained.iter().map(|t| summed(t).then(|| zeros(t))).collect(),
             at_once,
             squared_norms: vec![0.0; trained.len()],
         }
@@ -37,33 +37,27 @@ impl StepGradients {
 
     /// Takes the gradient of a leaf. A parameter that is updated at once takes a step at `lr`, unless a gradient so far was not
     /// finite.
-    pub(super) fn take(
-        &mut self,
-        trained: &mut [TrainedParameter],
-        leaf: LeafId,
-        mut gradient: Tensor,
-        lr: f64,
-    ) {
+    pub(super) fn take(&mut self, trained: &mut [TrainedParameter], leaf: LeafId, gradient: Tensor, lr: f64) {
         let Some(&i) = self.of_leaf.get(&leaf) else { return };
         if let Some(sum) = &mut self.sums[i] {
-            sum.iter_mut().zip(gradient.f32s()).for_each(|(sum, g)| *sum += g);
+            ops::add_to(sum, &gradient.reshape(sum.shape()));
         } else if self.at_once && !trained[i].is_embedding {
-            self.squared_norms[i] = optim::squared_norm(gradient.f32s());
+            self.squared_norms[i] = ops::sum_squares(&gradient);
             if self.squared_norms.iter().all(|square| square.is_finite()) {
-                trained[i].update(gradient.f32s_mut(), 1.0, lr);
+                trained[i].update(gradient, 1.0, lr);
             }
         }
     }
 
     /// The norm of all gradients together.
     pub(super) fn norm(&self) -> f64 {
-        let summed: f64 = self.sums.iter().flatten().map(|sum| optim::squared_norm(sum)).sum();
+        let summed: f64 = self.sums.iter().flatten().map(ops::sum_squares).sum();
         let used_up: f64 = self.squared_norms.iter().sum();
         (used_up + summed).sqrt()
     }
 
     /// The sums of the gradients, in the order of the parameters.
-    pub(super) fn into_sums(self) -> Vec<Option<Vec<f32>>> {
+    pub(super) fn into_sums(self) -> Vec<Option<Tensor>> {
         self.sums
     }
 }

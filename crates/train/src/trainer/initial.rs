@@ -38,7 +38,7 @@ impl Trainer {
     pub fn values_crc32(&self) -> u32 {
         let mut crc = flate2::Crc::new();
         for trained in self.trained() {
-            crc.update(bytemuck::cast_slice(trained.parameter.values().f32s()));
+            crc.update(bytemuck::cast_slice(&trained.parameter.values().to_vec()));
         }
         crc.sum()
     }

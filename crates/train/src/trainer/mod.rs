@@ -31,7 +31,7 @@ pub(crate) mod validation;
 
 use std::ops::ControlFlow;
 
-use calotype_tensor::DType;
+use calotype_tensor::{DType, ops};
 
 use self::batches::Batches;
 use self::draw::Draw;
@@ -79,6 +79,9 @@ pub struct StepReport {
 }
 
 /// A training between two steps. All random numbers follow from the plan's seed and the number of steps done.
+///
+/// It computes on the threads that call. A process with several pipelines and trainings runs each in
+/// [`Workers`](calotype_tensor::cpu::Workers) of its own, so that they share neither threads nor memory.
 pub struct Trainer {
     plan: TrainPlan,
     options: TrainerOptions,
@@ -153,7 +156,8 @@ impl Trainer {
 
     /// Whether all values of the trained parameters are finite.
     pub(crate) fn is_finite(&self) -> bool {
-        self.trained().iter().all(|trained| trained.parameter.values().f32s().iter().all(|x| x.is_finite()))
+        // A sum of f32 squares in f64 is finite if all of them are.
+        self.trained().iter().all(|trained| ops::sum_squares(&trained.parameter.values()).is_finite())
     }
 
     /// Continues after `done` steps. `fill` restores each parameter.
@@ -212,7 +216,7 @@ impl Trainer {
     /// The loss of the examples `items` with the captions of `captions` (`None`: the empty prompt), with frozen embeddings.
     pub(crate) fn loss(&mut self, items: &[usize], captions: &[Option<usize>], draw: &Draw) -> f64 {
         let batch = self.batches.of_examples(items, captions, draw, false);
-        f64::from(self.unet.loss(&batch).f32s()[0])
+        f64::from(self.unet.loss(&batch).to_vec()[0])
     }
 
     /// The number of examples, the shape (h, w, C) of their latents, and the number of timesteps.

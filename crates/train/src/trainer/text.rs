@@ -119,9 +119,9 @@ impl Text {
     /// to that of the encoder's table.
     pub fn rescale(&self) {
         for encoder in &self.encoders {
-            let embeddings = encoder.new_embeddings.get();
-            let factor = (encoder.std / deviation(embeddings.f32s())).powf(0.1) as f32;
-            let values: Vec<f32> = embeddings.f32s().iter().map(|x| x * factor).collect();
+            let values = encoder.new_embeddings.get().to_vec();
+            let factor = (encoder.std / deviation(&values)).powf(0.1) as f32;
+            let values: Vec<f32> = values.iter().map(|x| x * factor).collect();
             encoder.new_embeddings.set_values(&values);
         }
     }

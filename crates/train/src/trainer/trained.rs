@@ -8,6 +8,7 @@ use crate::plan::{Method, TrainPlan};
 use calotype_models::UNet;
 use calotype_models::nn::{Parameter, Trainable};
 use calotype_sdxl::ArgumentError;
+use calotype_tensor::{Tensor, ops};
 
 /// Weight decay of the new tokens' embeddings.
 const EMBEDDING_DECAY: f64 = 1e-3;
@@ -61,7 +62,8 @@ impl TrainedParameter {
         parameter: Arc<dyn Trainable>,
         optimizer: &'static dyn Optimizer,
     ) -> Self {
-        Self { state: optimizer.state(&shape), name, shape, parameter, is_embedding: false, optimizer }
+        let state = optimizer.state(&shape, parameter.device());
+        Self { state, name, shape, parameter, is_embedding: false, optimizer }
     }
 
     fn tensor(name: String, parameter: Parameter, optimizer: &'static dyn Optimizer) -> Self {
@@ -73,14 +75,15 @@ impl TrainedParameter {
         self.shape.iter().product()
     }
 
-    /// Takes a step along `gradient` times `clip`. The gradient is overwritten.
-    pub(crate) fn update(&mut self, gradient: &mut [f32], clip: f32, lr: f64) {
+    /// Takes a step along `gradient`, of as many values, times `clip`.
+    pub(crate) fn update(&mut self, gradient: Tensor, clip: f32, lr: f64) {
+        let mut gradient = gradient.reshape(&self.shape);
         if clip != 1.0 {
-            gradient.iter_mut().for_each(|g| *g *= clip);
+            gradient = ops::scale(&gradient, clip);
         }
-        let factor = self.optimizer.step(&mut self.state, &self.shape, gradient, lr);
+        let factor = self.optimizer.step(&mut self.state, &mut gradient, lr);
         let decay = if self.is_embedding { EMBEDDING_DECAY } else { self.optimizer.weight_decay() };
         let keep = (1.0 - lr * decay) as f32;
-        self.parameter.step(keep, factor, gradient);
+        self.parameter.step(keep, &factor, &gradient);
     }
 }

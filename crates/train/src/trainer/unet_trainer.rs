@@ -99,11 +99,11 @@ impl UNetTrainer {
         let mut loss = 0.0;
         for i in 0..self.batches {
             let batch_loss = self.loss(&next(i));
-            loss += f64::from(batch_loss.f32s()[0]) / self.batches as f64;
+            loss += f64::from(batch_loss.to_vec()[0]) / self.batches as f64;
             if !loss.is_finite() {
                 return None;
             }
-            let scale = Tensor::full(&[], 1.0 / self.batches as f32, DType::F32);
+            let scale = batch_loss.device().full(&[], 1.0 / self.batches as f32, DType::F32);
             let trained = &mut self.trained;
             batch_loss
                 .backward_with(scale, &mut |leaf, gradient| gradients.take(trained, leaf, gradient, lr));
@@ -114,9 +114,9 @@ impl UNetTrainer {
         }
         let clip = self.max_grad_norm.map_or(1.0, |max| optim::clip_factor(grad_norm, max));
         for (trained, gradient) in self.trained.iter_mut().zip(gradients.into_sums()) {
-            if let Some(mut gradient) = gradient {
+            if let Some(gradient) = gradient {
                 let lr = if trained.is_embedding { ti_lr.unwrap_or(0.0) } else { lr };
-                trained.update(&mut gradient, clip as f32, lr);
+                trained.update(gradient, clip as f32, lr);
             }
         }
         Some((loss, grad_norm))
