@@ -12,6 +12,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Map, Value};
 
 use crate::failure::Failure;
+use crate::plans;
 
 const PAIRS: &str = "input";
 /// The most bytes of a text file: twice those of a text, because UTF-16 may need as many.
@@ -151,12 +152,15 @@ fn flag_value(field: &Field, text: &str) -> Result<Value, InputError> {
     }
 }
 
-/// Files and folders, separated by commas, each with or without `@`.
+/// Files and folders, separated by commas, each with or without `@` before its name, and a scale after it.
 fn files(field: &Field, text: &str) -> Result<Value, InputError> {
     let name = |path: PathBuf| {
         let text = path.to_string_lossy();
         let path = text.strip_prefix('@').unwrap_or(&text);
-        fs::metadata(path).map(|_| path.to_string()).map_err(|e| unusable(field, path, &e))
+        let (file, _) = plans::weights_file(Path::new(path));
+        fs::metadata(&file)
+            .map(|_| path.to_string())
+            .map_err(|e| unusable(field, &file.to_string_lossy(), &e))
     };
     let names = schema::split(text).into_iter().map(name).collect::<Result<Vec<_>, _>>()?;
     Ok(Value::String(schema::join(&names)))

@@ -25,10 +25,10 @@ pub struct Maker {
 /// The text of AUTOMATIC1111's web UI, which other UIs read too: prompt, negative prompt, and one line of settings.
 pub fn automatic1111(plan: &PredictPlan, seed: u64, maker: &Maker) -> String {
     let mut text = plan.prompt.clone();
-    for file in &plan.replicate_weights {
+    for (i, file) in plan.replicate_weights.iter().enumerate() {
         // The web UI selects a LoRA by the file's name in the prompt, which may contain it already.
         if !adapters::has_tag(&plan.prompt, file) && !adapters::has_tag(&plan.negative_prompt, file) {
-            text += &format!(" <lora:{}:{}>", adapters::name(file), plan.lora_scale);
+            text += &format!(" <lora:{}:{}>", adapters::name(file), plan.file_scale(i));
         }
     }
     if !plan.negative_prompt.is_empty() {
@@ -132,6 +132,11 @@ mod tests {
             json!({"prompt": "a TOK", "replicate_weights": "a/my.tar,b.safetensors", "lora_scale": 0.5});
         let trained = automatic1111(&plan(trained), 1, &maker());
         assert!(trained.starts_with("a TOK <lora:my:0.5> <lora:b:0.5>\nSteps: 50, "), "{trained}");
+        let scaled =
+            json!({"prompt": "a TOK", "replicate_weights": "my.tar,b.safetensors:0.8", "lora_scale": 0.5});
+        let scaled = plan(scaled);
+        assert!(automatic1111(&scaled, 1, &maker()).starts_with("a TOK <lora:my:0.5> <lora:b:0.8>\n"));
+        assert!(json(&scaled, 1, &maker()).contains(r#""replicate_weights":"my.tar,b.safetensors:0.8""#));
         let tagged =
             json!({"prompt": "a TOK <lora:my:1>", "replicate_weights": "a/my.tar,b.tar", "lora_scale": 0.5});
         let tagged = automatic1111(&plan(tagged), 1, &maker());

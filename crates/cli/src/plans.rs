@@ -1,6 +1,6 @@
 //! Converts requests to the plans of the pipeline and the trainer, and back.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use calotype_request::{FileType, LrScheduler, PredictInput, RESOLUTION_MULTIPLE, SIZE_MULTIPLE, SIZES};
 use calotype_request::{InputError, TrainInput, schema};
@@ -17,6 +17,8 @@ use crate::failure::Failure;
 /// # Errors
 /// No sampler has the name in the request.
 pub fn predict(input: PredictInput) -> Result<PredictPlan, Failure> {
+    let files = input.replicate_weights.as_deref().map(schema::split).unwrap_or_default();
+    let (replicate_weights, file_scales) = files.iter().map(|file| weights_file(file)).unzip();
     Ok(PredictPlan {
         prompt: input.prompt,
         negative_prompt: input.negative_prompt,
@@ -28,10 +30,38 @@ pub fn predict(input: PredictInput) -> Result<PredictPlan, Failure> {
         steps: input.num_inference_steps,
         guidance_scale: input.guidance_scale.max(1.0),
         lora_scale: input.lora_scale,
-        replicate_weights: input.replicate_weights.as_deref().map(schema::split).unwrap_or_default(),
+        replicate_weights,
+        file_scales,
         apply_watermark: input.apply_watermark,
         seed: input.seed.unwrap_or_else(random_seed),
     })
+}
+
+/// A file of `replicate_weights`, and its own scale if one follows the name: `b.safetensors:0.8`. A name that is a file's as it
+/// stands has no scale.
+pub fn weights_file(name: &Path) -> (PathBuf, Option<f64>) {
+    let text = name.to_string_lossy();
+    let parts = text.rsplit_once(':').filter(|(file, _)| !file.is_empty() && !name.exists());
+    let scaled = parts.and_then(|(file, scale)| Some((file, scale.trim().parse::<f64>().ok()?)));
+    match scaled.filter(|(_, scale)| scale.is_finite()) {
+        Some((file, scale)) => (file.into(), Some(scale)),
+        None => (name.into(), None),
+    }
+}
+
+/// The names of a plan's files, as [`weights_file`] reads them.
+fn weights_names(plan: &PredictPlan) -> Vec<String> {
+    let name = |(i, file): (usize, &PathBuf)| {
+        let name = file.to_string_lossy();
+        // A name that ends like a scale gets one, so that the name is not taken apart where there is no such file.
+        let ends_so = || name.rsplit_once(':').is_some_and(|(_, end)| end.trim().parse::<f64>().is_ok());
+        match plan.file_scales.get(i).copied().flatten() {
+            Some(scale) => format!("{name}:{scale}"),
+            None if ends_so() => format!("{name}:{}", plan.lora_scale),
+            None => name.into_owned(),
+        }
+    };
+    plan.replicate_weights.iter().enumerate().map(name).collect()
 }
 
 /// Sets the size that the model was trained for, `side` pixels, if `given` has no width or no height.
@@ -65,7 +95,7 @@ pub fn request(plan: &PredictPlan) -> Value {
         "lora_scale": plan.lora_scale,
     });
     if !plan.replicate_weights.is_empty() {
-        request["replicate_weights"] = schema::join(&plan.replicate_weights).into();
+        request["replicate_weights"] = schema::join(&weights_names(plan)).into();
     }
     request["seed"] = plan.seed.into();
     request
@@ -244,6 +274,33 @@ mod tests {
         let first = plan(json!({ "replicate_weights": r"a\,b.tar,c", "seed": 1 }));
         assert_eq!(first.replicate_weights, [PathBuf::from("a,b.tar"), PathBuf::from("c")]);
         assert_eq!(plan(request(&first)), first);
+    }
+
+    /// Protects scales of single files: the last colon separates them from a name, unless the whole is the name of a file, or no
+    /// number follows, as after a Windows drive's letter.
+    #[test]
+    fn files_have_scales() {
+        let there = std::env::temp_dir().join(format!("calotype-plans-{}:0.5", std::process::id()));
+        std::fs::write(&there, "").expect("written");
+        let named = there.to_str().expect("text");
+        for (text, file, scale) in [
+            ("b.safetensors:0.8", "b.safetensors", Some(0.8)),
+            ("b.safetensors:-1", "b.safetensors", Some(-1.0)),
+            ("a:2:0.25", "a:2", Some(0.25)),
+            ("b.safetensors", "b.safetensors", None),
+            (r"C:\b.safetensors", r"C:\b.safetensors", None),
+            ("b:nan", "b:nan", None),
+            (":1", ":1", None),
+            (named, named, None),
+        ] {
+            assert_eq!(weights_file(Path::new(text)), (PathBuf::from(file), scale), "{text}");
+        }
+        std::fs::remove_file(&there).expect("removed");
+        let first = plan(json!({"replicate_weights": "a.tar,b:0.8,c:2:1", "seed": 1, "lora_scale": 0.5}));
+        assert_eq!([0, 1, 2].map(|i| first.file_scale(i)), [0.5, 0.8, 1.0]);
+        assert_eq!(plan(request(&first)), first);
+        let named = PredictPlan { replicate_weights: vec!["c:2".into()], file_scales: vec![None], ..first };
+        assert_eq!(request(&named)["replicate_weights"], "c:2:0.5");
     }
 
     /// Protects the published defaults: they are those of a plan without a request.

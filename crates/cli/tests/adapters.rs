@@ -75,6 +75,31 @@ fn every_layout_gives_the_same_picture() {
     }
 }
 
+/// Protects the scale of a single file: it replaces `lora_scale`, a file whose name ends like a scale is read as it is, the picture's
+/// prompt makes the picture again, and a scale that changes nothing is reported.
+#[test]
+fn files_have_scales() {
+    let here = sandbox();
+    let tok = ["--prompt", "a TOK"];
+    let whole = |more: &[&str]| predict(&here, &[&tok[..], more].concat());
+    let want = pixels(&here, &whole(&["-i", "replicate_weights=@trained_model.tar", "--lora-scale", "0.9"]));
+    let scaled = whole(&["-i", "replicate_weights=@trained_model.tar:0.9"]);
+    let (found, text) = decoded(&here, &scaled);
+    assert_eq!(found, want);
+    assert!(text.starts_with("a TOK <lora:trained_model:0.9>\n"), "{text}");
+    let again = ["--prompt", "a TOK <lora:trained_model:0.9>", "-i", "replicate_weights=@trained_model.tar"];
+    assert_eq!(pixels(&here, &predict(&here, &again)), want);
+    #[cfg(unix)]
+    {
+        fs::copy(here.path("trained_model.tar"), here.path("a:0.1")).expect("copied");
+        let named = whole(&["--replicate-weights", "a:0.1", "--lora-scale", "0.9"]);
+        assert_eq!(pixels(&here, &named), want);
+        assert_eq!(pixels(&here, &whole(&["--replicate-weights", "a:0.1:0.9"])), want);
+    }
+    let missing = ["predict", "-i", "replicate_weights=@none.tar:0.5"];
+    here.assert_refused(&missing, "replicate_weights: none.tar: ");
+}
+
 /// Protects: the same export gives the same bytes, in the place of an earlier file; kohya's names need the model.
 #[test]
 fn exports_are_the_same_each_time() {

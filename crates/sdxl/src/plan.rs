@@ -32,6 +32,8 @@ pub struct PredictPlan {
     pub lora_scale: f64,
     /// Files of trained weights, which are added up in this order.
     pub replicate_weights: Vec<PathBuf>,
+    /// The scales of these files, in their order. A file without one has `lora_scale`.
+    pub file_scales: Vec<Option<f64>>,
     /// Whether the pictures get the invisible watermark ([`crate::watermark`]). Pictures below 256 pixels in width or height get
     /// none.
     pub apply_watermark: bool,
@@ -53,6 +55,7 @@ impl Default for PredictPlan {
             guidance_scale: 7.5,
             lora_scale: 0.6,
             replicate_weights: Vec::new(),
+            file_scales: Vec::new(),
             apply_watermark: true,
             seed: random_seed(),
         }
@@ -60,6 +63,11 @@ impl Default for PredictPlan {
 }
 
 impl PredictPlan {
+    /// The scale of file `i` of `replicate_weights`.
+    pub fn file_scale(&self, i: usize) -> f64 {
+        self.file_scales.get(i).copied().flatten().unwrap_or(self.lora_scale)
+    }
+
     /// The seed of picture `i`.
     pub fn image_seed(&self, i: usize) -> u64 {
         self.seed.wrapping_add(i as u64)

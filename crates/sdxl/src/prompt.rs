@@ -93,7 +93,8 @@ impl PromptEncoder {
         prompts: &[String],
     ) -> Result<ClipTextOutput, Error> {
         let (tokenizer, new_ids) = encoder.tokenizer.with_tokens(&adapters.token_names())?;
-        let encoded = prompts.iter().map(|prompt| Ok(tokenizer.encode(prompt)?));
+        let own = prompts.iter().map(|prompt| adapters.for_encoder(encoder.component, prompt));
+        let encoded = own.map(|prompt| Ok(tokenizer.encode(&prompt)?));
         let encoded = encoded.collect::<Result<Vec<_>, Error>>()?;
         if encoder.component == Component::TextEncoder2 {
             // Warn once per prompt, for the encoder that every model has.

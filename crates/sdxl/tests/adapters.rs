@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 
 use calotype_models::ModelFolder;
 use calotype_sdxl::PredictPlan;
-use calotype_sdxl::adapters::{AdapterError, LoraPair, Modules, SafetensorsFile, TrainedWeights};
+use calotype_sdxl::adapters::{AdapterError, Adapters, LoraPair, Modules, SafetensorsFile, TrainedWeights};
 use calotype_sdxl::pipeline::{EmptyNegative, Image, Options, Pipeline, Rng};
+use calotype_sdxl::prompt::PromptEncoder;
 use calotype_tensor::{DType, Tensor};
 use safetensors::SafeTensors;
 use serde_json::{Map, Value, json};
@@ -481,4 +482,43 @@ fn embeddings_must_fit_the_model() {
         line.ends_with("embeddings for the second text encoder: expected (2, 24), found (2, 32)"),
         "{line}"
     );
+}
+
+/// Protects an embedding of one text encoder alone: that encoder gets the embedding, the other one the prompt without the word, and a
+/// second file for the other encoder completes the embedding.
+#[test]
+fn an_embedding_for_one_encoder() {
+    let here = Temp::new();
+    let table =
+        |width: usize| Tensor::from_vec((0..2 * width).map(|i| 0.05 * i as f32).collect(), &[2, width]);
+    let write = |name: &str, keys: &[(&str, usize)]| {
+        let mut file = SafetensorsFile::default();
+        for (key, width) in keys {
+            file.tensors.insert(key.to_string(), table(*width).into());
+        }
+        here.write(name, bytes(&file))
+    };
+    let both = write("a/Style.safetensors", &[("clip_l", 16), ("clip_g", 24)]);
+    let [first, second] =
+        [write("b/Style.safetensors", &[("clip_l", 16)]), write("c/Style.safetensors", &[("clip_g", 24)])];
+    let folder = ModelFolder::open(&golden().join("pipeline")).expect("the tiny model");
+    let configs = folder.configs().expect("its configs");
+    let encoder = PromptEncoder::open(&folder, &configs, DType::F32).expect("its tokenizers");
+    let hidden = |files: &[PathBuf], prompt: &str| {
+        let adapters = Adapters::load(files, &vec![1.0; files.len()], &modules(), &configs).expect("loaded");
+        let embeds = encoder.encode(&folder, &adapters, &[prompt]).expect("encoded");
+        let rows = embeds.hidden.to_vec();
+        let part = |range: std::ops::Range<usize>| {
+            rows.chunks(40).flat_map(|row| row[range.clone()].to_vec()).collect::<Vec<_>>()
+        };
+        [part(0..16), part(16..40)]
+    };
+    let prompt = "a Style fox";
+    let (want, without) = (hidden(&[both], prompt), hidden(&[], "a fox"));
+    assert_eq!(hidden(std::slice::from_ref(&first), prompt), [want[0].clone(), without[1].clone()]);
+    assert_eq!(hidden(std::slice::from_ref(&second), prompt), [without[0].clone(), want[1].clone()]);
+    assert_eq!(hidden(&[second, first.clone()], prompt), want);
+    let error =
+        TrainedWeights::read(&first, Some(&modules())).expect_err("no training goes on from it").to_string();
+    assert!(error.contains("expected embeddings for both text encoders"), "{error}");
 }

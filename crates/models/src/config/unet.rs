@@ -160,6 +160,9 @@ const FIXED: &[(&str, &str)] = &[
     ("timestep_post_act", "null"),
 ];
 
+/// What is expected where a UNet was distilled to LCM.
+const LCM: &str = "null (a UNet distilled to LCM, which takes the guidance as an input, is not supported; LCM's LoRA with the base model is)";
+
 impl UNetConfig {
     /// Reads the `config.json` of one component's folder.
     ///
@@ -171,6 +174,9 @@ impl UNetConfig {
 
     /// Reads and checks the config. An error names the file and the field, and what was expected and found.
     pub(crate) fn from_json(json: &Json) -> Result<Self, ConfigError> {
+        if let Some(width) = json.value["time_cond_proj_dim"].as_u64() {
+            return Err(json.fail("time_cond_proj_dim", LCM, &width.to_string()));
+        }
         json.fixed(FIXED)?;
         if json.value["addition_embed_type"].is_null() {
             return Err(json.fail("addition_embed_type", "\"text_time\" (SDXL's)", "none"));

@@ -5,15 +5,17 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use calotype_tensor::{Tensor, ops};
+use calotype_tensor::{DType, Tensor, ops};
 
-use super::embeddings::both;
 use super::words::{self, Replaced, Words};
 use super::{AdapterError, Modules, Patch, TrainedWeights, tokens};
 use calotype_models::{Component, ModelConfigs, shorten};
 
 /// The most new tokens of a request. Each is looked for in every prompt.
 const MAX_NEW_TOKENS: usize = 10_000;
+
+/// The text encoders in messages.
+const ENCODERS: [&str; 2] = ["the first text encoder", "the second text encoder"];
 
 /// The changes that all of a request's trained weights make.
 #[derive(Default)]
@@ -24,9 +26,13 @@ pub struct Adapters {
     embeddings: Option<[Tensor; 2]>,
     /// The index of each new token in its own file.
     indices_in_file: Vec<usize>,
+    /// For each text encoder, the new tokens that have an embedding for the other encoder only.
+    absent: [Vec<usize>; 2],
     words: Words,
     /// The words of each file.
     files: Vec<FileWords>,
+    /// Whether each file has changes that its scale multiplies.
+    scaled: Vec<bool>,
 }
 
 /// A file's words, and the range of its new tokens.
@@ -56,11 +62,11 @@ impl Adapters {
     ) -> Result<Self, AdapterError> {
         let (mut unet, mut text) = (Patch::default(), [Patch::default(), Patch::default()]);
         let (mut all, mut word_values) = (Self::default(), BTreeMap::new());
-        let mut lone = TrainedWeights::default();
+        let mut lone = BTreeMap::<String, [Option<Tensor>; 2]>::new();
         for (path, &scale) in files.iter().zip(scales) {
             let mut found = TrainedWeights::read_part(path, Some(modules))?;
             for (word, pair) in std::mem::take(&mut found.lone_embeddings) {
-                let known = lone.lone_embeddings.entry(word.clone()).or_default();
+                let known = lone.entry(word.clone()).or_default();
                 for (known, new) in known.iter_mut().zip(pair) {
                     if known.is_some() && new.is_some() {
                         return Err(AdapterError::key(path, &word, "an earlier file has this embedding too"));
@@ -69,6 +75,7 @@ impl Adapters {
                 }
             }
             all.add_tokens(path, &found, configs, &mut word_values)?;
+            all.scaled.push(found.has_scaled_changes());
             for (key, tensor) in found.unet {
                 if let Some(key) = unet.insert(key, tensor) {
                     return Err(AdapterError::key(path, &key, "an earlier file's full fine-tune has it too"));
@@ -83,11 +90,11 @@ impl Adapters {
                 patch.add_all(lora, changes, scale);
             }
         }
-        if let Some((word, pair)) = lone.lone_embeddings.first_key_value() {
-            let path = files.last().cloned().unwrap_or_default();
-            both(&path, word, pair.clone())?;
-            lone.join_embeddings(&path)?;
-            all.add_tokens(&path, &lone, configs, &mut word_values)?;
+        if let (Some(path), false) = (files.last(), lone.is_empty()) {
+            let lone_embeddings = all.without_counterparts(path, lone, configs);
+            let mut joined = TrainedWeights { lone_embeddings, ..Default::default() };
+            joined.join_embeddings(path)?;
+            all.add_tokens(path, &joined, configs, &mut word_values)?;
         }
         let sorted = |(word, mut word_values): (String, Vec<WordValue>)| {
             word_values.sort();
@@ -95,6 +102,41 @@ impl Adapters {
         };
         let words = Words::new(&word_values.into_iter().map(sorted).collect());
         Ok(Self { unet: Arc::new(unet), text: text.map(Arc::new), words, ..all })
+    }
+
+    /// Embeddings that may lack one text encoder's table, with a table of zeros in its place. The tokens of such a table are left out
+    /// of the prompts of that encoder, with a warning.
+    fn without_counterparts(
+        &mut self,
+        path: &Path,
+        mut lone: BTreeMap<String, [Option<Tensor>; 2]>,
+        configs: &ModelConfigs,
+    ) -> BTreeMap<String, [Option<Tensor>; 2]> {
+        let first_width = configs.text_encoder.as_ref().map_or(0, |config| config.hidden_size);
+        let widths = [first_width, configs.text_encoder_2.hidden_size];
+        let mut next = self.new_tokens();
+        for (word, pair) in &mut lone {
+            let count = pair.iter().flatten().map(|table| table.dim(0)).next().unwrap_or(0);
+            for (i, table) in pair.iter_mut().enumerate().filter(|(_, table)| table.is_none()) {
+                let (path, word, there) = (path.display(), shorten(word), ENCODERS[1 - i]);
+                tracing::warn!(
+                    "{path}: {word}: an embedding for {there} alone; {} gets the prompt without it",
+                    ENCODERS[i]
+                );
+                *table = Some(Tensor::zeros(&[count, widths[i]], DType::F32));
+                self.absent[i].extend(next..next + count);
+            }
+            next += count;
+        }
+        lone
+    }
+
+    /// A prompt for a text encoder: without the new tokens that have no embedding for it.
+    pub(crate) fn for_encoder(&self, component: Component, prompt: &str) -> String {
+        let absent = &self.absent[usize::from(component == Component::TextEncoder2)];
+        absent
+            .iter()
+            .fold(prompt.to_string(), |prompt, i| prompt.replace(&tokens::names(*i..*i + 1).concat(), ""))
     }
 
     /// Checks a file's embeddings against the text encoders, and appends them.
@@ -125,9 +167,8 @@ impl Adapters {
                 format!("expected at most {MAX_NEW_TOKENS} new tokens in all, found {}", before + count);
             return Err(AdapterError::file(path, problem));
         }
-        let names = ["the first text encoder", "the second text encoder"];
         let widths = [first.hidden_size, configs.text_encoder_2.hidden_size];
-        for ((tensor, width), name) in embeddings.iter().zip(widths).zip(names) {
+        for ((tensor, width), name) in embeddings.iter().zip(widths).zip(ENCODERS) {
             if tensor.dim(1) != width {
                 let (n, c) = (tensor.dim(0), tensor.dim(1));
                 let problem = format!("embeddings for {name}: expected ({n}, {width}), found ({n}, {c})");
@@ -140,6 +181,11 @@ impl Adapters {
             Some([a, b]) => [ops::cat_batch(&[&a, &embeddings[0]]), ops::cat_batch(&[&b, &embeddings[1]])],
         });
         Ok(())
+    }
+
+    /// Whether file `i` has changes that its scale multiplies. Embeddings and a full fine-tune have none.
+    pub(crate) fn is_scaled(&self, i: usize) -> bool {
+        self.scaled.get(i).copied().unwrap_or(false)
     }
 
     fn new_tokens(&self) -> usize {

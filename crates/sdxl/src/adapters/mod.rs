@@ -102,8 +102,13 @@ impl TrainedWeights {
 
     /// Whether no tensor of a model changes.
     fn changes_nothing(&self) -> bool {
-        let no_lora = self.lora.is_empty() && self.text_lora.iter().all(BTreeMap::is_empty);
-        no_lora && self.other_changes().next().is_none() && self.unet.is_empty()
+        !self.has_scaled_changes() && self.unet.is_empty()
+    }
+
+    /// Whether there are changes that a scale multiplies: LoRA, or changes of other kinds.
+    fn has_scaled_changes(&self) -> bool {
+        let lora = [&self.lora].into_iter().chain(&self.text_lora);
+        lora.flatten().next().is_some() || self.other_changes().next().is_some()
     }
 }
 

@@ -122,7 +122,9 @@ impl TrainedWeights {
         // An embedding without a name has the name of its file.
         let named =
             named.into_iter().map(|(name, pair)| (if name.is_empty() { stem.clone() } else { name }, pair));
-        self.add_embeddings(&member.path, named)
+        let (whole, lone): (Vec<_>, Vec<_>) = named.partition(|(_, pair)| pair.iter().all(Option::is_some));
+        self.lone_embeddings.extend(lone);
+        self.add_embeddings(&member.path, whole.into_iter())
     }
 
     /// Appends embeddings. An embedding with the name of its own new token needs no word.

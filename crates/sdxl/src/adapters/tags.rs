@@ -21,15 +21,14 @@ struct Tag<'a> {
 pub(crate) struct Tagged {
     /// Each prompt without its tags.
     pub prompts: Vec<String>,
-    /// The scale of each file: the weight of its tag, or the scale of the request.
+    /// The scale of each file: the weight of its tag, or its scale in the request.
     pub scales: Vec<f64>,
 }
 
 impl Tagged {
-    /// Removes the tags from prompts. A tag that names one of `files` replaces `scale` for this file. Any other tag is dropped
+    /// Removes the tags from prompts. A tag that names one of `files` replaces the scale of this file. Any other tag is dropped
     /// with a warning.
-    pub(crate) fn read(prompts: &[&str], files: &[PathBuf], scale: f64) -> Self {
-        let mut scales = vec![scale; files.len()];
+    pub(crate) fn read(prompts: &[&str], files: &[PathBuf], mut scales: Vec<f64>) -> Self {
         let names: Vec<String> = files.iter().map(|file| name(file)).collect();
         for tag in prompts.iter().flat_map(|prompt| tags(prompt)) {
             let of_tag: Vec<usize> = (0..names.len()).filter(|&i| tag.weight(&names[i]).is_some()).collect();
@@ -38,17 +37,18 @@ impl Tagged {
                 tracing::warn!("{shown} in the prompt names no file of replicate_weights; it is left out");
             }
             for i in of_tag {
+                let scale = scales[i];
                 match tag.weight(&names[i]).flatten() {
                     Some(weight) => scales[i] = weight,
                     None => {
                         let (shown, problem) = (shorten(tag.text), "expected one number for its weight");
-                        tracing::warn!("{shown} in the prompt: {problem}; lora_scale {scale} is used");
+                        tracing::warn!("{shown} in the prompt: {problem}; the scale {scale} is used");
                     }
                 }
                 if scales[i] != scale {
                     let (name, weight) = (&names[i], scales[i]);
                     tracing::warn!(
-                        "{name}: scaled by {weight}, as <lora:…> in the prompt says, not by lora_scale ({scale})"
+                        "{name}: scaled by {weight}, as <lora:…> in the prompt says, not by its scale of the request ({scale})"
                     );
                 }
             }
@@ -120,7 +120,7 @@ mod tests {
     fn tags_set_scales() {
         let files = ["a/my.tar", "b.safetensors", "x:y.safetensors"].map(PathBuf::from);
         let read = |prompt: &str| {
-            let tagged = Tagged::read(&["no", prompt], &files, 0.6);
+            let tagged = Tagged::read(&["no", prompt], &files, vec![0.6; 3]);
             (tagged.prompts[1].clone(), tagged.scales)
         };
         for (prompt, text, scales) in [

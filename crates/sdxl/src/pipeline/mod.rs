@@ -121,7 +121,8 @@ impl Pipeline {
         progress.report()?;
         // Before the files are read: a file that changes while it is read is read again for the next request.
         let prompts = [plan.negative_prompt.as_str(), plan.prompt.as_str()];
-        let tagged = Tagged::read(&prompts, &plan.replicate_weights, plan.lora_scale);
+        let scales = (0..plan.replicate_weights.len()).map(|i| plan.file_scale(i)).collect();
+        let tagged = Tagged::read(&prompts, &plan.replicate_weights, scales);
         few_steps::check(plan, &schedule, &tagged.scales, self.folder.path())?;
         let fingerprint = Fingerprint::of(&plan.replicate_weights, &tagged.scales);
         let adapters = self.adapters(plan, &tagged)?;
@@ -232,7 +233,16 @@ impl Pipeline {
             return Ok(Adapters::default());
         }
         let modules = Modules::of(&self.folder, &self.configs)?;
-        Ok(Adapters::load(&plan.replicate_weights, &tagged.scales, &modules, &self.configs)?)
+        let adapters = Adapters::load(&plan.replicate_weights, &tagged.scales, &modules, &self.configs)?;
+        for (i, file) in plan.replicate_weights.iter().enumerate() {
+            if plan.file_scales.get(i).is_some_and(Option::is_some) && !adapters.is_scaled(i) {
+                tracing::warn!(
+                    "{}: its scale changes nothing: the file has nothing that is added",
+                    file.display()
+                );
+            }
+        }
+        Ok(adapters)
     }
 
     /// The denoiser with the trained weights merged in. The kept denoiser is used if it has exactly these weights.

@@ -171,7 +171,7 @@ fn a_wrong_config_value_is_named() {
         (unet, "in_channels", json!(9), "expected 4 (the VAE's latent_channels), found 9"),
         (unet, "out_channels", json!(8), "expected 4 (the VAE's latent_channels), found 8"),
         (unet, "resnet_time_scale_shift", json!("scale_shift"), "expected \"default\""),
-        (unet, "time_cond_proj_dim", json!(256), "expected null"),
+        (unet, "time_cond_proj_dim", json!(256), "expected null (a UNet distilled to LCM"),
         (unet, "class_embed_type", json!("projection"), "expected null"),
         (unet, "conv_in_kernel", json!(1), "expected 3"),
         (unet, "only_cross_attention", json!([true, true]), "found a list of 2"),
