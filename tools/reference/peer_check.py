@@ -48,7 +48,7 @@ def diffusers_images(pipe, r):
 
 
 def calotype_images(binary, folder, r, out):
-    command = [binary, "predict", "--model", str(folder), "--dtype", "f32", "-o", str(out)]
+    command = [binary, "predict", "--model", str(folder), "--dtype", "f32", "--long-prompts", "truncate", "-o", str(out)]
     for key, value in (r | {"apply_watermark": "false"}).items():
         command += ["-i", f"{key}={value}"]
     done = subprocess.run(command, capture_output=True, text=True)

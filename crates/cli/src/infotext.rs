@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use calotype_sdxl::PredictPlan;
 use calotype_sdxl::adapters;
+use calotype_sdxl::prompt::LongPrompts;
 use calotype_sdxl::samplers::Sampler;
 use serde_json::{Value, json};
 
@@ -76,9 +77,14 @@ pub fn json(plan: &PredictPlan, seed: u64, maker: &Maker) -> String {
     let input = PredictPlan { seed, num_outputs: 1, replicate_weights: names, ..plan.clone() };
     let version = env!("CARGO_PKG_VERSION");
     let dtype = maker.dtype.to_string();
+    let long_prompts = match plan.prompt_syntax.long {
+        LongPrompts::Chunk => "chunk",
+        LongPrompts::Truncate => "truncate",
+    };
     let mut json = json!({
         "version": version, "model": maker.model, "dtype": dtype, "rng": maker.rng,
-        "empty_negative": maker.empty_negative, "input": plans::request(&input)
+        "empty_negative": maker.empty_negative, "long_prompts": long_prompts, "prompt_weights": plan.prompt_syntax.weights,
+        "input": plans::request(&input)
     });
     if let Some(spacing) = plan.timestep_spacing {
         json["timestep_spacing"] = spacing.name().into();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use calotype_request::{FileType, LrScheduler, PredictInput, RESOLUTION_MULTIPLE, SIZE_MULTIPLE, SIZES};
 use calotype_request::{InputError, TrainInput, schema};
 use calotype_sdxl::plan::random_seed;
+use calotype_sdxl::prompt::PromptSyntax;
 use calotype_sdxl::samplers::Sampler;
 use calotype_sdxl::{ArgumentError, PredictPlan};
 use calotype_train::{Method, TrainOptions, TrainPlan, dataset, lr_schedule};
@@ -33,6 +34,7 @@ pub fn predict(input: PredictInput) -> Result<PredictPlan, Failure> {
         replicate_weights,
         file_scales,
         apply_watermark: input.apply_watermark,
+        prompt_syntax: PromptSyntax::default(),
         seed: input.seed.unwrap_or_else(random_seed),
     })
 }

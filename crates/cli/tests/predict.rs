@@ -208,17 +208,31 @@ fn ctrl_c_stops() {
     assert!(!here.path("out").exists());
 }
 
-/// Protects: the end of a prompt that does not fit is said once, and not once for each text encoder.
+/// Protects: what becomes of a prompt that does not fit is said once, and not once for each text encoder; brackets are text, with a hint,
+/// unless the option reads them; and the picture's prompt with the same options makes the picture again.
 #[test]
 fn a_long_prompt_is_said_once() {
     let here = Sandbox::new();
     let (prompt, model) = ("a red fox ".repeat(60), tiny_model());
     let model = model.to_str().expect("text");
     let size = ["--width", "64", "--height", "64", "--num-inference-steps", "1"];
-    let ended = here.run(&[&["predict", "--model", model, "--prompt", &prompt][..], &size].concat());
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    let said = ended.stderr.lines().filter(|line| line.contains("this end of it is ignored"));
-    assert_eq!(said.count(), 1, "{}", ended.stderr);
+    let run = |prompt: &str, more: &[&str]| {
+        let args =
+            [&["predict", "--model", model, "--prompt", prompt, "--seed", "1"][..], &size, more].concat();
+        let ended = here.run(&args);
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        (std::fs::read(here.path(ended.stdout.trim_end())).expect("a picture"), ended.stderr)
+    };
+    let says = |stderr: &str, what: &str| assert_eq!(stderr.matches(what).count(), 1, "{stderr}");
+    let (chunks, said) = run(&prompt, &[]);
+    says(&said, "it is encoded in 4 chunks of up to 75 (--long-prompts truncate cuts it off)");
+    let (cut, said) = run(&prompt, &["--long-prompts", "truncate"]);
+    says(&said, "this end of it is ignored");
+    let (text, said) = run("a (red:1.4) fox", &[]);
+    says(&said, "\"(red:1.4)\" is taken as text (--prompt-weights reads weights and BREAK)");
+    let (weighted, said) = run("a (red:1.4) fox", &["--prompt-weights"]);
+    assert!(!said.contains("(red:1.4)") && chunks != cut && text != weighted, "{said}");
+    assert_eq!(run("a (red:1.4) fox", &["--prompt-weights"]).0, weighted);
 }
 
 /// Protects the watermark: on by default from 256 × 256 pixels, read back from the PNG, and off where the request says so. A small

@@ -169,16 +169,38 @@ impl Tokenizer {
         let encoded = self.encode_whole(prompt)?;
         let room = self.length() - 2;
         let (kept, cut) = encoded.get_ids().split_at(room.min(encoded.get_ids().len()));
-        let mut ids = Vec::with_capacity(self.length());
-        ids.push(self.bos);
-        ids.extend_from_slice(kept);
-        ids.push(self.eos);
-        ids.resize(self.length(), self.pad);
-        if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab_size) {
-            return Err(self.no_embedding(id, self.inner.id_to_token(id).unwrap_or_default()));
-        }
+        let ids = self.framed(kept);
+        self.check_known(&ids)?;
         let truncated = if cut.is_empty() { None } else { Some(self.text(cut)?) };
         Ok(Encoding { ids, truncated })
+    }
+
+    /// All tokens of a text's first [`MAX_TEXT`] bytes, without start and end.
+    ///
+    /// # Errors
+    /// The vocabulary has no token for a part of the text, or the text encoder has no embedding for an id.
+    pub fn tokens(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        let ids = self.encode_whole(text)?.get_ids().to_vec();
+        self.check_known(&ids)?;
+        self.check_known(&self.framed(&[]))?;
+        Ok(ids)
+    }
+
+    /// Tokens with start, end and padding, at most [`Self::length`] less two of them.
+    pub fn framed(&self, tokens: &[u32]) -> Vec<u32> {
+        let mut ids = Vec::with_capacity(self.length());
+        ids.push(self.bos);
+        ids.extend_from_slice(tokens);
+        ids.push(self.eos);
+        ids.resize(self.length(), self.pad);
+        ids
+    }
+
+    fn check_known(&self, ids: &[u32]) -> Result<(), TokenizerError> {
+        match ids.iter().find(|&&id| id as usize >= self.vocab_size) {
+            Some(&id) => Err(self.no_embedding(id, self.inner.id_to_token(id).unwrap_or_default())),
+            None => Ok(()),
+        }
     }
 
     /// Counts the tokens of a prompt, including start and end, even if they are too many. Only the first
@@ -197,7 +219,10 @@ impl Tokenizer {
     }
 
     /// Decodes tokens to readable text. The text may differ from the prompt in case and spaces.
-    fn text(&self, ids: &[u32]) -> Result<String, TokenizerError> {
+    ///
+    /// # Errors
+    /// The vocabulary does not have a token.
+    pub fn text(&self, ids: &[u32]) -> Result<String, TokenizerError> {
         let text = self.inner.decode(ids, false).map_err(|e| TokenizerError::file(&self.path, e))?;
         Ok(text.replace(WORD_END, " ").trim().to_owned())
     }

@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 
 use crate::error::ArgumentError;
+use crate::prompt::PromptSyntax;
 use crate::samplers::{Sampler, Spacing};
 
 /// The pictures that a prediction makes. [`PredictPlan::default`] has the published defaults, and a random seed.
@@ -34,6 +35,8 @@ pub struct PredictPlan {
     pub replicate_weights: Vec<PathBuf>,
     /// The scales of these files, in their order. A file without one has `lora_scale`.
     pub file_scales: Vec<Option<f64>>,
+    /// How the prompts are read.
+    pub prompt_syntax: PromptSyntax,
     /// Whether the pictures get the invisible watermark ([`crate::watermark`]). Pictures below 256 pixels in width or height get
     /// none.
     pub apply_watermark: bool,
@@ -56,6 +59,7 @@ impl Default for PredictPlan {
             lora_scale: 0.6,
             replicate_weights: Vec::new(),
             file_scales: Vec::new(),
+            prompt_syntax: PromptSyntax::default(),
             apply_watermark: true,
             seed: random_seed(),
         }

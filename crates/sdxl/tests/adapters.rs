@@ -506,7 +506,7 @@ fn an_embedding_for_one_encoder() {
     let encoder = PromptEncoder::open(&folder, &configs, DType::F32).expect("its tokenizers");
     let hidden = |files: &[PathBuf], prompt: &str| {
         let adapters = Adapters::load(files, &vec![1.0; files.len()], &modules(), &configs).expect("loaded");
-        let embeds = encoder.encode(&folder, &adapters, &[prompt]).expect("encoded");
+        let embeds = encoder.encode(&folder, &adapters, &[prompt], Default::default()).expect("encoded");
         let rows = embeds.hidden.to_vec();
         let part = |range: std::ops::Range<usize>| {
             rows.chunks(40).flat_map(|row| row[range.clone()].to_vec()).collect::<Vec<_>>()

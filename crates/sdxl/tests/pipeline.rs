@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use calotype_sdxl::Error;
 use calotype_sdxl::PredictPlan;
 use calotype_sdxl::pipeline::{EmptyNegative, Image, Options, Pipeline, Rng, Step};
+use calotype_sdxl::prompt::{LongPrompts, PromptSyntax};
 use calotype_tensor::DType;
 use safetensors::SafeTensors;
 use serde_json::{Map, Value};
@@ -24,7 +25,9 @@ fn open(dtype: DType, rng: Rng) -> Pipeline {
 }
 
 fn plan(request: Map<String, Value>) -> PredictPlan {
-    plan::plan(&request.into())
+    // diffusers cuts long prompts off.
+    let prompt_syntax = PromptSyntax { long: LongPrompts::Truncate, weights: false };
+    PredictPlan { prompt_syntax, ..plan::plan(&request.into()) }
 }
 
 fn predict(pipeline: &Pipeline, plan: &PredictPlan) -> Vec<Image> {

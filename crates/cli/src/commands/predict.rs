@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use calotype_request::PredictInput;
 use calotype_sdxl::PredictPlan;
 use calotype_sdxl::pipeline::{EmptyNegative, Image, Options, Pipeline, Rng};
+use calotype_sdxl::prompt::{LongPrompts, PromptSyntax};
 use calotype_sdxl::samplers::Spacing;
 use calotype_sdxl::watermark::{self, MIN_SIDE};
 use calotype_tensor::DType;
@@ -41,6 +42,12 @@ struct PredictArgs {
     /// Which of the training timesteps the steps visit; models for few steps need trailing [default: as the model's scheduler says]
     #[arg(long, value_enum, value_name = "SPACING")]
     timestep_spacing: Option<SpacingName>,
+    /// What becomes of prompts over 77 tokens: chunks of 75, as in the web UIs, or their end is cut off, as in diffusers
+    #[arg(long, value_enum, default_value = "chunk", value_name = "WHAT")]
+    long_prompts: LongName,
+    /// Read (word:1.2), ((word)), [word] and BREAK in prompts as A1111's web UI does; otherwise they are text
+    #[arg(long)]
+    prompt_weights: bool,
     /// Threads to compute with; the pictures are the same for any number [default: all processors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
@@ -101,6 +108,12 @@ impl From<SpacingName> for Spacing {
     }
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LongName {
+    Chunk,
+    Truncate,
+}
+
 /// Printed if diffusers' pipeline makes another picture of the same request, and the user has not chosen.
 const EMPTY_NEGATIVE: &str =
     "no negative prompt: the empty one is encoded, where diffusers gives zeros (--empty-negative zeros)";
@@ -127,6 +140,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
 
     let pipeline = Pipeline::open(&folder, settings.options())?;
     let plan = plans::predict_at_native_size(plan, &given, pipeline.native_size());
+    let plan = PredictPlan { prompt_syntax: settings.prompt_syntax(), ..plan };
     let unasked = settings.model.is_none();
     let unchosen = settings.empty_negative.is_none() && pipeline.diffusers_gives_zeros(&plan);
     let lines = [
@@ -209,6 +223,14 @@ impl PredictArgs {
                 Some(EmptyName::Encode) | None => EmptyNegative::Encode,
             },
         }
+    }
+
+    fn prompt_syntax(&self) -> PromptSyntax {
+        let long = match self.long_prompts {
+            LongName::Chunk => LongPrompts::Chunk,
+            LongName::Truncate => LongPrompts::Truncate,
+        };
+        PromptSyntax { long, weights: self.prompt_weights }
     }
 
     fn maker(&self, folder: &Path) -> Maker {

@@ -114,7 +114,7 @@ impl Pipeline {
         let scale = self.configs.vae.scale();
         check_size("width", plan.width, scale)?;
         check_size("height", plan.height, scale)?;
-        prompt::warn_about_syntax([&plan.prompt, &plan.negative_prompt]);
+        prompt::warn_about_syntax([&plan.prompt, &plan.negative_prompt], plan.prompt_syntax);
         let scheduler = self.scheduler.clone().with_spacing(plan.timestep_spacing);
         let schedule = Schedule::new(plan.scheduler, &scheduler, plan.steps)?;
         let mut progress = Progress { done: 0, steps: plan.num_outputs * schedule.steps(), on_step };
@@ -165,7 +165,7 @@ impl Pipeline {
         let zeros = self.options.empty_negative == EmptyNegative::Zeros && plan.negative_prompt.is_empty();
         let prompts: Vec<&str> = tagged.prompts.iter().map(String::as_str).collect();
         let prompts = &prompts[if guided(plan) && !zeros { 0 } else { 1 }..];
-        let embeds = self.prompts.encode(&self.folder, adapters, prompts)?;
+        let embeds = self.prompts.encode(&self.folder, adapters, prompts, plan.prompt_syntax)?;
         cpu::trim_pool();
         Ok(if guided(plan) && zeros { embeds.after_zeros() } else { embeds })
     }
