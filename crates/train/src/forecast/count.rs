@@ -189,6 +189,7 @@ fn forward(unet: &UNet, batch: &Batch) -> Counted {
 mod tests {
     use super::*;
     use calotype_models::weights::Network;
+    use calotype_tensor::meta::WorkKind;
 
     /// The config of SDXL base.
     fn published() -> UNetConfig {
@@ -204,18 +205,47 @@ mod tests {
         UNetConfig::read(folder.path()).expect("a config")
     }
 
+    fn unet(config: &UNetConfig) -> UNet {
+        UNet::load(&Weights::meta(Network::UNet, DType::F32), config).expect("a UNet")
+    }
+
+    /// A batch of one picture.
+    fn one(config: &UNetConfig, latent: usize) -> Batch {
+        let embeds = PromptEmbeds {
+            hidden: Tensor::meta(&[1, CLIP_TOKENS, config.cross_attention_dim], DType::F32),
+            pooled: Tensor::meta(&[1, 1280], DType::F32),
+        };
+        batch(config, latent, DType::F32, embeds)
+    }
+
     /// Protects the count: SDXL base's UNet takes 1.59 TFLOP for a picture of 512 × 512, and 6.76 TFLOP for one of 1024 × 1024.
     #[test]
     fn the_published_unet() {
         let config = published();
-        let unet = UNet::load(&Weights::meta(Network::UNet, DType::F32), &config).expect("a UNet");
         for (latent, expected) in [(64, 1.59e12), (128, 6.76e12)] {
-            let embeds = PromptEmbeds {
-                hidden: Tensor::meta(&[1, CLIP_TOKENS, config.cross_attention_dim], DType::F32),
-                pooled: Tensor::meta(&[1, 1280], DType::F32),
-            };
-            let flops = forward(&unet, &batch(&config, latent, DType::F32, embeds)).work.flops();
+            let flops = forward(&unet(&config), &one(&config, latent)).work.flops();
             assert!((flops / expected - 1.0).abs() < 0.01, "{flops:e}, expected {expected:e}");
         }
+    }
+
+    /// Protects what the method and recomputation change: recomputed blocks run forward twice and leave little on the tape, and
+    /// only a full fine-tune has gradients of the UNet's own weights.
+    #[test]
+    fn the_way_back_is_counted() {
+        let config = published();
+        let step = |method: Method, activations: Activations| {
+            let mut unet = unet(&config);
+            record(&mut unet, method);
+            let batch = one(&config, 64);
+            meta::count(|| loss(&unet, &batch, activations).backward()).1
+        };
+        let lora = Method::Lora { rank: 8 };
+        let (kept, recomputed) = (step(lora, Activations::Keep), step(lora, Activations::Recompute));
+        let more = recomputed.work.flops() / kept.work.flops();
+        assert!((1.2..1.7).contains(&more), "{more}");
+        assert!(2 * recomputed.peak_bytes < kept.peak_bytes, "{recomputed:?}, kept: {kept:?}");
+        let full = step(Method::Full, Activations::Keep).work;
+        assert_eq!(kept.work.of(WorkKind::WeightGradient), 0.0);
+        assert!(full.of(WorkKind::WeightGradient) > 1.4e12, "{full:?}");
     }
 }

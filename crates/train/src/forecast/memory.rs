@@ -22,8 +22,9 @@ use calotype_models::{Component, ModelFolder};
 
 /// The constants of the prediction. Each is measured.
 mod constants {
-    /// Bytes for each byte of activations: sizes are rounded up, and freed memory is kept for tensors of other sizes.
-    pub const ACTIVATIONS: f64 = 1.1;
+    /// Bytes for each byte of tensors that are counted: sizes are rounded up, kernels have memory of their own, and freed memory is
+    /// kept.
+    pub const ACTIVATIONS: f64 = 1.3;
     /// Bytes for each trained value whose gradient is summed: the sum, and the gradient that is added.
     pub const GRADIENT: f64 = 8.0;
     /// Bytes for each value of the largest tensor, if gradients are applied one by one: the gradient at each position of a

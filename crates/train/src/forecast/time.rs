@@ -24,7 +24,7 @@ const COSTS: [(WorkKind, f64); WorkKind::COUNT] = [
     (WorkKind::WeightGradient, 1.5),
     (WorkKind::Attention, 1.3),
     (WorkKind::AttentionBackward, 1.2),
-    (WorkKind::Values, 75.0),
+    (WorkKind::Values, 40.0),
     (WorkKind::Weights, 65.0),
     (WorkKind::Calls, 3.5e6),
 ];
