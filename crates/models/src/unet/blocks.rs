@@ -6,8 +6,7 @@ use calotype_tensor::ops::{self, Padding};
 use super::{BlockContext, resnet_config};
 use crate::config::{UNetBlock, UNetConfig, UNetMidBlock};
 use crate::nn::{
-    Activations, Downsample2D, KeyValue, ResnetBlock2D, Transformer2DConfig, Transformer2DModel, Upsample2D,
-    module,
+    Activations, Downsample2D, ResnetBlock2D, Transformer2DConfig, Transformer2DModel, Upsample2D, module,
 };
 use crate::weights::{Weights, WeightsError};
 
@@ -63,22 +62,6 @@ fn load_attentions(
     depths.iter().enumerate().map(load).collect()
 }
 
-/// A ResNet, and the transformer that follows if there is one, with its text. Takes x by value, so that x is freed as soon as the
-/// ResNet is done.
-fn stage(
-    mut x: Tensor,
-    emb: &Tensor,
-    resnet: &ResnetBlock2D,
-    transformer: Option<(&Transformer2DModel, &Vec<KeyValue>)>,
-    activations: Activations,
-) -> Tensor {
-    x = resnet.forward(&x, Some(emb), activations);
-    match transformer {
-        Some((transformer, text)) => transformer.forward(&x, text, activations),
-        None => x,
-    }
-}
-
 impl DownBlock {
     /// Loads block `i`, and pushes the channels of the block's skips onto `skips`.
     pub(super) fn load(
@@ -120,13 +103,10 @@ impl DownBlock {
     ) -> Tensor {
         let mut x = x.clone();
         for (i, resnet) in self.resnets.iter().enumerate() {
-            x = stage(
-                x,
-                emb,
-                resnet,
-                self.attentions.get(i).map(|transformer| (transformer, &text[i])),
-                activations,
-            );
+            x = resnet.forward(&x, Some(emb), activations);
+            if let Some(attention) = self.attentions.get(i) {
+                x = attention.forward(&x, &text[i], activations);
+            }
             skips.push(x.clone());
         }
         if let Some(downsampler) = &self.downsampler {
@@ -160,13 +140,10 @@ impl MidBlock {
     pub fn forward(&self, x: &Tensor, emb: &Tensor, text: &BlockContext, activations: Activations) -> Tensor {
         let mut x = x.clone();
         for (i, resnet) in self.resnets.iter().enumerate() {
-            x = stage(
-                x,
-                emb,
-                resnet,
-                self.attentions.get(i).map(|transformer| (transformer, &text[i])),
-                activations,
-            );
+            x = resnet.forward(&x, Some(emb), activations);
+            if let Some(attention) = self.attentions.get(i) {
+                x = attention.forward(&x, &text[i], activations);
+            }
         }
         x
     }
@@ -218,14 +195,10 @@ impl UpBlock {
         let mut x = x.clone();
         for (i, resnet) in self.resnets.iter().enumerate() {
             let skip = skips.pop().expect("a skip for every ResNet");
-            x = ops::concat(&[&x, &skip]);
-            x = stage(
-                x,
-                emb,
-                resnet,
-                self.attentions.get(i).map(|transformer| (transformer, &text[i])),
-                activations,
-            );
+            x = resnet.forward(&ops::concat(&[&x, &skip]), Some(emb), activations);
+            if let Some(attention) = self.attentions.get(i) {
+                x = attention.forward(&x, &text[i], activations);
+            }
         }
         match (&self.upsampler, skips.last()) {
             (Some(upsampler), Some(next)) => upsampler.forward_to(&x, next.dim(1), next.dim(2)),
