@@ -175,7 +175,7 @@ impl UNetConfig {
     /// Reads and checks the config. An error names the file and the field, and what was expected and found.
     pub(crate) fn from_json(json: &Json) -> Result<Self, ConfigError> {
         if let Some(width) = json.value["time_cond_proj_dim"].as_u64() {
-            return Err(json.fail("time_cond_proj_dim", LCM, &width.to_string()));
+            return Err(json.fail("time_cond_proj_dim", LCM, width.to_string()));
         }
         json.fixed(FIXED)?;
         if json.value["addition_embed_type"].is_null() {
