@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use calotype_tensor::ops::{self, Activation, Mask};
+use calotype_tensor::ops;
 use calotype_tensor::{DType, Tensor};
 
-use crate::config::{ClipTextConfig, HiddenAct};
-use crate::nn::{LayerNorm, Linear, Parameter};
+use crate::config::ClipTextConfig;
+use crate::nn::{ClipEncoderLayer, ClipLayerConfig, LayerNorm, Linear, Parameter};
 use crate::weights::{Weights, WeightsError};
 
 /// Token and position embeddings.
@@ -38,45 +38,6 @@ impl ClipTextEmbeddings {
     }
 }
 
-/// Causal self-attention: a token attends to itself and to earlier tokens.
-#[derive(Clone)]
-pub struct ClipAttention {
-    /// C → C.
-    pub q_proj: Linear,
-    /// C → C.
-    pub k_proj: Linear,
-    /// C → C.
-    pub v_proj: Linear,
-    /// C → C.
-    pub out_proj: Linear,
-    /// Heads that the C channels are split into.
-    pub heads: usize,
-}
-
-/// Two linear layers with an activation between.
-#[derive(Clone)]
-pub struct ClipMlp {
-    /// C → intermediate.
-    pub fc1: Linear,
-    /// Intermediate → C.
-    pub fc2: Linear,
-    /// The activation between the two.
-    pub act: Activation,
-}
-
-/// Self-attention and MLP. Each is preceded by a layer norm and added to its input.
-#[derive(Clone)]
-pub struct ClipEncoderLayer {
-    /// Before self-attention.
-    pub layer_norm1: LayerNorm,
-    /// Self-attention.
-    pub self_attn: ClipAttention,
-    /// Before the MLP.
-    pub layer_norm2: LayerNorm,
-    /// MLP.
-    pub mlp: ClipMlp,
-}
-
 /// A text encoder, with or without a projection of the pooled state.
 #[derive(Clone)]
 pub struct ClipTextModel {
@@ -103,55 +64,6 @@ pub struct ClipTextOutput {
     pub pooled: Tensor,
 }
 
-impl ClipEncoderLayer {
-    fn load(weights: &Weights, config: &ClipTextConfig) -> Result<Self, WeightsError> {
-        let (width, inner) = (config.hidden_size, config.intermediate_size);
-        let norm = |name: &str| LayerNorm::load(weights, name, width, config.layer_norm_eps);
-        let (attn, mlp) = (weights.sub("self_attn"), weights.sub("mlp"));
-        let proj = |name: &str| Linear::load(&attn, name, width, width);
-        Ok(Self {
-            layer_norm1: norm("layer_norm1")?,
-            self_attn: ClipAttention {
-                q_proj: proj("q_proj")?,
-                k_proj: proj("k_proj")?,
-                v_proj: proj("v_proj")?,
-                out_proj: proj("out_proj")?,
-                heads: config.num_attention_heads,
-            },
-            layer_norm2: norm("layer_norm2")?,
-            mlp: ClipMlp {
-                fc1: Linear::load(&mlp, "fc1", width, inner)?,
-                fc2: Linear::load(&mlp, "fc2", inner, width)?,
-                act: match config.hidden_act {
-                    HiddenAct::QuickGelu => Activation::QuickGelu,
-                    HiddenAct::Gelu => Activation::Gelu,
-                },
-            },
-        })
-    }
-
-    /// x (B, T, C) → (B, T, C).
-    pub fn forward(&self, x: &Tensor) -> Tensor {
-        let x = self.self_attn.forward(&self.layer_norm1.forward(x), x);
-        self.mlp.forward(&self.layer_norm2.forward(&x), &x)
-    }
-}
-
-impl ClipAttention {
-    fn forward(&self, x: &Tensor, residual: &Tensor) -> Tensor {
-        let (q, k, v) = (self.q_proj.forward(x), self.k_proj.forward(x), self.v_proj.forward(x));
-        let y = ops::attention(&q, &k, &v, self.heads, Mask::Causal);
-        self.out_proj.forward_fused(&y, Activation::None, Some(residual))
-    }
-}
-
-impl ClipMlp {
-    fn forward(&self, x: &Tensor, residual: &Tensor) -> Tensor {
-        let h = self.fc1.forward_fused(x, self.act, None); // (B, T, intermediate)
-        self.fc2.forward_fused(&h, Activation::None, Some(residual))
-    }
-}
-
 impl ClipTextModel {
     /// Loads a text encoder that computes in `dtype`. With `projection`, it is a `CLIPTextModelWithProjection`.
     ///
@@ -168,7 +80,15 @@ impl ClipTextModel {
         let embeddings = text_model.sub("embeddings");
         let table = |name: &str, rows| Ok(embeddings.tensor(name, &[rows, width])?.to_dtype(dtype));
         let encoder = text_model.sub("encoder.layers");
-        let layer = |i: usize| ClipEncoderLayer::load(&encoder.sub(i), config);
+        let sizes = ClipLayerConfig {
+            width,
+            intermediate: config.intermediate_size,
+            heads: config.num_attention_heads,
+            act: config.hidden_act,
+            eps: config.layer_norm_eps,
+            causal: true,
+        };
+        let layer = |i: usize| ClipEncoderLayer::load(&encoder.sub(i), sizes);
         let model = Self {
             embeddings: ClipTextEmbeddings {
                 token_embedding: table("token_embedding.weight", config.vocab_size)?,

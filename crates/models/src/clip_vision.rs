@@ -1,7 +1,7 @@
 //! CLIP's vision tower: `CLIPVisionModel`.
 //! Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021.
 
-use calotype_tensor::ops::{self, Mask};
+use calotype_tensor::ops;
 use calotype_tensor::{Tensor, Weight};
 
 use crate::config::ClipVisionConfig;
@@ -64,7 +64,7 @@ impl ClipVisionModel {
             heads: config.num_attention_heads,
             act: config.hidden_act,
             eps: config.layer_norm_eps,
-            mask: Mask::None,
+            causal: false,
         };
         let encoder = weights.sub("encoder.layers");
         let layer = |i: usize| ClipEncoderLayer::load(&encoder.sub(i), sizes);

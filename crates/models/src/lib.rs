@@ -20,6 +20,7 @@
 //! ```
 
 pub mod clip_text;
+pub mod clip_vision;
 pub mod config;
 mod error;
 mod file_kind;
@@ -28,6 +29,7 @@ mod json;
 mod message;
 pub mod nn;
 mod parameter;
+pub mod safety_checker;
 pub mod tokenizer;
 pub mod unet;
 pub mod vae;
@@ -35,11 +37,13 @@ pub mod vae_tiling;
 pub mod weights;
 
 pub use clip_text::{ClipTextModel, ClipTextOutput};
+pub use clip_vision::{ClipVisionModel, ClipVisionOutput};
 pub use error::Error;
 pub use file_kind::wrong_kind;
 pub use folder::{Component, ModelConfigs, ModelFolder};
 pub use json::{ConfigError, read_text};
 pub use message::shorten;
+pub use safety_checker::{SafetyChecker, SafetyScores};
 pub use tokenizer::{Tokenizer, TokenizerError};
 pub use unet::{Context, UNet};
 pub use vae::{Moments, Vae};

@@ -33,6 +33,7 @@ pub mod picture;
 pub mod pipeline;
 pub mod plan;
 pub mod prompt;
+pub mod safety;
 pub mod samplers;
 pub mod text;
 pub mod token;

@@ -1,9 +1,11 @@
 //! Each network's `config.json`. The values are checked, so that the networks can rely on them.
 
 mod clip_text;
+mod clip_vision;
 mod unet;
 mod vae;
 
 pub use clip_text::{ClipTextConfig, HiddenAct};
+pub use clip_vision::ClipVisionConfig;
 pub use unet::{UNetBlock, UNetConfig, UNetMidBlock};
 pub use vae::VaeConfig;

@@ -3,6 +3,7 @@
 //! Images are (B, H, W, C), sequences are (B, T, C). A layer computes in the dtype of its input.
 
 mod attention;
+mod clip;
 mod conv2d;
 mod embeddings;
 mod linear;
@@ -16,6 +17,7 @@ pub(crate) mod visit;
 
 pub use crate::parameter::{Parameter, Trainable};
 pub use attention::{Attention, KeyValue};
+pub use clip::{ClipAttention, ClipEncoderLayer, ClipLayerConfig, ClipMlp};
 pub use conv2d::Conv2d;
 pub use embeddings::TimestepEmbedding;
 pub use linear::Linear;

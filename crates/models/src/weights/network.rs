@@ -11,6 +11,8 @@ pub enum Network {
     Vae,
     /// `CLIPTextModel`, `CLIPTextModelWithProjection`.
     ClipText,
+    /// `StableDiffusionSafetyChecker`.
+    SafetyChecker,
 }
 
 impl Network {
@@ -18,7 +20,7 @@ impl Network {
     pub(super) fn stem(self) -> &'static str {
         match self {
             Self::UNet | Self::Vae => "diffusion_pytorch_model",
-            Self::ClipText => "model",
+            Self::ClipText | Self::SafetyChecker => "model",
         }
     }
 
@@ -37,6 +39,7 @@ impl Network {
             }
             // Tensors that only the training of a VAE uses.
             Self::Vae => key.starts_with("loss."),
+            Self::SafetyChecker => key == "vision_model.embeddings.position_ids",
             Self::UNet => false,
         }
     }
@@ -48,6 +51,10 @@ impl Network {
             // transformers 5 writes a CLIPTextModel without the prefix.
             Self::ClipText if !prefixed && !key.starts_with("text_projection.") => {
                 Some(format!("text_model.{key}"))
+            }
+            // transformers before 5 writes a tower as a module within a module.
+            Self::SafetyChecker => {
+                key.strip_prefix("vision_model.vision_model.").map(|rest| format!("vision_model.{rest}"))
             }
             Self::Vae => vae_attention(key),
             _ => None,

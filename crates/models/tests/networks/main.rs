@@ -2,6 +2,7 @@
 //! results and gradients are in golden files (see `tools/reference/golden/models.py`).
 
 mod clip_text;
+mod safety_checker;
 mod unet;
 mod vae;
 
@@ -32,6 +33,7 @@ impl Golden {
         let tensor = |(name, view): (String, safetensors::tensor::TensorView)| {
             let words = view.data().as_chunks::<4>().0.iter();
             let values = match view.dtype() {
+                Dtype::U8 => view.data().iter().map(|&b| f32::from(b)).collect(),
                 Dtype::F32 => words.map(|&b| f32::from_le_bytes(b)).collect(),
                 Dtype::I32 => words.map(|&b| i32::from_le_bytes(b) as f32).collect(),
                 other => panic!("{name} is {other:?}"),
