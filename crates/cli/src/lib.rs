@@ -21,6 +21,7 @@ mod plans;
 pub mod plans;
 mod pocket;
 mod progress;
+mod safety;
 mod shell;
 
 use std::process::ExitCode;

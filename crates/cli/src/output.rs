@@ -41,7 +41,7 @@ impl OutputDir {
         Ok(OutputDir { path: path.into() })
     }
 
-    /// Writes the next `out-<n>.<extension>`, where n is one more than the highest existing number. The file appears complete
+    /// Writes the next `out-<n>.<extension>`, where n is one more than the highest existing number, plus `skipped`. The file appears complete
     /// or not at all, and never replaces another.
     ///
     /// # Errors
@@ -49,21 +49,23 @@ impl OutputDir {
     pub fn write(
         &self,
         extension: &str,
+        skipped: u64,
         write: impl FnOnce(&mut File) -> io::Result<()>,
     ) -> Result<PathBuf, Failure> {
-        self.try_write(extension, write)
+        self.try_write(extension, skipped, write)
             .map_err(|e| Failure::Failed(format!("{}: {}", self.path.display(), message(e))))
     }
 
     fn try_write(
         &self,
         extension: &str,
+        skipped: u64,
         write: impl FnOnce(&mut File) -> io::Result<()>,
     ) -> io::Result<PathBuf> {
         fs::create_dir_all(&self.path)?;
         let mut file = files::temporary(&self.path)?;
         write(file.as_file_mut())?;
-        for n in self.next_number(extension)?.. {
+        for n in self.next_number(extension)?.saturating_add(skipped).. {
             let name = format!("out-{n}.{extension}");
             let path = if self.path == Path::new(".") { name.into() } else { self.path.join(name) };
             match file.persist_noclobber(&path) {
@@ -295,7 +297,7 @@ mod tests {
     use super::*;
 
     fn save(out: &OutputDir, text: &str) -> PathBuf {
-        out.write("png", |f| f.write_all(text.as_bytes())).expect("written")
+        out.write("png", 0, |f| f.write_all(text.as_bytes())).expect("written")
     }
 
     /// Protects output names: numbers increase, no file is overwritten, and the directory is made only when
@@ -312,6 +314,8 @@ mod tests {
         assert_eq!(save(&out, "two"), path.join("out-8.png"));
         assert_eq!(fs::read_to_string(path.join("out-0.png")).expect("there"), "one");
         assert_eq!(fs::read_dir(&path).expect("there").count(), 4);
+        let skipped = out.write("png", 2, |f| f.write_all(b"three")).expect("written");
+        assert_eq!(skipped, path.join("out-11.png"), "two numbers stay free");
     }
 
     /// Protects failed writes: they leave no file, not even a temporary one.
@@ -319,7 +323,7 @@ mod tests {
     fn a_failed_write_leaves_nothing() {
         let here = tempfile::tempdir().expect("a directory");
         let out = OutputDir::check(here.path()).expect("writable");
-        assert!(out.write("png", |_| Err(ErrorKind::StorageFull.into())).is_err());
+        assert!(out.write("png", 0, |_| Err(ErrorKind::StorageFull.into())).is_err());
         assert_eq!(fs::read_dir(here.path()).expect("there").count(), 0);
     }
 

@@ -270,3 +270,53 @@ fn large_pictures_have_a_watermark() {
     here.write("text.png", "no picture");
     here.assert_refused(&["watermark", "text.png"], "text.png: cannot be read");
 }
+
+/// A copy of the tiny safety checker in which every concept's threshold is `threshold`.
+fn safety_checker(here: &Sandbox, name: &str, threshold: f32) {
+    let golden = tiny_model().join("../models/safety_checker");
+    let mut weights = fs::read(golden.join("model.safetensors")).expect("weights");
+    let header = u64::from_le_bytes(weights[..8].try_into().expect("eight bytes")) as usize;
+    let tensors: Value = serde_json::from_slice(&weights[8..8 + header]).expect("a header");
+    let start =
+        8 + header + tensors["concept_embeds_weights"]["data_offsets"][0].as_u64().expect("a place") as usize;
+    weights[start..start + 17 * 4].copy_from_slice(&threshold.to_le_bytes().repeat(17));
+    here.write(&format!("{name}/model.safetensors"), weights);
+    here.write(&format!("{name}/config.json"), fs::read(golden.join("config.json")).expect("a config"));
+}
+
+/// Protects the safety checker: flagged pictures are not written, whose line says why; others are. Without weights a line says
+/// that nothing was checked, unless that is what the request asks for. Pickled weights and contradictions are refused.
+#[test]
+fn flagged_pictures_are_not_written() {
+    let here = Sandbox::new();
+    safety_checker(&here, "strict/safety_checker", -2.0);
+    safety_checker(&here, "lenient", 2.0);
+    let ended = predict(&here, &["--seed", "7", "-q", "--num-outputs", "2", "--safety-checker", "strict"]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""));
+    let lines: Vec<&str> = ended.stderr.lines().collect();
+    assert!(
+        lines[1]
+            .starts_with("picture 2 (seed 8) is not written: flagged by the safety checker (concept 0 by ")
+    );
+    assert_eq!(lines[2], "error: no picture is left: the safety checker flagged all");
+    assert!(!here.path("out-0.png").exists());
+
+    let without = "pictures pass no safety checker";
+    let lenient = predict(&here, &["--seed", "7", "--safety-checker", "lenient"]);
+    assert_eq!((pictures(&here, &lenient).len(), lenient.stderr.contains(without)), (1, false));
+    assert!(predict(&here, &["--seed", "7"]).stderr.contains(without));
+    assert!(!predict(&here, &["--seed", "7", "--disable-safety-checker", "true"]).stderr.contains(without));
+
+    let both = ["predict", "--safety-checker", "lenient", "--disable-safety-checker", "true"];
+    here.assert_refused(&both, "expected no disable_safety_checker=true beside it");
+    here.assert_refused(
+        &["predict", "--safety-checker", "strict/safety"],
+        "expected a folder with a safety checker's",
+    );
+    here.write("pickled/config.json", "{}");
+    here.write("pickled/pytorch_model.bin", "");
+    here.assert_refused(
+        &["predict", "--safety-checker", "pickled"],
+        "pickled/pytorch_model.bin: pickled weights",
+    );
+}

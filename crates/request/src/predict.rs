@@ -120,7 +120,6 @@ pub(super) const UNAVAILABLE: &[Unavailable] = &[
     ("refine", |v| v != "no_refiner", "the refiner is not available yet, only no_refiner"),
     ("high_noise_frac", |_| true, "the refiner is not available yet"),
     ("refine_steps", |_| true, "the refiner is not available yet"),
-    ("disable_safety_checker", |v| v == &Value::Bool(false), "there is no safety checker, only true"),
 ];
 
 impl PredictInput {

@@ -180,7 +180,6 @@ fn what_is_not_there_is_refused() {
         ("refine", json!("base_image_refiner")),
         ("high_noise_frac", json!(0.8)),
         ("refine_steps", json!(5)),
-        ("disable_safety_checker", json!(false)),
     ] {
         let error = PredictInput::from_json(object(json!({ field: value }))).expect_err(field);
         assert!(matches!(error.problem, Problem::Unavailable(_)), "{error}");

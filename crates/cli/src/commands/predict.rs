@@ -19,7 +19,7 @@ use crate::infotext::{self, Maker};
 use crate::output::{self, OutputDir};
 use crate::progress::Progress;
 
-use crate::{fields, interrupt, picture, plans, pocket};
+use crate::{fields, interrupt, picture, plans, pocket, safety};
 
 /// What is not part of the request.
 #[derive(Debug, Args)]
@@ -51,6 +51,9 @@ struct PredictArgs {
     /// Threads to compute with; the pictures are the same for any number [default: all processors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
+    /// Folder of a safety checker as diffusers writes it, or of a model with one [default: safety_checker in the model's folder]
+    #[arg(long, value_name = "DIR")]
+    safety_checker: Option<PathBuf>,
     /// Directory for the pictures: out-<n>.png, counting on from what is there
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     output: PathBuf,
@@ -142,11 +145,16 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let plan = plans::predict_at_native_size(plan, &given, pipeline.native_size());
     let plan = PredictPlan { prompt_syntax: settings.prompt_syntax(), ..plan };
     let unasked = settings.model.is_none();
+    let disabled = given.get("disable_safety_checker").and_then(Value::as_bool);
+    let safety = safety::open(settings.safety_checker.as_deref(), &folder, disabled == Some(true))?;
+    // The pocket model knows nothing that would be flagged.
+    let unchecked = safety.is_none() && disabled.map_or(!unasked, |disabled| !disabled);
     let unchosen = settings.empty_negative.is_none() && pipeline.diffusers_gives_zeros(&plan);
     let lines = [
         unasked.then(|| pocket::NOTICE.to_string()),
         Some(seeds(&plan)),
         unchosen.then(|| EMPTY_NEGATIVE.to_string()),
+        unchecked.then(|| safety::NOTICE.to_string()),
     ];
     let lines: Vec<String> = lines.into_iter().flatten().collect();
     let images = sample(&pipeline, &plan, Progress::start(lines.join("\n"), quiet));
@@ -160,7 +168,32 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     if let Some(line) = without_watermark(&plan, &given, &images, pipeline.native_size()) {
         tracing::warn!("{line}");
     }
-    images.iter().try_for_each(|image| save(image, &plan, &maker, &output))
+    save_unflagged(&images, &safety::reasons(safety.as_ref(), &images), |image, skipped| {
+        save(image, &plan, &maker, &output, skipped)
+    })
+}
+
+/// Saves the pictures without a reason against it. `save` gets the number of pictures left out since the one before, whose
+/// numbers stay free.
+fn save_unflagged(
+    images: &[Image],
+    reasons: &[Option<String>],
+    save: impl Fn(&Image, u64) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut skipped = 0;
+    for (i, (image, reason)) in images.iter().zip(reasons).enumerate() {
+        if let Some(reason) = reason {
+            // Even where only errors are printed: a picture is missing.
+            output::note(&format!("picture {} (seed {}) is not written: {reason}", i + 1, image.seed));
+            skipped += 1;
+            continue;
+        }
+        save(image, std::mem::take(&mut skipped))?;
+    }
+    match reasons.iter().all(Option::is_some) {
+        true => Err(Failure::Failed("no picture is left: the safety checker flagged all".into())),
+        false => Ok(()),
+    }
 }
 
 /// The line that pictures are too small for the watermark. A small model's pictures always are: there the line is for those who
@@ -191,14 +224,20 @@ fn sample(pipeline: &Pipeline, plan: &PredictPlan, mut progress: Progress) -> Re
     if interrupt::asked() { Err(Failure::Interrupted) } else { Ok(images?) }
 }
 
-/// Writes a picture and prints its path.
-fn save(image: &Image, plan: &PredictPlan, maker: &Maker, output: &OutputDir) -> Result<(), Failure> {
+/// Writes a picture and prints its path. `skipped` numbers before its own stay free.
+fn save(
+    image: &Image,
+    plan: &PredictPlan,
+    maker: &Maker,
+    output: &OutputDir,
+    skipped: u64,
+) -> Result<(), Failure> {
     let texts = [
         ("parameters", infotext::automatic1111(plan, image.seed, maker)),
         ("calotype", infotext::json(plan, image.seed, maker)),
     ];
     let size = (image.width, image.height);
-    let path = output.write("png", |file| picture::write_png(file, size, &image.rgb, &texts))?;
+    let path = output.write("png", skipped, |file| picture::write_png(file, size, &image.rgb, &texts))?;
     output::print(&format!("{}\n", path.display()))
 }
 

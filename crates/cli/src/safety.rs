@@ -1,0 +1,79 @@
+//! The safety checker of a request: where its weights are, and what becomes of flagged pictures.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use calotype_models::SafetyScores;
+use calotype_sdxl::pipeline::Image;
+use calotype_sdxl::safety::Safety;
+
+use crate::failure::Failure;
+
+/// The folder of a safety checker within that of a model.
+const FOLDER: &str = "safety_checker";
+/// Printed where there are no weights.
+pub const NOTICE: &str = "pictures pass no safety checker: there are no weights for it (--safety-checker DIR; \
+                          -i disable_safety_checker=true: without this line)";
+
+/// The safety checker that `--safety-checker` names, or the one in the model's folder, if any. `None` with `disabled`.
+///
+/// # Errors
+/// `--safety-checker` was given although the safety checker is disabled, or a file is missing or invalid.
+pub fn open(given: Option<&Path>, model: &Path, disabled: bool) -> Result<Option<Safety>, Failure> {
+    let folder = match given {
+        Some(given) if disabled => {
+            return Err(Failure::BadInput(format!(
+                "--safety-checker {}: expected no disable_safety_checker=true beside it, found both",
+                given.display()
+            )));
+        }
+        Some(given) => given_folder(given)?,
+        None if disabled || !is_checker(&model.join(FOLDER)) => return Ok(None),
+        None => model.join(FOLDER),
+    };
+    if let Some(pickled) = only_pickled(&folder) {
+        return Err(Failure::BadInput(format!(
+            "{}: pickled weights are not read: expected model.safetensors, as StableDiffusionSafetyChecker's \
+             from_pretrained(..).save_pretrained(..) of diffusers in Python writes it",
+            pickled.display()
+        )));
+    }
+    Ok(Some(Safety::open(&folder)?))
+}
+
+/// The folder itself, or the safety checker within the folder of a model.
+fn given_folder(given: &Path) -> Result<PathBuf, Failure> {
+    let inside = given.join(FOLDER);
+    match [inside, given.to_path_buf()].into_iter().find(|folder| is_checker(folder)) {
+        Some(folder) => Ok(folder),
+        None => Err(Failure::BadInput(format!(
+            "--safety-checker {}: expected a folder with a safety checker's config.json, found none",
+            given.display()
+        ))),
+    }
+}
+
+fn is_checker(folder: &Path) -> bool {
+    folder.join("config.json").is_file()
+}
+
+/// The pickled weights of a folder that has no others.
+fn only_pickled(folder: &Path) -> Option<PathBuf> {
+    let names = fs::read_dir(folder).ok()?.flatten().map(|entry| PathBuf::from(entry.file_name()));
+    let names: Vec<PathBuf> = names.collect();
+    let has = |ending: &str| names.iter().find(|name| name.extension().is_some_and(|e| e == ending));
+    if has("safetensors").is_some() { None } else { has("bin").map(|name| folder.join(name)) }
+}
+
+/// For each picture, why it is not written, or `None`.
+pub fn reasons(safety: Option<&Safety>, images: &[Image]) -> Vec<Option<String>> {
+    let check = |safety: &Safety, image| reason(&safety.scores(image));
+    images.iter().map(|image| safety.and_then(|safety| check(safety, image))).collect()
+}
+
+/// The concepts that a flagged picture is near, by number.
+fn reason(scores: &SafetyScores) -> Option<String> {
+    let near = scores.concepts.iter().enumerate().filter(|(_, score)| **score > 0.0);
+    let near: Vec<String> = near.map(|(i, score)| format!("concept {i} by {score:.3}")).collect();
+    scores.is_flagged().then(|| format!("flagged by the safety checker ({})", near.join(", ")))
+}
