@@ -127,7 +127,7 @@ impl Network {
         let x = self.conv("down", &skip, 2, ConvArgs::default()).reshape(&[2, 4, 8]);
         let q = self.linear("to_q", &ops::layer_norm(&x, weight, bias, 1e-5), Activation::None, None);
         let [k, v] = ["to_k", "to_v"].map(|name| self.linear(name, text, Activation::None, None));
-        let y = ops::attention(&q, &k, &v, 2, Mask::None);
+        let y = ops::attention(&q, &k, &v, 1, Mask::None);
         let x = self.linear("to_out", &y, Activation::None, Some(&x));
         let h = self.linear("ff_in", &ops::layer_norm(&x, weight, bias, 1e-5), Activation::Geglu, None);
         let x = self.linear("ff_out", &h, Activation::None, Some(&x)).reshape(&[2, 2, 2, 8]);
