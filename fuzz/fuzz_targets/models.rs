@@ -1,4 +1,5 @@
-//! A model folder in which one file is the input: a config, a tokenizer's file, weights; or a prompt to its tokenizer.
+//! A model folder in which one file is the input: a config, a tokenizer's file, weights; or a prompt to its tokenizer; or a model in a
+//! single file.
 //!
 //! The first byte of an input says which file it replaces, the rest is the file.
 
@@ -11,7 +12,7 @@ use std::sync::LazyLock;
 use calotype_fuzz::{check_error, copy, golden, new_folder};
 use calotype_models::tokenizer::Tokenizer;
 use calotype_models::weights::{Network, Weights};
-use calotype_models::{Component, ModelFolder};
+use calotype_models::{Component, ModelFolder, ModelPaths};
 use calotype_models::{clip_text::ClipTextModel, unet::UNet, vae::Vae};
 use calotype_sdxl::Error;
 use calotype_sdxl::samplers::{Sampler, Schedule, SchedulerConfig};
@@ -19,8 +20,8 @@ use calotype_tensor::DType;
 use libfuzzer_sys::fuzz_target;
 use safetensors::SafeTensors;
 
-/// What an input can replace. The last three are in folders of their own.
-const FILES: [&str; 14] = [
+/// What an input can replace. The last five are in folders of their own.
+const FILES: [&str; 16] = [
     "model_index.json",
     "unet/config.json",
     "vae/config.json",
@@ -35,13 +36,15 @@ const FILES: [&str; 14] = [
     "weights/model.safetensors",
     "shards/diffusion_pytorch_model.safetensors.index.json",
     "prompt",
+    "single/model.safetensors",
+    "single/vae.safetensors",
 ];
 
 /// The golden pipeline, and beside it weights and shards alone.
 static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
     let (pipeline, folder) = (golden("pipeline"), new_folder("model"));
     copy(&pipeline, &folder);
-    for name in ["weights", "shards"] {
+    for name in ["weights", "shards", "single"] {
         fs::create_dir(folder.join(name)).unwrap();
     }
     fs::copy(pipeline.join("vae/diffusion_pytorch_model.safetensors"), folder.join("shards/a.safetensors"))
@@ -62,7 +65,8 @@ fuzz_target!(|input: &[u8]| {
         }
         Some("tokenizer" | "tokenizer_2") => tokenizers(),
         Some("prompt") => prompt(bytes),
-        _ => networks(),
+        Some("single") => single(name),
+        _ => networks(&ModelPaths { model: FOLDER.clone(), ..ModelPaths::default() }),
     };
     match before {
         Some(before) => fs::write(&path, before).unwrap(),
@@ -71,9 +75,22 @@ fuzz_target!(|input: &[u8]| {
     result.unwrap_or_else(check_error);
 });
 
+/// A model in a single file, with its own configs and with those of the folder, or another VAE for the folder.
+fn single(name: &str) -> Result<(), Error> {
+    let file = FOLDER.join(name);
+    if name.ends_with("vae.safetensors") {
+        return networks(&ModelPaths { model: FOLDER.clone(), vae: Some(file), config: None });
+    }
+    let paths = ModelPaths { model: file, ..ModelPaths::default() };
+    if let Err(error) = networks(&paths) {
+        check_error(error);
+    }
+    networks(&ModelPaths { config: Some(FOLDER.clone()), ..paths })
+}
+
 /// Every network and sampler, from the configs.
-fn networks() -> Result<(), Error> {
-    let folder = ModelFolder::open(&FOLDER)?;
+fn networks(paths: &ModelPaths) -> Result<(), Error> {
+    let folder = ModelFolder::open_paths(paths)?;
     let scheduler = SchedulerConfig::open(&folder)?;
     for sampler in Sampler::ALL {
         if let Err(error) = Schedule::new(sampler, &scheduler, 3) {

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import make_tiny
+import single_file
 
 PROMPT = "an astronaut riding a rainbow unicorn, cinematic, dramatic! \u732b"
 FOLDERS = {  # make_tiny.py arguments
@@ -29,7 +30,31 @@ FOLDERS = {  # make_tiny.py arguments
 }
 
 
+SDXL_HEADS = ("--block-out-channels 64,128 --heads 1,2 --text-width 64,128 --text-heads 1,2 --projection-dim 128 "
+              "--vae-channels 32,64,64,64")  # heads of 64 channels and 32 groups, as SDXL: a single file needs no --config
+
+
+FOLDERS["sdxl_heads"] = SDXL_HEADS
+
+
+def single_files(scratch, name, folder):
+    """The folder as single files, with either spelling of the projection: {name: (file, folder, whether it needs --config)}."""
+    needs = name != "sdxl_heads"
+    for key in ("text_projection", "text_projection.weight"):
+        file = single_file.write(folder, f"{scratch}/{name}.{key}.safetensors", key)
+        yield f"{name}: {key}", (file, folder, needs)
+
+
 def load_diffusers(folder):
+    if isinstance(folder, tuple) and folder[0].endswith(".text_projection.weight.safetensors"):
+        folder = folder[1]  # diffusers does not read this spelling right
+    if isinstance(folder, tuple):
+        file, config, _ = folder
+        pipe = make_tiny.StableDiffusionXLPipeline.from_single_file(
+            file, config=str(config), local_files_only=True, torch_dtype=torch.float32, add_watermarker=False)
+        pipe.set_progress_bar_config(disable=True)
+        pipe.folder_config = pipe.scheduler.config
+        return pipe
     variant = "fp16" if list(Path(folder).glob("unet/*.fp16*")) else None
     pipe = make_tiny.StableDiffusionXLPipeline.from_pretrained(
         folder, dtype=torch.float32, variant=variant, add_watermarker=False)
@@ -48,7 +73,9 @@ def diffusers_images(pipe, r):
 
 
 def calotype_images(binary, folder, r, out):
-    command = [binary, "predict", "--model", str(folder), "--dtype", "f32", "--long-prompts", "truncate", "-o", str(out)]
+    file, config, needs = folder if isinstance(folder, tuple) else (folder, None, False)
+    command = [binary, "predict", "--model", str(file), "--dtype", "f32", "--long-prompts", "truncate", "-o", str(out)]
+    command += ["--config", str(config)] if needs else []
     for key, value in (r | {"apply_watermark": "false"}).items():
         command += ["-i", f"{key}={value}"]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -103,6 +130,8 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--model", action="append", help="an SDXL folder; may be repeated")
     p.add_argument("--folders", nargs="*", default=list(FOLDERS), choices=list(FOLDERS), help="which made ones")
+    p.add_argument("--single-file", action="store_true",
+                   help="each folder as single files, which diffusers reads by from_single_file")
     p.add_argument("--binary", default=str(make_tiny.REPO / "target/release/calotype"))
     p.add_argument("--samplers", nargs="*", default=list(make_tiny.SAMPLERS), choices=list(make_tiny.SAMPLERS))
     p.add_argument("--sizes", nargs="*", type=size, default=[(96, 64), (64, 120), (128, 128)], help="WIDTHxHEIGHT")
@@ -119,6 +148,8 @@ def main():
         for name in [] if a.model else a.folders:
             arguments = [f"{scratch}/{name}", "--vocab", str(make_tiny.default_vocab()), *FOLDERS[name].split()]
             folders[name] = make_tiny.make_folder(make_tiny.parser().parse_args(arguments))
+        if a.single_file:
+            folders = {n: f for name, folder in folders.items() for n, f in single_files(scratch, name, folder)}
         for name, folder in folders.items():
             worst.append(check(a, name, folder))
     print(f"worst: {min(worst):.1f} dB (at least {a.least:g} is asked)")

@@ -164,21 +164,30 @@ fn trained_weights_that_are_something_else() {
     assert!(ended.code == Some(2) && ended.stderr.contains(says), "{}", ended.stderr);
 }
 
-/// Protects: a checkpoint in one file is called that, with the way to a folder.
+/// Protects: a checkpoint in one file is read as one, and a file that is none is refused with what to do.
 #[test]
 fn a_checkpoint_in_one_file() {
     let here = Sandbox::new();
     here.write("sdxl.safetensors", b"\x02\0\0\0\0\0\0\0{}");
+    let model = ["predict", "--model", "sdxl.safetensors"];
+    here.assert_refused(&model, "sdxl.safetensors: expected an SDXL model in a single file, found none");
+    let header = r#"{"cond_stage_model.transformer.x":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#;
+    here.write("old.safetensors", [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat());
     here.assert_refused(
-        &["predict", "--model", "sdxl.safetensors"],
-        "from_single_file(\"sdxl.safetensors\")",
+        &["train", "--model", "old.safetensors", "-i", "input_images=@."],
+        "Stable Diffusion 1.x",
     );
-    here.assert_refused(&["predict", "--model", "./sdxl.safetensors"], "a single-file checkpoint");
     here.write("sdxl.ckpt", b"PK\x03\x04");
-    here.assert_refused(&["predict", "--model", "sdxl.ckpt"], "pickled weights");
-    here.write("text", b"hello");
     here.assert_refused(
-        &["predict", "--model", "text"],
-        "expected a folder in diffusers' layout, found a file",
+        &["predict", "--model", "sdxl.ckpt"],
+        "found pickled weights, which may run any program: in Python, diffusers' \
+         StableDiffusionXLPipeline.from_single_file(\"sdxl.ckpt\").save_pretrained(\"FOLDER\")",
     );
+    here.write("text", b"hello");
+    here.assert_refused(&["predict", "--model", "text"], "text: not a safetensors file");
+    let tiny = tiny_model();
+    let tiny = tiny.to_str().expect("text");
+    here.assert_refused(&["predict", "--model", tiny, "--config", tiny], "--config");
+    here.assert_refused(&["predict", "--model", tiny, "--vae", "sdxl.safetensors"], "expected a VAE");
+    here.assert_refused(&["predict", "--model", tiny, "--vae", "none"], "--vae none");
 }

@@ -1,5 +1,5 @@
-//! The model folder in the diffusers layout: `model_index.json`, and a sub-folder with a config for each
-//! component. All sizes come from these files. They are checked here, so that the networks can rely on them.
+//! A model: a folder in the diffusers layout (`model_index.json`, and a sub-folder with a config for each component), or a
+//! single file. All sizes come from these files. They are checked here, so that the networks can rely on them.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,8 @@ use calotype_tensor::DType;
 use crate::Error;
 use crate::config::{ClipTextConfig, UNetConfig, VaeConfig};
 use crate::json::{ConfigError, Json};
-use crate::tokenizer::{Tokenizer, TokenizerError};
+use crate::single::{self, SingleFile, Slice};
+use crate::tokenizer::{CLIP_VOCABULARY, Tokenizer, TokenizerError};
 use crate::weights::{Network, Weights, WeightsError};
 
 const PIPELINES: [&str; 3] =
@@ -38,8 +39,14 @@ impl Component {
         }
     }
 
-    fn tokenizer(self) -> &'static str {
+    /// The name of the folder of a text encoder's tokenizer.
+    pub fn tokenizer(self) -> &'static str {
         if self == Self::TextEncoder { "tokenizer" } else { "tokenizer_2" }
+    }
+
+    /// The token that SDXL's tokenizers pad with.
+    pub fn padding(self) -> &'static str {
+        if self == Self::TextEncoder { "<|endoftext|>" } else { "!" }
     }
 
     fn network(self) -> Network {
@@ -51,10 +58,33 @@ impl Component {
     }
 }
 
-/// An opened model folder, described by its `model_index.json`.
+/// The paths of a model's files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelPaths {
+    /// A folder in diffusers' layout, or a single file.
+    pub model: PathBuf,
+    /// For a single file: a folder in diffusers' layout whose configs, tokenizers and scheduler are used with the file's tensors.
+    pub config: Option<PathBuf>,
+    /// Another VAE than the model's: a VAE's folder, the folder of a model that has one, or a single file.
+    pub vae: Option<PathBuf>,
+}
+
+/// The place of a component's config and weights.
+#[derive(Clone, Debug)]
+enum Place {
+    Folder(PathBuf),
+    File(Slice),
+}
+
+/// An opened model: a folder in diffusers' layout, described by its `model_index.json`, or a single file.
 #[derive(Clone, Debug)]
 pub struct ModelFolder {
     path: PathBuf,
+    single: Option<Box<SingleFile>>,
+    /// The folder of the configs that a single file's tensors are used with.
+    config: Option<PathBuf>,
+    /// The VAE that replaces the model's.
+    vae: Option<Place>,
     /// Whether the model has a first text encoder (SDXL base has one, the refiner has none).
     pub has_text_encoder: bool,
     /// The class of diffusers that the index names for the scheduler, if any.
@@ -87,16 +117,73 @@ impl ModelConfigs {
 }
 
 impl ModelFolder {
-    /// Opens a folder and reads its `model_index.json`.
+    /// Opens a folder and reads its `model_index.json`, or a single file and reads its header.
     ///
     /// # Errors
-    /// The file is missing, does not parse, or is not that of an SDXL pipeline with known components.
+    /// The index is missing, does not parse, or is not that of an SDXL pipeline with known components. The file is not a
+    /// safetensors file, of another model, or incomplete.
     pub fn open(path: &Path) -> Result<Self, ConfigError> {
+        Self::open_paths(&ModelPaths { model: path.to_path_buf(), ..ModelPaths::default() })
+    }
+
+    /// As [`Self::open`], with the other paths.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; `config` is not a model's folder or does not suit the file; `vae` is not a VAE.
+    pub fn open_paths(paths: &ModelPaths) -> Result<Self, ConfigError> {
+        let path = &paths.model;
+        let mut model = match (path.is_file(), &paths.config) {
+            (false, None) => Self::open_folder(path)?,
+            (false, Some(_)) => {
+                let problem =
+                    "a folder has configs of its own: expected no other ones (--config is for single files)";
+                return Err(ConfigError::file(path, problem));
+            }
+            (true, config) => Self::open_file(path, config.as_deref(), paths.vae.is_none())?,
+        };
+        model.vae = paths.vae.as_deref().map(replacing_vae).transpose()?;
+        Ok(model)
+    }
+
+    fn open_file(path: &Path, config: Option<&Path>, needs_vae: bool) -> Result<Self, ConfigError> {
+        let mut single = SingleFile::open(path, needs_vae)?;
+        let index = config.map(Self::open_folder).transpose()?;
+        if let Some(index) = index.as_ref().filter(|_| single.markers.any()) {
+            let mut scheduler = Json::read(&index.scheduler_config_path())?.value;
+            single.markers.apply(&mut scheduler);
+            single.scheduler = scheduler.to_string();
+        }
+        let (refiner, has_text_encoder) = (single.is_refiner, single.text_encoder.is_some());
+        if let Some(index) = &index
+            && index.has_text_encoder != has_text_encoder
+        {
+            let of = |has: bool| if has { "two text encoders" } else { "one text encoder" };
+            let problem = format!(
+                "expected the configs of a model with {}, as {} has, found {}",
+                of(has_text_encoder),
+                path.display(),
+                of(index.has_text_encoder)
+            );
+            return Err(ConfigError::file(&index.path, problem));
+        }
+        Ok(Self {
+            path: path.to_path_buf(),
+            single: Some(Box::new(single)),
+            config: config.map(Path::to_path_buf),
+            vae: None,
+            has_text_encoder,
+            scheduler_class: index.as_ref().and_then(|index| index.scheduler_class.clone()),
+            force_zeros_for_empty_prompt: index.as_ref().map_or(!refiner, |i| i.force_zeros_for_empty_prompt),
+            requires_aesthetics_score: index.as_ref().map_or(refiner, |i| i.requires_aesthetics_score),
+        })
+    }
+
+    fn open_folder(path: &Path) -> Result<Self, ConfigError> {
         let index = path.join("model_index.json");
         if !index.is_file() {
             let found = match () {
                 () if path.is_dir() => "a folder without one",
-                () if path.exists() => "a file",
+                () if path.exists() => "no folder",
                 () => "nothing there",
             };
             let problem = format!(
@@ -120,6 +207,9 @@ impl ModelFolder {
         }
         Ok(Self {
             path: path.to_path_buf(),
+            single: None,
+            config: None,
+            vae: None,
             has_text_encoder,
             scheduler_class: json.value["scheduler"][1].as_str().map(String::from),
             force_zeros_for_empty_prompt: flag(&json, "force_zeros_for_empty_prompt", true)?,
@@ -127,14 +217,47 @@ impl ModelFolder {
         })
     }
 
-    /// The path of the folder.
+    /// The path of the folder or file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The path of the scheduler's configuration.
+    /// The path of the scheduler's configuration; of the model itself, if the model is a single file without `config`.
     pub fn scheduler_config_path(&self) -> PathBuf {
-        self.path.join("scheduler").join("scheduler_config.json")
+        match self.folder() {
+            Some(folder) => folder.join("scheduler").join("scheduler_config.json"),
+            None => self.path.clone(),
+        }
+    }
+
+    /// The scheduler's configuration of a single file: SDXL's or that of `config`, with what the file's markers say. `None`: a
+    /// folder has the configuration.
+    pub fn scheduler_config(&self) -> Option<&str> {
+        let single = self.single.as_ref().filter(|file| self.config.is_none() || file.markers.any())?;
+        Some(&single.scheduler)
+    }
+
+    /// The folder with configs, tokenizers and the scheduler. `None`: a single file without `config`.
+    pub fn folder(&self) -> Option<&Path> {
+        if self.single.is_none() { Some(&self.path) } else { self.config.as_deref() }
+    }
+
+    /// Where a component's config and weights are.
+    fn place(&self, component: Component) -> Result<Place, ConfigError> {
+        if let (Component::Vae, Some(vae)) = (component, &self.vae) {
+            return Ok(vae.clone());
+        }
+        let Some(single) = &self.single else {
+            return Ok(Place::Folder(self.path.join(component.name())));
+        };
+        let slice = match component {
+            Component::TextEncoder => single.text_encoder.as_ref(),
+            Component::TextEncoder2 => Some(&single.text_encoder_2),
+            Component::UNet => Some(&single.unet),
+            Component::Vae => single.vae.as_ref(),
+        };
+        let missing = || ConfigError::file(&self.path, format!("no {}", component.name()));
+        slice.cloned().map(Place::File).ok_or_else(missing)
     }
 
     /// Reads every component's config and checks that the configs fit each other.
@@ -166,7 +289,14 @@ impl ModelFolder {
         variant: Option<&str>,
         store: Option<DType>,
     ) -> Result<Weights, WeightsError> {
-        Weights::open(&self.path.join(component.name()), component.network(), variant, store)
+        let place = self.place(component).map_err(|e| match e {
+            ConfigError::File { path, problem } => WeightsError::File { path, problem },
+            other => WeightsError::Index(other.to_string()),
+        })?;
+        match place {
+            Place::Folder(folder) => Weights::open(&folder, component.network(), variant, store),
+            Place::File(slice) => slice.weights(store),
+        }
     }
 
     /// A CRC-32 that tells models apart: of the configs, and of samples of the weights.
@@ -175,7 +305,11 @@ impl ModelFolder {
     /// A file is missing or invalid.
     pub fn fingerprint(&self) -> Result<u32, Error> {
         let mut crc = flate2::Crc::new();
-        crc.update(Json::read(&self.scheduler_config_path())?.value.to_string().as_bytes());
+        let scheduler = match self.scheduler_config() {
+            Some(text) => Json::parse(&self.path, text)?,
+            None => Json::read(&self.scheduler_config_path())?,
+        };
+        crc.update(scheduler.value.to_string().as_bytes());
         let first = self.has_text_encoder.then_some(Component::TextEncoder);
         for component in first.into_iter().chain([Component::TextEncoder2, Component::UNet, Component::Vae]) {
             crc.update(self.json(component)?.value.to_string().as_bytes());
@@ -193,8 +327,20 @@ impl ModelFolder {
         encoder: Component,
         config: &ClipTextConfig,
     ) -> Result<Tokenizer, TokenizerError> {
-        let dir = self.path.join(encoder.tokenizer());
-        Tokenizer::load(&dir)?.for_encoder(config.vocab_size, config.max_position_embeddings)
+        let tokenizer = match self.folder() {
+            Some(folder) => Tokenizer::load(&folder.join(encoder.tokenizer()))?,
+            None if config.vocab_size < CLIP_VOCABULARY => {
+                let problem = format!(
+                    "expected {CLIP_VOCABULARY} rows in {}'s token embedding, as CLIP's tokenizer has tokens, found {}: --config \
+                     names a folder with the file's own tokenizer",
+                    encoder.name(),
+                    config.vocab_size
+                );
+                return Err(ConfigError::file(&self.path, problem).into());
+            }
+            None => Tokenizer::carried(&self.path, encoder.padding())?,
+        };
+        tokenizer.for_encoder(config.vocab_size, config.max_position_embeddings)
     }
 
     /// Loads the tokenizers of all text encoders, the first encoder's first.
@@ -214,14 +360,28 @@ impl ModelFolder {
     }
 
     fn json(&self, component: Component) -> Result<Json, ConfigError> {
-        Json::read(&self.path.join(component.name()).join("config.json"))
+        match (self.place(component)?, &self.config) {
+            (Place::Folder(folder), _) => Json::read(&folder.join("config.json")),
+            (Place::File(_), Some(config)) if component != Component::Vae || self.vae.is_none() => {
+                Json::read(&config.join(component.name()).join("config.json"))
+            }
+            (Place::File(slice), _) => Ok(slice.json()),
+        }
+    }
+
+    /// A component's config, as the JSON of a `config.json`.
+    ///
+    /// # Errors
+    /// The file of the config is missing or invalid.
+    pub fn config_json(&self, component: Component) -> Result<serde_json::Value, ConfigError> {
+        Ok(self.json(component)?.value)
     }
 
     /// Checks that the text states and added embeddings of the encoders have the sizes that the UNet takes.
     fn check_fit(&self, configs: &ModelConfigs) -> Result<(), ConfigError> {
         let unet = &configs.unet;
         let fail = |field: &str, expected: String, found: usize| ConfigError::Field {
-            file: self.path.join("unet").join("config.json"),
+            file: self.folder().map_or(self.path.clone(), |folder| folder.join("unet").join("config.json")),
             field: field.into(),
             expected,
             found: found.to_string(),
@@ -258,6 +418,20 @@ impl ModelFolder {
     pub fn time_ids(&self) -> usize {
         if self.requires_aesthetics_score { 5 } else { 6 }
     }
+}
+
+/// The place of a VAE that replaces a model's: a single file, a VAE's own folder, or the folder of a model.
+fn replacing_vae(path: &Path) -> Result<Place, ConfigError> {
+    if path.is_file() {
+        return Ok(Place::File(single::vae(path)?));
+    }
+    let folders = [path.to_path_buf(), path.join(Component::Vae.name())];
+    let found = folders.into_iter().find(|folder| folder.join("config.json").is_file());
+    let missing = || {
+        let problem = "not a VAE: expected a safetensors file, a folder with config.json, or a model's folder with vae/config.json";
+        ConfigError::file(path, problem)
+    };
+    found.map(Place::Folder).ok_or_else(missing)
 }
 
 /// Whether the index names a library and class for `name` (an absent component is `[null, null]`, or no entry).

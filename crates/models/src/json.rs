@@ -88,6 +88,11 @@ impl Json {
         Self::parse(file, &read_text(file, MAX_CONFIG_BYTES)?)
     }
 
+    /// A config that was not read from a file of its own. Errors name `file`.
+    pub(crate) fn of(file: &Path, value: Value) -> Self {
+        Self { file: file.to_path_buf(), value }
+    }
+
     pub(crate) fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
         let value: Value = serde_json::from_str(text)
             .map_err(|e| ConfigError::file(file, format!("not valid JSON: {e}")))?;

@@ -1,6 +1,7 @@
 //! CLIP's byte-level BPE, equal to transformers' `CLIPTokenizer`. Reads tokenizer folders of transformers 4 and 5, with the
 //! special tokens that the folder names.
 
+mod carried;
 mod specials;
 mod vocab;
 
@@ -15,6 +16,7 @@ use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior}
 
 use crate::json::ConfigError;
 use crate::message::shorten;
+pub use carried::{TokenizerFile, files as carried_files};
 use specials::Specials;
 use vocab::Vocabulary;
 
@@ -24,6 +26,8 @@ const WORDS: &str =
 const WORD_END: &str = "</w>";
 /// CLIP's prompt length in tokens, including start and end.
 pub const CLIP_TOKENS: usize = 77;
+/// The number of tokens of CLIP's tokenizer.
+pub const CLIP_VOCABULARY: usize = 49408;
 
 /// The most bytes of a text that are tokenized. No encoder takes as many tokens as these make.
 const MAX_TEXT: usize = 256 << 10;
@@ -92,8 +96,18 @@ impl Tokenizer {
     /// # Errors
     /// A file is missing or invalid. The error names the file, and what was expected and found.
     pub fn load(dir: &Path) -> Result<Self, TokenizerError> {
-        let vocabulary = Vocabulary::read(dir)?;
-        let specials = Specials::read(dir, vocabulary.added)?;
+        let mut vocabulary = Vocabulary::read(dir)?;
+        let specials = Specials::read(dir, std::mem::take(&mut vocabulary.added))?;
+        Self::new(dir, vocabulary, specials)
+    }
+
+    /// CLIP's tokenizer as it came with SDXL, from tables that this library carries. `pad` is the token of the padding. Errors
+    /// name the file of the model, `path`.
+    pub(crate) fn carried(path: &Path, pad: &str) -> Result<Self, TokenizerError> {
+        Self::new(path, Vocabulary::carried(path)?, Specials::carried(path, pad)?)
+    }
+
+    fn new(dir: &Path, vocabulary: Vocabulary, specials: Specials) -> Result<Self, TokenizerError> {
         let fail = |e: tokenizers::Error| TokenizerError::file(&vocabulary.path, e);
         let bpe = BPE::builder()
             .vocab_and_merges(vocabulary.ids, vocabulary.merges)

@@ -2,8 +2,10 @@
 //! config's, and values are converted straight from the mapped bytes.
 
 mod files;
+pub mod float8;
 mod hook;
 mod network;
+mod part;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -17,10 +19,11 @@ use half::{bf16, f16};
 use safetensors::tensor::Dtype;
 
 use crate::parameter::Parameter;
-pub use files::Header;
-use files::{Located, MappedFile};
+use files::{Files, Located, MappedFile};
+pub use files::{Header, header};
 pub use hook::{Replacement, TensorHook};
 pub use network::Network;
+pub use part::Part;
 
 /// A problem of a checkpoint.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +118,8 @@ struct Entry {
     key: String,
     shape: Vec<usize>,
     at: Located,
+    /// Whether the file has the matrix as (in, out).
+    transposed: bool,
     taken: AtomicBool,
 }
 
@@ -133,12 +138,57 @@ impl Weights {
         store: Option<DType>,
     ) -> Result<Self, WeightsError> {
         let found = files::open(dir, network.stem(), variant)?;
-        let entry = |(name, (key, at)): (String, (String, Located))| {
+        let tensors = network.rename(found.tensors).into_iter();
+        let tensors = tensors.map(|(name, (key, at))| (name, (key, at, false))).collect();
+        Ok(Self::new(found.name, found.files, tensors, network, store))
+    }
+
+    /// Opens the tensors of one network in a file that has others too. `named` gives the keys that a key's tensor has in the
+    /// network, and how each lies in that tensor; `None`: the tensor is not the network's.
+    ///
+    /// # Errors
+    /// The file is truncated or not a safetensors file, or two of its tensors are the same one.
+    pub(crate) fn of_slice(
+        path: &Path,
+        network: Network,
+        store: Option<DType>,
+        named: impl Fn(&str) -> Option<Vec<(String, Part)>>,
+    ) -> Result<Self, WeightsError> {
+        let Files { name, files, tensors } = files::open_file(path)?;
+        let mut parts = BTreeMap::new();
+        for (key, at) in tensors {
+            for (name, part) in named(&key).unwrap_or_default() {
+                let at = at.part(part).map_err(|found| WeightsError::Mismatch {
+                    file: path.to_path_buf(),
+                    key: key.clone(),
+                    expected: "a matrix or bias of query, key and value, or a projection's matrix".into(),
+                    found,
+                })?;
+                let entry = (key.clone(), at, part == Part::Transposed);
+                if let Some((other, ..)) = parts.insert(name, entry) {
+                    return Err(WeightsError::file(path, format!("{other} and {key} are the same tensor")));
+                }
+            }
+        }
+        let renamed = network.rename(parts).into_iter();
+        let tensors = renamed.map(|(name, (_, entry))| (name, entry)).collect();
+        Ok(Self::new(name, files, tensors, network, store))
+    }
+
+    /// Tensors by the network's keys, each with its key in the file, its place, and whether it is transposed.
+    fn new(
+        name: PathBuf,
+        files: Vec<MappedFile>,
+        tensors: BTreeMap<String, (String, Located, bool)>,
+        network: Network,
+        store: Option<DType>,
+    ) -> Self {
+        let entry = |(name, (key, at, transposed)): (String, (String, Located, bool))| {
             let shape = network.reshape(&name, &at.shape);
-            (name, Entry { key, shape, at, taken: AtomicBool::new(false) })
+            (name, Entry { key, shape, at, transposed, taken: AtomicBool::new(false) })
         };
-        let tensors = network.rename(found.tensors).into_iter().map(entry).collect();
-        Ok(Self::of(Checkpoint { name: found.name, files: found.files, tensors, network, store }))
+        let tensors = tensors.into_iter().map(entry).collect();
+        Self::of(Checkpoint { name, files, tensors, network, store })
     }
 
     /// Weights without files, on [`Device::Meta`]: each tensor is there, in the shape that the network asks for. Matrices count
@@ -192,6 +242,7 @@ impl Weights {
     pub fn packed_bytes(&self, of: impl Fn(&str) -> bool) -> u64 {
         let bytes = |entry: &Entry| match self.all.store {
             Some(dtype) => entry.shape.iter().product::<usize>() * dtype.size(),
+            None if float8::reader(entry.at.dtype).is_some() => 2 * entry.at.bytes.len(),
             None => entry.at.bytes.len(),
         };
         self.below().filter(|(key, _)| of(key)).map(|(_, entry)| bytes(entry) as u64).sum()
@@ -321,8 +372,10 @@ impl Weights {
         if entry.shape != shape {
             return Err(mismatch(tuple(shape), tuple(&entry.shape)));
         }
-        let Some(dtype) = element_type(entry.at.dtype) else {
-            return Err(mismatch("f32, f16 or bf16".into(), format!("{:?}", entry.at.dtype)));
+        let widened = float8::reader(entry.at.dtype).map(|_| DType::F16);
+        let Some(dtype) = element_type(entry.at.dtype).or(widened) else {
+            let expected = "f32, f16, bf16, f8_e4m3 or f8_e5m2".into();
+            return Err(mismatch(expected, format!("{:?}", entry.at.dtype)));
         };
         entry.taken.store(true, Ordering::Relaxed);
         Ok((entry, dtype))
@@ -333,13 +386,22 @@ impl Weights {
         let (entry, dtype) = self.entry(name, shape)?;
         let mapped =
             MappedTensor { all: self.all.clone(), file: entry.at.file, range: entry.at.bytes.clone() };
+        let mut converted = float8::reader(entry.at.dtype).map(|read| float8::widen(mapped.bytes(), read));
+        if entry.transposed {
+            converted = Some(transposed(converted.as_deref().unwrap_or(mapped.bytes()), dtype, shape));
+        }
+        let converted = converted.map(Held);
+        let stored: &dyn WeightBytes = converted.as_ref().map_or(&mapped, |held| held);
         let hook = self.hook.as_ref();
-        Ok(match hook.and_then(|hook| hook.replace(&self.key(name), &mapped, dtype)) {
+        Ok(match hook.and_then(|hook| hook.replace(&self.key(name), stored, dtype)) {
             Some(Replacement::Stored(bytes, dtype)) => Found { dtype, content: Content::Stored(bytes) },
             Some(Replacement::Values(values)) => {
                 Found { dtype: DType::F32, content: Content::Values(values) }
             }
-            None => Found { dtype, content: Content::Stored(Box::new(mapped)) },
+            None => match converted {
+                Some(held) => Found { dtype, content: Content::Converted(held) },
+                None => Found { dtype, content: Content::Stored(Box::new(mapped)) },
+            },
         })
     }
 
@@ -359,6 +421,7 @@ impl Weights {
             Content::Values(values) => {
                 Weight::new(bytemuck::cast_slice(&values), dtype, all, store, self.device)
             }
+            Content::Converted(Held(bytes)) => Weight::new(&bytes, dtype, all, store, self.device),
             Content::Stored(bytes) if streamed && store == dtype => {
                 Weight::streamed(bytes, dtype, [out, inp], self.device)
             }
@@ -379,6 +442,19 @@ enum Content {
     Stored(Box<dyn WeightBytes>),
     /// In memory only.
     Values(Vec<f32>),
+    /// In memory, because the file has them in another order or format.
+    Converted(Held),
+}
+
+/// Bytes in memory.
+struct Held(Vec<u8>);
+
+impl WeightBytes for Held {
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn release(&self) {}
 }
 
 impl Found {
@@ -386,6 +462,7 @@ impl Found {
     fn tensor(self, shape: &[usize], device: Device) -> Tensor {
         match self.content {
             Content::Values(values) => device.upload(&values, shape),
+            Content::Converted(Held(bytes)) => device.upload(&to_f32(&bytes, self.dtype), shape),
             Content::Stored(bytes) => {
                 let tensor = device.upload(&to_f32(bytes.bytes(), self.dtype), shape);
                 bytes.release();
@@ -410,6 +487,15 @@ impl WeightBytes for MappedTensor {
     fn release(&self) {
         self.all.files[self.file].map.release(self.range.clone());
     }
+}
+
+/// A matrix (rows, columns) of the bytes of its transpose.
+fn transposed(bytes: &[u8], dtype: DType, shape: &[usize]) -> Vec<u8> {
+    let &[rows, columns] = shape else { return bytes.to_vec() };
+    let size = dtype.size();
+    let at = |row: usize, column: usize| (column * rows + row) * size;
+    let cells = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
+    cells.flat_map(|(row, column)| &bytes[at(row, column)..][..size]).copied().collect()
 }
 
 /// The dtype of a safetensors element type. `None`: weights of this type are not supported.

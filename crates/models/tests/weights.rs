@@ -132,7 +132,7 @@ fn a_misshapen_tensor_names_file_key_expected_found() {
 fn an_integer_tensor_is_refused() {
     let (_dir, weights) = unet(file(Dtype::I64, &[("x", &[2])]));
     let error = weights.unwrap().tensor("x", &[2]).err().unwrap().to_string();
-    assert!(error.ends_with("x: expected f32, f16 or bf16, found I64"), "{error}");
+    assert!(error.ends_with("x: expected f32, f16, bf16, f8_e4m3 or f8_e5m2, found I64"), "{error}");
 }
 
 /// What no module took is an error, unless that part was skipped on purpose.

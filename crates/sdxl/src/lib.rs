@@ -29,6 +29,7 @@ pub mod adapters;
 mod channels_last;
 pub mod error;
 mod few_steps;
+pub mod merged;
 pub mod picture;
 pub mod pipeline;
 pub mod plan;

@@ -5,22 +5,19 @@ mod completions;
 mod demo;
 mod export;
 mod man;
+mod model;
 mod predict;
 mod schema;
 pub mod train;
 mod watermark;
 
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
-
-use calotype_models::wrong_kind;
 use calotype_tensor::cpu::Workers;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use self::model::model_folder;
 use self::predict::DtypeName;
+use crate::environment;
 use crate::failure::Failure;
-use crate::{environment, hub, pocket};
 
 /// A command: its name, its options, and its function.
 type Row = (&'static str, fn(Command) -> Command, fn(&ArgMatches) -> Result<(), Failure>);
@@ -79,50 +76,6 @@ fn among_threads(
     }
     let workers = Workers::new(threads.into());
     workers.map_err(|e| Failure::Failed(format!("--threads {threads}: {e}")))?.run(command)
-}
-
-/// Finds the model's folder. `--model` names the folder, or a model on a hub, which is fetched. Without `--model`, the model is
-/// the pocket model, and the caller prints [`pocket::NOTICE`].
-fn model_folder(model: Option<&Path>, quiet: bool) -> Result<PathBuf, Failure> {
-    let folder = model.unwrap_or(Path::new(pocket::NAME));
-    // A folder named `pocket` is given as `./pocket`.
-    if folder.as_os_str() == pocket::NAME {
-        return pocket::folder();
-    }
-    if folder.is_dir() {
-        return Ok(folder.to_path_buf());
-    }
-    let bad = |what: &str| Failure::BadInput(format!("--model {}: {what}", folder.display()));
-    if folder.exists() {
-        return Err(bad(&no_folder(folder)));
-    }
-    match folder.to_str().filter(|text| hub::is_name(text)) {
-        Some(name) => hub::folder(name, quiet),
-        None => Err(bad("expected a folder, or OWNER/NAME of a model on the hub, found nothing there")),
-    }
-}
-
-/// Describes a file that was given as a model folder, and how to make a folder of it.
-fn no_folder(file: &Path) -> String {
-    let mut start = Vec::new();
-    let opened = file.is_file().then(|| File::open(file).ok()).flatten(); // a pipe would be waited for
-    let _ = opened.map(|file| file.take(512).read_to_end(&mut start));
-    let ending = file.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
-    let expected = "expected a folder in diffusers' layout";
-    let convert = format!(
-        "in Python, diffusers' StableDiffusionXLPipeline.from_single_file({:?}).save_pretrained(\"FOLDER\") makes it one",
-        file.display().to_string()
-    );
-    match (ending.as_str(), wrong_kind(&start)) {
-        ("ckpt" | "pt" | "pth" | "bin", Some(kind)) if kind.contains("pickled") => {
-            format!("{expected}, found pickled weights: {convert}")
-        }
-        (_, Some(kind)) => format!("{expected}, found {kind}"),
-        ("safetensors", None) => {
-            format!("{expected}, found a single-file checkpoint, which is not supported yet: {convert}")
-        }
-        _ => format!("{expected}, found a file"),
-    }
 }
 
 /// The dtype of the networks: the given one, or the one that suits this CPU.

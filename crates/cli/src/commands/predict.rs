@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use calotype_models::ModelFolder;
 use calotype_request::PredictInput;
 use calotype_sdxl::PredictPlan;
 use calotype_sdxl::pipeline::{EmptyNegative, Image, Options, Pipeline, Rng};
@@ -13,6 +14,7 @@ use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::model::ModelArgs;
 use crate::args::Verbosity;
 use crate::failure::Failure;
 use crate::infotext::{self, Maker};
@@ -24,9 +26,8 @@ use crate::{fields, interrupt, picture, plans, pocket, safety};
 /// What is not part of the request.
 #[derive(Debug, Args)]
 struct PredictArgs {
-    /// Folder of an SDXL checkpoint in diffusers' layout, or its name on a hub [default: pocket, which is built in]
-    #[arg(long, value_name = "DIR|NAME", env = "CALOTYPE_MODEL", hide_env_values = true)]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Where to compute
     #[arg(long, value_enum, default_value = "cpu")]
     device: Device,
@@ -136,17 +137,18 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let plan = plans::predict(PredictInput::from_command_line(given.clone())?)?;
     let plan = PredictPlan { timestep_spacing: settings.timestep_spacing.map(Spacing::from), ..plan };
     let output = OutputDir::check(&settings.output)?;
-    let folder = super::model_folder(settings.model.as_deref(), quiet)?;
+    let paths = settings.model.paths(quiet)?;
     interrupt::install().map_err(Failure::signals)?;
-    let maker = settings.maker(&folder);
+    let maker = settings.maker(&paths.model);
     tracing::info!("model {}, {}, {} threads", maker.model, maker.dtype, rayon::current_num_threads());
 
-    let pipeline = Pipeline::open(&folder, settings.options())?;
+    let folder = ModelFolder::open_paths(&paths).map_err(calotype_sdxl::Error::from)?;
+    let pipeline = Pipeline::of(folder, settings.options())?;
     let plan = plans::predict_at_native_size(plan, &given, pipeline.native_size());
     let plan = PredictPlan { prompt_syntax: settings.prompt_syntax(), ..plan };
-    let unasked = settings.model.is_none();
+    let unasked = settings.model.model.is_none();
     let disabled = given.get("disable_safety_checker").and_then(Value::as_bool);
-    let safety = safety::open(settings.safety_checker.as_deref(), &folder, disabled == Some(true))?;
+    let safety = safety::open(settings.safety_checker.as_deref(), &paths.model, disabled == Some(true))?;
     // The pocket model knows nothing that would be flagged.
     let unchecked = safety.is_none() && disabled.map_or(!unasked, |disabled| !disabled);
     let unchosen = settings.empty_negative.is_none() && pipeline.diffusers_gives_zeros(&plan);
@@ -275,8 +277,12 @@ impl PredictArgs {
     fn maker(&self, folder: &Path) -> Maker {
         // The full path of a folder given as `.` has its name. A folder of a hub's cache is named by its revision there.
         let full = folder.canonicalize().unwrap_or_else(|_| folder.into());
-        let given =
-            self.model.as_deref().and_then(Path::to_str).filter(|_| self.model.as_deref() != Some(folder));
+        let given = self
+            .model
+            .model
+            .as_deref()
+            .and_then(Path::to_str)
+            .filter(|_| self.model.model.as_deref() != Some(folder));
         let named = || full.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Maker {
             model: given.map_or_else(named, String::from),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Deserialize;
 
+use super::Needed;
 use super::client::Problem;
 use super::names::{self, Commit};
 use super::sums::Sum;
@@ -60,7 +61,7 @@ struct Lfs {
 
 impl Listing {
     /// Parses the hub's answer. Files with names that no model has are left out.
-    pub fn parse(text: &str) -> Result<Listing, Problem> {
+    pub fn parse(text: &str, needed: Needed) -> Result<Listing, Problem> {
         let info: Info = serde_json::from_str(text)
             .map_err(|e| Problem::Invalid(format!("expected a model's listing, found other text: {e}")))?;
         let commit = info.sha.as_deref().map(Commit::parse).transpose().map_err(|found| {
@@ -69,7 +70,7 @@ impl Listing {
         })?;
         let siblings = info.siblings.iter().filter(|file| names::is_file(&file.rfilename));
         let all: BTreeSet<&str> = siblings.clone().map(|file| file.rfilename.as_str()).collect();
-        let wanted: BTreeSet<&str> = wanted(&all).into_iter().collect();
+        let wanted: BTreeSet<&str> = wanted(&all, needed).into_iter().collect();
         if wanted.len() > MAX_FILES {
             return Err(Problem::Invalid(format!(
                 "expected at most {MAX_FILES} files, found {}",
@@ -114,18 +115,29 @@ impl Sibling {
 }
 
 /// The files of an SDXL folder. For each network, the fp16 variant of its weights is selected, if there is one, because it is
-/// half as large.
-pub fn wanted<'a>(files: &BTreeSet<&'a str>) -> Vec<&'a str> {
+/// half as large. A VAE may be by itself, without a folder.
+pub fn wanted<'a>(files: &BTreeSet<&'a str>, needed: Needed) -> Vec<&'a str> {
+    let alone = needed == Needed::Vae && !files.iter().any(|file| file.starts_with("vae/"));
+    let networks: &[(&str, &str)] = match needed {
+        Needed::Vae if alone => &[("", "diffusion_pytorch_model")],
+        Needed::Vae => &NETWORKS[3..],
+        _ => &NETWORKS,
+    };
     let is_weights = |name: &str| name.ends_with(".safetensors");
     let small = |folder: &str, name: &str| match folder {
-        "" => name == "model_index.json",
-        "scheduler" | "tokenizer" | "tokenizer_2" => name.ends_with(".json") || name.ends_with(".txt"),
-        _ => name == "config.json" && NETWORKS.iter().any(|(network, _)| *network == folder),
+        "" if needed != Needed::Vae => name == "model_index.json",
+        "scheduler" | "tokenizer" | "tokenizer_2" => {
+            needed != Needed::Vae && (name.ends_with(".json") || name.ends_with(".txt"))
+        }
+        _ => name == "config.json" && networks.iter().any(|(network, _)| *network == folder),
     };
     let parts = |file: &'a str| file.split_once('/').unwrap_or(("", file));
     let mut found: Vec<&str> =
         files.iter().copied().filter(|file| small(parts(file).0, parts(file).1)).collect();
-    for (network, stem) in NETWORKS {
+    if needed == Needed::Configs {
+        return found;
+    }
+    for &(network, stem) in networks {
         let weights: Vec<(&str, &str)> = files
             .iter()
             .copied()
@@ -165,9 +177,29 @@ mod tests {
             vae/config.json vae/diffusion_pytorch_model-00001-of-00002.safetensors \
             vae/diffusion_pytorch_model-00002-of-00002.safetensors vae/diffusion_pytorch_model.safetensors.index.json";
         assert_eq!(
-            wanted(&all.split_whitespace().collect()),
+            wanted(&all.split_whitespace().collect(), Needed::Model),
             expected.split_whitespace().collect::<Vec<_>>()
         );
+    }
+
+    /// Protects the selection for --config and --vae: no weights, and nothing but the VAE, in a model's folder or by itself.
+    #[test]
+    fn files_of_parts() {
+        let model = "model_index.json text_encoder_2/config.json text_encoder_2/model.safetensors tokenizer_2/vocab.json \
+            unet/config.json unet/diffusion_pytorch_model.safetensors vae/config.json vae/diffusion_pytorch_model.safetensors";
+        let alone = "README.md config.json diffusion_pytorch_model.safetensors sdxl_vae.safetensors";
+        for (all, needed, expected) in [
+            (
+                model,
+                Needed::Configs,
+                "model_index.json text_encoder_2/config.json tokenizer_2/vocab.json unet/config.json vae/config.json",
+            ),
+            (model, Needed::Vae, "vae/config.json vae/diffusion_pytorch_model.safetensors"),
+            (alone, Needed::Vae, "config.json diffusion_pytorch_model.safetensors"),
+        ] {
+            let found = wanted(&all.split_whitespace().collect(), needed);
+            assert_eq!(found, expected.split_whitespace().collect::<Vec<_>>());
+        }
     }
 
     /// Protects sizes and checksums of small and large files, as the hub gives them. Names that lead elsewhere are left out.
@@ -183,7 +215,7 @@ mod tests {
             { "rfilename": "tokenizer/a\\..\\b.json" },
             { "rfilename": "/scheduler/scheduler_config.json" },
         ]});
-        let listing = Listing::parse(&text.to_string()).expect("a listing");
+        let listing = Listing::parse(&text.to_string(), Needed::Model).expect("a listing");
         let [index, vae] = &listing.files[..] else { panic!("{:?}", listing.files) };
         assert_eq!(
             (index.name.as_str(), index.size, &index.sum),
@@ -192,7 +224,7 @@ mod tests {
         assert_eq!((vae.size, &vae.sum), (Some(7), &Sum::sha256(&sha256)));
         assert_eq!(listing.without_weights(), Some("text_encoder_2"));
         for wrong in ["", "[]", "{\"siblings\": 1}", "{\"sha\": \"../..\"}", "<html>"] {
-            assert!(matches!(Listing::parse(wrong), Err(Problem::Invalid(_))), "{wrong}");
+            assert!(matches!(Listing::parse(wrong, Needed::Model), Err(Problem::Invalid(_))), "{wrong}");
         }
     }
 }

@@ -28,6 +28,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use calotype_models::config::VaeConfig;
+use calotype_models::weights::{Network, Weights};
 use calotype_models::{Component, ModelFolder};
 
 use self::cache::Repo;
@@ -42,44 +44,60 @@ const INDEX: &str = "model_index.json";
 /// Checking a file of this size takes a second.
 const LARGE: u64 = 1 << 30;
 
+/// What is needed of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needed {
+    /// All networks.
+    Model,
+    /// Everything but weights.
+    Configs,
+    /// The VAE, in the folder of a model or by itself.
+    Vae,
+}
+
 /// Whether `text` is the name of a model on a hub, `owner/name`. If a folder named `owner` exists, it is taken for a path.
 pub fn is_name(text: &str) -> bool {
     names::is_model(text) && text.split_once('/').is_some_and(|(owner, _)| !Path::new(owner).exists())
 }
 
-/// The folder of a model. Files that are not in the cache are fetched, with a progress bar on a terminal unless `quiet`.
+/// The folder with what is `needed` of a model, which `option` names. Files that are not in the cache are fetched, with a progress
+/// bar on a terminal unless `quiet`.
 ///
 /// # Errors
 /// The model does not exist or is not an SDXL model, or the hub cannot be reached or sends an invalid answer.
-pub fn folder(name: &str, quiet: bool) -> Result<PathBuf, Failure> {
+pub fn folder(option: &str, name: &str, needed: Needed, quiet: bool) -> Result<PathBuf, Failure> {
+    let asked = format!("{option} {name}");
     let settings = HubSettings::from_env()?;
     let repo = Repo::new(&settings.cache, name);
     let lacking = match repo.snapshot() {
         None => "not in the cache".to_owned(),
-        Some(folder) => match problem_of(&folder, &repo, name, quiet) {
+        Some(folder) => match problem_of(&folder, &repo, name, needed, quiet) {
             None => return Ok(folder),
             Some(problem) => format!("not whole in the cache ({problem})"),
         },
     };
     if settings.offline {
         let problem = format!("no such folder, {lacking}, and HF_HUB_OFFLINE is set");
-        return Err(Failure::BadInput(format!("--model {name}: {problem}")));
+        return Err(Failure::BadInput(format!("{asked}: {problem}")));
     }
     let client = Client::new(&settings);
     let fetch = Fetch { client: &client, repo: &repo, name, silence: settings.silence, quiet };
-    fetched(&fetch).map_err(|fault| match fault {
+    fetched(&fetch, &asked, needed).map_err(|fault| match fault {
         Fault::Here(failure) => failure,
-        Fault::Hub(problem) => hub_failure(name, &client, &lacking, problem),
+        Fault::Hub(problem) => hub_failure(name, &asked, &client, &lacking, problem),
     })
 }
 
-/// Fetches all files of the newest version, and returns its folder.
-fn fetched(fetch: &Fetch) -> Result<PathBuf, Fault> {
+/// Fetches the needed files of the newest version, and returns its folder. Errors begin with what was asked for.
+fn fetched(fetch: &Fetch, asked: &str, needed: Needed) -> Result<PathBuf, Fault> {
     let name = fetch.name;
-    let bad = |problem: String| Fault::Here(Failure::BadInput(format!("--model {name}: {problem}")));
+    let bad = |problem: String| Fault::Here(Failure::BadInput(format!("{asked}: {problem}")));
     let path = format!("/api/models/{name}/revision/main?blobs=true");
-    let listing = Listing::parse(&fetch.patiently(|| fetch.client.text(&path))?)?;
-    if !listing.has(INDEX) {
+    let listing = Listing::parse(&fetch.patiently(|| fetch.client.text(&path))?, needed)?;
+    if needed == Needed::Vae && !listing.files.iter().any(|file| file.name.ends_with(".safetensors")) {
+        return Err(bad("expected a VAE in diffusers' layout, found no weights of one".into()));
+    }
+    if needed != Needed::Vae && !listing.has(INDEX) {
         return Err(bad(format!("expected an SDXL model in diffusers' layout, found no {INDEX}")));
     }
     if !fetch.quiet {
@@ -89,7 +107,8 @@ fn fetched(fetch: &Fetch) -> Result<PathBuf, Fault> {
     for file in &listing.files {
         commit = Some(fetch.file(commit.as_ref(), file)?);
         // Nothing large is fetched of a model that cannot be read.
-        if let (true, Some(network)) = (file.name == INDEX, listing.without_weights()) {
+        let may_lack = needed != Needed::Model || file.name != INDEX;
+        if let (false, Some(network)) = (may_lack, listing.without_weights()) {
             return Err(bad(format!("{network}: expected weights as safetensors, found none")));
         }
     }
@@ -99,15 +118,24 @@ fn fetched(fetch: &Fetch) -> Result<PathBuf, Fault> {
 }
 
 /// Describes a missing or damaged file among those that a prediction reads. `None`: all are right.
-fn problem_of(folder: &Path, repo: &Repo, name: &str, quiet: bool) -> Option<String> {
-    let problem = match ModelFolder::open(folder) {
-        Ok(model) => unreadable(&model),
-        Err(e) => Some(e.to_string()),
+fn problem_of(folder: &Path, repo: &Repo, name: &str, needed: Needed, quiet: bool) -> Option<String> {
+    let problem = match (needed, ModelFolder::open(folder)) {
+        (Needed::Vae, _) => unreadable_vae(folder),
+        (_, Ok(model)) => unreadable(&model, needed),
+        (_, Err(e)) => Some(e.to_string()),
     };
-    problem.or_else(|| damaged(folder, repo, name, quiet))
+    problem.or_else(|| damaged(folder, repo, name, needed, quiet))
 }
 
-fn unreadable(model: &ModelFolder) -> Option<String> {
+/// Describes what is missing of a VAE, in the folder of a model or by itself.
+fn unreadable_vae(folder: &Path) -> Option<String> {
+    let inner = folder.join(Component::Vae.name());
+    let folder = if inner.is_dir() { inner } else { folder.to_path_buf() };
+    let weights = || Weights::open(&folder, Network::Vae, None, None).err().map(|e| e.to_string());
+    VaeConfig::read(&folder).err().map(|e| e.to_string()).or_else(weights)
+}
+
+fn unreadable(model: &ModelFolder, needed: Needed) -> Option<String> {
     let configs = match model.configs() {
         Ok(configs) => configs,
         Err(e) => return Some(e.to_string()),
@@ -117,20 +145,23 @@ fn unreadable(model: &ModelFolder) -> Option<String> {
     if !fs::read_to_string(&scheduler).is_ok_and(|text| is_json(&text)) {
         return Some(format!("{}: missing or damaged", scheduler.display()));
     }
+    let weights = |component| {
+        let found = (needed == Needed::Model).then(|| model.weights(component, None, None).err());
+        found.flatten().map(|e| e.to_string())
+    };
     let first = configs.text_encoder.as_ref().map(|config| (Component::TextEncoder, config));
     for (component, config) in first.into_iter().chain([(Component::TextEncoder2, &configs.text_encoder_2)]) {
-        let weights = model.weights(component, None, None).err().map(|e| e.to_string());
+        let weights = weights(component);
         let tokenizer = || model.tokenizer(component, config).err().map(|e| e.to_string());
         if let Some(problem) = weights.or_else(tokenizer) {
             return Some(problem);
         }
     }
-    let weights = |component| model.weights(component, None, None).err().map(|e| e.to_string());
     [Component::UNet, Component::Vae].into_iter().find_map(weights)
 }
 
 /// Describes a file whose checksum differs from its name in the cache.
-fn damaged(folder: &Path, repo: &Repo, name: &str, quiet: bool) -> Option<String> {
+fn damaged(folder: &Path, repo: &Repo, name: &str, needed: Needed, quiet: bool) -> Option<String> {
     let entries = |folder: &Path| -> Vec<String> {
         let names = fs::read_dir(folder).into_iter().flatten().flatten();
         names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
@@ -141,7 +172,7 @@ fn damaged(folder: &Path, repo: &Repo, name: &str, quiet: bool) -> Option<String
         all.insert(entry);
     }
     let mut told = quiet;
-    let wanted = listing::wanted(&all.iter().map(String::as_str).collect());
+    let wanted = listing::wanted(&all.iter().map(String::as_str).collect(), needed);
     let blobs = wanted.iter().filter_map(|file| Some((*file, repo.blob_of(&folder.join(file))?)));
     for (file, blob) in blobs {
         let is_large = fs::metadata(&blob).is_ok_and(|found| found.len() >= LARGE);
@@ -157,13 +188,13 @@ fn damaged(folder: &Path, repo: &Repo, name: &str, quiet: bool) -> Option<String
 }
 
 /// The message about a hub that does not deliver a model.
-fn hub_failure(name: &str, client: &Client, lacking: &str, problem: Problem) -> Failure {
+fn hub_failure(name: &str, asked: &str, client: &Client, lacking: &str, problem: Problem) -> Failure {
     let page = format!("{}/{name}", client.shown());
-    let bad = |what: String| Failure::BadInput(format!("--model {name}: {what}"));
+    let bad = |what: String| Failure::BadInput(format!("{asked}: {what}"));
     let neither = "expected a folder or a model on the hub that may be read, found neither";
     let failed = |what: &str, advice: &str| {
         Failure::Failed(format!(
-            "--model {name}: no such folder, {lacking}, and not to be fetched ({what}): {advice}"
+            "{asked}: no such folder, {lacking}, and not to be fetched ({what}): {advice}"
         ))
     };
     match problem {

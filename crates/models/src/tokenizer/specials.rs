@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::AddedToken;
 
-use super::TokenizerError;
+use super::{TokenizerError, carried};
 use crate::json::{ConfigError, Json};
 
 pub(super) const CONFIG: &str = "tokenizer_config.json";
@@ -99,7 +99,16 @@ impl Specials {
             by_id.extend(legacy(&optional(&dir.join(ADDED))?)?);
             by_id.extend(added.into_iter().map(|token| (token.id, token)));
         }
-        let named = named(&config, by_id.values())?;
+        Self::of(&config, by_id)
+    }
+
+    /// The special tokens of the tokenizer that this library carries. Errors name the file of the model, `path`.
+    pub(super) fn carried(path: &Path, pad: &str) -> Result<Self, TokenizerError> {
+        Self::of(&Json::parse(path, &carried::config(pad))?, BTreeMap::new())
+    }
+
+    fn of(config: &Json, by_id: BTreeMap<u32, Added>) -> Result<Self, TokenizerError> {
+        let named = named(config, by_id.values())?;
         let name = |wanted: &str| {
             let found = named.iter().find(|(name, _)| *name == wanted);
             found.map(|(_, token)| token.content().to_owned()).unwrap_or_default()
@@ -109,8 +118,8 @@ impl Specials {
             eos: name("eos_token"),
             unk: name("unk_token"),
             pad: name("pad_token"),
-            tokens: to_add(by_id.into_values().collect(), &named, extra(&config)?),
-            length: length(&config)?,
+            tokens: to_add(by_id.into_values().collect(), &named, extra(config)?),
+            length: length(config)?,
         })
     }
 }

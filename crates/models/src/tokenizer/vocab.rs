@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokenizers::models::bpe::{Merges, Vocab};
 
-use super::TokenizerError;
 use super::specials::Added;
+use super::{TokenizerError, carried};
 use crate::json::{located, read_text};
 
 /// The largest file, in bytes. CLIP's files are 1 to 4 MB.
@@ -86,19 +86,15 @@ impl Vocabulary {
         }
         let ids = json(&vocab)?;
         let text = read_text(&path, MAX_BYTES)?;
-        let lines = text.lines().enumerate();
-        let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with("#version"));
-        let merges = lines
-            .map(|(i, line)| {
-                split(line).ok_or_else(|| {
-                    TokenizerError::file(
-                        &path,
-                        format!("line {}: expected two tokens, found {line:?}", i + 1),
-                    )
-                })
-            })
-            .collect::<Result<_, _>>()?;
+        let merges = merges(&path, &text)?;
         Ok(Self { path, ids, merges, added: Vec::new() })
+    }
+
+    /// The tables that this library carries. Errors name the file of the model, `path`.
+    pub(super) fn carried(path: &Path) -> Result<Self, TokenizerError> {
+        let text = carried::merges();
+        let ids = carried::tokens(&text).into_iter().zip(0..).collect();
+        Ok(Self { path: path.to_path_buf(), ids, merges: merges(path, &text)?, added: Vec::new() })
     }
 
     /// The `tokenizers` crate relies on merges whose tokens are in the vocabulary.
@@ -117,6 +113,17 @@ impl Vocabulary {
         }
         Ok(())
     }
+}
+
+/// The merges in the text of a `merges.txt`.
+fn merges(path: &Path, text: &str) -> Result<Merges, TokenizerError> {
+    let lines = text.lines().enumerate();
+    let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with("#version"));
+    let merges = lines.map(|(i, line)| {
+        let problem = || format!("line {}: expected two tokens, found {line:?}", i + 1);
+        split(line).ok_or_else(|| TokenizerError::file(path, problem()))
+    });
+    merges.collect()
 }
 
 fn split(text: &str) -> Option<(String, String)> {

@@ -8,7 +8,7 @@ use calotype_tensor::io::{Mmap, open_weights};
 use safetensors::tensor::{Dtype, SafeTensors, TensorInfo};
 use serde::Deserialize;
 
-use super::WeightsError;
+use super::{Part, WeightsError, tuple};
 use crate::file_kind::wrong_kind;
 use crate::json::read_text;
 use crate::message::shorten;
@@ -35,6 +35,23 @@ pub(super) struct Located {
     pub bytes: Range<usize>,
 }
 
+impl Located {
+    /// A part of this tensor. The error describes a shape that has no such part.
+    pub(super) fn part(&self, part: Part) -> Result<Self, String> {
+        let (all, whole) = (self.bytes.clone(), &self.shape);
+        let bytes = match part {
+            Part::Third(i) if whole.first().is_some_and(|rows| rows.is_multiple_of(3)) => {
+                let third = all.len() / 3;
+                all.start + i * third..all.start + (i + 1) * third
+            }
+            Part::Whole | Part::Pointwise => all,
+            Part::Transposed if whole.len() == 2 => all,
+            _ => return Err(tuple(whole)),
+        };
+        Ok(Self { file: self.file, dtype: self.dtype, shape: part.shape(whole), bytes })
+    }
+}
+
 /// A component's files, and their tensors by key.
 #[derive(Debug)]
 pub(super) struct Files {
@@ -53,12 +70,17 @@ pub(super) fn open(dir: &Path, stem: &str, variant: Option<&str>) -> Result<File
             return open_shards(dir, &index);
         }
         if single.is_file() {
-            let mut files = Files { name: single.clone(), files: Vec::new(), tensors: BTreeMap::new() };
-            files.add(single, |_| true)?;
-            return Ok(files);
+            return open_file(&single);
         }
     }
     Err(WeightsError::file(dir, format!("no weights: expected {stem}.safetensors, found {}", listing(dir))))
+}
+
+/// Opens one file.
+pub(super) fn open_file(path: &Path) -> Result<Files, WeightsError> {
+    let mut files = Files { name: path.to_path_buf(), files: Vec::new(), tensors: BTreeMap::new() };
+    files.add(path.to_path_buf(), |_| true)?;
+    Ok(files)
 }
 
 /// The index and the single file of a variant.
@@ -167,6 +189,15 @@ impl Header {
         let metadata = metadata.metadata().iter().flatten().map(|(key, text)| (key.clone(), text.clone()));
         Ok(Self { tensors, metadata: metadata.collect() })
     }
+}
+
+/// Reads the header of the file at `path`.
+///
+/// # Errors
+/// The file is missing, not a regular file, or not a whole safetensors file.
+pub fn header(path: &Path) -> Result<Header, WeightsError> {
+    let map = open_weights(path).map_err(|e| WeightsError::file(path, e.to_string()))?;
+    Header::read(&map).map_err(|what| WeightsError::file(path, what))
 }
 
 /// The extent of one entry of a safetensors header (`__metadata__` has none).

@@ -45,7 +45,7 @@ impl Network {
     }
 
     /// Maps every tensor to its current key. The values are (key in the file, entry).
-    pub(super) fn rename<T>(self, tensors: BTreeMap<String, T>) -> BTreeMap<String, (String, T)> {
+    pub(crate) fn rename<T>(self, tensors: BTreeMap<String, T>) -> BTreeMap<String, (String, T)> {
         let prefixed = tensors.keys().any(|key| key.starts_with("text_model."));
         let current = |key: &str| match self {
             // transformers 5 writes a CLIPTextModel without the prefix.

@@ -26,7 +26,6 @@ mod patch;
 mod peft;
 mod read;
 mod safetensors;
-mod sgm;
 mod source;
 mod step;
 mod stored;

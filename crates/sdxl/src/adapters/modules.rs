@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use calotype_models::config::UNetConfig;
+use calotype_models::single::Names;
 use calotype_models::weights::{Weights, WeightsError};
 use calotype_models::{Component, ModelConfigs, ModelFolder};
-
-use super::sgm;
 
 /// The layers of a model's UNet and text encoders, by path and by kohya's names.
 pub struct Modules {
@@ -80,9 +79,10 @@ impl Table {
 
     /// Adds the names of SDXL's original numbering.
     fn add_original_names(&mut self, config: &UNetConfig) {
+        let names = Names::of_unet(config);
         let paths = self.shapes.keys().filter_map(|key| key.strip_suffix(".weight"));
         let named =
-            paths.filter_map(|path| Some((sgm::original(path, config)?.replace('.', "_"), path.to_owned())));
+            paths.filter_map(|path| Some((names.original(path)?.0.replace('.', "_"), path.to_owned())));
         let named: Vec<_> = named.collect();
         self.underscored.extend(named);
     }

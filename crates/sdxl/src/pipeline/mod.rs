@@ -68,12 +68,19 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Opens a checkpoint folder in diffusers' layout. Reads configs and tokenizers, but no weights yet.
+    /// Opens a checkpoint: a folder in diffusers' layout or a single file. Reads configs and tokenizers, but no weights yet.
     ///
     /// # Errors
     /// The folder or one of its files is missing or invalid.
     pub fn open(path: &Path, options: Options) -> Result<Pipeline, Error> {
-        let folder = ModelFolder::open(path)?;
+        Self::of(ModelFolder::open(path)?, options)
+    }
+
+    /// As [`Self::open`], of a model that is open.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn of(folder: ModelFolder, options: Options) -> Result<Pipeline, Error> {
         let configs = folder.configs()?;
         let scheduler = SchedulerConfig::open(&folder)?;
         let prompts = PromptEncoder::open(&folder, &configs, options.dtype)?;

@@ -35,7 +35,11 @@ impl SchedulerConfig {
         if let Some(name) = &folder.scheduler_class {
             class::check(&folder.path().join("model_index.json"), "scheduler", name)?;
         }
-        Self::load(&folder.scheduler_config_path())
+        let path = folder.scheduler_config_path();
+        match folder.scheduler_config() {
+            Some(text) => Self::parse(&path.display().to_string(), text),
+            None => Self::load(&path),
+        }
     }
 
     /// Reads the file at `path`.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use calotype_models::{ModelFolder, ModelPaths};
 use calotype_sdxl::PredictPlan;
 use calotype_sdxl::adapters::TrainedWeights;
 use calotype_sdxl::pipeline::{EmptyNegative, Image, Options, Pipeline, Rng};
@@ -24,8 +25,8 @@ pub struct Samples {
     pub steps: usize,
     /// Width and height, in pixels.
     pub side: usize,
-    /// The model's folder.
-    pub model: PathBuf,
+    /// The model's files.
+    pub model: ModelPaths,
     /// Of the networks.
     pub dtype: DType,
 }
@@ -81,7 +82,10 @@ impl Samples {
         trained: &Path,
         observer: &mut dyn Observer,
     ) -> Result<Vec<Image>, calotype_sdxl::Error> {
-        let pipeline = Pipeline::open(&self.model, self.options())?;
+        let pipeline = Pipeline::of(
+            ModelFolder::open_paths(&self.model).map_err(calotype_sdxl::Error::from)?,
+            self.options(),
+        )?;
         let mut images = Vec::new();
         for i in 0..self.prompts.len() {
             images.extend(pipeline.predict(&self.plan(i, trained), &mut |_| observer.flow())?);

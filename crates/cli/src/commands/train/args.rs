@@ -7,14 +7,14 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::commands::model::ModelArgs;
 use crate::commands::predict::DtypeName;
 
 /// What is not part of the request.
 #[derive(Debug, Args)]
 pub struct TrainArgs {
-    /// Folder of an SDXL checkpoint in diffusers' layout, or its name on a hub [default: pocket, which is built in]
-    #[arg(long, value_name = "DIR|NAME", env = "CALOTYPE_MODEL", hide_env_values = true)]
-    pub model: Option<PathBuf>,
+    #[command(flatten)]
+    pub model: ModelArgs,
     /// Number format of the networks; what trains is f32 [default: bf16 where the CPU has instructions for it, else f32]
     #[arg(long, value_enum)]
     pub dtype: Option<DtypeName>,

@@ -87,7 +87,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let inputs: Vec<_> = read.iter().map(|(name, path)| (*name, *path)).chain(inputs).collect();
     output.map_or(Ok(()), |output| output::check_file(output, &inputs))?;
     interrupt::install().map_err(Failure::signals)?;
-    let notice = (settings.model.is_none() && dir.is_none()).then_some(pocket::NOTICE);
+    let notice = (settings.model.model.is_none() && dir.is_none()).then_some(pocket::NOTICE);
     let job = Job::open(record, dir, &given, quiet)?;
     notice.inspect(|notice| job.print_line(notice));
     job.run(settings.run_dir.as_deref())
@@ -125,8 +125,8 @@ impl Job {
         quiet: bool,
     ) -> Result<Job, Failure> {
         let resumed = dir.is_some();
-        let folder = ModelFolder::open(&record.model).map_err(Error::from);
-        let folder = folder.map_err(|e| with_hint(e, resumed && !record.model.is_dir(), "--model"))?;
+        let folder = ModelFolder::open_paths(&record.paths()).map_err(Error::from);
+        let folder = folder.map_err(|e| with_hint(e, resumed && !record.model.exists(), "--model"))?;
         let configs = folder.configs().map_err(Error::from)?;
         let weights = record::weights(&folder)?;
         let record = match &dir {
@@ -283,7 +283,7 @@ impl Job {
             prompts: record.sample_prompts.clone(),
             steps: record.sample_steps,
             side: record.plan.resolution,
-            model: record.model.clone(),
+            model: record.paths(),
             dtype: record.dtype.into(),
         };
         RunOptions {

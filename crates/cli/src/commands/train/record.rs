@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use calotype_models::{ModelConfigs, ModelFolder};
+use calotype_models::{ModelConfigs, ModelFolder, ModelPaths};
 use calotype_request::{TrainInput, epochs};
 use calotype_train::TrainPlan;
 use calotype_train::checkpoint;
@@ -29,8 +29,13 @@ const CHANGEABLE: [&str; 4] = ["input_images", "input_images_filetype", "max_tra
 pub struct Record {
     /// The version of calotype that began the run.
     pub calotype: String,
-    /// The absolute path of the checkpoint folder.
+    /// The absolute path of the model's folder or file.
     pub model: PathBuf,
+    /// The other paths of `--config` and `--vae`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vae: Option<PathBuf>,
     pub dtype: DtypeName,
     pub recompute: Recompute,
     /// The path of the result, if the user gave it.
@@ -88,7 +93,7 @@ impl Record {
         if settings.sample_every.is_none() && !settings.sample_prompt.is_empty() {
             tracing::warn!("--sample-prompt: no samples are made without --sample-every");
         }
-        let model = super::super::model_folder(settings.model.as_deref(), quiet)?;
+        let paths = settings.model.paths(quiet)?;
         let mut prompts = settings.sample_prompt.clone();
         if prompts.is_empty() {
             prompts.push(plan.caption_prefix.trim_end_matches([' ', ',']).to_owned());
@@ -96,7 +101,9 @@ impl Record {
         let count = |n: Option<u32>| n.map(|n| n as usize);
         Ok(Record {
             calotype: env!("CARGO_PKG_VERSION").into(),
-            model: absolute(&model),
+            model: absolute(&paths.model),
+            config: paths.config.as_deref().map(absolute),
+            vae: paths.vae.as_deref().map(absolute),
             dtype: super::super::dtype(settings.dtype),
             recompute: settings.recompute.unwrap_or(Recompute::Auto),
             output: settings.output.as_deref().map(absolute),
@@ -112,6 +119,11 @@ impl Record {
             initial: None,
             steps_before: None,
         })
+    }
+
+    /// The paths of the model's files.
+    pub fn paths(&self) -> ModelPaths {
+        ModelPaths { model: self.model.clone(), config: self.config.clone(), vae: self.vae.clone() }
     }
 
     /// Adds the settings that depend on the model.
@@ -166,10 +178,13 @@ impl Record {
         self.keep_checkpoints = settings.keep_checkpoints.map_or(self.keep_checkpoints, |n| n as usize);
         // A model from the environment is not a setting of this command line.
         if matches.value_source("model") == Some(ValueSource::CommandLine)
-            && let Some(model) = &settings.model
+            && let Some(model) = &settings.model.model
         {
             self.model = absolute(&super::super::model_folder(Some(model), true)?);
         }
+        let others = settings.model.others(true)?;
+        self.config = others.config.as_deref().map(absolute).or(self.config);
+        self.vae = others.vae.as_deref().map(absolute).or(self.vae);
         self.take_input_images(given)?;
         self.take_steps(given, checkpoint::newest(dir).unwrap_or(0))?;
         Ok(self)
