@@ -10,7 +10,8 @@ from pathlib import Path
 
 import diffusers
 import torch
-from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import (AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLImg2ImgPipeline,
+                       StableDiffusionXLInpaintPipeline, StableDiffusionXLPipeline, UNet2DConditionModel)
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 REPO = Path(__file__).resolve().parents[2]
@@ -129,12 +130,18 @@ def make_pipeline(a, out):
             "gelu" if last else "quick_gelu", a.projection_dim if last else None, eos=a.eos_token_id, seed=a.seed + 1 + i)
     if len(widths) == 1:
         parts |= dict(tokenizer=None, text_encoder=None)
+    channels = a.latent_channels
     unet = make_unet(a.block_out_channels, a.layers_per_block, a.transformer_layers, a.heads, sum(widths),
-                     a.projection_dim, time_dim=a.addition_time_embed_dim, groups=a.norm_groups, seed=a.seed,
-                     in_channels=a.latent_channels, out_channels=a.latent_channels)
+                     a.projection_dim, time_ids=5 if a.refiner else 6, time_dim=a.addition_time_embed_dim,
+                     groups=a.norm_groups, seed=a.seed, in_channels=2 * channels + 1 if a.inpainting else channels,
+                     out_channels=channels)
     vae = make_vae(a.vae_channels, a.vae_layers, a.vae_norm_groups, a.latent_channels, seed=a.seed + 3)
     scheduler = EulerDiscreteScheduler.from_config(SDXL_SCHEDULER)
-    return StableDiffusionXLPipeline(unet=unet, vae=vae, scheduler=scheduler, add_watermarker=False, **parts)
+    parts |= dict(unet=unet, vae=vae, scheduler=scheduler, add_watermarker=False)
+    if a.refiner:
+        return StableDiffusionXLImg2ImgPipeline(
+            requires_aesthetics_score=True, force_zeros_for_empty_prompt=False, **parts)
+    return (StableDiffusionXLInpaintPipeline if a.inpainting else StableDiffusionXLPipeline)(**parts)
 
 
 def make_folder(a):
@@ -175,6 +182,8 @@ def parser():
     p.add_argument("--vae-layers", type=int, default=1)
     p.add_argument("--vae-norm-groups", type=int, default=32)
     p.add_argument("--latent-channels", type=int, default=4)
+    p.add_argument("--inpainting", action="store_true", help="a UNet that also takes the mask and the masked picture")
+    p.add_argument("--refiner", action="store_true", help="five time ids; give one --text-width")
     p.add_argument("--scheduler", default="{}", help="JSON to change in scheduler_config.json")
     p.add_argument("--vocab", default=str(default_vocab()), help="folder with vocab.json and merges.txt")
     p.add_argument("--tokenizer-files", choices=["vocab", "json"], default="vocab")

@@ -72,10 +72,11 @@ def diffusers_images(pipe, r):
     return pipe(**{k: r[k] for k in keys}, eta=eta, generator=generators, num_images_per_prompt=n).images
 
 
-def calotype_images(binary, folder, r, out):
+def calotype_images(binary, folder, r, out, options=()):
     file, config, needs = folder if isinstance(folder, tuple) else (folder, None, False)
     command = [binary, "predict", "--model", str(file), "--dtype", "f32", "--long-prompts", "truncate", "-o", str(out)]
     command += ["--config", str(config)] if needs else []
+    command += options
     for key, value in (r | {"apply_watermark": "false"}).items():
         command += ["-i", f"{key}={value}"]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -30,6 +30,15 @@ impl Failure {
         Failure::Failed(format!("cannot handle signals: {e}"))
     }
 
+    /// The same failure with more words at its end.
+    pub fn with(self, hint: &str) -> Failure {
+        match self {
+            Failure::BadInput(what) => Failure::BadInput(format!("{what} {hint}")),
+            Failure::Failed(what) => Failure::Failed(format!("{what} {hint}")),
+            Failure::Interrupted => Failure::Interrupted,
+        }
+    }
+
     /// The message for the user, always on one line.
     pub fn line(&self) -> String {
         match self {

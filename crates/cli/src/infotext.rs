@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use calotype_sdxl::PredictPlan;
 use calotype_sdxl::adapters;
 use calotype_sdxl::prompt::LongPrompts;
 use calotype_sdxl::samplers::Sampler;
+use calotype_sdxl::{InputImage, InputMask, PredictPlan, Refine};
 use serde_json::{Value, json};
 
 use crate::plans;
@@ -21,6 +21,8 @@ pub struct Maker {
     pub rng: &'static str,
     /// `encode` or `zeros`.
     pub empty_negative: &'static str,
+    /// The name of the refiner, if it made steps.
+    pub refiner: Option<String>,
 }
 
 /// The text of AUTOMATIC1111's web UI, which other UIs read too: prompt, negative prompt, and one line of settings.
@@ -45,8 +47,18 @@ pub fn automatic1111(plan: &PredictPlan, seed: u64, maker: &Maker) -> String {
         ("Size", format!("{}x{}", plan.width, plan.height)),
         ("Model", quoted(&maker.model)),
         ("RNG", rng.to_string()),
-        ("Version", format!("calotype {}", env!("CARGO_PKG_VERSION"))),
     ];
+    let mut settings = settings.to_vec();
+    if plan.image.is_some() {
+        settings.push(("Denoising strength", plan.prompt_strength.to_string()));
+    }
+    if let Some(refiner) = &maker.refiner {
+        settings.push(("Refiner", quoted(refiner)));
+        if plan.refine == Refine::ExpertEnsembleRefiner {
+            settings.push(("Refiner switch at", plan.high_noise_frac.to_string()));
+        }
+    }
+    settings.push(("Version", format!("calotype {}", env!("CARGO_PKG_VERSION"))));
     let settings: Vec<String> = settings.iter().map(|(name, value)| format!("{name}: {value}")).collect();
     text + "\n" + &settings.join(", ")
 }
@@ -70,11 +82,14 @@ fn quoted(value: &str) -> String {
     if value.contains([',', ':', '\n', '"']) { Value::from(value).to_string() } else { value.into() }
 }
 
-/// Everything as JSON. `input` is a request for this picture alone. Files of trained weights are given by name only, because
+/// Everything as JSON. `input` is a request for this picture alone. Files are given by name only, because
 /// their folders do not concern others who get the picture.
 pub fn json(plan: &PredictPlan, seed: u64, maker: &Maker) -> String {
     let names = plan.replicate_weights.iter().map(|file| file_name(file)).collect();
-    let input = PredictPlan { seed, num_outputs: 1, replicate_weights: names, ..plan.clone() };
+    let own = |name: &str| file_name(Path::new(name)).to_string_lossy().into_owned();
+    let image = plan.image.clone().map(|image| InputImage { name: own(&image.name), ..image });
+    let mask = plan.mask.clone().map(|mask| InputMask { name: own(&mask.name), ..mask });
+    let input = PredictPlan { seed, num_outputs: 1, replicate_weights: names, image, mask, ..plan.clone() };
     let version = env!("CARGO_PKG_VERSION");
     let dtype = maker.dtype.to_string();
     let long_prompts = match plan.prompt_syntax.long {
@@ -88,6 +103,9 @@ pub fn json(plan: &PredictPlan, seed: u64, maker: &Maker) -> String {
     });
     if let Some(spacing) = plan.timestep_spacing {
         json["timestep_spacing"] = spacing.name().into();
+    }
+    if let Some(refiner) = &maker.refiner {
+        json["refiner"] = refiner.as_str().into();
     }
     json.to_string()
 }
@@ -118,6 +136,7 @@ mod tests {
             dtype: calotype_tensor::DType::BF16,
             rng: "cpu",
             empty_negative: "encode",
+            refiner: None,
         }
     }
 

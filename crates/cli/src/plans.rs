@@ -7,20 +7,35 @@ use calotype_request::{InputError, TrainInput, schema};
 use calotype_sdxl::plan::random_seed;
 use calotype_sdxl::prompt::PromptSyntax;
 use calotype_sdxl::samplers::Sampler;
-use calotype_sdxl::{ArgumentError, PredictPlan};
+use calotype_sdxl::{ArgumentError, InputImage, InputMask, Pipeline, PredictPlan, Refine};
 use calotype_train::{Method, TrainOptions, TrainPlan, dataset, lr_schedule};
 use serde_json::{Map, Value, json};
 
 use crate::failure::Failure;
 
-/// The plan of a prediction. If the request has no seed, a random one is drawn.
+/// The plan of a prediction, with its picture and mask decoded. If the request has no seed, a random one is drawn.
 ///
 /// # Errors
-/// No sampler has the name in the request.
+/// No sampler has the name in the request, there is a mask without a picture, or one of these cannot be read.
 pub fn predict(input: PredictInput) -> Result<PredictPlan, Failure> {
+    if input.mask.is_some() && input.image.is_none() {
+        return Err(ArgumentError::new("image", "the picture that the mask is for", "none").into());
+    }
+    let image = input.image.as_deref().map(InputImage::read).transpose();
+    let mask = input.mask.as_deref().map(InputMask::read).transpose();
     let files = input.replicate_weights.as_deref().map(schema::split).unwrap_or_default();
     let (replicate_weights, file_scales) = files.iter().map(|file| weights_file(file)).unzip();
     Ok(PredictPlan {
+        image: image.map_err(calotype_sdxl::Error::from)?,
+        mask: mask.map_err(calotype_sdxl::Error::from)?,
+        prompt_strength: input.prompt_strength,
+        refine: match input.refine {
+            calotype_request::Refine::NoRefiner => Refine::NoRefiner,
+            calotype_request::Refine::ExpertEnsembleRefiner => Refine::ExpertEnsembleRefiner,
+            calotype_request::Refine::BaseImageRefiner => Refine::BaseImageRefiner,
+        },
+        high_noise_frac: input.high_noise_frac,
+        refine_steps: input.refine_steps,
         prompt: input.prompt,
         negative_prompt: input.negative_prompt,
         width: input.width,
@@ -66,8 +81,26 @@ fn weights_names(plan: &PredictPlan) -> Vec<String> {
     plan.replicate_weights.iter().enumerate().map(name).collect()
 }
 
+/// Sets the sides that `given` lacks: after the plan's picture, or to the model's own size.
+///
+/// # Errors
+/// The picture is too small for the model.
+pub fn predict_at_size(
+    mut plan: PredictPlan,
+    given: &Map<String, Value>,
+    pipeline: &Pipeline,
+) -> Result<PredictPlan, Failure> {
+    let Some(image) = &plan.image else {
+        return Ok(predict_at_native_size(plan, given, pipeline.native_size()));
+    };
+    let side = |name: &str, side: usize| given.contains_key(name).then_some(side);
+    let given = (side("width", plan.width), side("height", plan.height));
+    (plan.width, plan.height) = pipeline.size_for(image.dimensions(), given)?;
+    Ok(plan)
+}
+
 /// Sets the size that the model was trained for, `side` pixels, if `given` has no width or no height.
-pub fn predict_at_native_size(
+fn predict_at_native_size(
     mut plan: PredictPlan,
     given: &Map<String, Value>,
     side: Option<usize>,
@@ -82,7 +115,7 @@ pub fn predict_at_native_size(
     plan
 }
 
-/// The request for a plan's pictures, by the names of the interface.
+/// The request for a plan's pictures, by the names of the interface. Settings without an effect are left out.
 pub fn request(plan: &PredictPlan) -> Value {
     let mut request = json!({
         "prompt": plan.prompt,
@@ -98,6 +131,28 @@ pub fn request(plan: &PredictPlan) -> Value {
     });
     if !plan.replicate_weights.is_empty() {
         request["replicate_weights"] = schema::join(&weights_names(plan)).into();
+    }
+    for (name, file) in [
+        ("image", plan.image.as_ref().map(|image| &image.name)),
+        ("mask", plan.mask.as_ref().map(|mask| &mask.name)),
+    ] {
+        if let Some(file) = file {
+            request[name] = file.as_str().into();
+        }
+    }
+    if plan.image.is_some() {
+        request["prompt_strength"] = plan.prompt_strength.into();
+    }
+    match plan.refine {
+        Refine::NoRefiner => {}
+        Refine::ExpertEnsembleRefiner => {
+            request["refine"] = "expert_ensemble_refiner".into();
+            request["high_noise_frac"] = plan.high_noise_frac.into();
+        }
+        Refine::BaseImageRefiner => {
+            request["refine"] = "base_image_refiner".into();
+            request["refine_steps"] = plan.refine_steps.unwrap_or(plan.steps).into();
+        }
     }
     request["seed"] = plan.seed.into();
     request

@@ -260,7 +260,8 @@ impl ModelFolder {
         slice.cloned().map(Place::File).ok_or_else(missing)
     }
 
-    /// Reads every component's config and checks that the configs fit each other.
+    /// Reads every component's config and checks that the configs fit each other. Of the UNet's input channels, there may be as many
+    /// as of the latents, or in inpainting models 1 for the mask and as many for the masked picture in addition.
     ///
     /// # Errors
     /// A config is missing or invalid, or two of them do not fit.
@@ -396,8 +397,18 @@ impl ModelFolder {
             let expected = format!("{} (the VAE's latent_channels)", configs.vae.latent_channels);
             return Err(fail("out_channels", expected, unet.out_channels));
         }
-        if unet.in_channels != configs.vae.latent_channels {
-            let expected = format!("{} (the VAE's latent_channels)", configs.vae.latent_channels);
+        // The UNet of an inpainting model also takes the mask and the masked picture.
+        let latents = configs.vae.latent_channels;
+        let inpainting = latents.saturating_mul(2).saturating_add(1);
+        if ![latents, inpainting].contains(&unet.in_channels) {
+            let other = if unet.in_channels == inpainting - 1 {
+                "; models that edit pictures by instructions, such as InstructPix2Pix, are not supported"
+            } else {
+                ""
+            };
+            let expected = format!(
+                "{latents} (the VAE's latent_channels), or {inpainting} of an inpainting model{other}"
+            );
             return Err(fail("in_channels", expected, unet.in_channels));
         }
         let (pooled, ids) = (configs.text_encoder_2.projection_dim, self.time_ids());

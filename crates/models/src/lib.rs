@@ -34,6 +34,7 @@ pub mod single;
 pub mod tokenizer;
 pub mod unet;
 pub mod vae;
+pub mod vae_rows;
 pub mod vae_tiling;
 pub mod weights;
 

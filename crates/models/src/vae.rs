@@ -123,7 +123,11 @@ impl Vae {
     /// image (B, H, W, 3) from −1 to 1 → the moments of latents (B, H/8, W/8, C), not yet multiplied by the
     /// config's `scaling_factor`. Sizes that 8 does not divide are rounded down.
     pub fn encode(&self, image: &Tensor) -> Moments {
-        let h = self.encoder.forward(image);
+        self.moments(self.encoder.forward(image))
+    }
+
+    /// The moments, from the encoder's output.
+    pub(super) fn moments(&self, h: Tensor) -> Moments {
         let parameters = match &self.quant_conv {
             Some(conv) => conv.forward(&h),
             None => h,
@@ -161,7 +165,12 @@ impl Encoder {
         for block in &self.down_blocks {
             x = block.forward(x);
         }
-        x = self.mid_block.forward(&x);
+        self.after_blocks(&x)
+    }
+
+    /// What follows the blocks: x (B, H/8, W/8, C) → (B, H/8, W/8, 2C).
+    pub(super) fn after_blocks(&self, x: &Tensor) -> Tensor {
+        let x = self.mid_block.forward(x);
         self.conv_out.forward(&self.conv_norm_out.forward_silu(&x))
     }
 }

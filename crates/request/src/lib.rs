@@ -30,6 +30,6 @@ pub use train::{FileType, LrScheduler, RESOLUTION_MULTIPLE, TrainInput, epochs};
 
 /// The reason why `field`, or some of its values, cannot be used yet. `None`: the field can be used.
 pub fn unavailable(field: &str) -> Option<&'static str> {
-    let mut all = predict::UNAVAILABLE.iter().chain(train::UNAVAILABLE);
+    let mut all = train::UNAVAILABLE.iter();
     all.find(|(name, ..)| *name == field).map(|(.., why)| *why)
 }

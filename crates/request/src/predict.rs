@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::error::{InputError, Problem, Unavailable};
+use crate::error::InputError;
 use crate::scheduler::Scheduler;
 use crate::schema::{self, Schema};
 
@@ -111,17 +111,6 @@ pub enum Refine {
     BaseImageRefiner,
 }
 
-/// The fields whose feature is not available yet: the values that ask for the feature, and the message. Remove a
-/// row when its feature is added.
-pub(super) const UNAVAILABLE: &[Unavailable] = &[
-    ("image", |_| true, "image to image is not available yet"),
-    ("mask", |_| true, "inpainting is not available yet"),
-    ("prompt_strength", |_| true, "image to image is not available yet"),
-    ("refine", |v| v != "no_refiner", "the refiner is not available yet, only no_refiner"),
-    ("high_noise_frac", |_| true, "the refiner is not available yet"),
-    ("refine_steps", |_| true, "the refiner is not available yet"),
-];
-
 impl PredictInput {
     /// The published schema.
     pub fn schema() -> Schema {
@@ -139,7 +128,7 @@ impl PredictInput {
     /// Makes a request from its JSON object. `given` has the fields that the caller gave; the others have their defaults.
     ///
     /// # Errors
-    /// A field is unknown, a value has the wrong type or is out of range, or a field's feature is not available yet.
+    /// A field is unknown, or a value has the wrong type or is out of range.
     pub fn from_json(given: Map<String, Value>) -> Result<PredictInput, InputError> {
         PredictInput::from_fields(&PredictInput::schema(), given)
     }
@@ -154,11 +143,6 @@ impl PredictInput {
 
     fn from_fields(schema: &Schema, given: Map<String, Value>) -> Result<PredictInput, InputError> {
         let given = schema::check(schema, given)?;
-        for (field, asks, why) in UNAVAILABLE {
-            if given.get(*field).is_some_and(asks) {
-                return Err(InputError::new(*field, Problem::Unavailable(why)));
-            }
-        }
         schema::deserialize(given)
     }
 }

@@ -14,6 +14,8 @@ use crate::error::{InputError, Problem, clean};
 
 /// The most bytes of a text: far more than any prompt that is read to its end, and few enough to be fast.
 pub const MAX_TEXT: usize = 1 << 20;
+/// The most bytes of a file's field, which may contain the file as a data URI.
+const MAX_DATA: usize = 1 << 30;
 
 /// A request's schema.
 #[derive(Debug, Clone)]
@@ -313,8 +315,9 @@ pub fn check(schema: &Schema, given: Map<String, Value>) -> Result<Map<String, V
         if !field.accepts(&value) {
             return Err(InputError::value(&name, field.expects(), value.to_string()));
         }
-        if let Some(bytes) = value.as_str().map(str::len).filter(|bytes| *bytes > MAX_TEXT) {
-            return Err(InputError::value(&name, format!("at most {MAX_TEXT} bytes"), bytes.to_string()));
+        let most = if field.is_file() { MAX_DATA } else { MAX_TEXT };
+        if let Some(bytes) = value.as_str().map(str::len).filter(|bytes| *bytes > most) {
+            return Err(InputError::value(&name, format!("at most {most} bytes"), bytes.to_string()));
         }
         checked.insert(name, value);
     }

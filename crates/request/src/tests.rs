@@ -173,22 +173,18 @@ fn refusals_name_the_field() {
 /// Protects fields without their feature: a value that asks for the feature is refused by name, and others are accepted.
 #[test]
 fn what_is_not_there_is_refused() {
-    for (field, value) in [
-        ("image", json!("a.png")),
-        ("mask", json!("a.png")),
-        ("prompt_strength", json!(0.8)),
-        ("refine", json!("base_image_refiner")),
-        ("high_noise_frac", json!(0.8)),
-        ("refine_steps", json!(5)),
-    ] {
-        let error = PredictInput::from_json(object(json!({ field: value }))).expect_err(field);
+    for (field, value) in
+        [("mask_target_prompts", json!("a dog")), ("use_face_detection_instead", json!(true))]
+    {
+        let given = json!({ "input_images": "a.zip", field: value });
+        let error = TrainInput::from_json(object(given)).expect_err(field);
         assert!(matches!(error.problem, Problem::Unavailable(_)), "{error}");
         assert_eq!((error.field.as_str(), unavailable(field).is_some()), (field, true));
     }
     accepted(
-        json!({"refine": "no_refiner", "apply_watermark": false, "disable_safety_checker": true, "image": null}),
+        json!({"refine": "base_image_refiner", "apply_watermark": false, "image": "a.png", "mask": null}),
     );
-    assert!(PredictInput::schema().fields().iter().any(|f| unavailable(&f.name).is_none()));
+    assert!(PredictInput::schema().fields().iter().all(|f| unavailable(&f.name).is_none()));
 }
 
 /// Protects the parsing of text: by the field's type, with all digits of a 64-bit seed, and only finite numbers.

@@ -31,12 +31,33 @@ impl ArgumentError {
     }
 }
 
+/// A picture of a request cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {file}: {problem}")]
+pub struct PictureError {
+    /// The field of the request: `image` or `mask`.
+    pub field: &'static str,
+    /// The file, or the beginning of the data, on one line.
+    pub file: String,
+    /// The problem.
+    pub problem: String,
+}
+
+impl PictureError {
+    pub(crate) fn new(field: &'static str, file: &str, problem: impl Into<String>) -> PictureError {
+        PictureError { field, file: calotype_models::shorten(file), problem: problem.into() }
+    }
+}
+
 /// An error that stops a prediction. `Display` is one line that names the argument, file or tensor.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// An argument is invalid.
     #[error(transparent)]
     Argument(#[from] ArgumentError),
+    /// A picture of the request cannot be read.
+    #[error(transparent)]
+    Picture(#[from] PictureError),
     /// The model folder or one of its JSON files is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),

@@ -29,6 +29,8 @@ pub mod adapters;
 mod channels_last;
 pub mod error;
 mod few_steps;
+pub mod input;
+pub mod latents;
 pub mod merged;
 pub mod picture;
 pub mod pipeline;
@@ -42,5 +44,6 @@ pub mod watermark;
 
 pub use channels_last::channels_last;
 pub use error::{ArgumentError, Error};
+pub use input::{InputImage, InputMask};
 pub use pipeline::Pipeline;
-pub use plan::PredictPlan;
+pub use plan::{PredictPlan, Refine};

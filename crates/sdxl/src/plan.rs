@@ -4,8 +4,25 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 
 use crate::error::ArgumentError;
+use crate::input::{InputImage, InputMask};
 use crate::prompt::PromptSyntax;
 use crate::samplers::{Sampler, Spacing};
+
+/// The published share of the steps that change a picture.
+const STRENGTH: f64 = 0.8;
+/// The published share of the noise that the base model removes before the refiner.
+const HIGH_NOISE_FRAC: f64 = 0.8;
+
+/// The ways to use a refiner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refine {
+    /// The base model alone.
+    NoRefiner,
+    /// The refiner takes over the last, least noisy steps.
+    ExpertEnsembleRefiner,
+    /// The refiner goes over the finished latents.
+    BaseImageRefiner,
+}
 
 /// The pictures that a prediction makes. [`PredictPlan::default`] has the published defaults, and a random seed.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +32,12 @@ pub struct PredictPlan {
     /// The text that guidance moves away from. If it is empty,
     /// [`Options::empty_negative`](crate::pipeline::Options) applies.
     pub negative_prompt: String,
+    /// A picture to begin with, in place of noise alone. It is scaled to cover `width` × `height`, and its middle is used.
+    pub image: Option<InputImage>,
+    /// The parts of `image` that are painted. The others are preserved.
+    pub mask: Option<InputMask>,
+    /// The share of the steps that change `image`, from 0 to 1. At 1, only a little of `image` is left, with a mask nothing.
+    pub prompt_strength: f64,
     /// Width in pixels. The pipeline checks that it is a multiple of the pixels of one latent.
     pub width: usize,
     /// Height in pixels, with the same condition.
@@ -27,6 +50,12 @@ pub struct PredictPlan {
     pub timestep_spacing: Option<Spacing>,
     /// Denoising steps, at least 1.
     pub steps: usize,
+    /// The way to use the refiner. Any but [`Refine::NoRefiner`] needs [`Pipeline::with_refiner`](crate::Pipeline::with_refiner).
+    pub refine: Refine,
+    /// For [`Refine::ExpertEnsembleRefiner`]: the share of the training timesteps that the base model is for, from 0 to 1.
+    pub high_noise_frac: f64,
+    /// For [`Refine::BaseImageRefiner`]: the steps of the refiner's schedule, of which it makes the last 30 %. `None`: `steps`.
+    pub refine_steps: Option<usize>,
     /// The scale of classifier-free guidance, at least 1; 1 means no guidance.
     pub guidance_scale: f64,
     /// The factor of all LoRAs, in addition to their own scales.
@@ -49,12 +78,18 @@ impl Default for PredictPlan {
         PredictPlan {
             prompt: "An astronaut riding a rainbow unicorn".into(),
             negative_prompt: String::new(),
+            image: None,
+            mask: None,
+            prompt_strength: STRENGTH,
             width: 1024,
             height: 1024,
             num_outputs: 1,
             scheduler: Sampler::k_euler(),
             timestep_spacing: None,
             steps: 50,
+            refine: Refine::NoRefiner,
+            high_noise_frac: HIGH_NOISE_FRAC,
+            refine_steps: None,
             guidance_scale: 7.5,
             lora_scale: 0.6,
             replicate_weights: Vec::new(),
@@ -75,6 +110,27 @@ impl PredictPlan {
     /// The seed of picture `i`.
     pub fn image_seed(&self, i: usize) -> u64 {
         self.seed.wrapping_add(i as u64)
+    }
+
+    /// Warns about each setting that has no effect on the plan's pictures, unless it has its default.
+    pub(crate) fn warn_about_unused(&self) {
+        let (image, refine) = (self.image.is_some(), self.refine);
+        let unused = [
+            ("prompt_strength", "image", !image && self.prompt_strength != STRENGTH),
+            (
+                "high_noise_frac",
+                "refine=expert_ensemble_refiner",
+                refine != Refine::ExpertEnsembleRefiner && self.high_noise_frac != HIGH_NOISE_FRAC,
+            ),
+            (
+                "refine_steps",
+                "refine=base_image_refiner",
+                refine != Refine::BaseImageRefiner && self.refine_steps.is_some(),
+            ),
+        ];
+        for (field, needed, _) in unused.iter().filter(|(.., unused)| *unused) {
+            tracing::warn!("{field}: no effect without {needed}");
+        }
     }
 }
 

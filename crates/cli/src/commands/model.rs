@@ -60,12 +60,16 @@ impl ModelArgs {
 /// Finds the model: a folder, a file, or a model on a hub, which is fetched. Without `--model`, the model is the pocket model,
 /// and the caller prints [`pocket::NOTICE`].
 pub fn model_folder(model: Option<&Path>, quiet: bool) -> Result<PathBuf, Failure> {
-    let path = model.unwrap_or(Path::new(pocket::NAME));
+    named("--model", model.unwrap_or(Path::new(pocket::NAME)), quiet)
+}
+
+/// Finds the model that the value of `option` names, as [`model_folder`] does.
+pub fn named(option: &str, path: &Path, quiet: bool) -> Result<PathBuf, Failure> {
     // A folder named `pocket` is given as `./pocket`.
     if path.as_os_str() == pocket::NAME {
         return pocket::folder();
     }
-    other("--model", path, hub::Needed::Model, quiet)
+    other(option, path, hub::Needed::Model, quiet)
 }
 
 /// A folder, a file, or what has this name on a hub.

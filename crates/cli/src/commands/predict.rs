@@ -1,20 +1,20 @@
-//! `calotype predict`: text to image.
+//! `calotype predict`: pictures from texts and from other pictures.
 
 use std::path::{Path, PathBuf};
 
 use calotype_models::ModelFolder;
 use calotype_request::PredictInput;
-use calotype_sdxl::PredictPlan;
 use calotype_sdxl::pipeline::{EmptyNegative, Image, Options, Pipeline, Rng};
 use calotype_sdxl::prompt::{LongPrompts, PromptSyntax};
 use calotype_sdxl::samplers::Spacing;
 use calotype_sdxl::watermark::{self, MIN_SIDE};
+use calotype_sdxl::{ArgumentError, PredictPlan, Refine};
 use calotype_tensor::DType;
 use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::model::ModelArgs;
+use super::model::{self, ModelArgs};
 use crate::args::Verbosity;
 use crate::failure::Failure;
 use crate::infotext::{self, Maker};
@@ -28,6 +28,9 @@ use crate::{fields, interrupt, picture, plans, pocket, safety};
 struct PredictArgs {
     #[command(flatten)]
     model: ModelArgs,
+    /// The refiner, for the field `refine`: a folder, its name on a hub, or a single file [default: SDXL's own, if the model is as large]
+    #[arg(long, value_name = "DIR|NAME|FILE")]
+    refiner: Option<PathBuf>,
     /// Where to compute
     #[arg(long, value_enum, default_value = "cpu")]
     device: Device,
@@ -118,6 +121,9 @@ enum LongName {
     Truncate,
 }
 
+/// The refiner that was trained for SDXL.
+const REFINER: &str = "stabilityai/stable-diffusion-xl-refiner-1.0";
+
 /// Printed if diffusers' pipeline makes another picture of the same request, and the user has not chosen.
 const EMPTY_NEGATIVE: &str =
     "no negative prompt: the empty one is encoded, where diffusers gives zeros (--empty-negative zeros)";
@@ -139,12 +145,21 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let output = OutputDir::check(&settings.output)?;
     let paths = settings.model.paths(quiet)?;
     interrupt::install().map_err(Failure::signals)?;
-    let maker = settings.maker(&paths.model);
+    let mut maker = settings.maker(&paths.model);
     tracing::info!("model {}, {}, {} threads", maker.model, maker.dtype, rayon::current_num_threads());
 
     let folder = ModelFolder::open_paths(&paths).map_err(calotype_sdxl::Error::from)?;
-    let pipeline = Pipeline::of(folder, settings.options())?;
-    let plan = plans::predict_at_native_size(plan, &given, pipeline.native_size());
+    let mut pipeline = Pipeline::of(folder, settings.options())?;
+    if let Some(refiner) = settings.refiner(&plan, &pipeline)? {
+        let folder = model::named("--refiner", &refiner, quiet);
+        let folder = folder.map_err(|failure| match settings.refiner {
+            None => failure.with("(SDXL's refiner, some 6 GB; --refiner names another)"),
+            Some(_) => failure,
+        })?;
+        pipeline = pipeline.with_refiner(&folder)?;
+        maker.refiner = Some(name_of(Some(&refiner), &folder));
+    }
+    let plan = plans::predict_at_size(plan, &given, &pipeline)?;
     let plan = PredictPlan { prompt_syntax: settings.prompt_syntax(), ..plan };
     let unasked = settings.model.model.is_none();
     let disabled = given.get("disable_safety_checker").and_then(Value::as_bool);
@@ -275,17 +290,8 @@ impl PredictArgs {
     }
 
     fn maker(&self, folder: &Path) -> Maker {
-        // The full path of a folder given as `.` has its name. A folder of a hub's cache is named by its revision there.
-        let full = folder.canonicalize().unwrap_or_else(|_| folder.into());
-        let given = self
-            .model
-            .model
-            .as_deref()
-            .and_then(Path::to_str)
-            .filter(|_| self.model.model.as_deref() != Some(folder));
-        let named = || full.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Maker {
-            model: given.map_or_else(named, String::from),
+            model: name_of(self.model.model.as_deref(), folder),
             dtype: super::dtype(self.dtype).into(),
             rng: match self.rng {
                 RngName::Cpu => "cpu",
@@ -295,6 +301,36 @@ impl PredictArgs {
                 Some(EmptyName::Zeros) => "zeros",
                 Some(EmptyName::Encode) | None => "encode",
             },
+            refiner: None,
         }
     }
+
+    /// The refiner that the plan needs.
+    fn refiner(&self, plan: &PredictPlan, pipeline: &Pipeline) -> Result<Option<PathBuf>, Failure> {
+        if plan.refine == Refine::NoRefiner && self.refiner.is_some() {
+            tracing::warn!("--refiner: no effect without refine");
+        }
+        // With 1, the base model makes all steps.
+        let all_base = plan.refine == Refine::ExpertEnsembleRefiner && plan.high_noise_frac >= 1.0;
+        if plan.refine == Refine::NoRefiner || all_base {
+            return Ok(None);
+        }
+        match &self.refiner {
+            Some(refiner) => Ok(Some(refiner.clone())),
+            None if pipeline.is_sdxl() => Ok(Some(REFINER.into())),
+            None => {
+                let expected = "--refiner, as no refiner is known for this model";
+                Err(ArgumentError::new("refine", expected, "none").into())
+            }
+        }
+    }
+}
+
+/// The name of a model: as given if that is a name on a hub, else that of its folder.
+fn name_of(given: Option<&Path>, folder: &Path) -> String {
+    // The full path of a folder given as `.` has its name. A folder of a hub's cache is named by its revision there.
+    let full = folder.canonicalize().unwrap_or_else(|_| folder.into());
+    let named = || full.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let given = given.filter(|given| *given != folder).and_then(Path::to_str);
+    given.map_or_else(named, String::from)
 }

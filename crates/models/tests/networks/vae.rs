@@ -29,6 +29,21 @@ fn encode() {
     assert_close("logvar", &moments.logvar(), golden.get("encode.logvar"), F32);
 }
 
+/// Large pictures: in strips of rows, the moments are those of encoding at once, also where strips do not divide the height.
+#[test]
+fn encode_in_rows() {
+    let vae = load(DType::F32);
+    for (height, width) in [(64, 48), (70, 41), (37, 64)] {
+        let value = |i: usize| ((i * i) as f32 * 0.013).sin() * 0.6 + (i as f32 / 3000.0).cos() * 0.4;
+        let pixels = (0..height * width * 3).map(value).collect();
+        let image = Tensor::from_vec(pixels, &[1, height, width, 3]);
+        let whole = vae.encode(&image).parameters;
+        for at_once in [1, 200, 1000] {
+            assert_close("rows", &vae.encode_in_rows(&image, at_once).parameters, &whole, F32);
+        }
+    }
+}
+
 /// A sample is mean + standard deviation · noise, and stays finite for any log variance.
 #[test]
 fn sample() {

@@ -242,6 +242,20 @@ impl Adapters {
         }
         replaced.into_iter().map(|replaced| replaced.prompt).collect()
     }
+
+    /// Prompts without the trained words and the new tokens, for a model that does not know them.
+    pub(crate) fn prompts_without_tokens(&self, prompts: &[&str]) -> Vec<String> {
+        let names = self.token_names();
+        let without = |prompt: &&str| match names.is_empty() {
+            true => (*prompt).to_owned(),
+            false => {
+                let replaced = self.words.replace(prompt).prompt;
+                let text = names.iter().fold(replaced, |text, name| text.replace(name, " "));
+                text.split_whitespace().collect::<Vec<_>>().join(" ")
+            }
+        };
+        prompts.iter().map(without).collect()
+    }
 }
 
 /// A checksum of a file's embeddings. The values of a word are sorted by this checksum, so that the order of the files does not matter.

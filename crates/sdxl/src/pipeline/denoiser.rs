@@ -1,28 +1,86 @@
 //! The denoiser with its conditioning, and the network that is kept between requests.
 
+use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use calotype_models::{Context, UNet};
 use calotype_tensor::{DType, Tensor, ops};
 
-use crate::Error;
+use super::guided;
+use super::model::Model;
+use super::progress::Progress;
+use super::start::Making;
 use crate::adapters::Fingerprint;
+use crate::prompt::PromptEmbeds;
+use crate::samplers::{self, Hooks, Schedule};
+use crate::{Error, PredictPlan};
 
 /// A UNet with the conditioning of a request.
-pub(super) struct Denoiser<'a> {
-    pub unet: &'a UNet,
-    pub context: Context,
+pub(super) struct Denoiser {
+    unet: Arc<UNet>,
+    context: Context,
     /// The dtype of the network's activations.
-    pub dtype: DType,
+    dtype: DType,
     /// The scale of classifier-free guidance, if the context also has the negative prompt, first.
-    pub guidance: Option<f32>,
+    guidance: Option<f32>,
 }
 
-impl Denoiser<'_> {
-    /// The network's output for latents x (1, h, w, C). Guidance (Ho & Salimans, 2022) moves the output away from
-    /// that for the negative prompt.
-    pub fn output(&self, x: &Tensor, t: f32) -> Tensor {
-        let x = x.to_dtype(self.dtype);
+impl Denoiser {
+    /// A model's denoiser for a plan.
+    pub fn new(
+        model: &Model,
+        unet: Arc<UNet>,
+        embeds: &PromptEmbeds,
+        plan: &PredictPlan,
+        dtype: DType,
+    ) -> Self {
+        let context = model.condition(&unet, embeds, plan);
+        let guidance = guided(plan).then_some(plan.guidance_scale as f32);
+        Denoiser { unet, context, dtype, guidance }
+    }
+
+    /// Makes the steps `range` of a picture. `blend`: the preserved part is put back after each step.
+    ///
+    /// # Errors
+    /// The caller stops the run.
+    pub fn run(
+        &self,
+        schedule: &Schedule,
+        range: Range<usize>,
+        making: &mut Making,
+        blend: bool,
+        progress: &mut Progress,
+    ) -> Result<(), Error> {
+        let Making { x, noise, preserved, seen } = making;
+        let preserved = preserved.as_ref().filter(|_| blend);
+        let mut stopped = Ok(());
+        let mut hooks = Hooks {
+            denoise: &mut |x, t| self.output(x, t, seen.as_ref()),
+            noise: &mut || noise.draw(),
+            constrain: &mut |x, level| match preserved {
+                Some(preserved) => preserved.put_into(&x, schedule, level),
+                None => x,
+            },
+            on_step: &mut |_| {
+                progress.done += 1;
+                stopped = progress.report();
+                if stopped.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            },
+        };
+        match samplers::sample(schedule, range, x.clone(), &mut hooks) {
+            ControlFlow::Continue(latents) => *x = latents,
+            ControlFlow::Break(()) => return Err(stopped.err().unwrap_or(Error::Interrupted)),
+        }
+        Ok(())
+    }
+
+    /// The network's output for latents x (1, h, w, C), and `seen` channels if the network takes more. Guidance (Ho & Salimans,
+    /// 2022) moves the output away from that for the negative prompt.
+    fn output(&self, x: &Tensor, t: f32, seen: Option<&Tensor>) -> Tensor {
+        let x = match seen {
+            Some(seen) => ops::concat(&[x, seen]).to_dtype(self.dtype),
+            None => x.to_dtype(self.dtype),
+        };
         let Some(scale) = self.guidance else { return self.unet.forward(&x, &[t], &self.context) };
         let both = self.unet.forward(&ops::cat_batch(&[&x, &x]), &[t], &self.context).to_dtype(DType::F32); // (2, h, w, C)
         let (negative, positive) = (ops::slice_batch(&both, 0, 1), ops::slice_batch(&both, 1, 1));
@@ -30,21 +88,34 @@ impl Denoiser<'_> {
     }
 }
 
-/// The denoiser of the last request, for the next.
-#[derive(Default)]
-pub(super) struct KeptUNet(Mutex<Option<Merged>>);
-
-/// A denoiser, and the trained weights that are merged into it (`None`: the folder's own weights).
-struct Merged {
-    unet: Arc<UNet>,
-    weights: Option<Fingerprint>,
+/// Which network is kept: the model's, and the trained weights that are merged into it.
+#[derive(Clone)]
+pub(super) enum Wanted {
+    /// The base model's network with trained weights, or with the folder's own (`None`).
+    Base(Option<Fingerprint>),
+    /// The refiner's network.
+    Refiner,
 }
 
+impl Wanted {
+    fn is_same_as(&self, other: &Wanted) -> bool {
+        match (self, other) {
+            (Wanted::Base(Some(a)), Wanted::Base(Some(b))) => a.is_same_as(b),
+            (Wanted::Base(None), Wanted::Base(None)) | (Wanted::Refiner, Wanted::Refiner) => true,
+            _ => false,
+        }
+    }
+}
+
+/// The network of the last request, for the next.
+#[derive(Default)]
+pub(super) struct KeptUNet(Mutex<Option<(Wanted, Arc<UNet>)>>);
+
 impl KeptUNet {
-    /// The kept denoiser if it has exactly the `wanted` trained weights, else the one that `load` gives, which is kept.
+    /// The kept network if it is the one that is `wanted`, else the one that `load` gives, which is kept.
     pub fn get(
         &self,
-        wanted: Option<Fingerprint>,
+        wanted: Wanted,
         load: impl FnOnce() -> Result<UNet, Error>,
     ) -> Result<Arc<UNet>, Error> {
         if let Some(unet) = self.find(&wanted) {
@@ -57,28 +128,24 @@ impl KeptUNet {
         if let Some(unet) = self.find(&wanted) {
             return Ok(unet);
         }
-        *self.slot() = Some(Merged { unet: unet.clone(), weights: wanted });
+        *self.slot() = Some((wanted, unet.clone()));
         Ok(unet)
     }
 
-    /// The kept denoiser, if it has exactly these trained weights. A denoiser with others is dropped first, so that two are not
-    /// in memory while the next is loaded, unless another prediction still uses the old one.
-    fn find(&self, wanted: &Option<Fingerprint>) -> Option<Arc<UNet>> {
+    /// The kept network, if it is the one that is wanted. Another is dropped first, so that two are not in memory while the next is
+    /// loaded, unless another prediction still uses the old one.
+    fn find(&self, wanted: &Wanted) -> Option<Arc<UNet>> {
         let mut kept = self.slot();
-        let merged = kept.as_ref()?;
-        let same = match (&merged.weights, wanted) {
-            (Some(loaded), Some(wanted)) => loaded.is_same_as(wanted),
-            (loaded, wanted) => loaded.is_none() && wanted.is_none(),
-        };
-        if same {
-            return Some(merged.unet.clone());
+        let (found, unet) = kept.as_ref()?;
+        if found.is_same_as(wanted) {
+            return Some(unet.clone());
         }
         *kept = None;
         None
     }
 
-    /// Locks the kept denoiser. Hold the lock for a moment only, and across no parallel loop.
-    fn slot(&self) -> MutexGuard<'_, Option<Merged>> {
+    /// Locks the kept network. Hold the lock for a moment only, and across no parallel loop.
+    fn slot(&self) -> MutexGuard<'_, Option<(Wanted, Arc<UNet>)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

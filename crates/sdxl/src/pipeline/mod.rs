@@ -1,33 +1,39 @@
-//! Text to image: encode the prompts, denoise the latents, decode the latents. As diffusers'
-//! `StableDiffusionXLPipeline`.
+//! Pictures from texts, and from other pictures: encode the prompts and the picture, denoise the latents, decode the latents. As
+//! diffusers' `StableDiffusionXLPipeline`, `StableDiffusionXLImg2ImgPipeline` and `StableDiffusionXLInpaintPipeline`.
 
 mod denoiser;
+mod finish;
 mod generator;
-mod latents;
+mod given;
+mod model;
 mod progress;
+mod stages;
+mod start;
 
-use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use calotype_models::weights::store_for;
-use calotype_models::{Component, Context, ModelConfigs, ModelFolder, UNet, Vae};
+use calotype_models::{Component, ModelFolder, Vae};
 use calotype_tensor::cpu::Workers;
-use calotype_tensor::{DType, Tensor, cpu, ops};
+use calotype_tensor::{DType, cpu};
 
-use crate::Error;
 use crate::adapters::{Adapters, Fingerprint, Modules, Tagged};
+use crate::error::ArgumentError;
 use crate::few_steps;
 use crate::plan::{PredictPlan, check_size};
-use crate::prompt::{self, PromptEmbeds, PromptEncoder};
-use crate::samplers::{self, Hooks, Schedule, SchedulerConfig};
-use crate::watermark;
-use denoiser::{Denoiser, KeptUNet};
+use crate::prompt::{self, PromptEmbeds};
+use crate::{Error, input, watermark};
+use denoiser::{Denoiser, KeptUNet, Wanted};
+pub use finish::Image;
 use generator::Noise;
 pub use generator::Rng;
-pub use latents::Image;
+use given::Given;
+use model::Model;
 use progress::Progress;
 pub use progress::{OnStep, Step};
+use stages::Stages;
+use start::{Making, Source};
 
 /// The embeddings of an empty negative prompt, if there is guidance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,26 +58,32 @@ pub struct Options {
 }
 
 /// An SDXL checkpoint folder, ready for predictions. VAE and denoiser are loaded at first use and kept. The denoiser includes
-/// the trained weights of the last request; a request with other trained weights loads it again.
+/// the trained weights of the last request; a request with other trained weights, or with a refiner, loads it again.
 ///
 /// Several threads may predict from one pipeline at the same time, including threads of a rayon pool. Predictions run on the
 /// threads that call, unless the pipeline has [workers of its own](Self::with_workers).
 pub struct Pipeline {
-    folder: ModelFolder,
-    configs: ModelConfigs,
-    scheduler: SchedulerConfig,
-    prompts: PromptEncoder,
+    base: Model,
+    refiner: Option<Model>,
     options: Options,
     workers: Option<Workers>,
     unet: KeptUNet,
     vae: OnceLock<Vae>,
 }
 
+/// The prompts of a request, encoded for each model, with the trained weights of the request.
+struct Texts {
+    adapters: Adapters,
+    fingerprint: Fingerprint,
+    base: PromptEmbeds,
+    refiner: Option<PromptEmbeds>,
+}
+
 impl Pipeline {
     /// Opens a checkpoint: a folder in diffusers' layout or a single file. Reads configs and tokenizers, but no weights yet.
     ///
     /// # Errors
-    /// The folder or one of its files is missing or invalid.
+    /// The folder or one of its files is missing or invalid, or the model is a refiner.
     pub fn open(path: &Path, options: Options) -> Result<Pipeline, Error> {
         Self::of(ModelFolder::open(path)?, options)
     }
@@ -81,11 +93,13 @@ impl Pipeline {
     /// # Errors
     /// As [`Self::open`].
     pub fn of(folder: ModelFolder, options: Options) -> Result<Pipeline, Error> {
-        let configs = folder.configs()?;
-        let scheduler = SchedulerConfig::open(&folder)?;
-        let prompts = PromptEncoder::open(&folder, &configs, options.dtype)?;
+        let base = Model::of(folder, options.dtype)?;
+        if base.folder.requires_aesthetics_score || !base.folder.has_text_encoder {
+            let expected = "a base model (--refiner takes refiners)";
+            return Err(ArgumentError::new("model", expected, "a refiner").into());
+        }
         let (unet, vae) = (KeptUNet::default(), OnceLock::new());
-        Ok(Pipeline { folder, configs, scheduler, prompts, options, workers: None, unet, vae })
+        Ok(Pipeline { base, refiner: None, options, workers: None, unet, vae })
     }
 
     /// The same pipeline, whose predictions run on these threads and in their memory. Pipelines with workers of their own do not
@@ -94,21 +108,73 @@ impl Pipeline {
         Pipeline { workers: Some(workers), ..self }
     }
 
-    /// See [`ModelConfigs::native_size`].
+    /// Adds a refiner, a folder or a single file: `stabilityai/stable-diffusion-xl-refiner-1.0`, or another model for the same
+    /// latents. The base model's VAE is used. The denoisers of both are never in memory at the same time.
+    ///
+    /// # Errors
+    /// The folder or one of its files is missing or invalid, or the model is for other latents.
+    pub fn with_refiner(self, path: &Path) -> Result<Pipeline, Error> {
+        let refiner = Model::of(ModelFolder::open(path)?, self.options.dtype)?;
+        let (ours, its) = (&self.base.configs.vae, &refiner.configs.vae);
+        let latents = [ours, its].map(|vae| (vae.latent_channels, vae.scale()));
+        let wrong =
+            |expected: &str, found: String| Err(ArgumentError::new("refiner", expected, found).into());
+        if latents[0] != latents[1] {
+            let [expected, found] =
+                latents.map(|(channels, scale)| format!("{channels} channels of {scale} × {scale} pixels"));
+            return wrong(&format!("a model for the same latents, {expected}"), found);
+        }
+        if refiner.configs.unet.in_channels != its.latent_channels {
+            return wrong("a model that is not made for inpainting", "one that is".into());
+        }
+        // Missing weights are found before the base model runs.
+        refiner.folder.weights(Component::UNet, None, None)?;
+        Ok(Pipeline { refiner: Some(refiner), ..self })
+    }
+
+    /// See [`ModelConfigs::native_size`](calotype_models::ModelConfigs::native_size).
     pub fn native_size(&self) -> Option<usize> {
-        self.configs.native_size()
+        self.base.configs.native_size()
+    }
+
+    /// Whether the model has the sizes of SDXL's base model, for which a refiner is published.
+    pub fn is_sdxl(&self) -> bool {
+        const CROSS_ATTENTION_DIM: usize = 2048;
+        const SIDE: usize = 1024;
+        self.base.configs.unet.cross_attention_dim == CROSS_ATTENTION_DIM && self.native_size() == Some(SIDE)
+    }
+
+    /// The width and height of pictures that are made from a picture of `image` (width, height) pixels; see [`input::size`]. Of
+    /// `given`, width and height, those that are there count.
+    ///
+    /// # Errors
+    /// The picture is too small for the model.
+    pub fn size_for(
+        &self,
+        image: (usize, usize),
+        given: (Option<usize>, Option<usize>),
+    ) -> Result<(usize, usize), Error> {
+        let multiple = self.base.configs.vae.scale();
+        let ((width, height), scaled) = input::size(image, given, multiple, self.native_size())?;
+        if scaled {
+            let (w, h) = image;
+            tracing::warn!(
+                "the image, {w} × {h}, is scaled down to {width} × {height} (width and height choose)"
+            );
+        }
+        Ok((width, height))
     }
 
     /// Whether diffusers would use zeros for the plan's negative prompt, because the prompt is empty.
     pub fn diffusers_gives_zeros(&self, plan: &PredictPlan) -> bool {
-        self.folder.force_zeros_for_empty_prompt && guided(plan) && plan.negative_prompt.is_empty()
+        self.base.folder.force_zeros_for_empty_prompt && guided(plan) && plan.negative_prompt.is_empty()
     }
 
     /// Makes the plan's pictures. Each picture depends only on the plan and on its own seed.
     ///
     /// # Errors
-    /// The plan does not fit the model's sizes or its schedule, a file of the model or of trained weights is missing or
-    /// invalid, a picture is not finite, or `on_step` breaks.
+    /// The plan does not fit the model's sizes or its schedule, its picture and mask do not go together, a file of the model or of
+    /// trained weights is missing or invalid, a picture is not finite, or `on_step` breaks.
     pub fn predict(&self, plan: &PredictPlan, on_step: &mut OnStep) -> Result<Vec<Image>, Error> {
         match &self.workers {
             Some(workers) => workers.run(|| self.predict_here(plan, on_step)),
@@ -118,42 +184,43 @@ impl Pipeline {
 
     /// Predicts on the thread that calls.
     fn predict_here(&self, plan: &PredictPlan, on_step: &mut OnStep) -> Result<Vec<Image>, Error> {
-        let scale = self.configs.vae.scale();
-        check_size("width", plan.width, scale)?;
-        check_size("height", plan.height, scale)?;
+        let config = &self.base.configs.vae;
+        check_size("width", plan.width, config.scale())?;
+        check_size("height", plan.height, config.scale())?;
+        self.check_purpose(plan)?;
+        let given = Given::of(plan, config.scale())?;
+        let stages =
+            Stages::of(plan, &self.base.scheduler, self.refiner.as_ref().map(|model| &model.scheduler))?;
+        plan.warn_about_unused();
         prompt::warn_about_syntax([&plan.prompt, &plan.negative_prompt], plan.prompt_syntax);
-        let scheduler = self.scheduler.clone().with_spacing(plan.timestep_spacing);
-        let schedule = Schedule::new(plan.scheduler, &scheduler, plan.steps)?;
-        let mut progress = Progress { done: 0, steps: plan.num_outputs * schedule.steps(), on_step };
+        let mut progress = Progress { done: 0, steps: plan.num_outputs * stages.steps(), on_step };
         progress.report()?;
-        // Before the files are read: a file that changes while it is read is read again for the next request.
-        let prompts = [plan.negative_prompt.as_str(), plan.prompt.as_str()];
-        let scales = (0..plan.replicate_weights.len()).map(|i| plan.file_scale(i)).collect();
-        let tagged = Tagged::read(&prompts, &plan.replicate_weights, scales);
-        few_steps::check(plan, &schedule, &tagged.scales, self.folder.path())?;
-        let fingerprint = Fingerprint::of(&plan.replicate_weights, &tagged.scales);
-        let adapters = self.adapters(plan, &tagged)?;
-        let embeds = self.encode_prompts(plan, &tagged, &adapters)?;
-        tracing::info!("prompts encoded");
+        let texts = self.texts(plan, &stages)?;
         progress.report()?;
-        // Loaded before sampling, although used afterwards, so that a broken file is found at once.
+        // Loaded before sampling, although mostly used afterwards, so that a broken file is found at once.
         let vae = load_once(&self.vae, || self.load_vae())?;
-        let unet = &*self.unet(&adapters, fingerprint)?;
-        drop(adapters);
-        progress.report()?;
-        let denoiser = self.denoiser(unet, &embeds, plan);
-        tracing::info!("denoising, {} steps", progress.steps);
-        let mut latents = Vec::new();
-        for i in 0..plan.num_outputs {
-            latents.push(self.sample(&denoiser, &schedule, plan, plan.image_seed(i), &mut progress)?);
-        }
-        drop(denoiser);
+        let source = given.as_ref().map(|given| Source::encode(given, vae, config, self.is_for_inpainting()));
         cpu::trim_pool();
+        let mut pictures = Vec::new();
+        for i in 0..plan.num_outputs {
+            let noise = self.noise(plan, i);
+            pictures.push(match &source {
+                Some(source) => {
+                    let full = plan.prompt_strength >= 1.0;
+                    source.begin(&stages.schedule, stages.first(), full, noise)
+                }
+                None => Making::from_noise(&stages.schedule, noise),
+            });
+        }
+        drop(source);
+        self.denoise(plan, &stages, texts, &mut pictures, &mut progress)?;
         let mut images = Vec::new();
-        for (i, latents) in latents.iter().enumerate() {
+        for (i, picture) in pictures.iter().enumerate() {
             progress.report()?;
-            let seed = plan.image_seed(i);
-            let mut image = latents::decode(vae, &self.configs.vae, latents, self.options.dtype, seed)?;
+            let mut image = finish::decode(vae, config, &picture.x, self.options.dtype, plan.image_seed(i))?;
+            if let Some(Given { picture, mask: Some(mask) }) = &given {
+                mask.preserve(picture, &mut image.rgb);
+            }
             if plan.apply_watermark {
                 watermark::embed(&mut image.rgb, image.width, image.height);
             }
@@ -162,76 +229,108 @@ impl Pipeline {
         Ok(images)
     }
 
-    /// The embeddings of the prompt. With guidance, those of the negative prompt come first.
-    fn encode_prompts(
+    /// Makes all steps of all pictures: those of the base model, then those of the refiner.
+    fn denoise(
         &self,
         plan: &PredictPlan,
-        tagged: &Tagged,
-        adapters: &Adapters,
-    ) -> Result<PromptEmbeds, Error> {
-        let zeros = self.options.empty_negative == EmptyNegative::Zeros && plan.negative_prompt.is_empty();
-        let prompts: Vec<&str> = tagged.prompts.iter().map(String::as_str).collect();
-        let prompts = &prompts[if guided(plan) && !zeros { 0 } else { 1 }..];
-        let embeds = self.prompts.encode(&self.folder, adapters, prompts, plan.prompt_syntax)?;
-        cpu::trim_pool();
-        Ok(if guided(plan) && zeros { embeds.after_zeros() } else { embeds })
-    }
-
-    /// The denoiser with the plan's conditioning.
-    fn denoiser<'a>(&self, unet: &'a UNet, embeds: &PromptEmbeds, plan: &PredictPlan) -> Denoiser<'a> {
-        let guidance = guided(plan).then_some(plan.guidance_scale as f32);
-        let context = self.prepare(unet, embeds, plan);
-        Denoiser { unet, context, dtype: self.options.dtype, guidance }
-    }
-
-    /// The conditioning of each picture in the batch: texts and sizes.
-    fn prepare(&self, unet: &UNet, embeds: &PromptEmbeds, plan: &PredictPlan) -> Context {
-        let batch = embeds.pooled.dim(0);
-        let (height, width) = (plan.height as f32, plan.width as f32);
-        let ids = (0..batch).flat_map(|i| {
-            // diffusers' defaults of the refiner's aesthetic score, for the prompt and for the negative prompt.
-            let score = if i + 1 == batch { 6.0 } else { 2.5 };
-            let target =
-                if self.folder.requires_aesthetics_score { vec![score] } else { vec![height, width] };
-            [vec![height, width, 0.0, 0.0], target].concat()
-        });
-        let time_ids = Tensor::from_vec(ids.collect(), &[batch, self.folder.time_ids()]);
-        unet.prepare(&embeds.hidden.to_dtype(self.options.dtype), &embeds.pooled, &time_ids)
-    }
-
-    /// Samples latents (1, h, w, C), f32, from noise.
-    fn sample(
-        &self,
-        denoiser: &Denoiser,
-        schedule: &Schedule,
-        plan: &PredictPlan,
-        seed: u64,
+        stages: &Stages,
+        texts: Texts,
+        pictures: &mut [Making],
         progress: &mut Progress,
-    ) -> Result<Tensor, Error> {
-        let scale = self.configs.vae.scale();
-        let shape = [plan.height / scale, plan.width / scale, self.configs.unet.in_channels];
-        let mut noise = Noise::new(self.options.rng, seed, shape);
-        let x = ops::scale(&noise.draw(), schedule.init_noise_sigma());
-        let mut stopped = Ok(());
-        let result = samplers::sample(
-            schedule,
-            0..schedule.steps(),
-            x,
-            &mut Hooks {
-                denoise: &mut |x, t| denoiser.output(x, t),
-                noise: &mut || noise.draw(),
-                constrain: &mut |x, _level| x,
-                on_step: &mut |_| {
-                    progress.done += 1;
-                    stopped = progress.report();
-                    if stopped.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-                },
-            },
-        );
-        match result {
-            ControlFlow::Continue(latents) => Ok(latents),
-            ControlFlow::Break(()) => Err(stopped.err().unwrap_or(Error::Interrupted)),
+    ) -> Result<(), Error> {
+        let Texts { adapters, fingerprint, base, refiner } = texts;
+        let dtype = self.options.dtype;
+        if !stages.base.is_empty() {
+            let patch = adapters.patch(Component::UNet);
+            let wanted = Wanted::Base((!patch.is_empty()).then_some(fingerprint));
+            let unet = self.unet.get(wanted, || self.base.load_unet(patch))?;
+            drop(adapters);
+            progress.report()?;
+            let denoiser = Denoiser::new(&self.base, unet, &base, plan, dtype);
+            tracing::info!("denoising, {} steps", progress.steps);
+            let blend = !self.is_for_inpainting();
+            for picture in &mut *pictures {
+                denoiser.run(&stages.schedule, stages.base.clone(), picture, blend, progress)?;
+            }
         }
+        cpu::trim_pool();
+        let (Some(model), Some(refinement), Some(embeds)) = (&self.refiner, &stages.refiner, refiner) else {
+            return Ok(());
+        };
+        let unet = self.unet.get(Wanted::Refiner, || model.load_unet(Default::default()))?;
+        progress.report()?;
+        let denoiser = Denoiser::new(model, unet, &embeds, plan, dtype);
+        tracing::info!("refining");
+        for picture in pictures {
+            // The refiner is not made for inpainting: the preserved part is put back, and it sees the latents alone.
+            picture.seen = None;
+            if refinement.renoise {
+                picture.renoise(&refinement.schedule, refinement.range.start);
+            }
+            denoiser.run(&refinement.schedule, refinement.range.clone(), picture, true, progress)?;
+        }
+        drop(denoiser);
+        cpu::trim_pool();
+        Ok(())
+    }
+
+    /// Reads the trained weights, and encodes the prompts for the base model and, if it has steps, for the refiner.
+    fn texts(&self, plan: &PredictPlan, stages: &Stages) -> Result<Texts, Error> {
+        // Before the files are read: a file that changes while it is read is read again for the next request.
+        let prompts = [plan.negative_prompt.as_str(), plan.prompt.as_str()];
+        let scales = (0..plan.replicate_weights.len()).map(|i| plan.file_scale(i)).collect();
+        let tagged = Tagged::read(&prompts, &plan.replicate_weights, scales);
+        few_steps::check(plan, &stages.schedule, &tagged.scales, self.base.folder.path())?;
+        let fingerprint = Fingerprint::of(&plan.replicate_weights, &tagged.scales);
+        let adapters = self.adapters(plan, &tagged)?;
+        let prompts = [tagged.prompts[0].as_str(), tagged.prompts[1].as_str()];
+        let zeros = self.options.empty_negative == EmptyNegative::Zeros;
+        let base = self.base.encode(&adapters, prompts, plan, zeros)?;
+        let refiner = match &self.refiner {
+            Some(model) if stages.refiner.is_some() => {
+                if !plan.replicate_weights.is_empty() {
+                    tracing::warn!(
+                        "the refiner has not learnt what replicate_weights contain, and may change the subject"
+                    );
+                }
+                // What the new tokens stand for is unknown to the refiner.
+                let prompts = adapters.prompts_without_tokens(&prompts);
+                let prompts = [prompts[0].as_str(), prompts[1].as_str()];
+                let zeros = zeros && model.folder.force_zeros_for_empty_prompt;
+                Some(model.encode(&Adapters::default(), prompts, plan, zeros)?)
+            }
+            _ => None,
+        };
+        tracing::info!("prompts encoded");
+        Ok(Texts { adapters, fingerprint, base, refiner })
+    }
+
+    /// The random numbers of picture `i`.
+    fn noise(&self, plan: &PredictPlan, i: usize) -> Noise {
+        let vae = &self.base.configs.vae;
+        let shape = [plan.height / vae.scale(), plan.width / vae.scale(), vae.latent_channels];
+        Noise::new(self.options.rng, plan.image_seed(i), shape)
+    }
+
+    /// Whether the base model's denoiser sees a mask and the preserved part, besides the latents.
+    fn is_for_inpainting(&self) -> bool {
+        self.base.configs.unet.in_channels > self.base.configs.vae.latent_channels
+    }
+
+    /// A model that is made for inpainting needs a picture and a mask.
+    fn check_purpose(&self, plan: &PredictPlan) -> Result<(), ArgumentError> {
+        let missing = match (&plan.image, &plan.mask) {
+            (None, _) => "image",
+            (_, None) => "mask",
+            _ => return Ok(()),
+        };
+        if !self.is_for_inpainting() {
+            return Ok(());
+        }
+        let channels = self.base.configs.unet.in_channels;
+        let expected =
+            format!("image and mask, as the model is for inpainting (its UNet takes {channels} channels)");
+        Err(ArgumentError::new(missing, expected, "none"))
     }
 
     /// Reads the plan's trained weights, and checks them against the model.
@@ -239,8 +338,9 @@ impl Pipeline {
         if plan.replicate_weights.is_empty() {
             return Ok(Adapters::default());
         }
-        let modules = Modules::of(&self.folder, &self.configs)?;
-        let adapters = Adapters::load(&plan.replicate_weights, &tagged.scales, &modules, &self.configs)?;
+        let Model { folder, configs, .. } = &self.base;
+        let modules = Modules::of(folder, configs)?;
+        let adapters = Adapters::load(&plan.replicate_weights, &tagged.scales, &modules, configs)?;
         for (i, file) in plan.replicate_weights.iter().enumerate() {
             if plan.file_scales.get(i).is_some_and(Option::is_some) && !adapters.is_scaled(i) {
                 tracing::warn!(
@@ -252,20 +352,10 @@ impl Pipeline {
         Ok(adapters)
     }
 
-    /// The denoiser with the trained weights merged in. The kept denoiser is used if it has exactly these weights.
-    fn unet(&self, adapters: &Adapters, fingerprint: Fingerprint) -> Result<Arc<UNet>, Error> {
-        let patch = adapters.patch(Component::UNet);
-        let wanted = (!patch.is_empty()).then_some(fingerprint);
-        self.unet.get(wanted, || {
-            let store = store_for(self.options.dtype);
-            let weights = self.folder.weights(Component::UNet, None, store)?.with_hook(patch);
-            Ok(UNet::load(&weights, &self.configs.unet)?)
-        })
-    }
-
     fn load_vae(&self) -> Result<Vae, Error> {
-        let weights = self.folder.weights(Component::Vae, None, store_for(self.options.dtype))?;
-        Ok(Vae::load(&weights, &self.configs.vae)?)
+        let Model { folder, configs, .. } = &self.base;
+        let weights = folder.weights(Component::Vae, None, store_for(self.options.dtype))?;
+        Ok(Vae::load(&weights, &configs.vae)?)
     }
 }
 

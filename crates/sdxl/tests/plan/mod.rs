@@ -1,7 +1,7 @@
 //! Plans of predictions from JSON, for tests.
 
-use calotype_sdxl::PredictPlan;
 use calotype_sdxl::samplers::Sampler;
+use calotype_sdxl::{PredictPlan, Refine};
 use serde_json::Value;
 
 /// The default plan but for the fields of `given`, by their names in the published interface. Several files have commas between
@@ -24,8 +24,19 @@ pub fn plan(given: &Value) -> PredictPlan {
             "lora_scale" => plan.lora_scale = number(),
             "replicate_weights" => plan.replicate_weights = text().split(',').map(Into::into).collect(),
             "seed" => plan.seed = whole(),
+            "prompt_strength" => plan.prompt_strength = number(),
+            "high_noise_frac" => plan.high_noise_frac = number(),
+            "refine_steps" => plan.refine_steps = Some(whole() as usize),
+            "refine" => {
+                plan.refine = match text().as_str() {
+                    "no_refiner" => Refine::NoRefiner,
+                    "expert_ensemble_refiner" => Refine::ExpertEnsembleRefiner,
+                    "base_image_refiner" => Refine::BaseImageRefiner,
+                    other => panic!("refine: {other}"),
+                }
+            }
             "apply_watermark" => plan.apply_watermark = value.as_bool().expect("true or false"),
-            "disable_safety_checker" | "refine" => {}
+            "disable_safety_checker" => {}
             _ => panic!("{name}: no such field"),
         }
     }

@@ -6,6 +6,7 @@ use crate::Error;
 use crate::dataset::{DatasetError, Example};
 use calotype_models::config::VaeConfig;
 use calotype_models::{Moments, Vae};
+use calotype_sdxl::latents;
 
 /// The latent distribution of one picture. Each training step takes a new sample.
 pub struct Latents {
@@ -40,14 +41,7 @@ impl Latents {
 
     /// Samples latents (1, h, w, C), scaled for the UNet. `noise` (1, h, w, C) holds standard normal numbers.
     pub fn sample(&self, noise: &Tensor, config: &VaeConfig) -> Tensor {
-        let z = self.moments.sample(noise);
-        let channels = z.last_dim();
-        let of_channel = |i: usize, x: f32| match &config.latents_mean_std {
-            Some((mean, std)) => (x - mean[i % channels]) / std[i % channels] * config.scaling_factor,
-            None => x * config.scaling_factor,
-        };
-        let scaled = z.to_vec().into_iter().enumerate().map(|(i, x)| of_channel(i, x));
-        Tensor::from_vec(scaled.collect(), z.shape())
+        latents::scale(config, &self.moments.sample(noise))
     }
 }
 

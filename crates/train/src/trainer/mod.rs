@@ -40,10 +40,11 @@ use crate::Error;
 use crate::dataset::{self, Example};
 use crate::lr_schedule::LrSchedule;
 use crate::plan::{Method, TrainPlan};
-use calotype_models::UNet;
 use calotype_models::nn::{Activations, Parameter};
 use calotype_models::weights::store_for;
 use calotype_models::{Component, ModelFolder};
+use calotype_models::{ModelConfigs, UNet};
+use calotype_sdxl::ArgumentError;
 use calotype_sdxl::adapters::{LoraPair, Stored, TrainedWeights};
 use calotype_sdxl::plan::check_size;
 
@@ -96,6 +97,19 @@ pub struct Trainer {
     done: usize,
 }
 
+/// Checks that a model can be trained: its UNet takes latents alone.
+///
+/// # Errors
+/// The model is made for inpainting.
+pub fn check_model(configs: &ModelConfigs) -> Result<(), ArgumentError> {
+    let (channels, latents) = (configs.unet.in_channels, configs.vae.latent_channels);
+    if channels == latents {
+        return Ok(());
+    }
+    let expected = format!("a model whose UNet takes the latents alone, {latents} channels");
+    Err(ArgumentError::new("model", expected, format!("{channels} channels, as for inpainting")))
+}
+
 impl Trainer {
     /// Loads the networks and encodes the examples. The VAE is dropped afterwards. `on_picture` is called with the number of
     /// pictures that are encoded, from 0 on. A break stops with [`Error::Interrupted`] before the next picture.
@@ -111,6 +125,7 @@ impl Trainer {
         on_picture: &mut OnPicture,
     ) -> Result<Self, Error> {
         let configs = folder.configs()?;
+        check_model(&configs).map_err(calotype_sdxl::Error::from)?;
         check_size("resolution", plan.resolution, configs.vae.scale())?;
         let unet_config = configs.unet.clone();
         let batches = Batches::load(folder, configs, &plan, examples, options.dtype, on_picture)?;

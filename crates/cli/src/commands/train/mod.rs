@@ -31,7 +31,7 @@ use calotype_train::forecast::memory::taken;
 use calotype_train::forecast::time::Times;
 use calotype_train::lr_schedule::LrScheduler;
 use calotype_train::run::{self, Metrics, RunDir, RunOptions, Samples, Session};
-use calotype_train::trainer::NEW_TOKENS;
+use calotype_train::trainer::{NEW_TOKENS, check_model};
 use calotype_train::{Error, Trainer, checkpoint};
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use indicatif::HumanDuration;
@@ -128,6 +128,7 @@ impl Job {
         let folder = ModelFolder::open_paths(&record.paths()).map_err(Error::from);
         let folder = folder.map_err(|e| with_hint(e, resumed && !record.model.exists(), "--model"))?;
         let configs = folder.configs().map_err(Error::from)?;
+        check_model(&configs)?;
         let weights = record::weights(&folder)?;
         let record = match &dir {
             None => record.with_model(given, &configs, weights),

@@ -35,8 +35,13 @@ impl Observer for Console {
 
     /// With what every picture says of itself.
     fn write_sample(&self, to: &mut dyn Write, Sample { image, plan, options }: &Sample) -> io::Result<()> {
-        let maker =
-            Maker { model: self.model.clone(), dtype: options.dtype, rng: "cpu", empty_negative: "encode" };
+        let maker = Maker {
+            model: self.model.clone(),
+            dtype: options.dtype,
+            rng: "cpu",
+            empty_negative: "encode",
+            refiner: None,
+        };
         let texts = [
             ("parameters", infotext::automatic1111(plan, plan.seed, &maker)),
             ("calotype", infotext::json(plan, plan.seed, &maker)),

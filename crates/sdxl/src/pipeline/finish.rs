@@ -2,9 +2,9 @@
 
 use calotype_models::Vae;
 use calotype_models::config::VaeConfig;
-use calotype_tensor::{DType, Tensor, ops};
+use calotype_tensor::{DType, Tensor};
 
-use crate::Error;
+use crate::{Error, latents};
 
 /// The side of a tile in latents, when a picture is decoded in tiles. Pictures up to 1024 × 1024 pixels are
 /// decoded at once.
@@ -30,7 +30,7 @@ pub(super) fn decode(
     dtype: DType,
     seed: u64,
 ) -> Result<Image, Error> {
-    let latents = unscale(config, latents).to_dtype(dtype);
+    let latents = latents::unscale(config, latents).to_dtype(dtype);
     let picture = if Vae::needs_tiles(&latents, VAE_TILE) {
         vae.decode_tiled(&latents, VAE_TILE)
     } else {
@@ -43,15 +43,4 @@ pub(super) fn decode(
     let byte = |x: &f32| ((x / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8;
     let rgb = pixels.iter().map(byte).collect();
     Ok(Image { width: picture.dim(2), height: picture.dim(1), rgb, seed })
-}
-
-/// The latents as the VAE's decoder takes them.
-fn unscale(config: &VaeConfig, latents: &Tensor) -> Tensor {
-    let Some((mean, std)) = &config.latents_mean_std else {
-        return ops::scale(latents, 1.0 / config.scaling_factor);
-    };
-    let channels = latents.last_dim();
-    let values = latents.to_vec().into_iter().enumerate();
-    let unscaled = values.map(|(i, x)| x * std[i % channels] / config.scaling_factor + mean[i % channels]);
-    Tensor::from_vec(unscaled.collect(), latents.shape())
 }
