@@ -35,18 +35,18 @@ def main():
                 f"dog{strength}.png", "--image", str(fox), "--prompt", "a brown dog in the snow", "--seed", "7",
                 "--prompt-strength", strength)))
         mask = Image.new("L", (SIDE, SIDE), 0)
-        ImageDraw.Draw(mask).ellipse([24, 20, 104, 116], fill=255)
+        ImageDraw.Draw(mask).rounded_rectangle([4, 8, 112, 120], 24, fill=255)
         mask.save(scratch / "mask.png")
         rows[1].append(("the mask", scratch / "mask.png"))
         for thing, seed in (("a red apple", "1"), ("a cat", "2"), ("a yellow duck", "3")):
             rows[1].append((thing, make(
                 f"{seed}.png", "--image", str(fox), "--mask", str(scratch / "mask.png"), "--prompt", f"{thing} in the snow",
                 "--prompt-strength", "1", "--seed", seed)))
-        castle = ["--prompt", "an octopus in a city at night", "--seed", "11"]
-        rows[2] = [("base alone", make("base.png", *castle))]
+        octopus = ["--prompt", "an octopus in a city at night", "--seed", "11"]
+        rows[2] = [("base alone", make("base.png", *octopus))]
         for label, more in (("expert, 0.8", ["expert_ensemble_refiner"]), ("expert, 0.5", ["expert_ensemble_refiner", "--high-noise-frac", "0.5"]),
                             ("base_image", ["base_image_refiner"])):
-            rows[2].append((label, make(f"{label}.png", *castle, "--refiner", "pocket", "--refine", *more)))
+            rows[2].append((label, make(f"{label}.png", *octopus, "--refiner", "pocket", "--refine", *more)))
         width, height = 4 * (SIDE + GAP) + GAP, len(rows) * (SIDE + GAP + LABEL) + GAP
         sheet = Image.new("RGB", (width, height), "white")
         draw = ImageDraw.Draw(sheet)

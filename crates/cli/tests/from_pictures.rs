@@ -85,7 +85,7 @@ fn sizes_follow_the_picture() {
     };
     assert_eq!(size(&[]), (64, 48));
     assert_eq!(size(&["--width", "32", "--height", "40"]), (32, 40));
-    assert_eq!(size(&["--width", "140"]), (140, 96));
+    assert_eq!(size(&["--width", "136"]), (136, 96));
 }
 
 /// Protects pictures in a request's text, and steps: the strength's share of them are made.
