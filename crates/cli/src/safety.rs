@@ -73,7 +73,7 @@ pub fn reasons(safety: Option<&Safety>, images: &[Image]) -> Vec<Option<String>>
 
 /// The concepts that a flagged picture is near, by number.
 fn reason(scores: &SafetyScores) -> Option<String> {
-    let near = scores.concepts.iter().enumerate().filter(|(_, score)| **score > 0.0);
-    let near: Vec<String> = near.map(|(i, score)| format!("concept {i} by {score:.3}")).collect();
+    let near = scores.near().into_iter().map(|(i, score)| format!("concept {i} by {score:.3}"));
+    let near: Vec<String> = near.collect();
     scores.is_flagged().then(|| format!("flagged by the safety checker ({})", near.join(", ")))
 }

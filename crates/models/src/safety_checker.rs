@@ -49,7 +49,14 @@ pub struct SafetyScores {
 impl SafetyScores {
     /// Whether the picture is near a concept.
     pub fn is_flagged(&self) -> bool {
-        self.concepts.iter().any(|score| *score > 0.0)
+        !self.near().is_empty()
+    }
+
+    /// The numbers of the concepts that the picture is near, with their scores. A score that is no number, as broken weights give,
+    /// counts as near.
+    pub fn near(&self) -> Vec<(usize, f32)> {
+        let scores = self.concepts.iter().copied().enumerate();
+        scores.filter(|(_, score)| score.is_nan() || *score > 0.0).collect()
     }
 }
 
@@ -129,4 +136,18 @@ impl Concepts {
 fn normalised(vector: &[f32]) -> Vec<f32> {
     let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
     vector.iter().map(|x| x / length).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Protects against broken weights: where they give no number, the picture is flagged rather than passed.
+    #[test]
+    fn no_number_is_flagged() {
+        let scores = |concepts: &[f32]| SafetyScores { special: vec![0.1], concepts: concepts.to_vec() };
+        assert!(!scores(&[-0.2, 0.0]).is_flagged());
+        assert_eq!(scores(&[-0.2, 0.001]).near(), [(1, 0.001)]);
+        assert!(scores(&[-0.2, f32::NAN]).is_flagged());
+    }
 }
