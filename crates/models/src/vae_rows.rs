@@ -33,7 +33,7 @@ impl Vae {
             let first = (i == 0).then_some(&encoder.conv_in);
             let channels = block.resnets.last().map_or(1, |resnet| resnet.norm2.weight.get().numel());
             let pixels = x.dim(1) * x.dim(2);
-            x = if block.downsampler.is_some() && pixels * channels > most {
+            x = if block.downsampler.is_some() && x.dim(1) > 1 && pixels * channels > most {
                 let rows = (most / channels / 4 / x.dim(2)).next_multiple_of(2).max(2);
                 level_in_rows(first, block, &x, rows)
             } else {
@@ -51,7 +51,9 @@ fn level_in_rows(first: Option<&Conv2d>, block: &DownEncoderBlock, x: &Tensor, r
     // Each 3 × 3 convolution sees a row above and one below. An even number of rows keeps the downsampler's place.
     let halo = (2 * block.resnets.len() + usize::from(first.is_some())).next_multiple_of(2);
     let height = x.dim(1);
-    let strips = || (0..height).step_by(rows).map(|top| top..height.min(top + rows));
+    // A last odd row belongs to the strip above, as the downsampler makes nothing of it alone.
+    let end = |top: usize| if top + rows + 1 >= height { height } else { top + rows };
+    let strips = || (0..height / 2 * 2).step_by(rows).map(|top| top..end(top));
     let run = |strip: &Range<usize>, known: &[GroupMoments]| {
         let seen = strip.start.saturating_sub(halo)..height.min(strip.end + halo + 2);
         let ran = run_level(first, block, rows_of(x, seen.clone()), known);
