@@ -116,7 +116,7 @@ fn no_model() {
     here.write("folder/unet/config.json", "{}");
     here.assert_refused(
         &["predict", "--model", "file"],
-        "--model file: expected a folder in diffusers' layout, found an empty file",
+        "--model file: expected a folder in diffusers' layout or a .safetensors file, found an empty file",
     );
     here.assert_refused(&["predict", "--model", "./some/where"], "--model ./some/where: expected a folder");
     here.assert_refused(&["predict", "--model", "folder", "-o", "out"], "model_index.json");

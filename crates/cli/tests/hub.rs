@@ -94,8 +94,18 @@ fn what_cannot_be_fetched() {
         (Some(&hub), "tiny/none", 2, "--model tiny/none: expected a folder or a model on the hub"),
         (Some(&hub), "tiny/text", 2, "--model tiny/text: expected an SDXL model in diffusers' layout"),
         (None, "tiny/sdxl", 1, "connect to the network once, or give --model a folder that has the model"),
-        (Some(&hub), "tiny/sdxl/unet", 2, "--model tiny/sdxl/unet: expected a folder, or OWNER/NAME"),
-        (Some(&hub), "models/sdxl", 2, "--model models/sdxl: expected a folder, or OWNER/NAME"),
+        (
+            Some(&hub),
+            "tiny/sdxl/unet",
+            2,
+            "--model tiny/sdxl/unet: expected a folder, a .safetensors file, or OWNER/NAME",
+        ),
+        (
+            Some(&hub),
+            "models/sdxl",
+            2,
+            "--model models/sdxl: expected a folder, a .safetensors file, or OWNER/NAME",
+        ),
         (Some(&hub), "~/sdxl", 2, "--model ~/sdxl: expected a folder"),
         (Some(&hub), "models\\sdxl", 2, "expected a folder"),
     ] {
