@@ -51,7 +51,8 @@ def load(kind, folder):
 def call(pipe, r, generators, **more):
     pipe.scheduler = make_tiny.make_sampler(r["scheduler"], pipe.folder_config)
     given = dict(prompt=PROMPT, negative_prompt=r["negative_prompt"], guidance_scale=r["guidance_scale"],
-                 num_inference_steps=r["num_inference_steps"], num_images_per_prompt=len(generators), generator=generators)
+                 num_inference_steps=r["num_inference_steps"], num_images_per_prompt=len(generators), generator=generators,
+                 eta=0.3 if r["scheduler"] == "TCD" else 0.0)  # as in peer_check.py
     return pipe(**(given | more)).images
 
 
