@@ -212,7 +212,7 @@ fn folders_of_other_programs() {
         assert_eq!(read(&at("peft")), lora(alpha), "{config}");
     }
     for (config, says) in [
-        (json!({ "peft_type": "IA3" }), "peft_type: expected LORA, found IA3"),
+        (json!({ "peft_type": "IA3" }), "peft_type: expected LORA, LOHA or LOKR, found IA3"),
         (json!({ "use_qalora": true }), "use_qalora: not supported"),
         (json!([]), "expected a JSON object"),
     ] {
@@ -348,9 +348,9 @@ fn what_else_people_give() {
         assert!(says.contains(&format!("the file looks {looks}")), "{says}");
     }
     for (key, says) in [
-        ("a.oft_diag", "OFT is not supported"),
-        ("a.diff", "a whole difference"),
-        ("a.lora_B.bias", "lora_bias"),
+        ("a.oft_diag", "OFT in this layout is not supported"),
+        ("a.ia3_l", "(IA)³ is not supported"),
+        ("a.vera_lambda_b", "VeRA is not supported"),
     ] {
         assert!(refused(&file(&[item(key, &values(0, &[2, 3]))])).contains(says), "{key}");
     }
