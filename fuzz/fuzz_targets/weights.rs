@@ -74,7 +74,12 @@ fn apply(path: &PathBuf) -> Result<(), Error> {
     let Model { folder, configs, modules, encoder } = &*MODEL;
     let paths = [path.clone(), path.clone()];
     let adapters = Adapters::load(&paths[..1], &[0.6], modules, configs)?;
-    encoder.encode(folder, &adapters, &["a photo of TOK, <lora:file:0.5> embedding:TOK"], Default::default())?;
+    encoder.encode(
+        folder,
+        &adapters,
+        &["a photo of TOK, <lora:file:0.5> embedding:TOK"],
+        Default::default(),
+    )?;
     Adapters::load(&paths, &[1.0, 0.5], modules, configs)?;
     Ok(())
 }
