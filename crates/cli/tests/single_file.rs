@@ -41,6 +41,8 @@ fn a_merged_model_gives_the_picture_of_its_parts() {
         let args = ["export", lora, "--format", format, "--model", model, "-o", to];
         let ended = here.run(&[&args[..], &scale].concat());
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        let warned = ended.stderr.contains("give the file together with --config");
+        assert_eq!(warned, format == "single-file", "the tokenizer is not CLIP's: {}", ended.stderr);
     };
     export("model-folder", "folder");
     assert_eq!(picture(&here, &["--model", "folder"]), want);
@@ -55,6 +57,17 @@ fn a_merged_model_gives_the_picture_of_its_parts() {
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     let unet = "unet/diffusion_pytorch_model.safetensors";
     assert!(read(&format!("back/{unet}")) == read(&format!("folder/{unet}")));
+}
+
+/// Protects the pocket model as a single file: its tokenizer comes from `--config pocket`, by name.
+#[test]
+fn pocket_as_a_single_file() {
+    let here = Sandbox::new();
+    let ended =
+        here.run(&["export", "--format", "single-file", "--model", "pocket", "-o", "pocket.safetensors"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let single = picture(&here, &["--model", "pocket.safetensors", "--config", "pocket"]);
+    assert_eq!(single, picture(&here, &["--model", "pocket"]));
 }
 
 /// Protects the checks of an export: each is made before anything is written.

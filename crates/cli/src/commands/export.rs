@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use calotype_models::tokenizer::CLIP_VOCABULARY;
 use calotype_models::{ModelFolder, ModelPaths};
 use calotype_sdxl::adapters::{AdapterError, Modules, SafetensorsFile, TrainedWeights, files_read};
 use calotype_sdxl::merged::Merged;
@@ -135,6 +136,9 @@ fn whole_model(settings: &ExportArgs, quiet: bool) -> Result<(), Failure> {
         WrittenDtype::F32 => DType::F32,
     };
     let folder = ModelFolder::open_paths(&paths).map_err(calotype_sdxl::Error::from)?;
+    if !is_folder {
+        warn_about_tokenizer(&folder)?;
+    }
     let merged = Merged::open(folder, &settings.trained, scale, dtype)?;
     match is_folder {
         true => write_folder(&settings.output, &merged)?,
@@ -148,6 +152,18 @@ fn whole_model(settings: &ExportArgs, quiet: bool) -> Result<(), Failure> {
         let path = embeddings_path(&settings.output, i + 1);
         tracing::warn!("{}: the new tokens' embeddings, which are no part of a model", path.display());
         write(&path, file)?;
+    }
+    Ok(())
+}
+
+/// Warns that a single file has no tokenizer, if the model's is not CLIP's, which every program that reads such files has.
+fn warn_about_tokenizer(folder: &ModelFolder) -> Result<(), Failure> {
+    let configs = folder.configs().map_err(calotype_sdxl::Error::from)?;
+    if configs.text_encoder_2.vocab_size < CLIP_VOCABULARY {
+        tracing::warn!(
+            "the model's tokenizer is not CLIP's, and has no place in a single file: give the file together with --config {}",
+            folder.path().display()
+        );
     }
     Ok(())
 }

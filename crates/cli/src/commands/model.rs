@@ -65,15 +65,15 @@ pub fn model_folder(model: Option<&Path>, quiet: bool) -> Result<PathBuf, Failur
 
 /// Finds the model that the value of `option` names, as [`model_folder`] does.
 pub fn named(option: &str, path: &Path, quiet: bool) -> Result<PathBuf, Failure> {
+    other(option, path, hub::Needed::Model, quiet)
+}
+
+/// A folder, a file, the pocket model, or what has this name on a hub.
+fn other(option: &str, path: &Path, needed: hub::Needed, quiet: bool) -> Result<PathBuf, Failure> {
     // A folder named `pocket` is given as `./pocket`.
     if path.as_os_str() == pocket::NAME {
         return pocket::folder();
     }
-    other(option, path, hub::Needed::Model, quiet)
-}
-
-/// A folder, a file, or what has this name on a hub.
-fn other(option: &str, path: &Path, needed: hub::Needed, quiet: bool) -> Result<PathBuf, Failure> {
     if path.is_dir() {
         return Ok(path.to_path_buf());
     }
