@@ -34,10 +34,11 @@ pub(super) fn forward(s: HeadShape, [q, k, v]: [&Tensor; 3], mask: Mask) -> (Ten
     (visible.clear(&Tensor::new(y, q.shape(), q.dtype())), lse)
 }
 
-/// A mask that hides every key from no query, and the queries from which the given one does: what they get is cleared.
+/// A mask under which each query sees a key, and the queries that see none under the given mask. The results of these queries are set
+/// to zero.
 pub(super) struct Visible<'a> {
     mask: Mask<'a>,
-    /// In the place of the given one.
+    /// Replaces the given mask.
     bias: Option<Tensor>,
     blind: Vec<usize>,
 }
@@ -120,7 +121,7 @@ impl HeadPanels {
     }
 }
 
-/// Pointers to the features of one head in consecutive rows; past the end, to the last row's again.
+/// Pointers to the features of one head in consecutive rows. Those past the end point to the last row.
 pub(super) fn head_rows<M: Micro, T: Element>(
     s: &HeadShape,
     x: &[T],
@@ -215,8 +216,8 @@ impl<M: Micro> QueryBlock<M> {
         }
     }
 
-    /// Turns a block of scores (of whole panels of keys) into weights (row-major, KEYS to a row), and rescales what is
-    /// summed so far.
+    /// Turns a block of scores (of whole panels of keys) into weights (row-major, KEYS to a row), and rescales the
+    /// sums so far.
     fn softmax(&mut self, scores: &mut [f32], weights: &mut [M::E], k0: usize, len: usize, mask: Mask) {
         let tiles = self.rows.div_ceil(M::MR);
         let stride = tiles * M::MR * M::NR;
@@ -329,7 +330,7 @@ simd_fn! {
 }
 
 simd_fn! {
-    /// weights = 2^((row − max) scale), of a row that lies as for [`max_tile_row`]; gives their sum.
+    /// weights = 2^((row − max) scale), of a row in the layout of [`max_tile_row`]. Returns their sum.
     fn exp_tile_row[FMA]<E: Element>(
         row: &[f32],
         stride: usize,

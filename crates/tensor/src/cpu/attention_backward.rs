@@ -24,8 +24,8 @@ const KEYS: usize = 48;
 const QUERIES: usize = 192;
 /// Groups of a head's keys at most. A group takes memory for a share of dq.
 const MAX_GROUPS: usize = 4;
-/// So many tasks are enough to keep every core busy: no more images at once than that takes, since each takes memory for its
-/// shares.
+/// The number of tasks that keeps every core busy. No more images are computed at once than give so many tasks, because each image
+/// takes memory for its shares.
 const TASKS: usize = 64;
 
 /// dq, dk and dv.
@@ -49,7 +49,7 @@ fn delta<T: Element>(s: &HeadShape, y: &[T], dy: &[T]) -> Vec<f32> {
     delta
 }
 
-/// The whole way back of one attention.
+/// The packed inputs from which the gradients of one attention are computed.
 struct Pass<'a, M, T> {
     saved: &'a AttentionSaved,
     mask: Mask<'a>,
@@ -217,7 +217,7 @@ impl<'a, M: Micro, T: Element> Pass<'a, M, T> {
         }
     }
 
-    /// From scores and gradients of weights: the gradients of the scores and the weights, QUERIES to a row.
+    /// Computes the gradients of the scores, and the weights, from the scores and the gradients of the weights. QUERIES values a row.
     fn weigh(
         &self,
         head: usize,

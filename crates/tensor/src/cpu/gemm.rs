@@ -157,7 +157,8 @@ fn run<M: Micro>(g: &Gemm) -> Buffer {
     out
 }
 
-/// Runs `count` tasks of some size. One by one: by default the last few of a thread hang together, and the others wait for it.
+/// Runs `count` large tasks, each handed out alone. By default rayon hands out several tasks together, so that at the end other threads
+/// wait for the one that has the last of them.
 pub(super) fn each_task(count: usize, task: impl Fn(usize) + Sync + Send) {
     (0..count).into_par_iter().with_max_len(1).for_each(task);
 }
@@ -265,8 +266,8 @@ simd_fn! {
 }
 
 simd_fn! {
-    /// `round`s to the output's dtype wherever an activation that is an op of its own would: before the activation, and after it, where a
-    /// residual may follow. So a result does not depend on whether a gradient is asked for.
+    /// Applies the activation. `round` rounds to the output's dtype, at the places where an activation that is an op of its own rounds:
+    /// before the activation, and after it, where a residual may follow. So a result does not depend on whether a gradient is asked for.
     fn activate<F: Fn(f32) -> f32>(values: &mut [f32], gate: &[f32], act: Activation, round: &F) {
         match act {
             Activation::None => {}

@@ -10,10 +10,10 @@ const G: [[f32; 3]; 6] = [
     [0.0, 0.0, 1.0],
 ];
 
-/// Three of the 9 kernel positions, and what each contributes to a frequency.
+/// Three of the 9 kernel positions, each with its factor in a frequency.
 pub(super) type Terms = [(usize, f32); 3];
 
-/// What the kernel positions contribute to a frequency: (G g Gᵀ) at (f / 6, f % 6), without triples that contribute nothing.
+/// The terms of a frequency: (G g Gᵀ) at (f / 6, f % 6), without triples whose factors are all 0.
 pub(super) fn kernel_terms(frequency: usize) -> impl Iterator<Item = Terms> {
     let (rows, columns) = (G[frequency / 6], G[frequency % 6]);
     let along_rows = columns.iter().all(|factor| *factor != 0.0);

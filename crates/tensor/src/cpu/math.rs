@@ -61,7 +61,7 @@ pub(crate) fn exp2<const FMA: bool>(x: f32) -> f32 {
 /// eˣ for x from -87.3 to 88.3, to 2 units in the last place (Cephes' polynomial); NaN gives NaN.
 ///
 /// No branches and no overflow checks, which would keep loops from being vectorised; the polynomial is
-/// summed in pairs, since the chain of dependent operations is what such a loop waits for.
+/// summed in pairs, because such a loop waits for the chain of dependent operations.
 #[inline(always)]
 fn exp_bounded(x: f32) -> f32 {
     const MAGIC: f32 = 12_582_912.0; // 1.5 · 2²³: adding it rounds to an integer in the low bits
@@ -75,7 +75,7 @@ fn exp_bounded(x: f32) -> f32 {
     let middle = 4.166_579_6e-2 + 8.333_452e-3 * r;
     let high = 1.398_199_9e-3 + 1.987_569_1e-4 * r;
     let p = low + r2 * (middle + r2 * high);
-    // 2ⁿ: n goes to the exponent's place, MAGIC's own bits go out at the top.
+    // 2ⁿ: the shift moves n to the exponent's bits, and MAGIC's own bits out at the top.
     let power = (shifted.to_bits() << 23).wrapping_add(1.0f32.to_bits());
     ((r2 * p + r) + 1.0) * f32::from_bits(power)
 }

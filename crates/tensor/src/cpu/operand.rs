@@ -112,8 +112,8 @@ impl<'a> Rows<'a> {
         (self.tensor().last_dim() * size_of::<M::E>()).is_multiple_of(4096)
     }
 
-    /// The `m` rows a little further apart, where each of `readers` would otherwise have to copy them. `None`: they are well
-    /// as they are.
+    /// A copy of the `m` rows with more space between them, if each of `readers` would otherwise have to copy them. `None`: the rows
+    /// can be read where they are.
     pub(super) fn spaced<M: Micro>(&self, m: usize, readers: usize) -> Option<Tensor> {
         let Rows::Matrix(x) = self else { return None };
         let pays = m > M::MR && readers > 1 && x.dtype() == M::E::DTYPE && self.is_aliased::<M>();
@@ -200,7 +200,7 @@ impl<M: Micro> Gathered<'_, M> {
     }
 }
 
-/// The rows of x, each with a cache line of anything behind it.
+/// A copy of the rows of x. A cache line of arbitrary values follows each row.
 fn space<T: Element>(x: &Tensor) -> Tensor {
     let (width, apart) = (x.last_dim(), x.last_dim() + 64 / size_of::<T>());
     let rows = x.numel() / width;

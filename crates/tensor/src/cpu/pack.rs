@@ -181,7 +181,7 @@ impl Packed {
     }
 
     fn pack_pairs<S: Stored, D: Stored, const PAIR: usize>(&self, src: &[u8], p: usize, panel: &mut [D]) {
-        /// Elements at a time: few enough for what they become to stay in the first-level cache.
+        /// Elements that are packed at a time: so few that the packed elements stay in the first-level cache.
         const BLOCK: usize = 256;
         let size = size_of::<S>();
         let columns = self.nr.min(self.out - p * self.nr);

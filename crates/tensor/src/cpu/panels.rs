@@ -27,7 +27,7 @@ pub(crate) enum Panels<'a> {
     Transposed(&'a Packed),
     /// One frequency of 3 × 3 kernels: k runs over their inputs, n over their outputs.
     Winograd(&'a Packed, usize),
-    /// One frequency of 3 × 3 kernels turned round, for gradients: k runs over their outputs, n over their inputs.
+    /// One frequency of 3 × 3 kernels flipped in both directions, for gradients: k runs over their outputs, n over their inputs.
     WinogradTransposed(&'a Packed, usize),
     /// Row-major (k, n).
     Matrix(&'a Tensor),
@@ -171,7 +171,7 @@ fn stream<M: Micro>(w: &StoredWeight, p: usize, chunk: &Chunk, scratch: &mut [M:
     }
 }
 
-/// Elements of a file, at any alignment, as E; what `out` has more is zero.
+/// Elements of a file, at any alignment, as E. The rest of `out` becomes zero.
 fn stage<E: Element>(bytes: &[u8], dtype: DType, out: &mut [E]) {
     let (out, rest) = out.split_at_mut(bytes.len() / dtype.size());
     rest.fill(E::from_f32(0.0));
@@ -193,7 +193,7 @@ fn stage<E: Element>(bytes: &[u8], dtype: DType, out: &mut [E]) {
     }
 }
 
-/// Rows of a panel from `row` on, in whatever they are stored, as rows of E.
+/// Rows of a panel from `row` on, converted from the stored dtype to E.
 fn unpack_rows<E: Element>(w: &Packed, p: usize, row: usize, out: &mut [E]) {
     let len = out.len();
     match w.store {

@@ -1,7 +1,7 @@
 //! Sums in a fixed order: the same bytes whatever the number of threads and the instruction set.
 //!
-//! Work is cut into runs of a fixed size, never by the number of threads, and what the runs
-//! give is combined in order. Inside a run, element i goes to accumulator i modulo [`LANES`].
+//! Work is cut into runs of a fixed size, never by the number of threads, and the results of
+//! the runs are combined in order. Inside a run, element i goes to accumulator i modulo [`LANES`].
 
 use rayon::prelude::*;
 

@@ -19,7 +19,7 @@ pub(super) fn transpose<X: Element, Y: Element>(
     }
     let x = &x[..(rows - 1) * x_stride + columns];
     let y = &mut y[..(columns - 1) * y_stride + rows];
-    // Whole 8 × 8 blocks go by vectors, where there are kernels for it; the edges element by element.
+    // Whole 8 × 8 blocks use vector kernels, where there are some. The edges are moved element by element.
     let [whole_rows, whole_columns] = match (X::DTYPE, Y::DTYPE) {
         (DType::F32, DType::F32) | (DType::BF16, _) if has_avx2() => [rows / 8 * 8, columns / 8 * 8],
         _ => [0, 0],
@@ -52,7 +52,7 @@ pub(super) fn transpose_pairs(
     y: &mut [bf16],
     y_stride: usize,
 ) {
-    // As f32 they are only moved, never computed with.
+    // The pairs are only moved as f32, and no arithmetic is done on them.
     match (bytemuck::try_cast_slice::<_, f32>(x), bytemuck::try_cast_slice_mut::<_, f32>(y)) {
         (Ok(x), Ok(y)) => transpose(x, x_stride, size, y, y_stride),
         _ => panic!("pairs of bf16 lie at multiples of four bytes"),

@@ -21,23 +21,24 @@ use crate::tensor::Tensor;
 
 /// Frequencies of a tile.
 pub(super) const FREQUENCIES: usize = 36;
-/// Tiles of an image from which on more is saved than transforming the kernels costs; fewer were not timed.
+/// The least number of tiles of an image with which the algorithm saves more time than the kernels' transform costs. Fewer were not
+/// timed.
 const MIN_TILES: usize = 16;
-/// Channels below which the transforms cost more than is saved.
+/// The least number of channels with which the algorithm saves more time than the transforms cost.
 const MIN_CHANNELS: usize = 32;
-/// Tiles that are worked on at once: few enough for their frequencies to stay near.
+/// Tiles that a task treats at once: so few that their frequencies stay in the cache.
 const STRIP: usize = 512;
 /// Channels that a transform treats at once.
 const LANES: usize = 16;
 
 type Lane = [f32; LANES];
 
-/// Which way a convolution goes.
+/// What is computed of a convolution.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
     /// Inputs to outputs.
     Forward,
-    /// The gradient of outputs to that of inputs: the kernels turned round, inputs and outputs exchanged.
+    /// The gradient of outputs to that of inputs: the kernels flipped in both directions, inputs and outputs exchanged.
     Backward,
 }
 
@@ -51,8 +52,8 @@ impl Direction {
     }
 }
 
-/// Whether a convolution with a weight from and to so many channels, stored as `store`, goes by this algorithm: from `x` to y
-/// or, of the gradients, from dy (here `x`) to dx.
+/// Whether a convolution is computed by this algorithm. Its weight has `inp` and `out` channels and is stored as `store`. For the
+/// gradient of the input, `x` is dy.
 pub(crate) fn pays(x: &Tensor, [inp, out]: [usize; 2], store: DType, s: ConvShape) -> bool {
     let same = s.kernel == [3, 3] && s.stride == 1 && s.pad == [1, 1] && s.input == s.output;
     let empty = x.numel() == 0 || inp == 0 || out == 0;
@@ -111,7 +112,7 @@ fn product(frequencies: &Tensor, w: &Packed, direction: Direction, frequency: us
     })
 }
 
-/// How an image falls into tiles of 4 × 4 pixels, the last ones reaching over the edge.
+/// The division of an image into tiles of 4 × 4 pixels. The last tiles reach over the edge.
 struct Grid {
     height: usize,
     width: usize,
@@ -161,7 +162,7 @@ fn image_frequencies<T: Element>(
     out.into_iter().map(|buffer| Tensor::new(buffer, &[count, channels], DType::F32)).collect()
 }
 
-/// Copies up to [`LANES`] values; as many, which is nearly always, without a call.
+/// Copies up to [`LANES`] values. The usual case, exactly so many, needs no call.
 #[inline(always)]
 fn copy_lanes(to: &mut [f32], from: &[f32]) {
     match to.len() {

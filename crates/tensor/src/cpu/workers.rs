@@ -9,9 +9,9 @@ use crate::memory::BufferPool;
 /// The bytes of a thread's stack, as many as a program's first thread has: whole programs run on these threads.
 const STACK: usize = 8 << 20;
 
-/// Threads, and the memory that they reuse: what is computed in [`Workers::run`] waits for no other work of the process, and
-/// takes and trims no other's memory. Elsewhere ops use the threads of the rayon pool that the caller is in, and one
-/// pool of memory for the process. A clone shares both.
+/// Threads, and a pool of the memory that they reuse. A computation in [`Workers::run`] waits for no other work of the process, and
+/// neither takes nor trims the memory of other workers. Outside of it, ops use the threads of the rayon pool that the caller is in,
+/// and one pool of memory for the process. A clone shares threads and memory.
 ///
 /// ```
 /// use calotype_tensor::{Tensor, cpu::Workers, ops};

@@ -1,4 +1,4 @@
-//! What optimizers do with gradients, averages and parameters. The order of each sum does not depend on the number of threads.
+//! The kernels of optimizers, on gradients, averages and parameters. The order of each sum does not depend on the number of threads.
 
 mod adafactor;
 mod adamw;
