@@ -167,6 +167,10 @@ fn bad_pictures() {
     assert_refused(&here, &[&photo[..], &["--mask", "text.png"]].concat(), "mask: text.png: ");
     assert_refused(&here, &[&photo[..], &["--prompt-strength", "0.2"]].concat(), "0.25");
     assert_refused(&here, &[&photo[..], &["--prompt-strength", "1.5"]].concat(), "prompt_strength: expected");
+    // The built-in model is not blamed for a request's fault.
+    let ended = here.run(&["predict", "--image", "photo.png", "--prompt-strength", "0.001", "-o", "out"]);
+    assert!(ended.code == Some(2) && ended.stderr.contains("prompt_strength"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("the model is pocket"), "{}", ended.stderr);
     for (image, says) in [
         ("small.png", "image: expected a picture"),
         ("text.png", "image: text.png: "),

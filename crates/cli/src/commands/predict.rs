@@ -177,7 +177,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let images = sample(&pipeline, &plan, Progress::start(lines.join("\n"), quiet));
     let images = images.map_err(|failure| match failure {
         // The cause is often that the weights are for another model.
-        Failure::BadInput(what) if unasked => {
+        Failure::BadInput(what) if unasked && !plan.replicate_weights.is_empty() => {
             Failure::BadInput(format!("{what} (the model is pocket: --model names another)"))
         }
         failure => failure,
