@@ -25,7 +25,7 @@ fn message(refusal: impl std::fmt::Display) -> String {
 
 fn predict(given: &Map<String, Value>) -> Result<(), String> {
     let input = PredictInput::from_json(given.clone()).map_err(message)?;
-    let plan = plans::predict(input).expect("every scheduler has a sampler");
+    let plan = calotype::predict_plan(input)?;
     let plan = plans::predict_at_native_size(plan, given, Some(128));
     assert!(plan.width <= 4096 && plan.height <= 4096 && plan.steps <= 500, "{plan:?}");
     has_tag(&plan.prompt, "x.safetensors".as_ref());

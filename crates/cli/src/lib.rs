@@ -57,6 +57,13 @@ fn run() -> Result<(), Failure> {
     }
 }
 
+/// The plan of a request, with its picture and mask. The error is the message that is shown.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub fn predict_plan(input: calotype_request::PredictInput) -> Result<calotype_sdxl::PredictPlan, String> {
+    plans::predict(input).map_err(|failure| log::clean(&failure.line()))
+}
+
 /// The plan in the settings of a run's folder, checked as `train --resume` checks it. The error is the message that is shown.
 #[cfg(fuzzing)]
 #[doc(hidden)]
