@@ -77,7 +77,9 @@ impl TrainedParameter {
 
     /// Takes a step along `gradient`, of as many values, times `clip`.
     pub(crate) fn update(&mut self, gradient: Tensor, clip: f32, lr: f64) {
-        let mut gradient = gradient.reshape(&self.shape);
+        let shaped = gradient.reshape(&self.shape);
+        drop(gradient); // so that `shaped` alone has the memory, and the step changes it in place
+        let mut gradient = shaped;
         if clip != 1.0 {
             gradient = ops::scale(&gradient, clip);
         }
@@ -85,5 +87,54 @@ impl TrainedParameter {
         let decay = if self.is_embedding { EMBEDDING_DECAY } else { self.optimizer.weight_decay() };
         let keep = (1.0 - lr * decay) as f32;
         self.parameter.step(keep, &factor, &gradient);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use calotype_tensor::{DType, Device};
+
+    use super::*;
+    use crate::optim::OptimizerState;
+
+    /// The address of the last gradient's memory, after it was changed.
+    static ADDRESS: AtomicUsize = AtomicUsize::new(0);
+
+    struct Observed;
+
+    impl Optimizer for Observed {
+        fn name(&self) -> &'static str {
+            "observed"
+        }
+
+        fn weight_decay(&self) -> f64 {
+            0.0
+        }
+
+        fn clips(&self) -> bool {
+            false
+        }
+
+        fn averages(&self, _: &[usize]) -> Vec<(&'static str, Vec<usize>)> {
+            Vec::new()
+        }
+
+        fn step(&self, _: &mut OptimizerState, grad: &mut Tensor, _: f64) -> Tensor {
+            ADDRESS.store(grad.f32s_mut().as_ptr() as usize, Ordering::Relaxed);
+            Device::Cpu.zeros(&[], DType::F32)
+        }
+    }
+
+    /// Protects the memory of a full fine-tune: the optimizer turns a gradient into a direction in the gradient's own memory.
+    #[test]
+    fn a_gradient_is_not_copied() {
+        let parameter = Parameter::<Tensor>::new(Tensor::zeros(&[2, 3], DType::F32));
+        let mut trained = TrainedParameter::tensor("p".into(), parameter, &Observed);
+        let gradient = Tensor::zeros(&[6], DType::F32);
+        let address = gradient.f32s().as_ptr() as usize;
+        trained.update(gradient, 1.0, 0.1);
+        assert_eq!(ADDRESS.load(Ordering::Relaxed), address);
     }
 }
