@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use calotype_request::{FileType, LrScheduler, PredictInput, RESOLUTION_MULTIPLE, SIZE_MULTIPLE, SIZES};
 use calotype_request::{InputError, TrainInput, schema};
-use calotype_sdxl::plan::random_seed;
+use calotype_sdxl::plan::{check_mask, random_seed};
 use calotype_sdxl::prompt::PromptSyntax;
 use calotype_sdxl::samplers::Sampler;
 use calotype_sdxl::{ArgumentError, InputImage, InputMask, Pipeline, PredictPlan, Refine};
@@ -18,9 +18,7 @@ use crate::failure::Failure;
 /// # Errors
 /// No sampler has the name in the request, there is a mask without a picture, or one of these cannot be read.
 pub fn predict(input: PredictInput) -> Result<PredictPlan, Failure> {
-    if input.mask.is_some() && input.image.is_none() {
-        return Err(ArgumentError::new("image", "the picture that the mask is for", "none").into());
-    }
+    check_mask(input.mask.is_some(), input.image.is_some())?;
     let image = input.image.as_deref().map(InputImage::read).transpose();
     let mask = input.mask.as_deref().map(InputMask::read).transpose();
     let files = input.replicate_weights.as_deref().map(schema::split).unwrap_or_default();

@@ -164,7 +164,7 @@ fn trained_weights_that_are_something_else() {
     assert!(ended.code == Some(2) && ended.stderr.contains(says), "{}", ended.stderr);
 }
 
-/// Protects: a checkpoint in one file is read as one, and a file that is none is refused with what to do.
+/// Protects single files: a checkpoint is read, and any other file is refused with a line that says what to do.
 #[test]
 fn a_checkpoint_in_one_file() {
     let here = Sandbox::new();

@@ -120,8 +120,8 @@ impl ModelFolder {
     /// Opens a folder and reads its `model_index.json`, or a single file and reads its header.
     ///
     /// # Errors
-    /// The index is missing, does not parse, or is not that of an SDXL pipeline with known components. The file is not a
-    /// safetensors file, of another model, or incomplete.
+    /// Of a folder: the index is missing, is not valid JSON, or describes no SDXL pipeline with known components. Of a single file: the
+    /// file is not a safetensors file, is of another model, or lacks a part.
     pub fn open(path: &Path) -> Result<Self, ConfigError> {
         Self::open_paths(&ModelPaths { model: path.to_path_buf(), ..ModelPaths::default() })
     }
@@ -230,8 +230,8 @@ impl ModelFolder {
         }
     }
 
-    /// The scheduler's configuration of a single file: SDXL's or that of `config`, with what the file's markers say. `None`: a
-    /// folder has the configuration.
+    /// The scheduler's configuration of a single file: SDXL's, or that of `config`, changed as the file's markers say. `None`: the
+    /// configuration is a file, at [`Self::scheduler_config_path`].
     pub fn scheduler_config(&self) -> Option<&str> {
         let single = self.single.as_ref().filter(|file| self.config.is_none() || file.markers.any())?;
         Some(&single.scheduler)

@@ -13,7 +13,8 @@ use calotype_tensor::DType;
 use serde_json::{Value, json};
 
 use self::derive::Shapes;
-use self::kind::{Kind, Markers};
+use self::kind::Markers;
+pub use self::kind::{Kind, TEXT, UNET, VAE};
 pub use self::names::Names;
 pub(crate) use self::vae::vae;
 use crate::json::{ConfigError, Json};

@@ -1,7 +1,13 @@
-//! Latents as the VAE has them, and as the denoiser takes them.
+//! Pictures as the VAE takes them, latents as the VAE has them, and as the denoiser takes them.
 
 use calotype_models::config::VaeConfig;
 use calotype_tensor::{Tensor, ops};
+
+/// A picture of RGB bytes, rows of `width` pixels, as the VAE's encoder takes it: (1, height, width, 3) from −1 to 1.
+pub fn picture(rgb: &[u8], [height, width]: [usize; 2]) -> Tensor {
+    let pixels = rgb.iter().map(|&byte| f32::from(byte) / 255.0 * 2.0 - 1.0);
+    Tensor::from_vec(pixels.collect(), &[1, height, width, 3])
+}
 
 /// Latents (B, h, w, C) of the VAE's encoder, as the denoiser takes them: (z − mean) · `scaling_factor` / std.
 pub fn scale(config: &VaeConfig, z: &Tensor) -> Tensor {

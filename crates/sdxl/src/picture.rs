@@ -7,6 +7,8 @@ use image::{ColorType, DynamicImage, GrayImage, ImageDecoder, ImageFormat, Image
 
 use calotype_models::shorten;
 
+/// The pixels of the pictures that the largest cameras take: a limit for [`decode`], where no smaller one is needed.
+pub const CAMERA_PIXELS: u64 = 120_000_000;
 /// The most bytes that decoding a picture takes.
 const MAX_DECODING: u64 = 800_000_000;
 /// The most bytes that a PNG's decoder takes in addition to the picture: compressed texts and colour profiles.
@@ -264,9 +266,6 @@ mod tests {
 
     use super::*;
 
-    /// Pixels of a large camera.
-    const MOST: u64 = 120_000_000;
-
     #[derive(Deserialize)]
     struct Seen {
         size: (u32, u32),
@@ -288,7 +287,7 @@ mod tests {
         assert_eq!(webp_exif(&file), Some(&file[at + 8..][..length]));
         file[at + 4..at + 8].fill(0xff);
         assert_eq!(webp_exif(&file), None);
-        assert!(decode(&file, MOST).is_ok());
+        assert!(decode(&file, CAMERA_PIXELS).is_ok());
     }
 
     /// Protects all formats, depths, palettes, transparency, inverted CMYK and orientations: the pixels are those of Pillow.
@@ -298,7 +297,8 @@ mod tests {
         assert!(all.len() > 30);
         let mut wrong = Vec::new();
         for (name, seen) in all {
-            let (picture, _) = decode(&golden(&name), MOST).unwrap_or_else(|e| panic!("{name}: {e:?}"));
+            let (picture, _) =
+                decode(&golden(&name), CAMERA_PIXELS).unwrap_or_else(|e| panic!("{name}: {e:?}"));
             let (w, h) = seen.size;
             assert_eq!(picture.dimensions(), (w, h), "{name}");
             let at = (0..3).flat_map(|y| (0..4).map(move |x| (x * (w - 1) / 3, y * (h - 1) / 2)));
@@ -325,7 +325,7 @@ mod tests {
         {
             let whole = golden(name);
             for length in [0, 1, 10, whole.len() / 2, whole.len() * 9 / 10] {
-                let error = decode(&whole[..length], MOST).expect_err(name);
+                let error = decode(&whole[..length], CAMERA_PIXELS).expect_err(name);
                 assert!(
                     matches!(&error, Undecoded::Unreadable(reason) if !reason.contains('\n')),
                     "{error:?}"
@@ -338,9 +338,12 @@ mod tests {
         with_thumbnail.extend((whole.len() as u16 + 2).to_be_bytes());
         with_thumbnail.extend(&whole);
         with_thumbnail.extend(&whole[2..]);
-        assert!(decode(&with_thumbnail, MOST).is_ok());
+        assert!(decode(&with_thumbnail, CAMERA_PIXELS).is_ok());
         with_thumbnail.truncate(with_thumbnail.len() - 20);
-        assert_eq!(decode(&with_thumbnail, MOST), Err(Undecoded::Unreadable("the file ends early".into())));
+        assert_eq!(
+            decode(&with_thumbnail, CAMERA_PIXELS),
+            Err(Undecoded::Unreadable("the file ends early".into()))
+        );
     }
 
     /// Protects memory: a header with more pixels than any camera has is refused before anything is allocated.
@@ -349,7 +352,7 @@ mod tests {
         let mut bmp = golden("rgb.bmp");
         bmp[18..22].copy_from_slice(&30_000u32.to_le_bytes());
         bmp[22..26].copy_from_slice(&20_000u32.to_le_bytes());
-        assert_eq!(decode(&bmp, MOST), Err(Undecoded::TooManyPixels(30_000, 20_000, MOST)));
+        assert_eq!(decode(&bmp, CAMERA_PIXELS), Err(Undecoded::TooManyPixels(30_000, 20_000, CAMERA_PIXELS)));
     }
 
     /// Protects the cost of decoding, which follows from the header. (Another test measures that the decoder takes no more.)
@@ -381,7 +384,7 @@ mod tests {
         let png = |picture: DynamicImage| {
             let mut file = Cursor::new(Vec::new());
             picture.write_to(&mut file, image::ImageFormat::Png).expect("a PNG");
-            luma(decode_mask(file.get_ref(), MOST).expect("a mask"))
+            luma(decode_mask(file.get_ref(), CAMERA_PIXELS).expect("a mask"))
         };
         assert_eq!(png(GrayImage::from_pixel(1, 1, [93].into()).into()), 93);
         assert_eq!(png(RgbImage::from_pixel(1, 1, [0, 255, 0].into()).into()), 182);

@@ -134,6 +134,17 @@ impl PredictPlan {
     }
 }
 
+/// Checks that a mask comes with the picture that it is for.
+///
+/// # Errors
+/// There is a mask without a picture.
+pub fn check_mask(mask: bool, image: bool) -> Result<(), ArgumentError> {
+    if mask && !image {
+        return Err(ArgumentError::new("image", "the picture that the mask is for", "none"));
+    }
+    Ok(())
+}
+
 /// A random seed from 0 to 2³² − 1, because torch's CPU generator uses 32 bits only.
 pub fn random_seed() -> u64 {
     // The keys of std's hash maps come from the system's generator.

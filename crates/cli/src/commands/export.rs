@@ -104,7 +104,8 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     }
 }
 
-/// Writes the model with what was trained merged in. New tokens' embeddings are no part of a model, and come beside it.
+/// Writes the model, with the trained weights merged in. A model has no place for the embeddings of new tokens: they are written to
+/// files of their own.
 fn whole_model(settings: &ExportArgs, quiet: bool) -> Result<(), Failure> {
     let bad = |what: String| Failure::BadInput(what);
     let scale = settings.scale.unwrap_or(1.0);

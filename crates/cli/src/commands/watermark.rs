@@ -3,15 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use calotype_sdxl::picture;
+use calotype_sdxl::picture::{self, CAMERA_PIXELS};
 use calotype_sdxl::watermark::{BITS, MIN_SIDE, Verdict, detect};
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
 use crate::failure::Failure;
 use crate::output;
-
-/// The most pixels of a picture, as the largest cameras take them.
-const MAX_PIXELS: u64 = 120_000_000;
 
 #[derive(Debug, Args)]
 struct WatermarkArgs {
@@ -54,7 +51,7 @@ fn bits(file: &Path) -> Result<Option<usize>, Failure> {
         return Err(bad("expected a picture, found no file".into()));
     }
     let bytes = fs::read(file).map_err(|e| bad(e.to_string()))?;
-    let (rgb, _) = picture::decode(&bytes, MAX_PIXELS).map_err(|e| bad(e.to_string()))?;
+    let (rgb, _) = picture::decode(&bytes, CAMERA_PIXELS).map_err(|e| bad(e.to_string()))?;
     Ok(detect(rgb.as_raw(), rgb.width() as usize, rgb.height() as usize))
 }
 

@@ -60,8 +60,8 @@ pub fn is_name(text: &str) -> bool {
     names::is_model(text) && text.split_once('/').is_some_and(|(owner, _)| !Path::new(owner).exists())
 }
 
-/// The folder with what is `needed` of a model, which `option` names. Files that are not in the cache are fetched, with a progress
-/// bar on a terminal unless `quiet`.
+/// The folder of the model `name`, with the files that are `needed`. Files that are not in the cache are fetched, with a progress
+/// bar on a terminal unless `quiet`. `option` is the option that names the model, for messages.
 ///
 /// # Errors
 /// The model does not exist or is not an SDXL model, or the hub cannot be reached or sends an invalid answer.
@@ -88,7 +88,8 @@ pub fn folder(option: &str, name: &str, needed: Needed, quiet: bool) -> Result<P
     })
 }
 
-/// Fetches the needed files of the newest version, and returns its folder. Errors begin with what was asked for.
+/// Fetches the needed files of the model's newest version, and returns the folder of that version. Messages begin with `asked`, the
+/// option and its value.
 fn fetched(fetch: &Fetch, asked: &str, needed: Needed) -> Result<PathBuf, Fault> {
     let name = fetch.name;
     let bad = |problem: String| Fault::Here(Failure::BadInput(format!("{asked}: {problem}")));

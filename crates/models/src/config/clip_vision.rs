@@ -67,8 +67,8 @@ impl Default for Raw {
 }
 
 impl ClipVisionConfig {
-    /// Reads a `config.json`: of a vision tower, or of a whole CLIP model or a safety checker, which contain that of their
-    /// vision tower.
+    /// Reads a `config.json` of a vision tower, or of a whole CLIP model or a safety checker, whose `config.json` has the vision
+    /// tower's in it.
     ///
     /// # Errors
     /// The file is missing or invalid.

@@ -9,6 +9,12 @@ use crate::json::{MAX_BLOCKS, MAX_LAYERS};
 /// The shapes of tensors, by key.
 pub type Shapes = BTreeMap<String, Vec<usize>>;
 
+/// Whether a key begins with `prefix`.
+pub fn any_below(shapes: &Shapes, prefix: &str) -> bool {
+    let next = shapes.range(prefix.to_owned()..).next();
+    next.is_some_and(|(key, _)| key.starts_with(prefix))
+}
+
 /// Channels of an attention head in every network of SDXL. No shape tells the number of heads.
 const HEAD: usize = 64;
 /// Groups of every group norm of SDXL.
@@ -19,10 +25,7 @@ const SAMPLE_SIZE: usize = 128;
 /// The number of ResNets of each down block, and whether each up block has attention, from a UNet's shapes by
 /// original key.
 pub fn unet_blocks(shapes: &Shapes) -> (Vec<usize>, Vec<bool>) {
-    let has = |prefix: &str| {
-        let next = shapes.range(prefix.to_owned()..).next();
-        next.is_some_and(|(key, _)| key.starts_with(prefix))
-    };
+    let has = |prefix: &str| any_below(shapes, prefix);
     let (mut layers, mut n) = (vec![0], 1);
     // Each number is of a level's ResNet or of the downsampler behind them.
     while layers.len() <= MAX_BLOCKS && n < MAX_BLOCKS * MAX_LAYERS && has(&format!("input_blocks.{n}.")) {

@@ -4,9 +4,11 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::derive::Shapes;
+use super::derive::{Shapes, any_below};
 
+/// The prefix of the UNet's tensors.
 pub const UNET: &str = "model.diffusion_model.";
+/// The prefix of the VAE's tensors.
 pub const VAE: &str = "first_stage_model.";
 
 /// The kinds of SDXL that have text encoders of their own. The inpainting model is a base model with 9 channels in.
@@ -66,10 +68,7 @@ const EMBEDDING: &str = "a textual inversion, for -i replicate_weights=@FILE";
 /// Which SDXL the file is. The error says which other model the file is, or which parts are missing; `vae` is false if the VAE
 /// comes from elsewhere.
 pub fn of(shapes: &Shapes, vae: bool) -> Result<Kind, String> {
-    let has = |prefix: &str| {
-        let next = shapes.range(prefix.to_owned()..).next();
-        next.is_some_and(|(key, _)| key.starts_with(prefix))
-    };
+    let has = |prefix: &str| any_below(shapes, prefix);
     let is_sdxl = [Kind::Base, Kind::Refiner].iter().any(|kind| has(kind.text_2()));
     let markers = OTHERS.iter().filter(|(prefix, _)| !is_sdxl || prefix.starts_with("edm"));
     if let Some((_, name)) = markers.clone().find(|(prefix, _)| has(prefix)) {

@@ -12,11 +12,10 @@ use crate::weights::Network;
 
 /// The VAE of a whole model's file, if the file has one.
 pub(super) fn in_model(path: &Path, all: &Shapes) -> Option<Slice> {
-    let found = original(path, all, kind::VAE);
-    (!below(all, kind::VAE).is_empty()).then_some(found)
+    derive::any_below(all, kind::VAE).then(|| original(path, all, kind::VAE))
 }
 
-/// The VAE in the file at `path`: that of a whole model, or alone with the original names or those of diffusers.
+/// The VAE in the file at `path`. The file is a whole model, or has the VAE alone, by the original names or by diffusers'.
 ///
 /// # Errors
 /// The file is not a safetensors file, has no VAE, or has a tensor that is unknown.

@@ -1,7 +1,7 @@
 //! Sizes: that of the pictures made from a picture, and the part of the picture that is used.
 
 use image::imageops::{self, FilterType};
-use image::{GrayImage, RgbImage};
+use image::{ImageBuffer, Pixel};
 
 use crate::error::ArgumentError;
 
@@ -41,6 +41,9 @@ pub fn size(
     Ok((size, scaled))
 }
 
+/// A picture or a mask.
+type Pixels<P> = ImageBuffer<P, Vec<u8>>;
+
 /// The part of a picture that is used, and the size to which it is scaled. The part has the aspect ratio of that size (within a
 /// pixel), and is the largest in the middle. If the picture is less than `multiple` pixels larger than the size, the part is of
 /// exactly that size and is not scaled, so that its pixels stay as they are.
@@ -67,20 +70,10 @@ impl Fit {
         Fit { part, size: (width as u32, height as u32) }
     }
 
-    /// The part of a picture, scaled by a Lanczos filter with three lobes.
-    pub fn picture(&self, picture: &RgbImage) -> RgbImage {
+    /// The part of a picture, or of a mask of the picture's size, scaled by a Lanczos filter with three lobes.
+    pub fn part<P: Pixel<Subpixel = u8> + 'static>(&self, picture: &Pixels<P>) -> Pixels<P> {
         let [x, y, w, h] = self.part;
         let part = imageops::crop_imm(picture, x, y, w, h);
-        if (w, h) == self.size {
-            return part.to_image();
-        }
-        imageops::resize(&*part, self.size.0, self.size.1, FilterType::Lanczos3)
-    }
-
-    /// The same part of a mask, which has the size of the picture.
-    pub fn mask(&self, mask: &GrayImage) -> GrayImage {
-        let [x, y, w, h] = self.part;
-        let part = imageops::crop_imm(mask, x, y, w, h);
         if (w, h) == self.size {
             return part.to_image();
         }
@@ -90,6 +83,8 @@ impl Fit {
 
 #[cfg(test)]
 mod tests {
+    use image::{GrayImage, RgbImage};
+
     use super::*;
 
     /// Protects sizes: a picture's own, rounded down; one side given; both given; a large picture, which is scaled down at its
@@ -125,11 +120,11 @@ mod tests {
     #[test]
     fn pixels() {
         let picture = RgbImage::from_fn(20, 10, |x, y| [x as u8, y as u8, 7].into());
-        let own = Fit::new((20, 10), (16, 8), 8).picture(&picture);
+        let own = Fit::new((20, 10), (16, 8), 8).part(&picture);
         assert_eq!((own.dimensions(), own.get_pixel(0, 0).0), ((16, 8), [2, 1, 7]));
-        let scaled = Fit::new((20, 10), (64, 64), 8).picture(&picture);
+        let scaled = Fit::new((20, 10), (64, 64), 8).part(&picture);
         assert_eq!((scaled.dimensions(), scaled.get_pixel(32, 32).0[2]), ((64, 64), 7));
         let mask = GrayImage::from_pixel(20, 10, [255].into());
-        assert!(Fit::new((20, 10), (64, 64), 8).mask(&mask).pixels().all(|p| p.0 == [255]));
+        assert!(Fit::new((20, 10), (64, 64), 8).part(&mask).pixels().all(|p| p.0 == [255]));
     }
 }

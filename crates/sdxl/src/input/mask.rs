@@ -31,9 +31,9 @@ impl PixelMask {
             return Err(ArgumentError::new("mask", expected, format!("{mask_w} × {mask_h}")));
         }
         let grey = if (w, h) == (mask_w, mask_h) {
-            fit.mask(&mask.pixels)
+            fit.part(&mask.pixels)
         } else {
-            fit.mask(&imageops::resize(&*mask.pixels, w, h, FilterType::Lanczos3))
+            fit.part(&imageops::resize(&*mask.pixels, w, h, FilterType::Lanczos3))
         };
         let mask = PixelMask::of(&grey);
         if mask.painted.contains(&true) {

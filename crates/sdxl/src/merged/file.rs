@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use calotype_models::single::{CONFIGS, Names};
+use calotype_models::single::{CONFIGS, Kind, Names, TEXT, UNET, VAE};
 use calotype_models::weights::{Part, Weights};
 use calotype_models::{Component, ConfigError};
 use calotype_tensor::DType;
@@ -14,12 +14,6 @@ use serde_json::{Map, Value, json};
 use super::{Merged, is_used};
 use crate::Error;
 use crate::adapters::safetensors_header;
-
-/// The prefixes of the networks in a single file. The refiner's second text encoder is its first and only one.
-const UNET: &str = "model.diffusion_model.";
-const VAE: &str = "first_stage_model.";
-const TEXT: &str = "conditioner.embedders.0.transformer.";
-const TEXT_2: [&str; 2] = ["conditioner.embedders.0.model.", "conditioner.embedders.1.model."];
 
 /// A file whose tensors are read while it is written. The same model gives the same bytes.
 pub struct TensorFile {
@@ -61,14 +55,14 @@ impl Merged {
     /// # Errors
     /// A network's weights are missing or invalid, or have a tensor without a name in this layout.
     pub fn single_file(&self) -> Result<TensorFile, Error> {
-        let text_2 = TEXT_2[usize::from(self.folder.has_text_encoder)];
+        let kind = if self.folder.has_text_encoder { Kind::Base } else { Kind::Refiner };
         let mut tensors = BTreeMap::new();
         let mut configs = Map::new();
         for component in self.components() {
             let (prefix, names) = match component {
                 Component::TextEncoder => (TEXT, None),
                 Component::TextEncoder2 => {
-                    (text_2, Some(Names::open_clip(self.configs.text_encoder_2.num_hidden_layers)))
+                    (kind.text_2(), Some(Names::open_clip(self.configs.text_encoder_2.num_hidden_layers)))
                 }
                 Component::UNet => (UNET, Some(Names::of_unet(&self.configs.unet))),
                 Component::Vae => (VAE, Some(Names::of_vae(&self.configs.vae))),

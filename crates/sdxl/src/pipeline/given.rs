@@ -2,9 +2,9 @@
 
 use image::RgbImage;
 
-use crate::PredictPlan;
 use crate::error::ArgumentError;
 use crate::input::{Fit, PixelMask};
+use crate::plan::{PredictPlan, check_mask};
 
 /// A picture to begin with, and which parts of it are painted.
 pub(super) struct Given {
@@ -18,14 +18,10 @@ impl Given {
     /// # Errors
     /// There is a mask without a picture, or the mask does not fit the picture or is black.
     pub fn of(plan: &PredictPlan, scale: usize) -> Result<Option<Given>, ArgumentError> {
-        let Some(image) = &plan.image else {
-            return match &plan.mask {
-                Some(_) => Err(ArgumentError::new("image", "the picture that the mask is for", "none")),
-                None => Ok(None),
-            };
-        };
+        check_mask(plan.mask.is_some(), plan.image.is_some())?;
+        let Some(image) = &plan.image else { return Ok(None) };
         let fit = Fit::new(image.dimensions(), (plan.width, plan.height), scale);
         let mask = plan.mask.as_ref().map(|mask| PixelMask::new(mask, image, fit)).transpose()?;
-        Ok(Some(Given { picture: fit.picture(&image.pixels), mask }))
+        Ok(Some(Given { picture: fit.part(&image.pixels), mask }))
     }
 }

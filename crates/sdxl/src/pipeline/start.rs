@@ -49,9 +49,8 @@ pub(super) struct Preserved {
 impl<'a> Source<'a> {
     /// Encodes the request's picture. `seen`: the network is made for inpainting.
     pub fn encode(given: &Given, vae: &Vae, config: &'a VaeConfig, seen: bool) -> Source<'a> {
-        let pixels = given.picture.as_raw().iter().map(|&byte| f32::from(byte) / 255.0 * 2.0 - 1.0);
         let (width, height) = (given.picture.width() as usize, given.picture.height() as usize);
-        let picture = Tensor::from_vec(pixels.collect(), &[1, height, width, 3]);
+        let picture = latents::picture(given.picture.as_raw(), [height, width]);
         let inpainting = given.mask.as_ref().map(|mask| Inpainting {
             mask: mask.latents(config.scale()),
             masked: vae.encode_in_rows(&mask.hide(&picture), AT_ONCE),

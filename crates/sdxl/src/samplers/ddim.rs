@@ -46,12 +46,11 @@ fn sample(
     for i in range {
         let t = schedule.timesteps[i];
         let output = hooks.output(&x, t);
-        let alpha_bar = schedule.alpha_bar(t as i64);
-        let alpha_bar_prev = schedule.alpha_bar(t as i64 - settings.stride);
-        let (alpha, sigma) = (alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt());
+        let (alpha, sigma) = schedule.alpha_sigma(t as i64);
+        let (alpha_prev, sigma_prev) = schedule.alpha_sigma(t as i64 - settings.stride);
         let x0 = clip(settings.prediction.x0(&x, &output, alpha, sigma), settings.clip);
         let epsilon = settings.prediction.epsilon(&x, &output, alpha, sigma);
-        x = combine(&[(alpha_bar_prev.sqrt(), &x0), ((1.0 - alpha_bar_prev).sqrt(), &epsilon)]);
+        x = combine(&[(alpha_prev, &x0), (sigma_prev, &epsilon)]);
         x = hooks.step_done(schedule, i, x)?;
     }
     ControlFlow::Continue(x)

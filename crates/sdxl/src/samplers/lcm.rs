@@ -48,19 +48,16 @@ fn sample(
     for i in range {
         let t = schedule.timesteps[i];
         let output = hooks.output(&x, t);
-        let alpha_bar = schedule.alpha_bar(t as i64);
-        let (alpha, sigma) = (alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt());
+        let (alpha, sigma) = schedule.alpha_sigma(t as i64);
         let x0 = clip(settings.prediction.x0(&x, &output, alpha, sigma), settings.clip);
         // The boundary condition: without noise, the latents are their own prediction.
         let scaled = f64::from(t) * settings.timestep_scaling;
         let squared = scaled * scaled + SIGMA_DATA * SIGMA_DATA;
         let denoised = combine(&[(scaled / squared.sqrt(), &x0), (SIGMA_DATA * SIGMA_DATA / squared, &x)]);
-        x = match schedule.timesteps.get(i + 1) {
-            None => denoised,
-            Some(&next) => {
-                let alpha_bar = schedule.alpha_bar(next as i64);
-                combine(&[(alpha_bar.sqrt(), &denoised), ((1.0 - alpha_bar).sqrt(), &(hooks.noise)())])
-            }
+        x = if i + 1 < schedule.steps() {
+            schedule.add_noise(&denoised, &(hooks.noise)(), i + 1)
+        } else {
+            denoised
         };
         x = hooks.step_done(schedule, i, x)?;
     }

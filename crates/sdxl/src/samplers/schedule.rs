@@ -113,10 +113,7 @@ impl Schedule {
             return x0.clone();
         }
         let (alpha, sigma) = match self.sigmas.get(level) {
-            None => {
-                let alpha_bar = self.alpha_bar(self.timesteps[level] as i64);
-                (alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt())
-            }
+            None => self.alpha_sigma(self.timesteps[level] as i64),
             Some(sigma) if self.sampler.scales_noise => (1.0, *sigma),
             Some(_) => {
                 let (alpha, sigma, _) = self.variance_preserving(level);
@@ -141,6 +138,12 @@ impl Schedule {
         let sigma = self.sigmas[level];
         let alpha = 1.0 / (sigma * sigma + 1.0).sqrt();
         (alpha, sigma * alpha, -sigma.ln())
+    }
+
+    /// α = √ᾱ and σ = √(1 − ᾱ) at a timestep: the shares of the clean latents and of the noise in latents of variance 1.
+    pub(super) fn alpha_sigma(&self, timestep: i64) -> (f64, f64) {
+        let alpha_bar = self.alpha_bar(timestep);
+        (alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt())
     }
 
     /// ᾱ at a timestep. Timesteps after the last step are negative.

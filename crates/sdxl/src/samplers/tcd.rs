@@ -45,13 +45,13 @@ fn sample(
         // Rounded as torch rounds a tensor of integers times a float.
         let s = ((1.0 - settings.eta) as f32 * next.unwrap_or(0.0)).floor();
         let output = hooks.output(&x, t);
-        let (alpha_bar, alpha_bar_s) = (schedule.alpha_bar(t as i64), schedule.alpha_bar(s as i64));
-        let (alpha, sigma) = (alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt());
+        let (alpha, sigma) = schedule.alpha_sigma(t as i64);
+        let (alpha_s, sigma_s) = schedule.alpha_sigma(s as i64);
         let x0 = settings.prediction.x0(&x, &output, alpha, sigma);
         let epsilon = settings.prediction.epsilon(&x, &output, alpha, sigma);
-        x = combine(&[(alpha_bar_s.sqrt(), &x0), ((1.0 - alpha_bar_s).sqrt(), &epsilon)]);
+        x = combine(&[(alpha_s, &x0), (sigma_s, &epsilon)]);
         if let Some(next) = next.filter(|_| settings.eta > 0.0) {
-            let kept = schedule.alpha_bar(next as i64) / alpha_bar_s;
+            let kept = schedule.alpha_bar(next as i64) / schedule.alpha_bar(s as i64);
             x = combine(&[(kept.sqrt(), &x), ((1.0 - kept).sqrt(), &(hooks.noise)())]);
         }
         x = hooks.step_done(schedule, i, x)?;

@@ -12,12 +12,10 @@ use super::files::Files;
 use super::kind::stem;
 use super::{DatasetError, DatasetOptions, Example, Progress};
 use calotype_models::shorten;
-use calotype_sdxl::picture::{self, Undecoded};
+use calotype_sdxl::picture::{self, CAMERA_PIXELS, Undecoded};
 
 /// The most bytes of a picture's file, more than an uncompressed picture of the most pixels has.
 const MAX_FILE: u64 = 512 << 20;
-/// The most pixels of a picture, as the largest cameras take them.
-const MAX_PIXELS: u64 = 120_000_000;
 /// The bytes of a file in which its header is searched before the whole file is read.
 const HEADER: u64 = 64 << 10;
 /// The pixels that any set may have.
@@ -38,8 +36,8 @@ pub(super) fn check_pixels(
         if progress(0, files.pictures.len()).is_break() {
             return Err(DatasetError::Interrupted);
         }
-        let pixels = match picture::pixels(&archive.head(entry, HEADER)?, MAX_PIXELS) {
-            Err(Undecoded::Unreadable(_)) => picture::pixels(&archive.head(entry, MAX_FILE)?, MAX_PIXELS),
+        let pixels = match picture::pixels(&archive.head(entry, HEADER)?, CAMERA_PIXELS) {
+            Err(Undecoded::Unreadable(_)) => picture::pixels(&archive.head(entry, MAX_FILE)?, CAMERA_PIXELS),
             pixels => pixels,
         };
         total = total.saturating_add(match pixels {
@@ -74,7 +72,7 @@ pub(super) fn examples(
         if progress(done, count).is_break() {
             return Err(DatasetError::Interrupted);
         }
-        let decoded = picture::decode(&archive.read(&entry, MAX_FILE)?, MAX_PIXELS);
+        let decoded = picture::decode(&archive.read(&entry, MAX_FILE)?, CAMERA_PIXELS);
         let name = entry.name;
         let picture = match decoded {
             Ok((picture, is_transparent)) => {
@@ -109,7 +107,7 @@ pub(super) fn examples(
 
 /// Reads and decodes a mask, whose size must be that of its picture.
 fn fitting_mask(archive: &mut Archive, mask: &Entry, picture: &RgbImage) -> Result<GrayImage, DatasetError> {
-    let decoded = picture::decode_mask(&archive.read(mask, MAX_FILE)?, MAX_PIXELS)
+    let decoded = picture::decode_mask(&archive.read(mask, MAX_FILE)?, CAMERA_PIXELS)
         .map_err(|e| DatasetError::mask(&mask.name, e.to_string()))?;
     let ((w, h), (mw, mh)) = (picture.dimensions(), decoded.dimensions());
     if (w, h) != (mw, mh) {

@@ -21,9 +21,7 @@ impl Latents {
     /// # Errors
     /// The example's mask is black at every pixel that becomes the mask of a latent.
     pub fn encode(vae: &Vae, example: &Example, resolution: usize) -> Result<Self, Error> {
-        let pixels = example.rgb.iter().map(|&byte| f32::from(byte) / 255.0 * 2.0 - 1.0);
-        let image = Tensor::from_vec(pixels.collect(), &[1, resolution, resolution, 3]);
-        let moments = vae.encode(&image);
+        let moments = vae.encode(&latents::picture(&example.rgb, [resolution; 2]));
         let mean = moments.mean();
         let mask = example.mask.as_ref().map(|mask| nearest(mask, resolution, [mean.dim(1), mean.dim(2)]));
         if mask.as_ref().is_some_and(|mask| mask.iter().all(|&m| m == 0.0)) {
