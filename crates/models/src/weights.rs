@@ -1,83 +1,32 @@
 //! Loads modules from safetensors files, by checkpoint key. The files are memory-mapped, shapes are checked against the
 //! config's, and values are converted straight from the mapped bytes.
 
+mod element;
+mod error;
 mod files;
 pub mod float8;
+mod found;
 mod hook;
 mod network;
 mod part;
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use calotype_tensor::{DType, Device, Tensor, Weight, WeightBytes};
-use half::slice::HalfFloatSliceExt;
-use half::{bf16, f16};
-use safetensors::tensor::Dtype;
 
 use crate::parameter::Parameter;
+use element::transposed;
+pub use element::{element_type, to_f32};
+pub use error::{WeightsError, tuple};
 use files::{Files, Located, MappedFile};
 pub use files::{Header, header};
+use found::{Content, Found, Held, MappedTensor};
 pub use hook::{Replacement, TensorHook};
 pub use network::Network;
 pub use part::Part;
-
-/// A problem of a checkpoint.
-#[derive(Debug, thiserror::Error)]
-pub enum WeightsError {
-    /// A file is missing, unreadable, truncated or not in its format.
-    #[error("{path}: {problem}")]
-    File {
-        /// The file or its folder.
-        path: PathBuf,
-        /// What was expected and what was found.
-        problem: String,
-    },
-    /// A shard index cannot be read.
-    #[error("{0}")]
-    Index(String),
-    /// A tensor has another shape or element type than the config implies.
-    #[error("{file}: {key}: expected {expected}, found {found}")]
-    Mismatch {
-        /// The file with the tensor.
-        file: PathBuf,
-        /// The tensor's key in the file.
-        key: String,
-        /// The shape or element types that are valid.
-        expected: String,
-        /// The shape or element type that was found.
-        found: String,
-    },
-    /// No file has a tensor.
-    #[error("{file}: {key}: missing, expected {expected}")]
-    Missing {
-        /// The file, or the index of the shards.
-        file: PathBuf,
-        /// The tensor's key.
-        key: String,
-        /// The shape that the tensor should have.
-        expected: String,
-    },
-    /// The model has no place for some tensors.
-    #[error("{file}: {first}: surplus, expected no such tensor ({count} in all)")]
-    Surplus {
-        /// The file with the first of the tensors.
-        file: PathBuf,
-        /// The first few keys.
-        first: String,
-        /// The number of such tensors.
-        count: usize,
-    },
-}
-
-impl WeightsError {
-    fn file(path: &Path, problem: impl Into<String>) -> Self {
-        Self::File { path: path.to_path_buf(), problem: problem.into() }
-    }
-}
 
 /// The number of samples of a file's bytes that tell the file from others ([`Weights::fingerprint`]), and the bytes of each
 /// sample.
@@ -430,120 +379,8 @@ impl Weights {
     }
 }
 
-/// A tensor whose shape has been checked.
-struct Found {
-    content: Content,
-    dtype: DType,
-}
-
-/// The place of a tensor's elements.
-enum Content {
-    /// In a file.
-    Stored(Box<dyn WeightBytes>),
-    /// In memory only.
-    Values(Vec<f32>),
-    /// In memory, because the file has them in another order or format.
-    Converted(Held),
-}
-
-/// Bytes in memory.
-struct Held(Vec<u8>);
-
-impl WeightBytes for Held {
-    fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    fn release(&self) {}
-}
-
-impl Found {
-    /// The elements as an f32 tensor of this shape on a device.
-    fn tensor(self, shape: &[usize], device: Device) -> Tensor {
-        match self.content {
-            Content::Values(values) => device.upload(&values, shape),
-            Content::Converted(Held(bytes)) => device.upload(&to_f32(&bytes, self.dtype), shape),
-            Content::Stored(bytes) => {
-                let tensor = device.upload(&to_f32(bytes.bytes(), self.dtype), shape);
-                bytes.release();
-                tensor
-            }
-        }
-    }
-}
-
-/// The bytes of a tensor in its file. The file stays mapped as long as this value exists.
-struct MappedTensor {
-    all: Arc<Checkpoint>,
-    file: usize,
-    range: Range<usize>,
-}
-
-impl WeightBytes for MappedTensor {
-    fn bytes(&self) -> &[u8] {
-        &self.all.files[self.file].map[self.range.clone()]
-    }
-
-    fn release(&self) {
-        self.all.files[self.file].map.release(self.range.clone());
-    }
-}
-
-/// A matrix (rows, columns) of the bytes of its transpose.
-fn transposed(bytes: &[u8], dtype: DType, shape: &[usize]) -> Vec<u8> {
-    let &[rows, columns] = shape else { return bytes.to_vec() };
-    let size = dtype.size();
-    let at = |row: usize, column: usize| (column * rows + row) * size;
-    let cells = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
-    cells.flat_map(|(row, column)| &bytes[at(row, column)..][..size]).copied().collect()
-}
-
-/// The dtype of a safetensors element type. `None`: weights of this type are not supported.
-pub fn element_type(dtype: Dtype) -> Option<DType> {
-    match dtype {
-        Dtype::F32 => Some(DType::F32),
-        Dtype::BF16 => Some(DType::BF16),
-        Dtype::F16 => Some(DType::F16),
-        _ => None,
-    }
-}
-
-/// A shape as Python writes it: `(640, 640)`, `(640,)`.
-pub fn tuple(shape: &[usize]) -> String {
-    match shape {
-        [one] => format!("({one},)"),
-        many => format!("({})", many.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")),
-    }
-}
-
 /// The dtype in which [`Weights::open`] packs matrices for a network that computes in `dtype`: bf16 for bf16, and `None`, the dtype of
 /// the file, for f32.
 pub fn store_for(dtype: DType) -> Option<DType> {
     (dtype == DType::BF16).then_some(DType::BF16)
-}
-
-/// Converts little-endian bytes of a file, at any alignment, to f32.
-pub fn to_f32(bytes: &[u8], dtype: DType) -> Vec<f32> {
-    let mut out = vec![0.0; bytes.len() / dtype.size()];
-    if dtype == DType::F32 {
-        for (o, b) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
-            *o = f32::from_le_bytes(*b);
-        }
-        return out;
-    }
-    // In pieces, because the slice conversions use the CPU's own instructions.
-    let mut bits = [0u16; 2048];
-    for (o, b) in out.chunks_mut(bits.len()).zip(bytes.chunks(2 * bits.len())) {
-        let bits = &mut bits[..o.len()];
-        for (bit, pair) in bits.iter_mut().zip(b.as_chunks::<2>().0) {
-            *bit = u16::from_le_bytes(*pair);
-        }
-        match dtype {
-            DType::F16 => {
-                half::slice::HalfBitsSliceExt::reinterpret_cast::<f16>(&*bits).convert_to_f32_slice(o)
-            }
-            _ => half::slice::HalfBitsSliceExt::reinterpret_cast::<bf16>(&*bits).convert_to_f32_slice(o),
-        }
-    }
-    out
 }
