@@ -8,18 +8,25 @@ use calotype_sdxl::pipeline::Image;
 use calotype_sdxl::safety::Safety;
 
 use crate::failure::Failure;
+use crate::hub;
 
 /// The folder of a safety checker within that of a model.
 const FOLDER: &str = "safety_checker";
 /// Printed where there are no weights.
-pub const NOTICE: &str = "pictures pass no safety checker: there are no weights for it (--safety-checker DIR; \
+pub const NOTICE: &str = "pictures pass no safety checker: there are no weights for it (--safety-checker DIR|NAME; \
                           -i disable_safety_checker=true: without this line)";
 
-/// The safety checker that `--safety-checker` names, or the one in the model's folder, if any. `None` with `disabled`.
+/// The safety checker that `--safety-checker` names, or the one in the model's folder, if any. `None` with `disabled`. One that has
+/// a name on a hub is fetched, with a progress bar on a terminal unless `quiet`.
 ///
 /// # Errors
-/// `--safety-checker` was given although the safety checker is disabled, or a file is missing or invalid.
-pub fn open(given: Option<&Path>, model: &Path, disabled: bool) -> Result<Option<Safety>, Failure> {
+/// `--safety-checker` was given although the safety checker is disabled, or cannot be fetched, or a file is missing or invalid.
+pub fn open(
+    given: Option<&Path>,
+    model: &Path,
+    disabled: bool,
+    quiet: bool,
+) -> Result<Option<Safety>, Failure> {
     let folder = match given {
         Some(given) if disabled => {
             return Err(Failure::BadInput(format!(
@@ -27,7 +34,7 @@ pub fn open(given: Option<&Path>, model: &Path, disabled: bool) -> Result<Option
                 given.display()
             )));
         }
-        Some(given) => given_folder(given)?,
+        Some(given) => given_folder(given, quiet)?,
         None if disabled || !is_checker(&model.join(FOLDER)) => return Ok(None),
         None => model.join(FOLDER),
     };
@@ -42,9 +49,9 @@ pub fn open(given: Option<&Path>, model: &Path, disabled: bool) -> Result<Option
 }
 
 /// The folder itself, or the safety checker within the folder of a model.
-fn given_folder(given: &Path) -> Result<PathBuf, Failure> {
-    let inside = given.join(FOLDER);
-    match [inside, given.to_path_buf()].into_iter().find(|folder| is_checker(folder)) {
+fn given_folder(given: &Path, quiet: bool) -> Result<PathBuf, Failure> {
+    let folder = hub::component(hub::Kind::SafetyChecker, given, quiet)?;
+    match [folder.join(FOLDER), folder].into_iter().find(|folder| is_checker(folder)) {
         Some(folder) => Ok(folder),
         None => Err(Failure::BadInput(format!(
             "--safety-checker {}: expected a folder with a safety checker's config.json, found none",

@@ -5,6 +5,8 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use indicatif::DecimalBytes;
+
 use common::hub::{COMMIT, Hub, UNET, Way, sum};
 use common::{Ended, Sandbox, copy_folder, tiny_model};
 
@@ -83,6 +85,72 @@ fn a_model_by_name() {
     assert_eq!(third.code, Some(0), "{}", third.stderr);
     let [a, b] = ["out-2.png", "out-3.png"].map(|name| fs::read(here.path(name)).expect("a file"));
     assert!(a == b);
+}
+
+/// Protects: a network that is no part of SDXL is fetched once in the revision that is asked for, its size is said before, and it is
+/// found again without the network; a commit is a revision too, and needs no second fetch.
+#[test]
+fn a_safety_checker_by_name() {
+    let (here, hub) = (Sandbox::new(), Hub::start());
+    let model = tiny_model().to_str().expect("text").to_owned();
+    let run = |hub: Option<&Hub>, name: &str| {
+        let small = ["--width", "64", "--height", "64", "--num-inference-steps", "1", "--seed", "1"];
+        let args = ["predict", "--model", &model, "--safety-checker", name, "--prompt", "a cat"];
+        ended(&here, &[&args[..], &small].concat(), hub, &[])
+    };
+    let first = run(Some(&hub), "tiny/checker@refs/pr/1");
+    let golden = tiny_model().join("../models/safety_checker");
+    let size: u64 = files(&golden).iter().map(|path| fs::metadata(path).expect("a file").len()).sum();
+    let says = format!("tiny/checker@refs/pr/1: fetching 2 files, {}, once\n", DecimalBytes(size));
+    assert!(first.stderr.contains(&says), "{}", first.stderr);
+    assert!(!first.stderr.contains("pictures pass no safety checker"), "{}", first.stderr);
+    assert!(matches!(first.code, Some(0 | 1)), "{}", first.stderr); // flagged or not: the weights are random
+    let snapshot = here.path("hub/hub/models--tiny--checker/snapshots").join(COMMIT);
+    for path in files(&golden) {
+        let found = snapshot.join(path.file_name().expect("a name"));
+        assert!(fs::read(&found).expect("fetched") == fs::read(&path).expect("a file"));
+    }
+    for name in ["tiny/checker@refs/pr/1", &format!("tiny/checker@{COMMIT}")] {
+        let again = run(None, name);
+        assert_eq!(
+            (again.code, again.stderr.contains("error: no such")),
+            (first.code, false),
+            "{}",
+            again.stderr
+        );
+    }
+    // What was cut off is fetched again, and nothing else.
+    let blob = fs::read_link(snapshot.join("model.safetensors")).expect("a link");
+    fs::write(snapshot.join(blob), "cut").expect("written");
+    hub.asked();
+    let repaired = run(Some(&hub), "tiny/checker@refs/pr/1");
+    assert_eq!(repaired.code, first.code, "{}", repaired.stderr);
+    assert!(repaired.stderr.contains(": fetching 1 file, "), "{}", repaired.stderr);
+    let asked = hub.asked();
+    assert!(asked.len() == 2 && asked[1].ends_with("/model.safetensors"), "{asked:?}");
+}
+
+/// Protects: a name that is no safety checker, or a revision that is not there, is one line; nothing of it is fetched.
+#[test]
+fn names_that_are_no_safety_checker() {
+    let (here, hub) = (Sandbox::new(), Hub::start());
+    let model = tiny_model().to_str().expect("text").to_owned();
+    for (name, says) in [
+        ("tiny/sdxl", "expected a safety checker as diffusers saves it, found no config.json"),
+        (
+            "tiny/checker",
+            "expected a folder or a model on the hub that may be read, found neither (status 404)",
+        ),
+        ("tiny/checker@../x", "expected a folder, or OWNER/NAME of a model on the hub, found nothing there"),
+        ("file", "expected a folder, or OWNER/NAME of a model on the hub, found a file"),
+    ] {
+        here.write("file", "");
+        let args = ["predict", "--model", &model, "--prompt", "a cat", "--safety-checker", name];
+        let ended = ended(&here, &args, Some(&hub), &[]);
+        let says = format!("error: --safety-checker {name}: {says}");
+        assert!(ended.code == Some(2) && ended.stderr.contains(&says), "{}", ended.stderr);
+        assert!(files(&here.path("hub")).is_empty(), "{name}");
+    }
 }
 
 /// Protects: what cannot be a model on the hub, or is none, and no network: one line each, in seconds.

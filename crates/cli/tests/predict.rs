@@ -311,7 +311,12 @@ fn flagged_pictures_are_not_written() {
     here.assert_refused(&both, "expected no disable_safety_checker=true beside it");
     here.assert_refused(
         &["predict", "--safety-checker", "strict/safety"],
-        "expected a folder with a safety checker's",
+        "expected a folder, or OWNER/NAME of a model on the hub, found nothing there",
+    );
+    here.write("empty/README.md", "");
+    here.assert_refused(
+        &["predict", "--safety-checker", "empty"],
+        "expected a folder with a safety checker's config.json",
     );
     here.write("pickled/config.json", "{}");
     here.write("pickled/pytorch_model.bin", "");

@@ -55,8 +55,9 @@ struct PredictArgs {
     /// Threads to compute with; the pictures are the same for any number [default: all processors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
-    /// Folder of a safety checker as diffusers writes it, or of a model with one [default: safety_checker in the model's folder]
-    #[arg(long, value_name = "DIR")]
+    /// A safety checker: its folder as diffusers writes it, that of a model with one, or the name of either on a hub [default:
+    /// safety_checker in the model's folder]
+    #[arg(long, value_name = "DIR|NAME")]
     safety_checker: Option<PathBuf>,
     /// Directory for the pictures: out-<n>.png, counting on from what is there
     #[arg(short, long, value_name = "DIR", default_value = ".")]
@@ -163,7 +164,8 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let plan = PredictPlan { prompt_syntax: settings.prompt_syntax(), ..plan };
     let unasked = settings.model.model.is_none();
     let disabled = given.get("disable_safety_checker").and_then(Value::as_bool);
-    let safety = safety::open(settings.safety_checker.as_deref(), &paths.model, disabled == Some(true))?;
+    let checker = settings.safety_checker.as_deref();
+    let safety = safety::open(checker, &paths.model, disabled == Some(true), quiet)?;
     // The pocket model knows nothing that would be flagged.
     let unchecked = safety.is_none() && disabled.map_or(!unasked, |disabled| !disabled);
     let unchosen = settings.empty_negative.is_none() && pipeline.diffusers_gives_zeros(&plan);

@@ -40,6 +40,11 @@ pub fn encoded(path: &str) -> String {
     path.bytes().map(|b| if plain(b) { (b as char).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
+/// A text as one part of a path: its slashes are encoded too.
+pub fn part(text: &str) -> String {
+    encoded(text).replace('/', "%2F")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,5 +81,6 @@ mod tests {
             assert_eq!(joined(from, location).as_deref(), to, "{location}");
         }
         assert_eq!(encoded("a/b c%.json"), "a/b%20c%25.json");
+        assert_eq!(part("refs/pr/1"), "refs%2Fpr%2F1");
     }
 }

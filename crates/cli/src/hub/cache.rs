@@ -4,7 +4,7 @@
 //! models--OWNER--NAME/
 //!   blobs/TAG                 a file; TAG.incomplete while it is being fetched
 //!   snapshots/COMMIT/unet/…   a version: links to its blobs, under the files' names
-//!   refs/main                 the newest version that is here
+//!   refs/main                 the newest version of a branch, a tag or a pull request that is here
 //!   .checked/TAG              size and time of a large blob whose sum was right (ours alone)
 //! .locks/models--OWNER--NAME/TAG.lock
 //! ```
@@ -14,7 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use super::names::{Commit, Tag};
+use super::names::{Commit, ModelName, Tag};
 use super::sums::Sum;
 use crate::failure::Failure;
 use crate::output;
@@ -24,19 +24,32 @@ use crate::output;
 pub struct Repo {
     root: PathBuf,
     locks: PathBuf,
+    revision: Revision,
+}
+
+/// Which version of a model.
+#[derive(Debug)]
+enum Revision {
+    /// The newest one of a branch, a tag or a pull request: the file that names its commit.
+    Newest(PathBuf),
+    Commit(Commit),
 }
 
 impl Repo {
-    /// `name` must satisfy [`super::names::is_model`].
-    pub fn new(cache: &Path, name: &str) -> Repo {
-        let folder = format!("models--{}", name.replace('/', "--"));
-        Repo { root: cache.join(&folder), locks: cache.join(".locks").join(folder) }
+    pub fn new(cache: &Path, name: &ModelName) -> Repo {
+        let folder = format!("models--{}", name.repo.replace('/', "--"));
+        let root = cache.join(&folder);
+        let newest = || Revision::Newest(root.join("refs").join(name.revision));
+        let revision = name.commit().map_or_else(newest, Revision::Commit);
+        Repo { revision, root, locks: cache.join(".locks").join(folder) }
     }
 
-    /// The newest version in the cache, complete or not.
+    /// The newest version of the revision in the cache, complete or not.
     pub fn snapshot(&self) -> Option<PathBuf> {
-        let main = fs::read_to_string(self.root.join("refs/main")).ok()?;
-        let commit = Commit::parse(main.trim()).ok()?;
+        let commit = match &self.revision {
+            Revision::Newest(file) => Commit::parse(fs::read_to_string(file).ok()?.trim()).ok()?,
+            Revision::Commit(commit) => commit.clone(),
+        };
         Some(self.folder(&commit)).filter(|folder| folder.is_dir())
     }
 
@@ -46,6 +59,15 @@ impl Repo {
 
     pub fn blob(&self, tag: &Tag) -> PathBuf {
         self.root.join("blobs").join(tag.to_string())
+    }
+
+    /// How many of a file's `size` bytes are not in the cache, if its blob's name is the file's sum.
+    pub fn lacking(&self, size: u64, sum: Option<&Sum>) -> u64 {
+        let Some(tag) = sum.and_then(|sum| Tag::parse(sum.text()).ok()) else { return size };
+        let blob = self.blob(&tag);
+        let part = blob.with_file_name(format!("{tag}.incomplete"));
+        let there = |path: &Path| fs::metadata(path).map_or(0, |found| found.len());
+        size.saturating_sub(there(&blob).max(there(&part)))
     }
 
     /// Makes the file `name` of a version a link to its blob. Replaces whatever is there.
@@ -69,16 +91,16 @@ impl Repo {
         Ok(path)
     }
 
-    /// Records that `commit` is the newest version in the cache.
-    pub fn set_main(&self, commit: &Commit) -> Result<(), Failure> {
-        let refs = self.root.join("refs");
-        let main = refs.join("main");
+    /// Records that `commit` is the newest version of the revision in the cache.
+    pub fn set_newest(&self, commit: &Commit) -> Result<(), Failure> {
+        let Revision::Newest(file) = &self.revision else { return Ok(()) };
         let text = commit.to_string();
-        if fs::read_to_string(&main).is_ok_and(|there| there == text) {
+        if fs::read_to_string(file).is_ok_and(|there| there == text) {
             return Ok(());
         }
-        fs::create_dir_all(&refs).map_err(|e| Failure::io(&refs, &e))?;
-        output::write_bytes(&main, text.as_bytes())
+        let folder = file.parent().unwrap_or(file);
+        fs::create_dir_all(folder).map_err(|e| Failure::io(folder, &e))?;
+        output::write_bytes(file, text.as_bytes())
     }
 
     /// Locks a blob. `waits` is called if another process holds the lock. Closing the file releases the lock, however the
@@ -176,7 +198,7 @@ mod tests {
     #[test]
     fn a_blob_is_checked_once_and_after_each_change() {
         let here = tempfile::tempdir().expect("a directory");
-        let repo = Repo::new(here.path(), "a/b");
+        let repo = Repo::new(here.path(), &ModelName::parse("a/b").expect("a name"));
         let tag =
             Tag::parse("5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03").expect("a tag");
         let blob = repo.blob(&tag);
@@ -196,7 +218,7 @@ mod tests {
     #[test]
     fn versions_are_links() {
         let here = tempfile::tempdir().expect("a directory");
-        let repo = Repo::new(here.path(), "a/b");
+        let repo = Repo::new(here.path(), &ModelName::parse("a/b").expect("a name"));
         let (commit, tag) = (Commit::parse("c0ffee").expect("a commit"), Tag::parse("abc").expect("a tag"));
         let blob = repo.blob(&tag);
         fs::create_dir_all(blob.parent().expect("a folder")).expect("made");
@@ -211,7 +233,7 @@ mod tests {
             #[cfg(unix)]
             assert_eq!(repo.blob_of(&path), Some(blob.canonicalize().expect("there")));
         }
-        repo.set_main(&commit).expect("written");
+        repo.set_newest(&commit).expect("written");
         assert_eq!(repo.snapshot(), Some(repo.folder(&commit)));
         assert_eq!(fs::read_dir(&folder).expect("there").count(), 1);
     }

@@ -6,13 +6,13 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{DecimalBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::address::encoded;
+use super::address::{encoded, part};
 use super::cache::Repo;
 use super::client::{Answer, Client, Problem};
 use super::listing::Listed;
-use super::names::{Commit, Tag};
+use super::names::{Commit, ModelName, Tag};
 use super::pace::{self, paced};
 use super::sums::Sum;
 use crate::failure::Failure;
@@ -52,8 +52,7 @@ impl From<Failure> for Fault {
 pub struct Fetch<'a> {
     pub client: &'a Client,
     pub repo: &'a Repo,
-    /// `OWNER/NAME`.
-    pub name: &'a str,
+    pub name: &'a ModelName<'a>,
     /// The longest time that a connection may be silent. Pauses follow from it.
     pub silence: Duration,
     pub quiet: bool,
@@ -77,8 +76,8 @@ impl Fetch<'_> {
         if let Some(commit) = commit.filter(|commit| self.is_there(commit, listed)) {
             return Ok(commit.clone());
         }
-        let revision = commit.map_or("main".into(), Commit::to_string);
-        let path = format!("/{}/resolve/{revision}/{}", self.name, encoded(&listed.name));
+        let revision = commit.map_or_else(|| part(self.name.revision), Commit::to_string);
+        let path = format!("/{}/resolve/{revision}/{}", self.name.repo, encoded(&listed.name));
         let wrong = |what: String| Problem::Invalid(format!("{}: {what}", listed.name));
         let first = self.patiently(|| self.client.get(&path, 0)).map_err(|problem| match problem {
             Problem::Refused(404) => wrong("listed, and not there (status 404)".into()),
@@ -117,6 +116,21 @@ impl Fetch<'_> {
         }
         self.repo.link(&commit, &listed.name, &download.tag)?;
         Ok(commit)
+    }
+
+    /// Says how many files are fetched, and how many bytes if the hub gives the sizes.
+    pub fn announce(&self, commit: Option<&Commit>, files: &[Listed]) {
+        let is_there = |file: &Listed| commit.is_some_and(|commit| self.is_there(commit, file));
+        let lacking: Vec<&Listed> = files.iter().filter(|file| !is_there(file)).collect();
+        let bytes = |file: &&Listed| Some(self.repo.lacking(file.size?, file.sum.as_ref()));
+        let bytes: Option<u64> = lacking.iter().map(bytes).sum();
+        let size = bytes.map_or(String::new(), |bytes| format!(", {}", DecimalBytes(bytes)));
+        let count = match lacking.len() {
+            0 => return,
+            1 => "1 file".to_owned(),
+            count => format!("{count} files"),
+        };
+        self.print_line(&format!("{}: fetching {count}{size}, once", self.name));
     }
 
     fn print_line(&self, line: &str) {

@@ -117,6 +117,9 @@ impl Sibling {
 /// The files of an SDXL folder. For each network, the fp16 variant of its weights is selected, if there is one, because it is
 /// half as large. A VAE may be by itself, without a folder.
 pub fn wanted<'a>(files: &BTreeSet<&'a str>, needed: Needed) -> Vec<&'a str> {
+    if let Needed::Network(kind) = needed {
+        return kind.wanted(files);
+    }
     let alone = needed == Needed::Vae && !files.iter().any(|file| file.starts_with("vae/"));
     let networks: &[(&str, &str)] = match needed {
         Needed::Vae if alone => &[("", "diffusion_pytorch_model")],

@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! settings.rs   the environment variables
-//! names.rs      checked names, tags and commits
+//! names.rs      checked names, revisions, tags and commits
+//! kind.rs       networks beside the model: their options, their names, their files
 //! cache.rs      the cache on this machine, shared with other programs
 //! listing.rs    the files of a model, and those that are read
 //! client.rs, address.rs   requests, redirects, and the use of the token
@@ -18,6 +19,7 @@ mod address;
 mod cache;
 mod client;
 mod fetch;
+mod kind;
 mod listing;
 mod names;
 mod pace;
@@ -35,7 +37,9 @@ use calotype_models::{Component, ModelFolder};
 use self::cache::Repo;
 use self::client::{Client, Problem};
 use self::fetch::{Fault, Fetch};
+pub use self::kind::Kind;
 use self::listing::Listing;
+use self::names::ModelName;
 use self::settings::HubSettings;
 use crate::failure::Failure;
 use crate::output;
@@ -43,6 +47,9 @@ use crate::output;
 const INDEX: &str = "model_index.json";
 /// Checking a file of this size takes a second.
 const LARGE: u64 = 1 << 30;
+
+/// What to do where the hub has no upscaler of a name.
+const SWINIR: &str = "(SwinIR is not on the hub: fetch a .pth file from its project's releases, and give --upscaler that file)";
 
 /// What is needed of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,11 +60,41 @@ pub enum Needed {
     Configs,
     /// The VAE, in the folder of a model or by itself.
     Vae,
+    /// A network that is no part of SDXL.
+    Network(Kind),
 }
 
-/// Whether `text` is the name of a model on a hub, `owner/name`. If a folder named `owner` exists, it is taken for a path.
+/// Whether `text` is the name of a model on a hub, `owner/name` or `owner/name@revision`. If a folder named `owner` exists, it
+/// is taken for a path.
 pub fn is_name(text: &str) -> bool {
-    names::is_model(text) && text.split_once('/').is_some_and(|(owner, _)| !Path::new(owner).exists())
+    ModelName::parse(text)
+        .is_some_and(|name| name.repo.split_once('/').is_some_and(|(owner, _)| !Path::new(owner).exists()))
+}
+
+/// The path of a network that is no part of SDXL: a folder, a file where the network may be one, or what has this name on a hub,
+/// which is fetched as [`folder`] does.
+///
+/// # Errors
+/// Nothing is there, or it is not such a network, or as [`folder`].
+pub fn component(kind: Kind, given: &Path, quiet: bool) -> Result<PathBuf, Failure> {
+    if given.is_dir() {
+        return Ok(given.to_path_buf());
+    }
+    let expected = match kind.takes_file() {
+        true => "a folder, a file, or OWNER/NAME of a model on the hub",
+        false => "a folder, or OWNER/NAME of a model on the hub",
+    };
+    let bad = |found: &str| {
+        let given = given.display();
+        Failure::BadInput(format!("{} {given}: expected {expected}, found {found}", kind.option()))
+    };
+    match given.to_str().filter(|text| is_name(text)) {
+        _ if given.is_file() && kind.takes_file() => Ok(given.to_path_buf()),
+        _ if given.is_file() => Err(bad("a file")),
+        _ if given.exists() => Err(bad("a pipe or device")), // which would be waited for
+        Some(name) => folder(kind.option(), name, Needed::Network(kind), quiet),
+        None => Err(bad("nothing there")),
+    }
 }
 
 /// The folder of the model `name`, with the files that are `needed`. Files that are not in the cache are fetched, with a progress
@@ -67,11 +104,14 @@ pub fn is_name(text: &str) -> bool {
 /// The model does not exist or is not an SDXL model, or the hub cannot be reached or sends an invalid answer.
 pub fn folder(option: &str, name: &str, needed: Needed, quiet: bool) -> Result<PathBuf, Failure> {
     let asked = format!("{option} {name}");
+    let Some(name) = ModelName::parse(name) else {
+        return Err(Failure::BadInput(format!("{asked}: expected OWNER/NAME or OWNER/NAME@REVISION")));
+    };
     let settings = HubSettings::from_env()?;
-    let repo = Repo::new(&settings.cache, name);
+    let repo = Repo::new(&settings.cache, &name);
     let lacking = match repo.snapshot() {
         None => "not in the cache".to_owned(),
-        Some(folder) => match problem_of(&folder, &repo, name, needed, quiet) {
+        Some(folder) => match problem_of(&folder, &repo, &name, needed, quiet) {
             None => return Ok(folder),
             Some(problem) => format!("not whole in the cache ({problem})"),
         },
@@ -81,10 +121,17 @@ pub fn folder(option: &str, name: &str, needed: Needed, quiet: bool) -> Result<P
         return Err(Failure::BadInput(format!("{asked}: {problem}")));
     }
     let client = Client::new(&settings);
-    let fetch = Fetch { client: &client, repo: &repo, name, silence: settings.silence, quiet };
+    let fetch = Fetch { client: &client, repo: &repo, name: &name, silence: settings.silence, quiet };
     fetched(&fetch, &asked, needed).map_err(|fault| match fault {
         Fault::Here(failure) => failure,
-        Fault::Hub(problem) => hub_failure(name, &asked, &client, &lacking, problem),
+        Fault::Hub(problem) => {
+            let is_there_none = matches!(problem, Problem::Refused(401 | 403 | 404));
+            let failure = hub_failure(option, &name, &asked, &client, &lacking, problem);
+            match (needed, is_there_none) {
+                (Needed::Network(Kind::Upscaler), true) => failure.with(SWINIR),
+                _ => failure,
+            }
+        }
     })
 }
 
@@ -93,17 +140,12 @@ pub fn folder(option: &str, name: &str, needed: Needed, quiet: bool) -> Result<P
 fn fetched(fetch: &Fetch, asked: &str, needed: Needed) -> Result<PathBuf, Fault> {
     let name = fetch.name;
     let bad = |problem: String| Fault::Here(Failure::BadInput(format!("{asked}: {problem}")));
-    let path = format!("/api/models/{name}/revision/main?blobs=true");
+    let path = format!("/api/models/{}/revision/{}?blobs=true", name.repo, address::part(name.revision));
     let listing = Listing::parse(&fetch.patiently(|| fetch.client.text(&path))?, needed)?;
-    if needed == Needed::Vae && !listing.files.iter().any(|file| file.name.ends_with(".safetensors")) {
-        return Err(bad("expected a VAE in diffusers' layout, found no weights of one".into()));
+    if let Some(problem) = lacks(&listing, needed) {
+        return Err(bad(problem));
     }
-    if needed != Needed::Vae && !listing.has(INDEX) {
-        return Err(bad(format!("expected an SDXL model in diffusers' layout, found no {INDEX}")));
-    }
-    if !fetch.quiet {
-        output::note(&format!("{name}: fetching {} files, once", listing.files.len()));
-    }
+    fetch.announce(listing.commit.as_ref(), &listing.files);
     let mut commit = listing.commit.clone();
     for file in &listing.files {
         commit = Some(fetch.file(commit.as_ref(), file)?);
@@ -114,13 +156,31 @@ fn fetched(fetch: &Fetch, asked: &str, needed: Needed) -> Result<PathBuf, Fault>
         }
     }
     let Some(commit) = commit else { return Err(bad("an empty listing".into())) };
-    fetch.repo.set_main(&commit)?;
+    fetch.repo.set_newest(&commit)?;
     Ok(fetch.repo.folder(&commit))
 }
 
+/// Describes what a listing lacks, before anything is fetched.
+fn lacks(listing: &Listing, needed: Needed) -> Option<String> {
+    match needed {
+        Needed::Vae => {
+            let has_weights = listing.files.iter().any(|file| file.name.ends_with(".safetensors"));
+            let problem = "expected a VAE in diffusers' layout, found no weights of one";
+            (!has_weights).then(|| problem.to_owned())
+        }
+        Needed::Model | Needed::Configs => (!listing.has(INDEX))
+            .then(|| format!("expected an SDXL model in diffusers' layout, found no {INDEX}")),
+        Needed::Network(kind) => {
+            let files = listing.files.iter().map(|file| file.name.as_str()).collect();
+            kind.lacks(&files).map(|what| format!("expected {}, found no {what}", kind.described()))
+        }
+    }
+}
+
 /// Describes a missing or damaged file among those that a prediction reads. `None`: all are right.
-fn problem_of(folder: &Path, repo: &Repo, name: &str, needed: Needed, quiet: bool) -> Option<String> {
+fn problem_of(folder: &Path, repo: &Repo, name: &ModelName, needed: Needed, quiet: bool) -> Option<String> {
     let problem = match (needed, ModelFolder::open(folder)) {
+        (Needed::Network(kind), _) => kind.problem_of(folder, &all_files(folder)),
         (Needed::Vae, _) => unreadable_vae(folder),
         (_, Ok(model)) => unreadable(&model, needed),
         (_, Err(e)) => Some(e.to_string()),
@@ -162,16 +222,8 @@ fn unreadable(model: &ModelFolder, needed: Needed) -> Option<String> {
 }
 
 /// Describes a file whose checksum differs from its name in the cache.
-fn damaged(folder: &Path, repo: &Repo, name: &str, needed: Needed, quiet: bool) -> Option<String> {
-    let entries = |folder: &Path| -> Vec<String> {
-        let names = fs::read_dir(folder).into_iter().flatten().flatten();
-        names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
-    };
-    let mut all = BTreeSet::new();
-    for entry in entries(folder) {
-        all.extend(entries(&folder.join(&entry)).iter().map(|file| format!("{entry}/{file}")));
-        all.insert(entry);
-    }
+fn damaged(folder: &Path, repo: &Repo, name: &ModelName, needed: Needed, quiet: bool) -> Option<String> {
+    let all = all_files(folder);
     let mut told = quiet;
     let wanted = listing::wanted(&all.iter().map(String::as_str).collect(), needed);
     let blobs = wanted.iter().filter_map(|file| Some((*file, repo.blob_of(&folder.join(file))?)));
@@ -188,9 +240,30 @@ fn damaged(folder: &Path, repo: &Repo, name: &str, needed: Needed, quiet: bool) 
     None
 }
 
+/// The files of a model's folder and of its direct subfolders, by their paths in the folder.
+fn all_files(folder: &Path) -> BTreeSet<String> {
+    let entries = |folder: &Path| -> Vec<String> {
+        let names = fs::read_dir(folder).into_iter().flatten().flatten();
+        names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    };
+    let mut all = BTreeSet::new();
+    for entry in entries(folder) {
+        all.extend(entries(&folder.join(&entry)).iter().map(|file| format!("{entry}/{file}")));
+        all.insert(entry);
+    }
+    all
+}
+
 /// The message about a hub that does not deliver a model.
-fn hub_failure(name: &str, asked: &str, client: &Client, lacking: &str, problem: Problem) -> Failure {
-    let page = format!("{}/{name}", client.shown());
+fn hub_failure(
+    option: &str,
+    name: &ModelName,
+    asked: &str,
+    client: &Client,
+    lacking: &str,
+    problem: Problem,
+) -> Failure {
+    let page = format!("{}/{}", client.shown(), name.repo);
     let bad = |what: String| Failure::BadInput(format!("{asked}: {what}"));
     let neither = "expected a folder or a model on the hub that may be read, found neither";
     let failed = |what: &str, advice: &str| {
@@ -208,7 +281,7 @@ fn hub_failure(name: &str, asked: &str, client: &Client, lacking: &str, problem:
         )),
         Problem::Refused(404) => bad(format!("{neither} (status 404): {page} does not exist")),
         Problem::Refused(status) => {
-            failed(&format!("status {status}"), "give --model a folder that has the model")
+            failed(&format!("status {status}"), &format!("give {option} a folder that has the model"))
         }
         Problem::Busy(429, _) => {
             failed("status 429, too many requests", "wait some minutes, or set HF_TOKEN")
@@ -217,7 +290,8 @@ fn hub_failure(name: &str, asked: &str, client: &Client, lacking: &str, problem:
             failed(&format!("status {status}, a trouble of the hub"), "try again later")
         }
         Problem::Network(what) => {
-            failed(&what, "connect to the network once, or give --model a folder that has the model")
+            let advice = format!("connect to the network once, or give {option} a folder that has the model");
+            failed(&what, &advice)
         }
         Problem::Invalid(what) => failed(
             &what,

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// The revision of a name without one.
+const MAIN: &str = "main";
+
 /// The version of a file, its ETag. It is the file's name in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tag(String);
@@ -45,8 +48,49 @@ impl fmt::Display for Commit {
     }
 }
 
-/// Whether this can be the name of a model on a hub, `owner/name`.
-pub fn is_model(text: &str) -> bool {
+/// A model on a hub, in one of its versions: `owner/name`, or `owner/name@revision`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ModelName<'a> {
+    /// `owner/name`.
+    pub repo: &'a str,
+    /// A branch, a tag, a commit, or `refs/pr/1`.
+    pub revision: &'a str,
+}
+
+impl<'a> ModelName<'a> {
+    /// `None`: this cannot be the name of a model.
+    pub fn parse(text: &'a str) -> Option<ModelName<'a>> {
+        let (repo, revision) = text.split_once('@').unwrap_or((text, MAIN));
+        (is_model(repo) && is_revision(revision)).then_some(ModelName { repo, revision })
+    }
+
+    /// The commit, if the revision is one. A commit never changes.
+    pub fn commit(&self) -> Option<Commit> {
+        Commit::parse(self.revision).ok().filter(|commit| commit.0.len() == 40)
+    }
+}
+
+impl fmt::Display for ModelName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.revision {
+            MAIN => f.write_str(self.repo),
+            revision => write!(f, "{}@{revision}", self.repo),
+        }
+    }
+}
+
+/// Whether this can be the name of a branch or a tag. It becomes a path below `refs/` in the cache.
+fn is_revision(text: &str) -> bool {
+    text.len() <= 128
+        && text.split('/').all(|part| {
+            part.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+                && !part.contains("..")
+        })
+}
+
+/// Whether this can be the name of a model on a hub without a revision.
+fn is_model(text: &str) -> bool {
     let word = |word: &str| {
         (1..=96).contains(&word.len())
             && word.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
@@ -125,7 +169,28 @@ mod tests {
             ("a/b..c", false),
             ("a--b/c", false),
         ] {
-            assert_eq!(is_model(text), is, "{text}");
+            assert_eq!(ModelName::parse(text).is_some(), is, "{text}");
         }
+    }
+
+    /// Protects revisions: branches, tags, pull requests and commits are told from what would lead out of the cache.
+    #[test]
+    fn revisions() {
+        let parse = |text| ModelName::parse(text).map(|name| (name.repo, name.revision));
+        assert_eq!(parse("a/b"), Some(("a/b", "main")));
+        assert_eq!(parse("a/b@refs/pr/1"), Some(("a/b", "refs/pr/1")));
+        assert_eq!(parse("a/b@v1.0"), Some(("a/b", "v1.0")));
+        for wrong in
+            ["a/b@", "a/b@..", "a/b@refs/../x", "a/b@/x", "a/b@x/", "a/b@x@y", "a/b@a b", "a/b@.x", "a@b/c"]
+        {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        let name = format!("a/b@{commit}");
+        let name = ModelName::parse(&name).expect("a name");
+        assert_eq!(name.commit().map(|commit| commit.to_string()).as_deref(), Some(commit));
+        assert_eq!(ModelName::parse("a/b@c0ffee").expect("a name").commit(), None);
+        assert_eq!(ModelName::parse("a/b@main").expect("a name").to_string(), "a/b");
+        assert_eq!(ModelName::parse("a/b@refs/pr/1").expect("a name").to_string(), "a/b@refs/pr/1");
     }
 }

@@ -18,8 +18,18 @@ pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 /// A large file of the model, as far as any is.
 pub const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 
-/// What the hub calls the tiny model.
-const MODELS: [&str; 2] = ["tiny/sdxl", "stabilityai/stable-diffusion-xl-base-1.0"];
+/// The models by name and revision, with the folders of their files below that of the tiny model.
+const MODELS: [(&str, &str, &str); 4] = [
+    ("tiny/sdxl", "main", ""),
+    ("stabilityai/stable-diffusion-xl-base-1.0", "main", ""),
+    ("tiny/checker", "refs%2Fpr%2F1", "../models/safety_checker"),
+    ("tiny/checker", COMMIT, "../models/safety_checker"),
+];
+
+/// The folder of a model's files.
+fn folder_of(model: &str) -> Option<PathBuf> {
+    MODELS.iter().find(|(name, ..)| *name == model).map(|(.., folder)| tiny_model().join(folder))
+}
 
 /// How a hub behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -70,7 +80,7 @@ pub struct Asked {
 }
 
 /// A hub that has the tiny model as `tiny/sdxl` and under SDXL's name, a folder without a model as `tiny/text`, another for those
-/// with the token `key` as `tiny/gated`, and nothing else.
+/// with the token `key` as `tiny/gated`, a safety checker as `tiny/checker`, on no branch, and nothing else.
 pub struct Hub {
     pub address: String,
     state: Arc<State>,
@@ -136,33 +146,36 @@ impl State {
         let allows_zip = header("accept-encoding").is_some_and(|text| text.contains("gzip"));
         let request = Asked { host: host.clone(), path: path.clone(), range, authorization };
         self.asked.lock().expect("no panic").push(request.clone());
-        let file = MODELS.iter().find_map(|model| path.strip_prefix(&format!("/{model}/resolve/{COMMIT}/")));
-        let file = file.map(String::from);
-        let known = file.filter(|name| tiny_model().join(name).is_file());
+        let parts = path.split_once(&format!("/resolve/{COMMIT}/"));
+        let known = parts.and_then(|(model, name)| Some((folder_of(&model[1..])?, name)));
+        let known = known.filter(|(folder, name)| folder.join(name).is_file());
         // The client may have gone.
         let _ = match (self.way, known) {
             (Way::Refuses(status), _) => send(&mut stream, status, "", &[]),
-            (_, Some(name)) => self.file(&mut stream, &request, &name, allows_zip),
+            (_, Some((folder, name))) => self.file(&mut stream, &request, (&folder, name), allows_zip),
             (_, None) => self.listing(&mut stream, &request),
         };
     }
 
     fn listing(&self, stream: &mut TcpStream, request: &Asked) -> std::io::Result<()> {
         let path = request.path.split('?').next().unwrap_or_default();
-        let model = path.strip_prefix("/api/models/").and_then(|path| path.strip_suffix("/revision/main"));
+        let asked = path.strip_prefix("/api/models/").and_then(|path| path.split_once("/revision/"));
+        let (model, revision) = asked.unwrap_or_default();
+        let is_there = MODELS.iter().any(|(name, at, _)| (*name, *at) == (model, revision));
+        let folder = folder_of(model).unwrap_or_default();
         let is_allowed = request.authorization.as_deref() == Some("Bearer key");
         let mut names = match model {
-            Some(model) if MODELS.contains(&model) => names(&tiny_model()),
-            Some("tiny/text") => vec!["README.md".to_owned()],
-            Some("tiny/gated") if is_allowed => vec!["README.md".to_owned()],
-            Some("tiny/gated") => return send(stream, 401, "", &[]),
+            _ if is_there => names(&folder),
+            "tiny/text" => vec!["README.md".to_owned()],
+            "tiny/gated" if is_allowed => vec!["README.md".to_owned()],
+            "tiny/gated" => return send(stream, 401, "", &[]),
             _ => return send(stream, 404, "", &[]),
         };
         if let Way::Names(name) = self.way {
             names.push(name.to_owned());
         }
         let sibling = |name: &String| {
-            let bytes = fs::read(tiny_model().join(name)).unwrap_or_default();
+            let bytes = fs::read(folder.join(name)).unwrap_or_default();
             match (self.way, name.ends_with(".safetensors")) {
                 (Way::Mirror, _) => serde_json::json!({ "rfilename": name }),
                 (_, false) => serde_json::json!({ "rfilename": name, "size": bytes.len() }),
@@ -175,8 +188,14 @@ impl State {
         send(stream, 200, "", listing.to_string().as_bytes())
     }
 
-    fn file(&self, stream: &mut TcpStream, request: &Asked, name: &str, zip: bool) -> std::io::Result<()> {
-        let mut bytes = fs::read(tiny_model().join(name)).expect("a file");
+    fn file(
+        &self,
+        stream: &mut TcpStream,
+        request: &Asked,
+        (folder, name): (&Path, &str),
+        zip: bool,
+    ) -> std::io::Result<()> {
+        let mut bytes = fs::read(folder.join(name)).expect("a file");
         let is_new = self.seen.lock().expect("no panic").insert(request.path.clone());
         let mut more = format!("etag: \"{}\"\r\nx-repo-commit: {COMMIT}\r\n", sum(&bytes));
         match self.way {
