@@ -22,6 +22,10 @@ pub(crate) enum Unary {
     Gelu,
     /// x · sigmoid(1.702 x).
     QuickGelu,
+    /// x, or 0 where x is less.
+    Relu,
+    /// x, or slope · x where x is less than 0.
+    LeakyRelu(f32),
 }
 
 /// A function of two numbers.
@@ -49,6 +53,8 @@ pub enum Activation {
     Gelu,
     /// x · sigmoid(1.702 x).
     QuickGelu,
+    /// x, or 0 where x is less.
+    Relu,
     /// First half · gelu(second half): halves the width.
     Geglu,
 }
@@ -60,6 +66,7 @@ impl Activation {
             Activation::Silu => Some(Unary::Silu),
             Activation::Gelu => Some(Unary::Gelu),
             Activation::QuickGelu => Some(Unary::QuickGelu),
+            Activation::Relu => Some(Unary::Relu),
             Activation::None | Activation::Geglu => None,
         }
     }
@@ -208,6 +215,26 @@ impl AttentionSaved {
     }
 }
 
+/// How attention in windows is computed.
+#[derive(Clone, Copy)]
+pub struct WindowArgs<'a> {
+    /// Heads that the features are divided among: at least 1.
+    pub heads: usize,
+    /// Pixels of a window's side: at least 1.
+    pub window: usize,
+    /// How many pixels further down and to the right the windows begin, less than a window. What leaves the image at one side comes in
+    /// at the other.
+    pub shift: usize,
+    /// Whether q and k are divided by their lengths, of at least 1e-12, before they are multiplied.
+    pub cosine: bool,
+    /// (heads), f32: what q·k is multiplied with.
+    pub scale: &'a Tensor,
+    /// (heads, window², window²), f32: added to the score of a query (by row of the window, then by column) and a key.
+    pub bias: &'a Tensor,
+    /// Added to the score of two pixels of a shifted window between which an edge of the image lies.
+    pub apart: f32,
+}
+
 /// How a group norm normalises.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GroupNormArgs {
@@ -315,6 +342,9 @@ pub(crate) trait Backend: Sync {
     fn attention(&self, shape: HeadShape, qkv: [&Tensor; 3], mask: Mask) -> (Tensor, Tensor);
     /// dq, dk and dv.
     fn attention_grad(&self, saved: &AttentionSaved, dy: &Tensor) -> [Tensor; 3];
+    /// q, k and v (B, H, W, heads · d) → (B, H, W, heads · d): attention of each pixel to those of its window. H and W are multiples of
+    /// the window, and no dimension is 0.
+    fn window_attention(&self, args: &WindowArgs, qkv: [&Tensor; 3]) -> Tensor;
     /// x (B, .., C), weight and bias (C) → (B, .., C), and mean and 1 / √(variance + eps) of each group, (B, groups, 2), f32.
     /// No dimension is 0.
     fn group_norm(&self, norm: GroupNormArgs, x: &Tensor, weight: &Tensor, bias: &Tensor) -> [Tensor; 2];

@@ -16,6 +16,7 @@ fn linear() {
             "silu" => Activation::Silu,
             "gelu" => Activation::Gelu,
             "quick_gelu" => Activation::QuickGelu,
+            "relu" => Activation::Relu,
             "geglu" => Activation::Geglu,
             other => panic!("{case}: activation {other}"),
         };

@@ -2,7 +2,7 @@
 
 mod common;
 
-use calotype_tensor::ops::{self, GroupNormArgs};
+use calotype_tensor::ops::{self, GroupNormArgs, WindowArgs};
 use calotype_tensor::{Device, Tensor};
 use common::Golden;
 use serde_json::Value;
@@ -53,6 +53,8 @@ fn unary() {
             "silu" => ops::silu(&x),
             "gelu" => ops::gelu(&x),
             "quick_gelu" => ops::quick_gelu(&x),
+            "relu" => ops::relu(&x),
+            "leaky_relu" => ops::leaky_relu(&x, float(p, "slope")),
             "geglu" => ops::geglu(&x),
             "softmax" => ops::softmax(&x),
             "scale" => ops::scale(&x, float(p, "factor")),
@@ -61,6 +63,26 @@ fn unary() {
             other => panic!("a case without a test: {other}"),
         };
         golden.check(case, &y, &[("x", &x)]);
+    }
+}
+
+/// Attention in windows, shifted ones too, of products and of cosines, and a query that is zero.
+#[test]
+fn window_attention() {
+    let golden = Golden::load("ops_window_attention");
+    for (case, p) in golden.cases() {
+        let [q, k, v, scale, bias] = ["q", "k", "v", "scale", "bias"].map(|name| golden.tensor(case, name));
+        let args = WindowArgs {
+            heads: size(p, "heads"),
+            window: size(p, "window"),
+            shift: size(p, "shift"),
+            cosine: p["cosine"].as_bool().unwrap(),
+            scale: &scale,
+            bias: &bias,
+            apart: float(p, "apart"),
+        };
+        let y = ops::window_attention(&q, &k, &v, args);
+        common::close(case, &y, &golden.tensor(case, "y"), 1e-4);
     }
 }
 

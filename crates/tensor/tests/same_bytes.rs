@@ -6,7 +6,7 @@ mod common;
 
 use calotype_tensor::ops::{self, Activation, Conv, ConvArgs, LinearArgs, Padding};
 use calotype_tensor::{DType, Device, Tensor, Weight, checkpoint};
-use common::cases::{Case, batches, cases, gradients_of, run};
+use common::cases::{Case, batches, cases, forward_only, gradients_of, run};
 use common::noise;
 
 const DTYPES: [DType; 2] = [DType::F32, DType::BF16];
@@ -46,6 +46,22 @@ fn threads_do_not_matter() {
                     assert!(a == b, "{} {dtype}: gradient {i} with {threads} threads", case.name);
                 }
             }
+        }
+    }
+}
+
+/// The same of ops that have no way back, and each image of a batch is computed as it is alone.
+#[test]
+fn neither_threads_nor_batches_matter_without_gradients() {
+    for case in forward_only() {
+        for dtype in DTYPES {
+            let inputs = as_dtype(&case.inputs, dtype);
+            let y = (case.f)(&inputs);
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+            assert!(pool.install(|| bits(&(case.f)(&inputs))) == bits(&y), "{} {dtype}: threads", case.name);
+            let last = |x: &Tensor| ops::slice_batch(x, x.dim(0) - 1, 1);
+            let alone = (case.f)(&inputs.iter().map(last).collect::<Vec<_>>());
+            assert!(bits(&last(&y)) == bits(&alone), "{} {dtype}: the last image", case.name);
         }
     }
 }

@@ -3,7 +3,9 @@
 
 mod common;
 
-use calotype_tensor::ops::{self, Activation, Conv, ConvArgs, GroupNormArgs, LinearArgs, Mask, Padding};
+use calotype_tensor::ops::{
+    self, Activation, Conv, ConvArgs, GroupNormArgs, LinearArgs, Mask, Padding, WindowArgs,
+};
 use calotype_tensor::{DType, Device, Tensor, Weight};
 use common::{gradients_for, noise};
 
@@ -267,6 +269,43 @@ fn products_check_their_shapes() {
     refused(&["conv2d", "stride", "1 or 2", "0"], conv(x, [3, 3], 0, None, None));
     refused(&["conv2d", "kernel", "[0, 6]", "[3, 3]"], conv(&[2, 0, 6, 8], [3, 3], 1, None, None));
     refused(&["conv2d", "kernel", "[0, 3]"], conv(x, [0, 3], 1, None, None));
+}
+
+/// So does attention in windows.
+#[test]
+fn window_attention_checks_its_shapes() {
+    let attention = |q: &[usize], k: &[usize], heads, [window, shift]: [usize; 2], bias: &[usize]| {
+        let [q, k, scale, bias] = [q, k, &[2], bias].map(zeros);
+        move || {
+            let args =
+                WindowArgs { heads, window, shift, cosine: false, scale: &scale, bias: &bias, apart: 0.0 };
+            ops::window_attention(&q, &k, &q, args)
+        }
+    };
+    let (x, bias) = (&[1, 4, 6, 8], &[2, 4, 4]);
+    refused(&["(B, H, W, C)", "[4, 6, 8]"], attention(&[4, 6, 8], x, 2, [2, 0], bias));
+    refused(&["shape of k", "[1, 4, 6, 8]", "[1, 4, 4, 8]"], attention(x, &[1, 4, 4, 8], 2, [2, 0], bias));
+    refused(&["width of q", "3 heads", "8"], attention(x, x, 3, [2, 0], bias));
+    refused(&["width of q", "0 heads"], attention(x, x, 0, [2, 0], bias));
+    refused(&["size of q", "window of 4", "4 × 6"], attention(x, x, 2, [4, 0], bias));
+    refused(&["size of q", "window of 0"], attention(x, x, 2, [0, 0], bias));
+    refused(&["shift", "less than a window of 2", "found 2"], attention(x, x, 2, [2, 2], bias));
+    refused(&["shape of bias", "[2, 4, 4]", "[2, 4, 9]"], attention(x, x, 2, [2, 1], &[2, 4, 9]));
+    refused(&["shape of scale", "[4]", "[2]"], attention(x, x, 4, [2, 1], bias));
+    refused(&["window_attention", "no gradient"], || {
+        let (x, scale, bias) = (zeros(x).var(), zeros(&[2]), zeros(bias));
+        let args = WindowArgs {
+            heads: 2,
+            window: 2,
+            shift: 0,
+            cosine: false,
+            scale: &scale,
+            bias: &bias,
+            apart: 0.0,
+        };
+        ops::window_attention(&x, &x, &x, args)
+    });
+    assert_eq!(attention(&[0, 4, 6, 8], &[0, 4, 6, 8], 2, [2, 1], bias)().shape(), [0, 4, 6, 8]);
 }
 
 /// So do the other ops.

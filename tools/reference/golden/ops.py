@@ -51,6 +51,7 @@ def geglu(x):
 
 
 ACTIVATIONS = {"none": lambda x: x, "silu": F.silu, "gelu": F.gelu, "quick_gelu": quick_gelu, "geglu": geglu}
+LATER_ACTIVATIONS = {"relu": F.relu}  # at the ends of files, whose earlier random numbers stay
 
 
 def linear():
@@ -65,7 +66,7 @@ def linear():
             inputs["residual"] = f.rand(*lead, m, n)
 
         def run(x, w, b=None, residual=0.0):
-            return ACTIVATIONS[act](F.linear(x, w, b)) + residual
+            return (ACTIVATIONS | LATER_ACTIVATIONS)[act](F.linear(x, w, b)) + residual
 
         f.case(name, run, inputs, act=act, bias=bias, residual=residual)
 
@@ -79,6 +80,8 @@ def linear():
     add("mid_geglu", 37, 136, 24, "geglu")
     add("long_k", 3, 1100, 17, "none")
     add("batched", 5, 16, 24, "gelu", residual=True, lead=(2, 3))
+    for act in LATER_ACTIVATIONS:
+        add(f"small_{act}_residual", 7, 24, 40, act, residual=True)
     f.write()
 
 
@@ -167,6 +170,55 @@ def attention():
     f.write()
 
 
+def windows(x, window):
+    """(B, H, W, C) -> (B * windows, window^2, C)"""
+    b, h, w, c = x.shape
+    x = x.view(b, h // window, window, w // window, window, c)
+    return x.transpose(2, 3).reshape(-1, window * window, c)
+
+
+def window_attention():
+    """As Swin Transformer has it: the image is rolled and cut into windows, and rolled back."""
+    f = OpFile("window_attention", 10)
+
+    def add(name, shape, heads, window, shift=0, cosine=False, apart=0.0):
+        b, h, w, c = shape
+        area = window * window
+        x = {key: f.rand(*shape) for key in "qkv"}
+        x["q"][0, 0, 1] = 0.0
+        x["scale"] = f.rand(heads).abs() * (20.0 if cosine else (c // heads) ** -0.5)
+        x["bias"] = f.rand(heads, area, area)
+
+        def run(q, k, v, scale, bias):
+            q, k, v = (split_heads(windows(x.roll((-shift, -shift), (1, 2)), window), heads) for x in (q, k, v))
+            if cosine:
+                q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+            scores = q @ k.transpose(-1, -2) * scale[:, None, None] + bias
+            if shift:
+                region = torch.zeros(1, h, w, 1)
+                for i, rows in enumerate((slice(-window), slice(-window, -shift), slice(-shift, None))):
+                    for j, columns in enumerate((slice(-window), slice(-window, -shift), slice(-shift, None))):
+                        region[:, rows, columns] = 3 * i + j
+                region = windows(region, window)  # (windows, window^2, 1)
+                mask = (region != region.transpose(1, 2)).double() * apart
+                scores = scores + mask.repeat(b, 1, 1)[:, None]
+            y = (scores.softmax(-1) @ v).transpose(1, 2)  # (B * windows, window^2, heads, d)
+            y = y.reshape(b, h // window, w // window, window, window, c).transpose(2, 3).reshape(shape)
+            return y.roll((shift, shift), (1, 2))
+
+        f.tensors |= {f"{name}.{key}": value for key, value in x.items()}
+        f.tensors[f"{name}.y"] = run(**{key: value.double() for key, value in x.items()})
+        f.meta[name] = {"heads": heads, "window": window, "shift": shift, "cosine": cosine, "apart": apart}
+
+    add("plain", (1, 8, 8, 60), 2, 8)
+    add("shifted", (1, 16, 8, 20), 1, 8, shift=4, apart=-2.0)
+    add("cosine", (1, 8, 8, 30), 1, 8, shift=4, cosine=True, apart=-2.0)
+    add("far_apart", (2, 8, 12, 15), 3, 4, shift=2, apart=-100.0)
+    add("odd_shift", (2, 6, 9, 22), 2, 3, shift=1, cosine=True, apart=-1.0)
+    add("wide_head", (1, 5, 5, 40), 1, 5)
+    f.write()
+
+
 def group_norm():
     f = OpFile("group_norm", 4)
 
@@ -220,6 +272,8 @@ def unary():
     f.case("scale", lambda x: x * -0.37, {"x": f.rand(5, 13)}, factor=-0.37)
     f.case("mean", lambda x: x.mean(), {"x": f.rand(5, 13)})
     f.case("sum", lambda x: x.sum(), {"x": f.rand(5, 13)})
+    f.case("relu", lambda x: F.relu(x), {"x": f.rand(6, 38)})
+    f.case("leaky_relu", lambda x: F.leaky_relu(x, 0.2), {"x": f.rand(6, 38)}, slope=0.2)
     f.write()
 
 
@@ -265,5 +319,6 @@ def timestep_embedding():
 
 
 if __name__ == "__main__":
-    for make in (linear, conv2d, attention, group_norm, layer_norm, unary, shape_ops, binary, timestep_embedding):
+    for make in (linear, conv2d, attention, window_attention, group_norm, layer_norm, unary, shape_ops, binary,
+                 timestep_embedding):
         make()

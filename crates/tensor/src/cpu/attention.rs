@@ -316,7 +316,7 @@ simd_fn! {
 
 simd_fn! {
     /// The largest of a tile row's first `len` values: `nr` together (a multiple of 16), then `stride` on.
-    fn max_tile_row(row: &[f32], stride: usize, nr: usize, len: usize) -> f32 {
+    pub(super) fn max_tile_row(row: &[f32], stride: usize, nr: usize, len: usize) -> f32 {
         let mut lanes = [f32::MIN; 16];
         for part in row.chunks(stride).take(len / nr) {
             for part in part[..nr].as_chunks::<16>().0 {
@@ -331,7 +331,7 @@ simd_fn! {
 
 simd_fn! {
     /// weights = 2^((row − max) scale), of a row in the layout of [`max_tile_row`]. Returns their sum.
-    fn exp_tile_row[FMA]<E: Element>(
+    pub(super) fn exp_tile_row[FMA]<E: Element>(
         row: &[f32],
         stride: usize,
         nr: usize,

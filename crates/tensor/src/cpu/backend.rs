@@ -1,10 +1,12 @@
 //! The CPU as a device: its kernels by the names of the seam.
 
 use super::{Buffer, optim, pack, reduce, rows};
-use super::{attention, attention_backward, elementwise, group_norm, layer_norm, layout, products};
+use super::{
+    attention, attention_backward, elementwise, group_norm, layer_norm, layout, products, window_attention,
+};
 use crate::backend::{
     AdafactorArgs, AdafactorAverages, AdamWArgs, AttentionSaved, Backend, Binary, ConvShape, Epilogue,
-    GroupNormArgs, HeadShape, Mask, Matrix, Move, Over, RowOp, Unary,
+    GroupNormArgs, HeadShape, Mask, Matrix, Move, Over, RowOp, Unary, WindowArgs,
 };
 use crate::dtype::DType;
 use crate::memory::Packed;
@@ -119,6 +121,10 @@ impl Backend for Cpu {
 
     fn attention_grad(&self, saved: &AttentionSaved, dy: &Tensor) -> [Tensor; 3] {
         attention_backward::backward(saved, dy)
+    }
+
+    fn window_attention(&self, args: &WindowArgs, qkv: [&Tensor; 3]) -> Tensor {
+        window_attention::forward(args, qkv)
     }
 
     fn group_norm(&self, norm: GroupNormArgs, x: &Tensor, weight: &Tensor, bias: &Tensor) -> [Tensor; 2] {

@@ -84,6 +84,8 @@ pub(super) fn unary(op: Unary, x: &Tensor) -> Tensor {
         Unary::Silu => map(x, math::silu),
         Unary::Gelu => map(x, math::gelu),
         Unary::QuickGelu => map(x, math::quick_gelu),
+        Unary::Relu => map(x, math::relu),
+        Unary::LeakyRelu(slope) => map(x, |x| if x < 0.0 { slope * x } else { x }),
     }
 }
 
@@ -93,6 +95,8 @@ pub(super) fn unary_grad(op: Unary, x: &Tensor, dy: &Tensor) -> Tensor {
         Unary::Silu => zip(x, dy, |x, dy| dy * math::silu_grad(x)),
         Unary::Gelu => zip(x, dy, |x, dy| dy * math::gelu_grad(x)),
         Unary::QuickGelu => zip(x, dy, |x, dy| dy * math::quick_gelu_grad(x)),
+        Unary::Relu => zip(x, dy, |x, dy| if x <= 0.0 { 0.0 } else { dy }),
+        Unary::LeakyRelu(slope) => zip(x, dy, |x, dy| if x <= 0.0 { slope * dy } else { dy }),
         Unary::Scale(_) | Unary::Divide(_) => unary(op, dy),
     }
 }

@@ -274,6 +274,7 @@ simd_fn! {
             Activation::Silu => values.iter_mut().for_each(|x| *x = round(math::silu(round(*x)))),
             Activation::Gelu => values.iter_mut().for_each(|x| *x = round(math::gelu(round(*x)))),
             Activation::QuickGelu => values.iter_mut().for_each(|x| *x = round(math::quick_gelu(round(*x)))),
+            Activation::Relu => values.iter_mut().for_each(|x| *x = math::relu(round(*x))),
             Activation::Geglu => {
                 values.iter_mut().zip(gate).for_each(|(x, g)| *x = round(round(*x) * math::gelu(round(*g))));
             }

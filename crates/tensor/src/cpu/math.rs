@@ -107,6 +107,12 @@ pub(crate) fn quick_gelu(x: f32) -> f32 {
     x * sigmoid(1.702 * x)
 }
 
+/// x, or 0 where x is less; NaN gives NaN.
+#[inline(always)]
+pub(crate) fn relu(x: f32) -> f32 {
+    if x < 0.0 { 0.0 } else { x }
+}
+
 /// The error function, to 1.5e-7 (Abramowitz & Stegun 7.1.26).
 #[inline(always)]
 pub(crate) fn erf(x: f32) -> f32 {

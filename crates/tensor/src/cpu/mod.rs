@@ -20,6 +20,7 @@ mod products;
 pub(crate) mod reduce;
 pub(crate) mod rows;
 mod transpose;
+mod window_attention;
 pub(crate) mod winograd;
 mod workers;
 

@@ -3,7 +3,7 @@
 use super::work::{self, NARROW, WorkKind};
 use crate::backend::{
     Activation, AdafactorArgs, AdafactorAverages, AdamWArgs, AttentionSaved, Backend, Binary, ConvShape,
-    Epilogue, GroupNormArgs, HeadShape, Mask, Matrix, Move, Over, RowOp, Unary,
+    Epilogue, GroupNormArgs, HeadShape, Mask, Matrix, Move, Over, RowOp, Unary, WindowArgs,
 };
 use crate::cpu::winograd;
 use crate::dtype::DType;
@@ -191,6 +191,12 @@ impl Backend for Meta {
     fn attention_grad(&self, saved: &AttentionSaved, _: &Tensor) -> [Tensor; 3] {
         attention(WorkKind::AttentionBackward, saved.shape, 5.0); // the scores again, and four gradients
         saved.qkv.each_ref().map(|x| Tensor::meta(x.shape(), x.dtype()))
+    }
+
+    fn window_attention(&self, args: &WindowArgs, [q, ..]: [&Tensor; 3]) -> Tensor {
+        work::add(WorkKind::Attention, 2.0 * 2.0 * q.numel() as f64 * args.window.pow(2) as f64);
+        work::add(WorkKind::Calls, 1.0);
+        Tensor::meta(q.shape(), q.dtype())
     }
 
     fn group_norm(&self, norm: GroupNormArgs, x: &Tensor, _: &Tensor, _: &Tensor) -> [Tensor; 2] {

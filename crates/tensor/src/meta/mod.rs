@@ -52,7 +52,7 @@ impl Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::common::cases::{batches, cases, run};
+    use crate::common::cases::{batches, cases, forward_only, run};
     use crate::memory::Device;
 
     /// Protects the device: each op gives the shapes and dtypes that the CPU gives, forward and back.
@@ -72,6 +72,21 @@ mod tests {
                     let of = |x: &Tensor| (x.shape().to_vec(), x.dtype());
                     assert_eq!(of(found), of(want), "{} {dtype}, result {i} (y, then gradients)", case.name);
                 }
+            }
+        }
+    }
+
+    /// The same of ops that have no way back.
+    #[test]
+    fn results_without_gradients_have_the_shapes_of_the_cpu() {
+        for case in forward_only() {
+            for dtype in [DType::F32, DType::BF16] {
+                let on = |device: Device| {
+                    let inputs = case.inputs.iter().map(|x| x.to_dtype(dtype).to_device(device));
+                    let y = (case.f)(&inputs.collect::<Vec<Tensor>>());
+                    (y.shape().to_vec(), y.dtype())
+                };
+                assert_eq!(on(Device::Meta), on(Device::Cpu), "{} {dtype}", case.name);
             }
         }
     }

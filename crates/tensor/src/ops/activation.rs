@@ -34,6 +34,16 @@ pub fn quick_gelu(x: &Tensor) -> Tensor {
     unary(Unary::QuickGelu, x)
 }
 
+/// x, or 0 where x is less, of any shape.
+pub fn relu(x: &Tensor) -> Tensor {
+    unary(Unary::Relu, x)
+}
+
+/// x, or slope · x where x is less than 0, of any shape.
+pub fn leaky_relu(x: &Tensor, slope: f32) -> Tensor {
+    unary(Unary::LeakyRelu(slope), x)
+}
+
 fn unary(op: Unary, x: &Tensor) -> Tensor {
     let y = x.kernels().unary(op, x);
     let input = x.detach();

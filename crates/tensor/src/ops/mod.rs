@@ -20,8 +20,9 @@ mod optim;
 mod softmax;
 mod timestep_embedding;
 mod upsample;
+mod window_attention;
 
-pub use activation::{geglu, gelu, quick_gelu, silu};
+pub use activation::{geglu, gelu, leaky_relu, quick_gelu, relu, silu};
 pub use arithmetic::{add, lincomb, mul, scale};
 pub use attention::attention;
 pub use concat::{cat_batch, concat, slice_batch, slice_last};
@@ -35,5 +36,8 @@ pub use optim::{adafactor, adamw, add_to, step, sum_squares};
 pub use softmax::softmax;
 pub use timestep_embedding::timestep_embedding;
 pub use upsample::{crop, upsample_nearest2x};
+pub use window_attention::window_attention;
 
-pub use crate::backend::{Activation, AdafactorArgs, AdafactorAverages, AdamWArgs, GroupNormArgs, Mask};
+pub use crate::backend::{
+    Activation, AdafactorArgs, AdafactorAverages, AdamWArgs, GroupNormArgs, Mask, WindowArgs,
+};

@@ -7,13 +7,14 @@ mod optim;
 mod products;
 mod tests;
 mod training;
+mod window_attention;
 
 use half::{bf16, f16};
 
 use crate::backend;
 use crate::backend::{
     AdafactorArgs, AdafactorAverages, AdamWArgs, AttentionSaved, Backend, Binary, ConvShape, Epilogue,
-    GroupNormArgs, HeadShape, Mask, Move, Over, RowOp, Unary,
+    GroupNormArgs, HeadShape, Mask, Move, Over, RowOp, Unary, WindowArgs,
 };
 use crate::dtype::DType;
 use crate::memory::Packed;
@@ -79,6 +80,8 @@ fn unary(op: Unary, x: f64) -> f64 {
         Unary::Silu => x * sigmoid(x),
         Unary::Gelu => 0.5 * x * (1.0 + erf(x / 2f64.sqrt())),
         Unary::QuickGelu => x * sigmoid(1.702 * x),
+        Unary::Relu => x.max(0.0),
+        Unary::LeakyRelu(slope) => x.max(0.0) + f64::from(slope) * x.min(0.0),
     }
 }
 
@@ -92,6 +95,14 @@ fn derivative(op: Unary, x: f64) -> f64 {
             0.5 * (1.0 + erf(x / 2f64.sqrt())) + x * density
         }
         Unary::QuickGelu => sigmoid(1.702 * x) * (1.0 + 1.702 * x * (1.0 - sigmoid(1.702 * x))),
+        Unary::Relu => f64::from(u8::from(x > 0.0)),
+        Unary::LeakyRelu(slope) => {
+            if x > 0.0 {
+                1.0
+            } else {
+                f64::from(slope)
+            }
+        }
     }
 }
 
@@ -232,6 +243,10 @@ impl Backend for Reference {
 
     fn attention_grad(&self, saved: &AttentionSaved, dy: &Tensor) -> [Tensor; 3] {
         attention::backward(saved, dy)
+    }
+
+    fn window_attention(&self, args: &WindowArgs, qkv: [&Tensor; 3]) -> Tensor {
+        window_attention::forward(args, qkv)
     }
 
     fn group_norm(&self, norm: GroupNormArgs, x: &Tensor, weight: &Tensor, bias: &Tensor) -> [Tensor; 2] {

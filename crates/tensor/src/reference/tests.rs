@@ -2,7 +2,7 @@
 //! A tensor of the reference has no memory that others can read, so these tests protect the seam as well.
 
 use super::training::Bytes;
-use crate::common::cases::{Case, batches, cases, run};
+use crate::common::cases::{Case, batches, cases, forward_only, run};
 use crate::common::close;
 use crate::dtype::DType;
 use crate::memory::Device;
@@ -12,10 +12,17 @@ use crate::weight::Weight;
 
 /// That the CPU gives what the reference gives, of the largest number in each result.
 fn compare(case: &Case, dtype: DType) {
+    compare_results(case, dtype, |inputs| {
+        let (y, gradients) = run(case, inputs);
+        [vec![y], gradients].concat()
+    });
+}
+
+/// The same of the results that `run` makes of the case's inputs.
+fn compare_results(case: &Case, dtype: DType, run: impl Fn(&[Tensor]) -> Vec<Tensor>) {
     let on = |device: Device| {
         let inputs: Vec<Tensor> = case.inputs.iter().map(|x| x.to_dtype(dtype).to_device(device)).collect();
-        let (y, gradients) = run(case, &inputs);
-        [vec![y], gradients].concat()
+        run(&inputs)
     };
     let tolerance = if dtype == DType::F32 { 2e-5 } else { 2e-2 };
     let want = on(Device::Reference);
@@ -34,6 +41,11 @@ fn every_kernel_beside_the_reference() {
         }
     }
     batches().iter().for_each(|case| compare(case, DType::F32));
+    for case in forward_only() {
+        for dtype in [DType::F32, DType::BF16] {
+            compare_results(&case, dtype, |inputs| vec![(case.f)(inputs)]);
+        }
+    }
 }
 
 /// Protects networks on a second device: what a constructor is to make there computes there.

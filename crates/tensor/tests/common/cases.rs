@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use calotype_tensor::ops::{self, Activation, Conv, ConvArgs, GroupNormArgs, LinearArgs, Mask, Padding};
+use calotype_tensor::ops::{
+    self, Activation, Conv, ConvArgs, GroupNormArgs, LinearArgs, Mask, Padding, WindowArgs,
+};
 use calotype_tensor::{DType, Tensor, Weight};
 
 use super::{gradients_for, noise};
@@ -62,6 +64,8 @@ fn arithmetic(large: bool) -> Vec<Case> {
         case("silu", &[one], |x| ops::silu(&x[0])),
         case("gelu", &[one], |x| ops::gelu(&x[0])),
         case("quick_gelu", &[one], |x| ops::quick_gelu(&x[0])),
+        case("relu", &[one], |x| ops::relu(&x[0])),
+        case("leaky_relu", &[one], |x| ops::leaky_relu(&x[0], 0.2)),
         case("geglu", &[one], |x| ops::geglu(&x[0])),
         case("softmax", &[one], |x| ops::softmax(&x[0])),
         case("twice", &[one], |x| ops::mul(&ops::silu(&x[0]), &x[0])),
@@ -131,6 +135,7 @@ fn products(large: bool) -> Vec<Case> {
         case("linear_silu", &[x, w, b, y], linear(Activation::Silu)),
         case("linear_gelu", &[x, w, b, y], linear(Activation::Gelu)),
         case("linear_quick_gelu", &[x, w, b, y], linear(Activation::QuickGelu)),
+        case("linear_relu", &[x, w, b, y], linear(Activation::Relu)),
         case("linear_geglu", &[x, w, b, halved], linear(Activation::Geglu)),
         // Two halves of whole panels, whatever the kernel: those can be fused.
         case("linear_geglu_panels", &[x, &[128, 40], &[128], &[rows, 64]], linear(Activation::Geglu)),
@@ -147,6 +152,28 @@ fn products(large: bool) -> Vec<Case> {
         }),
     ]);
     cases
+}
+
+/// Ops that have no way back.
+pub fn forward_only() -> Vec<Case> {
+    let windows = |name: &str, shape: [usize; 4], heads: usize, window: usize, shift: usize, cosine: bool| {
+        let (scale, bias) = (noise(&[heads], 1), noise(&[heads, window * window, window * window], 2));
+        let scale = ops::scale(&scale, if cosine { 20.0 } else { 0.5 });
+        case(name, &[&shape[..]; 3], move |x| {
+            let [scale, bias] = [&scale, &bias].map(|constant| beside(&x[0], constant));
+            let args = WindowArgs { heads, window, shift, cosine, scale: &scale, bias: &bias, apart: -3.0 };
+            ops::window_attention(&x[0], &x[1], &x[2], args)
+        })
+    };
+    vec![
+        windows("window_attention", [2, 16, 8, 60], 2, 8, 0, false),
+        windows("window_attention_shifted", [2, 16, 24, 60], 2, 8, 4, false),
+        windows("window_attention_cosine", [3, 8, 8, 90], 3, 8, 4, true),
+        // An odd number of features, more of them than a panel has, and windows that fill no panel.
+        windows("window_attention_odd", [2, 6, 9, 42], 2, 3, 1, true),
+        windows("window_attention_wide", [2, 5, 10, 70], 1, 5, 2, true),
+        windows("window_attention_pixels", [2, 2, 3, 8], 8, 1, 0, false),
+    ]
 }
 
 /// Ops on more images than two: as many as change how the work of all of them is cut into tasks.
