@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use calotype_request::schema::{self, Field, FieldType, Schema};
-use calotype_request::{InputError, Problem, unavailable};
+use calotype_request::{InputError, Problem};
 use calotype_sdxl::text;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Map, Value};
@@ -18,7 +18,7 @@ const PAIRS: &str = "input";
 /// The most bytes of a text file: twice those of a text, because UTF-16 may need as many.
 const MAX_FILE: u64 = 2 * schema::MAX_TEXT as u64 + 2;
 
-/// Adds `-i` and a flag for every field of `schema` to `command`. Only the long help lists fields that cannot be used yet.
+/// Adds `-i` and a flag for every field of `schema` to `command`.
 pub fn options(command: Command, schema: &Schema) -> Command {
     let pairs = Arg::new(PAIRS)
         .short('i')
@@ -32,7 +32,6 @@ pub fn options(command: Command, schema: &Schema) -> Command {
 fn flag(field: &Field) -> Arg {
     let flag =
         Arg::new(id(field)).long(field.name.replace('_', "-")).help_heading("Fields").help(help(field));
-    let flag = flag.hide_short_help(unavailable(&field.name).is_some());
     match field.kind() {
         FieldType::Integer => flag.value_name("N").allow_negative_numbers(true),
         FieldType::Number => flag.value_name("NUMBER").allow_negative_numbers(true),
@@ -59,8 +58,7 @@ fn help(field: &Field) -> String {
         what if ["text", "a file", "true or false"].contains(&what.as_str()) => String::new(),
         what => format!(" ({what})"),
     };
-    let status = unavailable(&field.name).map(|why| format!(" [{why}]")).unwrap_or_default();
-    format!("{}{takes}{default}{status}", field.description().trim_end_matches('.'))
+    format!("{}{takes}{default}", field.description().trim_end_matches('.'))
 }
 
 /// The request's JSON object: the fields that were given on the command line, and no others.
@@ -98,6 +96,14 @@ pub fn given(schema: &Schema, matches: &ArgMatches) -> Result<Map<String, Value>
         given.remove("seed");
     }
     Ok(given)
+}
+
+/// The value of a file's field, of a path with or without `@`.
+///
+/// # Errors
+/// Nothing is there, or something that the field does not take.
+pub fn path(field: &Field, text: &str) -> Result<Value, InputError> {
+    flag_value(field, text)
 }
 
 /// The files of `-i field=@file`, each with the name of its field.

@@ -8,6 +8,7 @@ use calotype_sdxl::plan::{check_mask, random_seed};
 use calotype_sdxl::prompt::PromptSyntax;
 use calotype_sdxl::samplers::Sampler;
 use calotype_sdxl::{ArgumentError, InputImage, InputMask, Pipeline, PredictPlan, Refine};
+use calotype_train::preprocess::Masks;
 use calotype_train::{Method, TrainOptions, TrainPlan, dataset, lr_schedule};
 use serde_json::{Map, Value, json};
 
@@ -197,6 +198,37 @@ pub fn train(input: TrainInput, options: TrainOptions) -> Result<TrainPlan, Argu
         options,
     };
     plan.checked()
+}
+
+/// Where the masks of a training's set come from. Warns about fields that have no effect.
+///
+/// # Errors
+/// The temperature is out of range.
+pub fn masks(input: &TrainInput) -> Result<Masks, ArgumentError> {
+    let temperature = input.clipseg_temperature;
+    if !(temperature.is_finite() && temperature > 0.0) {
+        return Err(ArgumentError::new("clipseg_temperature", "a number above 0", temperature.to_string()));
+    }
+    let prompt = input.mask_target_prompts.as_deref().map(str::trim).filter(|prompt| !prompt.is_empty());
+    Ok(match prompt {
+        _ if input.use_face_detection_instead => Masks::Faces,
+        Some(text) => Masks::Prompt { text: text.to_owned(), temperature },
+        None => Masks::Own,
+    })
+}
+
+/// The fields of masks that have no effect: without a prompt, or beside faces.
+pub fn masks_without_effect(given: &Map<String, Value>, masks: &Masks) -> Vec<&'static str> {
+    let ignored: &[&str] = match masks {
+        Masks::Faces => &["mask_target_prompts", "clipseg_temperature"],
+        Masks::Own => &["clipseg_temperature"],
+        Masks::Prompt { .. } => &[],
+    };
+    ignored
+        .iter()
+        .copied()
+        .filter(|name| given.get(*name).is_some_and(|value| *value != Value::from("")))
+        .collect()
 }
 
 /// The archive type of the request's set.

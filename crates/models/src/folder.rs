@@ -114,6 +114,13 @@ impl ModelConfigs {
     pub fn native_size(&self) -> Option<usize> {
         self.unet.sample_size.map(|latents| latents * self.vae.scale())
     }
+
+    /// Whether the model is as large as SDXL itself, so that what was trained for SDXL suits it.
+    pub fn is_sdxl(&self) -> bool {
+        const CROSS_ATTENTION_DIM: usize = 2048;
+        const SIDE: usize = 1024;
+        self.unet.cross_attention_dim == CROSS_ATTENTION_DIM && self.native_size() == Some(SIDE)
+    }
 }
 
 impl ModelFolder {

@@ -3,9 +3,6 @@
 /// The number of characters of an invalid value that a message shows.
 const SHOWN: usize = 80;
 
-/// A field whose feature is not available yet: its name, whether a value asks for the feature, and the message.
-pub(crate) type Unavailable = (&'static str, fn(&serde_json::Value) -> bool, &'static str);
-
 /// A field of a request is invalid. The caller can always fix the request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {problem}", clean(field))]
@@ -39,9 +36,6 @@ pub enum Problem {
     /// The field was given more than once.
     #[error("given twice")]
     Twice,
-    /// The field is part of the interface, but its feature is not available yet.
-    #[error("{0}")]
-    Unavailable(&'static str),
     /// A file that the field names cannot be used.
     #[error("{}: {}", clean(path), line(reason))]
     File {

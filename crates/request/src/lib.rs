@@ -27,9 +27,3 @@ pub use error::{InputError, Problem};
 pub use predict::{PredictInput, Refine, SIZE_MULTIPLE, SIZES};
 pub use scheduler::Scheduler;
 pub use train::{FileType, LrScheduler, RESOLUTION_MULTIPLE, TrainInput, epochs};
-
-/// The reason why `field`, or some of its values, cannot be used yet. `None`: the field can be used.
-pub fn unavailable(field: &str) -> Option<&'static str> {
-    let mut all = train::UNAVAILABLE.iter();
-    all.find(|(name, ..)| *name == field).map(|(.., why)| *why)
-}

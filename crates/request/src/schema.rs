@@ -92,6 +92,15 @@ impl Schema {
         self
     }
 
+    /// Removes all fields but `names`.
+    pub(crate) fn with_only(mut self, names: &[&str]) -> Schema {
+        self.fields.retain(|field| names.contains(&field.name.as_str()));
+        if let Some(properties) = self.root["properties"].as_object_mut() {
+            properties.retain(|name, _| names.contains(&name.as_str()));
+        }
+        self
+    }
+
     /// Removes the minimum and the maximum of a field.
     pub fn without_limits(mut self, name: &str) -> Schema {
         for field in self.fields.iter_mut().filter(|field| field.name == name) {

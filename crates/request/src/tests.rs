@@ -170,21 +170,26 @@ fn refusals_name_the_field() {
     }
 }
 
-/// Protects fields without their feature: a value that asks for the feature is refused by name, and others are accepted.
+/// Protects fields that all have their feature: none is refused.
 #[test]
-fn what_is_not_there_is_refused() {
-    for (field, value) in
-        [("mask_target_prompts", json!("a dog")), ("use_face_detection_instead", json!(true))]
-    {
-        let given = json!({ "input_images": "a.zip", field: value });
-        let error = TrainInput::from_json(object(given)).expect_err(field);
-        assert!(matches!(error.problem, Problem::Unavailable(_)), "{error}");
-        assert_eq!((error.field.as_str(), unavailable(field).is_some()), (field, true));
-    }
+fn the_refiner_and_the_watermark_are_there() {
     accepted(
         json!({"refine": "base_image_refiner", "apply_watermark": false, "image": "a.png", "mask": null}),
     );
-    assert!(PredictInput::schema().fields().iter().all(|f| unavailable(&f.name).is_none()));
+}
+
+/// Protects the fields of the set alone: they are fields of a training, and a request of them is a training's.
+#[test]
+fn a_set_has_fields_of_its_own() {
+    let (all, set) = (TrainInput::schema(), TrainInput::preprocess_schema());
+    for field in set.fields() {
+        assert_eq!(all.field(&field.name).map(|field| field.expects()), Ok(field.expects()));
+    }
+    assert!(set.field("mask_target_prompts").is_ok() && set.field("lora_rank").is_err());
+    let given =
+        json!({ "input_images": "a.zip", "mask_target_prompts": "a dog", "clipseg_temperature": 0.5 });
+    let input = TrainInput::from_json(object(given)).expect("a request");
+    assert_eq!((input.mask_target_prompts.as_deref(), input.clipseg_temperature), (Some("a dog"), 0.5));
 }
 
 /// Protects the parsing of text: by the field's type, with all digits of a 64-bit seed, and only finite numbers.

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::error::{InputError, Problem, Unavailable};
+use crate::error::InputError;
 use crate::schema::{self, Schema};
 
 /// Sides of training pictures are multiples of this many pixels, so that latents can be halved three times.
@@ -112,20 +112,19 @@ impl Default for TrainInput {
     }
 }
 
-/// The fields whose feature is not available yet: the values that ask for the feature, and the message. Remove a
-/// row when its feature is added.
-pub(super) const UNAVAILABLE: &[Unavailable] = &[
-    (
-        "mask_target_prompts",
-        |v| v.as_str() != Some(""),
-        "masks from prompts are not available yet (masks can be in the set: name.mask.png)",
-    ),
-    (
-        "use_face_detection_instead",
-        |v| v == &Value::Bool(true),
-        "face detection is not available yet, only false",
-    ),
-    ("clipseg_temperature", |v| v.as_f64() != Some(1.0), "masks from prompts are not available yet, only 1"),
+/// The fields that concern the set alone.
+const OF_THE_SET: [&str; 11] = [
+    "input_images",
+    "seed",
+    "resolution",
+    "token_string",
+    "caption_prefix",
+    "mask_target_prompts",
+    "crop_based_on_salience",
+    "use_face_detection_instead",
+    "clipseg_temperature",
+    "verbose",
+    "input_images_filetype",
 ];
 
 impl TrainInput {
@@ -140,18 +139,18 @@ impl TrainInput {
         TrainInput::schema().with_path("replicate_weights", description)
     }
 
+    /// The fields that say what the training set is made of.
+    pub fn preprocess_schema() -> Schema {
+        TrainInput::schema().with_only(&OF_THE_SET)
+    }
+
     /// Makes a request from its JSON object. `given` has the fields that the caller gave; the others have their defaults. The
     /// default of `caption_prefix` contains the given token.
     ///
     /// # Errors
-    /// A field is unknown, a value has the wrong type or is out of range, or a field's feature is not available yet.
+    /// A field is unknown, a value has the wrong type or is out of range.
     pub fn from_json(given: Map<String, Value>) -> Result<TrainInput, InputError> {
         let given = schema::check(&TrainInput::schema(), given)?;
-        for (field, asks, why) in UNAVAILABLE {
-            if given.get(*field).is_some_and(asks) {
-                return Err(InputError::new(*field, Problem::Unavailable(why)));
-            }
-        }
         let has_prefix = given.contains_key("caption_prefix");
         let mut input: TrainInput = schema::deserialize(given)?;
         if !has_prefix {

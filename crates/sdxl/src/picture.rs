@@ -84,12 +84,12 @@ fn grey(picture: DynamicImage) -> GrayImage {
     })
 }
 
-/// The number of a picture's pixels, from its header. `file` may be the beginning of the file.
+/// A picture's width and height in pixels as they are stored, from its header. `file` may be the beginning of the file.
 ///
 /// # Errors
 /// As [`decode`].
-pub fn pixels(file: &[u8], most: u64) -> Result<u64, Undecoded> {
-    open(file, most).map(|decoder| pixels_of(decoder.dimensions()))
+pub fn stored_size(file: &[u8], most: u64) -> Result<(u32, u32), Undecoded> {
+    open(file, most).map(|decoder| decoder.dimensions())
 }
 
 fn pixels_of((width, height): (u32, u32)) -> u64 {

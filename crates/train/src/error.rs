@@ -50,7 +50,11 @@ pub enum Error {
 
 impl From<DatasetError> for Error {
     fn from(error: DatasetError) -> Self {
-        if matches!(error, DatasetError::Interrupted) { Self::Interrupted } else { Self::Dataset(error) }
+        match error {
+            DatasetError::Interrupted => Self::Interrupted,
+            DatasetError::Io { path, source } => Self::Io { path, source },
+            error => Self::Dataset(error),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! plan.rs          the plan of a training
+//! preprocess/      pictures → squares, with the masks and captions that a set lacks
 //! dataset/         a training set → square pictures with captions and masks
 //! optim/           optimizers; lr_schedule.rs: the learning rate of each step
 //! trainer/         the trainer
@@ -59,6 +60,7 @@ pub mod lr_schedule;
 pub mod optim;
 pub mod page;
 pub mod plan;
+pub mod preprocess;
 pub mod run;
 pub mod trainer;
 

@@ -6,8 +6,11 @@ mod demo;
 mod export;
 mod man;
 mod model;
+mod networks;
 mod predict;
+mod preprocess;
 mod schema;
+mod set;
 pub mod train;
 mod watermark;
 
@@ -25,6 +28,7 @@ type Row = (&'static str, fn(Command) -> Command, fn(&ArgMatches) -> Result<(), 
 /// Every command, in the order of the help. A new command is a file and a row here.
 const COMMANDS: &[Row] = &[
     ("predict", predict::options, predict::run),
+    ("preprocess", preprocess::options, preprocess::run),
     ("train", train::options, train::run),
     ("export", export::options, export::run),
     ("watermark", watermark::options, watermark::run),

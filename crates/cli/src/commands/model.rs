@@ -41,6 +41,24 @@ impl ModelArgs {
         Ok(paths)
     }
 
+    /// The same, but of a model on a hub everything except the weights.
+    ///
+    /// # Errors
+    /// As [`Self::paths`].
+    pub fn configs(&self, quiet: bool) -> Result<ModelPaths, Failure> {
+        match self
+            .model
+            .as_deref()
+            .filter(|model| !model.exists() && model.to_str().is_some_and(hub::is_name))
+        {
+            Some(model) => {
+                let model = other("--model", model, hub::Needed::Configs, quiet)?;
+                Ok(ModelPaths { model, ..self.others(quiet)? })
+            }
+            None => self.paths(quiet),
+        }
+    }
+
     /// The paths of `--config` and `--vae` alone.
     ///
     /// # Errors

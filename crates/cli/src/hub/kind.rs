@@ -9,7 +9,6 @@ use calotype_models::weights::{Network, Weights};
 
 /// A network that is no part of SDXL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code)] // Preprocessing's options are not there yet.
 pub enum Kind {
     Upscaler,
     Captioner,
@@ -47,7 +46,6 @@ impl Kind {
     }
 
     /// The name on the hub of the network that is used unless another is named.
-    #[allow(dead_code)] // As above.
     pub fn default_name(self) -> &'static str {
         match self {
             Kind::Upscaler => "caidas/swin2SR-realworld-sr-x4-64-bsrgan-psnr",

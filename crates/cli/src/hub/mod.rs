@@ -71,6 +71,12 @@ pub fn is_name(text: &str) -> bool {
         .is_some_and(|name| name.repo.split_once('/').is_some_and(|(owner, _)| !Path::new(owner).exists()))
 }
 
+/// The folder of what has this name on a hub, as far as it is in the cache. Nothing is fetched.
+pub fn cached(name: &str) -> Option<PathBuf> {
+    let settings = HubSettings::from_env().ok()?;
+    Repo::new(&settings.cache, &ModelName::parse(name)?).snapshot()
+}
+
 /// The path of a network that is no part of SDXL: a folder, a file where the network may be one, or what has this name on a hub,
 /// which is fetched as [`folder`] does.
 ///

@@ -26,9 +26,9 @@ fn bad_settings() {
         ("token_string", "MY DOG", "token_string: expected a word without spaces, found \"MY DOG\""),
         ("caption_prefix", "a TOKYO, ", "caption_prefix: expected the token_string TOK in it"),
         ("input_images_filetype", "zip", "input_images"),
-        ("mask_target_prompts", "a dog", "mask_target_prompts: masks from prompts are not available yet"),
-        ("use_face_detection_instead", "true", "use_face_detection_instead: face detection is not available"),
-        ("clipseg_temperature", "0.5", "clipseg_temperature: masks from prompts are not available yet"),
+        ("mask_target_prompts", "a dog", "mask_target_prompts: expected a segmenter for it"),
+        ("use_face_detection_instead", "maybe", "use_face_detection_instead: expected true or false"),
+        ("clipseg_temperature", "0", "clipseg_temperature: expected a number above 0, found 0"),
         ("lora_rnak", "4", "lora_rnak: unknown field, did you mean lora_rank?"),
     ] {
         let model = tiny_model();

@@ -139,9 +139,7 @@ impl Pipeline {
 
     /// Whether the model has the sizes of SDXL's base model, for which a refiner is published.
     pub fn is_sdxl(&self) -> bool {
-        const CROSS_ATTENTION_DIM: usize = 2048;
-        const SIDE: usize = 1024;
-        self.base.configs.unet.cross_attention_dim == CROSS_ATTENTION_DIM && self.native_size() == Some(SIDE)
+        self.base.configs.is_sdxl()
     }
 
     /// The width and height of pictures that are made from a picture of `image` (width, height) pixels; see [`input::size`]. Of

@@ -41,35 +41,23 @@ impl Sources {
     }
 }
 
-/// The caption of each of `pictures` (paths). A table must have them all. Without a table, a picture's text file has its
-/// caption; a picture without one gets `prefix`.
+/// The caption of each of `pictures` (paths), which is empty if the set has none for it. A table must have them all. Without a
+/// table, a picture's text file has its caption.
 pub(super) fn assign(
     archive: &mut Archive,
     sources: &Sources,
     pictures: &[&str],
-    prefix: &str,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<String>, DatasetError> {
-    let mut captions = match table(archive, sources, pictures, warnings)? {
-        None => sidecars(archive, sources, pictures)?,
+    match table(archive, sources, pictures, warnings)? {
+        None => sidecars(archive, sources, pictures),
         Some((table, content)) => {
             let unused: Vec<&str> =
                 sources.texts_of(pictures).flatten().map(|text| text.name.as_str()).collect();
             warn_unused(&unused, &table.name, warnings);
-            table::captions(&table.name, &content, pictures)?
+            table::captions(&table.name, &content, pictures)
         }
-    };
-    // The prefix without the comma that would separate it from the rest of a caption.
-    let alone = one_line(prefix).trim_end_matches([',', ' ']).to_owned();
-    let empty: Vec<usize> = (0..captions.len()).filter(|&i| captions[i].is_empty()).collect();
-    if !empty.is_empty() && empty.len() < captions.len() {
-        let names: Vec<&str> = empty.iter().map(|&i| pictures[i]).collect();
-        warnings.push(format!("no caption for {}: \"{alone}\" is used", list(&names)));
     }
-    for i in empty {
-        captions[i].clone_from(&alone);
-    }
-    Ok(captions)
 }
 
 fn warn_unused(names: &[&str], table: &str, warnings: &mut Vec<String>) {

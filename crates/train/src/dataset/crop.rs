@@ -2,58 +2,86 @@
 
 use image::imageops::{self, FilterType};
 use image::{GrayImage, RgbImage};
+use serde::{Deserialize, Serialize};
 
 /// A square inside of a picture, in the picture's pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Square {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Square {
     pub top: u32,
     pub left: u32,
     pub side: u32,
 }
 
 impl Square {
-    /// The largest square of a picture: centred at the mask's centre of mass as far as the edges allow, or in the middle.
-    pub(super) fn choose((width, height): (u32, u32), mask: Option<&GrayImage>) -> Square {
+    /// The largest square of a picture: centred at the mask's centre of mass as far as the edges allow, or in the middle. The
+    /// centre's fractions are rounded, halves up.
+    pub(crate) fn choose((width, height): (u32, u32), mask: Option<&GrayImage>) -> Square {
         let side = width.min(height);
-        let middle = [f64::from(height) / 2.0, f64::from(width) / 2.0];
-        let [y, x] = mask.and_then(centre_of_mass).unwrap_or(middle);
-        let start = |centre: f64, length: u32| {
-            // A cast from float to integer saturates, so that negative values become 0.
-            ((centre - f64::from(side) / 2.0).round() as u32).min(length - side)
+        let Mass { sum, y, x } = mask.map_or_else(|| Mass::middle(width, height), Mass::of);
+        let start = |twice: i128, length: u32| {
+            // The centre is `twice / (2 · sum)`, and the square begins half a side before it.
+            let start = (twice + (1 - i128::from(side)) * sum).div_euclid(2 * sum);
+            start.clamp(0, i128::from(length - side)) as u32
         };
         Square { top: start(y, height), left: start(x, width), side }
     }
 
+    /// The square of a picture, as it is.
+    pub(crate) fn cut(self, picture: &RgbImage) -> RgbImage {
+        imageops::crop_imm(picture, self.left, self.top, self.side, self.side).to_image()
+    }
+
     /// The square of a picture, resized to `resolution`² pixels by a Lanczos filter with three lobes, also if it is smaller.
-    pub(super) fn picture(self, picture: &RgbImage, resolution: u32) -> RgbImage {
+    pub(crate) fn picture(self, picture: &RgbImage, resolution: u32) -> RgbImage {
         let square = imageops::crop_imm(picture, self.left, self.top, self.side, self.side);
         imageops::resize(&*square, resolution, resolution, FilterType::Lanczos3)
     }
 
     /// The square of a mask, resized to `resolution`² pixels by linear interpolation, which does not exceed the mask's values.
-    pub(super) fn mask(self, mask: &GrayImage, resolution: u32) -> GrayImage {
+    pub(crate) fn mask(self, mask: &GrayImage, resolution: u32) -> GrayImage {
         let square = imageops::crop_imm(mask, self.left, self.top, self.side, self.side);
         imageops::resize(&*square, resolution, resolution, FilterType::Triangle)
     }
 
     /// (top, left) of the square, in pixels of the resized picture. SDXL's crop conditioning counts after resizing, as in
     /// diffusers' training.
-    pub(super) fn top_left(self, resolution: usize) -> [usize; 2] {
+    pub(crate) fn top_left(self, resolution: usize) -> [usize; 2] {
         let scaled = |at: u32| (f64::from(at) * resolution as f64 / f64::from(self.side)).round() as usize;
         [scaled(self.top), scaled(self.left)]
     }
 }
 
-/// The centre of mass (y, x) of a mask's values. `None`: all are 0.
-fn centre_of_mass(mask: &GrayImage) -> Option<[f64; 2]> {
-    let (mut sum, mut ys, mut xs) = (0.0, 0.0, 0.0);
-    for (x, y, pixel) in mask.enumerate_pixels() {
-        let value = f64::from(pixel.0[0]);
-        sum += value;
-        ys += value * (f64::from(y) + 0.5);
-        xs += value * (f64::from(x) + 0.5);
+/// The mass of a mask, of which each value counts as value + 0.01, in hundredths. In whole numbers, so that the centre of a mask
+/// without contrast is exactly the middle.
+struct Mass {
+    sum: i128,
+    /// Twice the sum of mass × y at the pixels' centres; the same for x.
+    y: i128,
+    x: i128,
+}
+
+impl Mass {
+    fn of(mask: &GrayImage) -> Mass {
+        let mut mass = Mass { sum: 0, y: 0, x: 0 };
+        for (y, row) in mask.rows().enumerate() {
+            let (mut sum, mut twice_x) = (0_i128, 0_i128);
+            for (x, pixel) in row.enumerate() {
+                let value = i128::from(pixel.0[0]) * 100 + 1;
+                sum += value;
+                twice_x += value * (2 * x as i128 + 1);
+            }
+            mass.sum += sum;
+            mass.x += twice_x;
+            mass.y += sum * (2 * y as i128 + 1);
+        }
+        mass
     }
-    (sum > 0.0).then(|| [ys / sum, xs / sum])
+
+    /// The mass of a picture without a mask.
+    fn middle(width: u32, height: u32) -> Mass {
+        Mass { sum: 1, y: height.into(), x: width.into() }
+    }
 }
 
 #[cfg(test)]
@@ -84,12 +112,13 @@ mod tests {
         assert_eq!(Square::choose((1, 1), None), square(0, 0, 1));
     }
 
-    /// Protects the centre of mass: it weights values, and positions are centres of pixels.
+    /// Protects the centre of mass: it weights values, each raised by 0.01, and positions are centres of pixels.
     #[test]
     fn the_centre_is_weighted() {
-        let mask = GrayImage::from_raw(3, 1, vec![100, 0, 50]).expect("a mask");
-        let [y, x] = centre_of_mass(&mask).expect("a centre");
-        assert!((y - 0.5).abs() < 1e-12 && (x - (0.5 * 100.0 + 2.5 * 50.0) / 150.0).abs() < 1e-12);
+        let Mass { sum, y, x } = Mass::of(&GrayImage::from_raw(3, 1, vec![100, 0, 50]).expect("a mask"));
+        assert_eq!((sum, y, x), (15_003, 15_003, 10_001 + 3 + 5 * 5_001));
+        let flat = GrayImage::from_pixel(31, 10, [50].into());
+        assert_eq!(Square::choose((31, 10), Some(&flat)), Square::choose((31, 10), None));
     }
 
     /// Protects the crop's position, which is in resized pixels.

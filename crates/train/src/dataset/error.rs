@@ -7,8 +7,8 @@ use calotype_sdxl::ArgumentError;
 /// The number of files that a message names before it counts the others.
 const NAMED: usize = 3;
 
-/// A training set that cannot be used. The message is one line about the request's field or the file in the set.
-/// The caller can always fix the set.
+/// A training set that cannot be used. The message is one line about the request's field or the file in the set. The caller can
+/// fix the set, but for [`Self::Io`].
 #[derive(Debug, thiserror::Error)]
 pub enum DatasetError {
     /// An argument is invalid: `caption_prefix` lacks the token.
@@ -57,6 +57,30 @@ pub enum DatasetError {
         pixels: u64,
         /// The most that are decoded, which depends on the size of the set in bytes.
         limit: u64,
+    },
+    /// A network of the preprocessing cannot be used.
+    #[error("{option}: {problem}")]
+    Network {
+        /// The setting that names the network.
+        option: &'static str,
+        /// The file, and what was expected and found.
+        problem: calotype_models::Error,
+    },
+    /// A file of an earlier preprocessing cannot be used.
+    #[error("{}: {problem}", shorten(path))]
+    Made {
+        /// The file.
+        path: String,
+        /// What was expected and what was found.
+        problem: String,
+    },
+    /// A file of the set that is made cannot be written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: std::path::PathBuf,
+        /// The system's error.
+        source: std::io::Error,
     },
     /// The caller stopped the reading.
     #[error("interrupted")]
@@ -128,13 +152,13 @@ impl DatasetError {
         Self::Caption { file: shorten(file), problem: problem.into() }
     }
 
-    pub(super) fn mask(file: &str, problem: impl Into<String>) -> Self {
+    pub(crate) fn mask(file: &str, problem: impl Into<String>) -> Self {
         Self::Mask { file: shorten(file), problem: problem.into() }
     }
 }
 
 /// `a.png, b.png, c.png and 4 more`, on one line, whatever characters the names have.
-pub(super) fn list(names: &[&str]) -> String {
+pub(crate) fn list(names: &[&str]) -> String {
     list_most(names, NAMED)
 }
 

@@ -68,7 +68,7 @@ impl FileKind {
 }
 
 /// A file's name without its folders.
-pub(super) fn base(name: &str) -> &str {
+pub(crate) fn base(name: &str) -> &str {
     name.rsplit('/').next().unwrap_or(name)
 }
 
@@ -78,7 +78,7 @@ pub(super) fn normal(name: &str) -> String {
 }
 
 /// A file's path without its extension, in normal form. Files that belong together have the same stem.
-pub(super) fn stem(name: &str) -> String {
+pub(crate) fn stem(name: &str) -> String {
     let extension = base(name).rfind('.').map_or(0, |dot| base(name).len() - dot);
     normal(&name[..name.len() - extension])
 }

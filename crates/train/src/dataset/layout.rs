@@ -10,7 +10,7 @@ const RUN: [&str; 2] = ["settings.json", "metrics.jsonl"];
 /// The files that a run writes next to pictures if they are in its folder.
 const RUN_FILES: [&str; 6] =
     ["settings.json", "metrics.jsonl", "contact_sheet.png", "dataset.txt", "loss.png", "trained_model.tar"];
-const RUN_FOLDERS: [&str; 2] = ["samples/", "checkpoints/"];
+const RUN_FOLDERS: [&str; 3] = ["samples/", "checkpoints/", "preprocessed/"];
 const REGULARISATION: [&str; 6] =
     ["reg", "regs", "regularization", "regularisation", "regularization_images", "reg_images"];
 const CONTROL: [&str; 5] = ["conditioning", "conditioning_images", "control", "control_images", "condlabel"];

@@ -4,43 +4,42 @@
 //! archive/                          .zip, .tar, .tar.gz or folder → listed files; none leads out, none is too big
 //! kind.rs, layout.rs, files.rs      the use of each file, by its name and folder
 //! captions.rs, text.rs, table.rs    .txt files of pictures, or a table for all pictures
-//! picture.rs, crop.rs, prepare.rs   decode upright, on white → crop to a square → resize
+//! photos.rs, crop.rs                decode upright, on white, with the mask → crop to a square → resize
+//! index.rs, note.rs                 what an earlier preprocessing knows of its squares; warnings about one picture
 //! check.rs                          errors and warnings before a training
 //! report.rs, sheet.rs               the set as text, and as a picture
 //! fingerprint.rs                    a checksum that identifies the set
 //! ```
 //!
+//! [`preprocess`](crate::preprocess) makes examples of the pictures, with all that the set lacks.
 //! Files are read one at a time, in the order of their paths, so the same set gives the same examples.
 
 mod archive;
 mod captions;
 pub(crate) mod check;
-mod crop;
+pub(crate) mod crop;
 mod error;
 mod files;
 mod fingerprint;
-mod kind;
+pub(crate) mod index;
+pub(crate) mod kind;
 mod layout;
-mod prepare;
+pub(crate) mod note;
+pub(crate) mod photos;
 mod report;
 mod sheet;
 mod table;
-mod text;
+pub(crate) mod text;
 
 use std::ops::ControlFlow;
-use std::path::Path;
 
 pub use error::DatasetError;
+pub(crate) use error::list;
 pub use fingerprint::fingerprint;
+pub use index::INDEX;
 
-use self::archive::Archive;
-use self::files::Files;
+use self::index::Record;
 use serde::{Deserialize, Serialize};
-
-/// The most bytes to which a set may unpack.
-const MAX_UNPACKED: u64 = 4 << 30;
-/// The most bytes of a set's prepared pictures: 2,730 of 1024 × 1024 without masks.
-const MAX_PREPARED: u64 = 8 << 30;
 
 /// Called before each picture with the number of pictures that are done and the number of all. Also called with 0 done, from
 /// time to time, while the set is unpacked and its headers are read. A break stops with [`DatasetError::Interrupted`].
@@ -94,49 +93,36 @@ pub struct Example {
 /// A prepared training set.
 #[derive(Debug, Clone)]
 pub struct Dataset {
-    /// The pictures, by path in byte order; at least one.
+    /// The pictures, by path in byte order; at least one. Squares of an earlier preprocessing have the order of their pictures.
     pub examples: Vec<Example>,
     /// Warnings for the user before a training, one line each.
     pub warnings: Vec<String>,
+    /// What the preprocessing knows of each example.
+    pub(crate) records: Vec<Record>,
     resolution: usize,
     token: String,
 }
 
 impl Dataset {
-    /// Reads the set at `path`. `count_tokens` counts the tokens of a caption, including start and end. The caption has the
-    /// token in its original spelling; the function must replace it first if the trainer does.
-    ///
-    /// A picture that cannot be decoded is left out, with a warning.
+    /// Whether a network made any mask, square or caption.
+    pub fn is_made(&self) -> bool {
+        let networks = |r: &Record| r.segmenter.is_some() || r.upscaler.is_some() || r.captioner.is_some();
+        self.records.iter().any(networks)
+    }
+
+    /// Checks the captions of prepared pictures, and adds warnings about them.
     ///
     /// # Errors
-    /// The prefix lacks the token; the archive is broken, too big, not of type `file_type`, or has an entry that no archive of
-    /// pictures should have; there is no picture; a caption file or a mask does not fit the pictures; no caption has the token
-    /// where CLIP reads it; or `progress` breaks.
-    pub fn open(
-        path: &Path,
+    /// No caption has the token where CLIP reads it.
+    pub(crate) fn checked(
+        examples: Vec<Example>,
+        records: Vec<Record>,
+        mut warnings: Vec<String>,
         settings: &DatasetOptions,
         count_tokens: &dyn Fn(&str) -> usize,
-        progress: &mut Progress,
     ) -> Result<Dataset, DatasetError> {
-        check::prefix(settings.caption_prefix, settings.token_string)?;
-        let (mut archive, entries) = Archive::open(path, settings.file_type, MAX_UNPACKED, progress)?;
-        let mut warnings = Vec::new();
-        let files = Files::sort(entries, &archive.links, &mut warnings);
-        if files.pictures.is_empty() {
-            return Err(DatasetError::NoPicture { reason: files.reason });
-        }
-        check::fits(files.pictures.len(), settings.resolution, MAX_PREPARED)?;
-        prepare::check_pixels(&mut archive, &files, progress)?;
-        let names: Vec<&str> = files.pictures.iter().map(|p| p.name.as_str()).collect();
-        let prefix = settings.caption_prefix;
-        let captions = captions::assign(&mut archive, &files.sources, &names, prefix, &mut warnings)?;
-        let examples = prepare::examples(&mut archive, files, captions, settings, &mut warnings, progress)?;
         check::captions(&examples, settings.token_string, count_tokens, &mut warnings)?;
-        Ok(Dataset {
-            examples,
-            warnings,
-            resolution: settings.resolution,
-            token: settings.token_string.to_owned(),
-        })
+        let token = settings.token_string.to_owned();
+        Ok(Dataset { examples, warnings, records, resolution: settings.resolution, token })
     }
 }

@@ -1,5 +1,6 @@
 //! A training set as text.
 
+use super::index::Record;
 use super::{Dataset, Example};
 use calotype_models::shorten;
 
@@ -10,7 +11,7 @@ impl Dataset {
     /// A report of the set: the number of pictures, a line for each (name, size, crop, mask, caption), and the warnings.
     pub fn report(&self) -> String {
         let header = ["picture", "size", "crop", "mask", "caption"].map(String::from);
-        let rows: Vec<[String; 5]> = std::iter::once(header).chain(self.examples.iter().map(row)).collect();
+        let rows: Vec<[String; 5]> = std::iter::once(header).chain(self.with_records().map(row)).collect();
         let mut report = format!("{}\n\n", self.summary());
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths: [usize; 4] = std::array::from_fn(width);
@@ -30,6 +31,11 @@ impl Dataset {
         report
     }
 
+    /// The examples with what the preprocessing knows of each.
+    pub(super) fn with_records(&self) -> impl Iterator<Item = (&Example, &Record)> {
+        self.examples.iter().zip(&self.records)
+    }
+
     /// `5 pictures, each as 512 × 512`, and the number of pictures with masks.
     pub(super) fn summary(&self) -> String {
         let masks = self.examples.iter().filter(|e| e.mask.is_some()).count();
@@ -39,12 +45,12 @@ impl Dataset {
     }
 }
 
-fn row(example: &Example) -> [String; 5] {
+fn row((example, record): (&Example, &Record)) -> [String; 5] {
     let [top, left] = example.crop_top_left;
     let mask = if example.mask.is_some() { "yes" } else { "-" };
     [
         shorten(&example.name),
-        size(example),
+        size(example, record),
         format!("top {top}, left {left}"),
         mask.into(),
         shorten_to(&example.caption, SHOWN),
@@ -59,10 +65,11 @@ fn shorten_to(text: &str, most: usize) -> String {
     }
 }
 
-/// Width × height, written for people.
-pub(super) fn size(example: &Example) -> String {
+/// Width × height, and by how much a network has enlarged the square, written for people.
+pub(super) fn size(example: &Example, record: &Record) -> String {
     let [height, width] = example.original_size;
-    format!("{width} × {height}")
+    let upscaled = record.upscaled.map(|factor| format!(", upscaled ×{factor}")).unwrap_or_default();
+    format!("{width} × {height}{upscaled}")
 }
 
 pub(super) fn counted(n: usize, what: &str) -> String {

@@ -3,9 +3,13 @@
 use image::imageops::{self, FilterType};
 use image::{GrayImage, Rgb, RgbImage};
 
+use super::index::Record;
+use super::note::Note;
 use super::report::{counted, size};
 use super::{Dataset, Example};
-use crate::page::{BODY, DETAIL, LINE, MARGIN, MARKED, NAME, Page, RULE, TITLE, characters, cut, wrap};
+use crate::page::{
+    ACCENT, BODY, DETAIL, LINE, MARGIN, MARKED, NAME, Page, RULE, Style, TITLE, characters, cut, wrap,
+};
 use calotype_models::shorten;
 use calotype_sdxl::token::find_token;
 
@@ -19,23 +23,34 @@ const COLUMNS: std::ops::RangeInclusive<usize> = 3..=6;
 /// The most pictures. Viewers could not open a larger sheet.
 const MAX_PICTURES: usize = 240;
 const MAX_WARNINGS: usize = 20;
+const NOTE_LINES: usize = 3;
+/// Warnings about one picture.
+const WARNING: Style = Style { colour: ACCENT, bold: false, scale: 1 };
+/// The mask's value at which its edge is drawn.
+const EDGE: u8 = 128;
 
-/// A picture and the lines of its caption.
+/// A picture with the lines of its caption and of its warnings.
 struct Cell<'a> {
     example: &'a Example,
+    record: &'a Record,
     caption: Vec<String>,
+    notes: Vec<String>,
 }
 
 impl Dataset {
-    /// The set as a PNG: each prepared picture, darker where its mask is black, with name, size and caption, and with the token
+    /// The set as a PNG: each prepared picture, darker where its mask is black, with a line around what is bright, with name, size and caption, and with the token
     /// in colour. Warnings are at the end. Only the first 240 pictures of a large set are shown.
     pub fn contact_sheet(&self) -> Vec<u8> {
         let characters = characters(THUMBNAIL);
         let cells: Vec<Cell> = self
-            .examples
-            .iter()
+            .with_records()
             .take(MAX_PICTURES)
-            .map(|example| Cell { example, caption: wrap(&example.caption, characters, CAPTION_LINES) })
+            .map(|(example, record)| Cell {
+                example,
+                record,
+                caption: wrap(&example.caption, characters, CAPTION_LINES),
+                notes: notes(record, characters),
+            })
             .collect();
         // As few rows as possible, with about the same number of pictures in each.
         let rows = cells.len().div_ceil(*COLUMNS.end()).max(1);
@@ -77,11 +92,15 @@ impl Dataset {
         sheet.text((x, y), &cut_front(&shorten(&example.name), width), NAME);
         y += LINE;
         let mask = if example.mask.is_some() { ", mask" } else { "" };
-        sheet.text((x, y), &cut(&format!("{}{mask}", size(example)), width), DETAIL);
+        sheet.text((x, y), &cut(&format!("{}{mask}", size(example, cell.record)), width), DETAIL);
         y += SMALL_GAP;
         for line in &cell.caption {
             y += LINE;
             sheet.text_marking((x, y), line, BODY, &find_token(line, &self.token));
+        }
+        for line in &cell.notes {
+            y += LINE;
+            sheet.text((x, y), line, WARNING);
         }
     }
 
@@ -99,9 +118,15 @@ impl Dataset {
     }
 }
 
+/// The lines of the warnings about a picture; its size says that it was enlarged.
+fn notes(record: &Record, width: usize) -> Vec<String> {
+    let notes = record.notes.iter().filter(|note| !matches!(note, Note::Small { .. }));
+    notes.flat_map(|note| wrap(&note.text(), width, NOTE_LINES)).collect()
+}
+
 /// The height of a row, including the gap below it.
 fn row_height(row: &[Cell]) -> u32 {
-    let lines = row.iter().map(|cell| cell.caption.len() as u32).max().unwrap_or(0);
+    let lines = row.iter().map(|cell| (cell.caption.len() + cell.notes.len()) as u32).max().unwrap_or(0);
     THUMBNAIL + GAP / 3 + (2 + lines) * LINE + SMALL_GAP + GAP
 }
 
@@ -133,8 +158,20 @@ fn thumbnail(example: &Example, resolution: usize) -> RgbImage {
             let light = 85 + u32::from(mask.0[0]);
             pixel.0 = pixel.0.map(|c| (u32::from(c) * light / 340) as u8);
         }
+        draw_edge(&mut picture, &mask);
     }
     picture
+}
+
+/// Draws the line at which a mask becomes brighter than half, on its bright side.
+fn draw_edge(picture: &mut RgbImage, mask: &GrayImage) {
+    let is_bright = |x: u32, y: u32| mask.get_pixel_checked(x, y).is_none_or(|value| value.0[0] >= EDGE);
+    for (x, y, pixel) in picture.enumerate_pixels_mut() {
+        let around = [(x + 1, y), (x, y + 1), (x.wrapping_sub(1), y), (x, y.wrapping_sub(1))];
+        if is_bright(x, y) && !around.into_iter().all(|(x, y)| is_bright(x, y)) {
+            *pixel = Rgb(ACCENT);
+        }
+    }
 }
 
 /// Cuts text to `width` characters at its beginning, because the end of a path is more informative.

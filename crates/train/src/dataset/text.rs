@@ -4,7 +4,7 @@
 pub(super) const MAX_TEXT: u64 = 16 << 20;
 
 /// Puts a caption on one line: runs of whitespace and control characters become one space, and are removed at the ends.
-pub(super) fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
     let mut line = String::new();
     for word in words {

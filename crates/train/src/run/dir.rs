@@ -3,6 +3,7 @@
 //! ```text
 //! settings.json            all that the run depends on; written and read by whoever takes the request
 //! dataset.txt, contact_sheet.png   what the run learns from
+//! preprocessed/            the set with all that was made for it, if anything was
 //! metrics.jsonl, loss.png  how the run goes
 //! samples/                 pictures on the way
 //! checkpoints/             where the run can go on from
@@ -27,6 +28,8 @@ pub const METRICS: &str = "metrics.jsonl";
 pub const CHECKPOINTS: &str = "checkpoints";
 /// The folder of pictures on the way.
 pub const SAMPLES: &str = "samples";
+/// The folder of the set with the masks, captions and squares that networks made.
+pub const PREPROCESSED: &str = "preprocessed";
 /// The result.
 pub const RESULT: &str = "trained_model.tar";
 const LOCK: &str = ".lock";
@@ -94,7 +97,7 @@ impl RunDir {
 /// The first name that is something else, with what was expected and found.
 pub fn no_links(dir: &Path) -> Result<(), String> {
     FILES.iter().try_for_each(|name| expect(dir, name, false))?;
-    [CHECKPOINTS, SAMPLES].iter().try_for_each(|name| expect(dir, name, true))?;
+    [CHECKPOINTS, SAMPLES, PREPROCESSED].iter().try_for_each(|name| expect(dir, name, true))?;
     for checkpoint in names(&dir.join(CHECKPOINTS)) {
         let path = format!("{CHECKPOINTS}/{checkpoint}");
         // Other names are not touched.

@@ -14,7 +14,9 @@ mod observer;
 mod samples;
 mod session;
 
-pub use dir::{CHECKPOINTS, FILES, METRICS, RESULT, RunDir, SAMPLES, SETTINGS, holds_run, no_links};
+pub use dir::{
+    CHECKPOINTS, FILES, METRICS, PREPROCESSED, RESULT, RunDir, SAMPLES, SETTINGS, holds_run, no_links,
+};
 pub use metrics::{Metrics, MetricsRead, read};
 pub use observer::{Observer, Sample};
 pub use samples::Samples;

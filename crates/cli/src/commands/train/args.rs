@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::commands::model::ModelArgs;
+use crate::commands::networks::NetworkArgs;
 use crate::commands::predict::DtypeName;
 
 /// What is not part of the request.
@@ -46,6 +47,8 @@ pub struct TrainArgs {
     /// How many of the last checkpoints stay [default: 2]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub keep_checkpoints: Option<u32>,
+    #[command(flatten)]
+    pub networks: NetworkArgs,
     #[command(flatten)]
     pub options: OptionFlags,
 }

@@ -19,19 +19,19 @@ pub mod run_dir;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use calotype_models::{Component, ModelConfigs, ModelFolder};
+use calotype_models::ModelFolder;
 use calotype_request::TrainInput;
 use calotype_sdxl::adapters::{AdapterError, Modules, TrainedWeights};
-use calotype_sdxl::plan::check_size;
-use calotype_sdxl::token::replace_token;
+#[cfg(fuzzing)]
 use calotype_train::TrainPlan;
 use calotype_train::chart::Losses;
-use calotype_train::dataset::{self, Dataset};
+use calotype_train::dataset::Dataset;
 use calotype_train::forecast::memory::taken;
 use calotype_train::forecast::time::Times;
 use calotype_train::lr_schedule::LrScheduler;
+use calotype_train::preprocess::Writer;
 use calotype_train::run::{self, Metrics, RunDir, RunOptions, Samples, Session};
-use calotype_train::trainer::{NEW_TOKENS, check_model};
+use calotype_train::trainer::check_model;
 use calotype_train::{Error, Trainer, checkpoint};
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use indicatif::HumanDuration;
@@ -41,15 +41,13 @@ use self::args::TrainArgs;
 use self::memory::Fit;
 use self::observer::Console;
 use self::record::{Initial, Record};
-use self::run_dir::{METRICS, RESULT};
+use self::run_dir::{METRICS, PREPROCESSED, RESULT};
+use super::set::{SHORT, Source};
 use crate::args::Verbosity;
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::shell::typed;
 use crate::{fields, interrupt, output, pocket};
-
-/// Work that takes no longer than this shows no progress.
-const SHORT: Duration = Duration::from_secs(2);
 
 /// The command's options, and a flag for every field of the request.
 pub fn options(command: Command) -> Command {
@@ -135,7 +133,10 @@ impl Job {
             Some(_) if record.weights == weights => record,
             Some(_) => return Err(changed_input("--model", &record.model, "weights and configs")),
         };
-        let dataset = open_set(&folder, &configs, &record.plan);
+        let made = dir.as_ref().map(|dir| dir.path().join(PREPROCESSED)).filter(|made| made.is_dir());
+        let Record { request, plan, networks, .. } = &record;
+        let source = Source { folder: &folder, configs: &configs, request, plan, networks, quiet };
+        let dataset = source.prepare(made.as_deref(), None);
         let dataset = dataset.map_err(|e| {
             with_hint(e, resumed && !record.plan.input_images.exists(), "-i input_images=@PATH")
         })?;
@@ -245,6 +246,10 @@ impl Job {
     /// Makes the folder of a new run, and writes the files that exist before its first step.
     fn begin(&self, run_dir: Option<&Path>) -> Result<RunDir, Failure> {
         let dir = run_dir::make(run_dir, &self.record.plan.input_images)?;
+        if self.dataset.is_made() {
+            let writer = Writer::open(&dir.path().join(PREPROCESSED), self.record.plan.seed);
+            writer.and_then(|writer| writer.write_all(&self.dataset)).map_err(Error::from)?;
+        }
         dir.write("dataset.txt", self.dataset.report().as_bytes())?;
         dir.write("contact_sheet.png", &self.dataset.contact_sheet())?;
         run_dir::write_settings(&dir, &self.record)?;
@@ -356,27 +361,6 @@ fn took(time: Duration) -> String {
 fn per_step(seconds: f64) -> String {
     let digits = if seconds < 1.0 { 3 } else { 1 };
     format!("{seconds:.digits$} s a step")
-}
-
-/// Opens the set, and counts the tokens of captions with the model's tokenizer. The resolution must suit the VAE.
-fn open_set(folder: &ModelFolder, configs: &ModelConfigs, plan: &TrainPlan) -> Result<Dataset, Failure> {
-    check_size("resolution", plan.resolution, configs.vae.scale())?;
-    let tokenizer =
-        folder.tokenizer(Component::TextEncoder2, &configs.text_encoder_2).map_err(Error::from)?;
-    let (tokenizer, _) = tokenizer.with_tokens(&NEW_TOKENS.map(String::from)).map_err(Error::from)?;
-    let settings = dataset::DatasetOptions {
-        resolution: plan.resolution,
-        file_type: plan.input_images_filetype,
-        token_string: &plan.token_string,
-        caption_prefix: &plan.caption_prefix,
-        crop_based_on_salience: plan.crop_based_on_salience,
-    };
-    // A caption that the tokenizer cannot encode is refused later, where it is encoded.
-    let count = |caption: &str| {
-        tokenizer.count(&replace_token(caption, &plan.token_string, &NEW_TOKENS.concat())).unwrap_or(0)
-    };
-    Ok(Dataset::open(&plan.input_images, &settings, &count, &mut |_, _| interrupt::flow())
-        .map_err(Error::from)?)
 }
 
 /// Writes a `trained_model.tar`, complete or not at all. Follows a link only if the user named the file.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::args::{Recompute, TrainArgs};
+use crate::commands::networks::NetworkArgs;
 use crate::commands::predict::DtypeName;
 use crate::failure::Failure;
 use crate::plans;
@@ -36,6 +37,9 @@ pub struct Record {
     pub config: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vae: Option<PathBuf>,
+    /// The networks that make what the set lacks.
+    #[serde(default)]
+    pub networks: NetworkArgs,
     pub dtype: DtypeName,
     pub recompute: Recompute,
     /// The path of the result, if the user gave it.
@@ -93,6 +97,10 @@ impl Record {
         if settings.sample_every.is_none() && !settings.sample_prompt.is_empty() {
             tracing::warn!("--sample-prompt: no samples are made without --sample-every");
         }
+        for name in plans::masks_without_effect(given, &plans::masks(&request)?) {
+            tracing::warn!("{name}: changes nothing with these masks");
+        }
+        let networks = settings.networks.absolute()?;
         let paths = settings.model.paths(quiet)?;
         let mut prompts = settings.sample_prompt.clone();
         if prompts.is_empty() {
@@ -104,6 +112,7 @@ impl Record {
             model: absolute(&paths.model),
             config: paths.config.as_deref().map(absolute),
             vae: paths.vae.as_deref().map(absolute),
+            networks,
             dtype: super::super::dtype(settings.dtype),
             recompute: settings.recompute.unwrap_or(Recompute::Auto),
             output: settings.output.as_deref().map(absolute),
@@ -270,6 +279,11 @@ impl Record {
         };
         let dtype = |dtype: DtypeName| Value::from(calotype_tensor::DType::from(dtype).to_string());
         option("--dtype", dtype(self.dtype), settings.dtype.map(dtype));
+        let networks = self.networks.given();
+        for (name, value) in settings.networks.absolute()?.given() {
+            let run = networks.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
+            option(name, run.into(), Some(value.into()));
+        }
         option("--sample-every", self.sample_every.into(), settings.sample_every.map(Value::from));
         option("--validate-every", self.validate_every.into(), settings.validate_every.map(Value::from));
         let prompts = Some(&settings.sample_prompt).filter(|prompts| !prompts.is_empty());

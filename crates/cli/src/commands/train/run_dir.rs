@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use calotype_train::run::{self, RunDir};
-pub use calotype_train::run::{CHECKPOINTS, FILES, METRICS, RESULT, SAMPLES, SETTINGS};
+pub use calotype_train::run::{CHECKPOINTS, FILES, METRICS, PREPROCESSED, RESULT, SAMPLES, SETTINGS};
 
 use super::check;
 use super::record::Record;
