@@ -43,21 +43,24 @@ class Content:
     style: str = ""
 
 
-def draw_lot(rng, things=None, keep_held_out=False):
-    """What one picture shows."""
+def draw_lot(rng, things=None, keep_held_out=False, styled=0.2, scene=None):
+    """What one picture shows; styled: the share with a style; scene: another picture's content, whose place and time to keep."""
     things = things or list(THINGS)
-    settings = list(SETTINGS)
+    settings = [scene.setting] if scene else list(SETTINGS)
     while True:
         thing, setting = things[rng.integers(len(things))], settings[rng.integers(len(settings))]
         if keep_held_out or not held_out(thing, setting):
             break
     content = Content(thing, setting)
-    if SETTINGS[setting][1]:
+    if scene:
+        content.time, content.background = scene.time, scene.background
+    elif SETTINGS[setting][1]:
         content.time = TIMES[rng.choice(3, p=[0.4, 0.35, 0.25] if setting == "sea" else [0.6, 0.2, 0.2])]
-    if setting == "plain":
+    if setting == "plain" and not scene:
         content.background = list(PLAIN)[rng.integers(len(PLAIN))]
-    if rng.random() < 0.2:
-        content.style = list(STYLES)[rng.integers(len(STYLES))]
+    if rng.random() < styled:
+        styles = [s for s in STYLES if s != "pencil sketch" or not scene or scene.time == "day"]  # it has no time of day
+        content.style = styles[rng.integers(len(styles))]
         if content.style == "pencil sketch":
             content.time = "day"
     if rng.random() < 0.25 and content.style != "pencil sketch":

@@ -1,7 +1,7 @@
 """A small network that says what a picture shows: which thing, in which setting. Trained on the generator's own pictures.
 
     generate.py set FOLDER --everything --count 24000 --seed 50     # held-out things and pairs too
-    classifier.py --set FOLDER --out classifier.pt [--epochs 10]
+    classifier.py --set FOLDER --out classifier.pt [--epochs 10] [--device cuda]
 
 Prints its own accuracy on pictures of the set that it was not trained on (the last 1,000).
 """
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from captions import SETTINGS
+from sets import Pictures
 from things import HELD_OUT, THINGS
 
 LABELS = [*THINGS, *HELD_OUT, "mascot"]
@@ -61,17 +62,17 @@ def vary(x, rng):
 
 def load(path):
     net = Classifier()
-    net.load_state_dict(torch.load(path, weights_only=True))
+    net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return net.eval()
 
 
 @torch.no_grad()
-def accuracy(net, images, things, settings):
-    right = np.zeros(2)
-    for i in range(0, len(images), 100):
-        a, b = net(prepare(images[i : i + 100]))
-        right += [(a.argmax(1) == things[i : i + 100]).sum().item(), (b.argmax(1) == settings[i : i + 100]).sum().item()]
-    return (right / len(images)).round(4).tolist()
+def accuracy(net, x, things, settings):
+    right = torch.zeros(2)
+    for i in range(0, len(x), 100):
+        a, b = net(x[i : i + 100].float())
+        right += torch.stack([(a.argmax(1) == things[i : i + 100]).sum(), (b.argmax(1) == settings[i : i + 100]).sum()]).cpu()
+    return [round(share, 4) for share in (right / len(x)).tolist()]
 
 
 def main():
@@ -79,26 +80,28 @@ def main():
     parser.add_argument("--set", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     torch.set_num_threads(2)
     torch.manual_seed(3)
     rng = np.random.default_rng(3)
-    images = np.load(args.set / "images.npy", mmap_mode="r")
-    rows = [json.loads(line) for line in open(args.set / "captions.jsonl")]
-    things = torch.tensor([LABELS.index(r["thing"]) for r in rows])
-    settings = torch.tensor([PLACES.index(r["setting"]) for r in rows])
-    train = len(rows) - 1000
-    net = Classifier().to(memory_format=torch.channels_last)
-    print(f"{sum(p.numel() for p in net.parameters()) / 1e6:.2f} M parameters", flush=True)
-    steps = args.epochs * (train // 64)
+    pictures = Pictures(args.set)
+    x = torch.cat([prepare(pictures.images(part)).half() for part in np.array_split(np.arange(len(pictures)), -(-len(pictures) // 500))])
+    x = x.to(args.device, memory_format=torch.channels_last)
+    things = torch.tensor([LABELS.index(r["thing"]) for r in pictures.rows], device=args.device)
+    settings = torch.tensor([PLACES.index(r["setting"]) for r in pictures.rows], device=args.device)
+    train = len(x) - min(1000, len(x) // 2)
+    net = Classifier().to(args.device, memory_format=torch.channels_last)
+    print(f"{len(x)} pictures, {sum(p.numel() for p in net.parameters()) / 1e6:.2f} M parameters", flush=True)
+    each = max(train // 64, 1)
     optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.15)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=args.epochs * each, pct_start=0.15)
     start = time.time()
     for epoch in range(args.epochs):
         net.train()
-        for chosen in np.array_split(rng.permutation(train), train // 64)[: train // 64]:
-            chosen = np.sort(chosen)
-            a, b = net(vary(prepare(images[chosen]), rng))
+        for chosen in np.array_split(rng.permutation(train), each):
+            chosen = torch.from_numpy(np.sort(chosen)).to(args.device)
+            a, b = net(vary(x[chosen].float(), rng))
             loss = F.cross_entropy(a, things[chosen], label_smoothing=0.05) + 0.5 * F.cross_entropy(b, settings[chosen], label_smoothing=0.05)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -106,7 +109,7 @@ def main():
             schedule.step()
         net.eval()
         print(json.dumps(dict(epoch=epoch + 1, minutes=round((time.time() - start) / 60, 1), loss=round(loss.item(), 3),
-                              things_settings=accuracy(net, images[train:], things[train:], settings[train:]))), flush=True)
+                              things_settings=accuracy(net, x[train:], things[train:], settings[train:]))), flush=True)
         torch.save(net.state_dict(), args.out)
 
 

@@ -28,7 +28,7 @@ def prompts(each):
 def main():
     parser = arguments(__doc__)
     parser.add_argument("--each", type=int, default=4)
-    parser.set_defaults(guidance=5.0)  # as the demo has it, and its scale
+    parser.set_defaults(guidance=5.0, steps=[25])  # as the demo has it, and its scale
     args = parser.parse_args()
     torch.set_num_threads(2)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ def main():
         subprocess.run([args.binary, "demo", "-o", str(args.out / "demo")], check=True)
     rows, net, figures = prompts(args.each), load(args.classifier), {}
     for name, more in (("before", {}), ("after", dict(replicate_weights=f"@{trained}", lora_scale=0.8))):
-        images = [predict(args, row, args.out / name, **more) for row in rows]
+        images = [predict(args, row, args.out / name, args.steps[0], **more) for row in rows]
         sheet(images, 4 * args.each).save(args.out / f"{name}.png")
         figures[name] = shares(judge(net, images, rows))
     (args.out / "demo.json").write_text(json.dumps(figures, indent=2) + "\n")

@@ -3,6 +3,7 @@
     export.py --training FOLDER --vae FOLDER --tokenizers FOLDER --out FOLDER     # replaces FOLDER in one move
 """
 import argparse
+import copy
 import json
 import os
 import shutil
@@ -24,14 +25,11 @@ INDEX = {
 }
 
 
-def write(folder, training, vae, tokenizers):
-    vocabulary = len(json.loads((tokenizers / "tokenizer/vocab.json").read_text()))
-    pocket = Pocket(vocabulary)
-    state = torch.load(training / "state.pt", map_location="cpu", weights_only=True, mmap=True)
-    pocket.load_state_dict(state["average"]["model"])
-    for name, part in pocket.named_children():
+def write(folder, pocket, vae, tokenizers):
+    for name, part in copy.deepcopy(pocket).cpu().named_children():
         part.half().to(memory_format=torch.contiguous_format).save_pretrained(folder / name)
-    AutoencoderKL.from_pretrained(vae).half().to(memory_format=torch.contiguous_format).save_pretrained(folder / "vae")
+    vae = AutoencoderKL.from_pretrained(vae, torch_dtype=torch.float32)
+    vae.half().to(memory_format=torch.contiguous_format).save_pretrained(folder / "vae")
     for name in ("tokenizer", "tokenizer_2"):
         shutil.copytree(tokenizers / name, folder / name)
     (folder / "scheduler").mkdir()
@@ -40,16 +38,15 @@ def write(folder, training, vae, tokenizers):
     card = Path(__file__).with_name("model_card.md")
     if card.exists():
         shutil.copy(card, folder / "README.md")
-    return state["step"]
 
 
-def publish(training, vae, tokenizers, out):
+def publish(step, pocket, vae, tokenizers, out):
     """Writes the folder beside the old one, checks it, and puts it in its place."""
     fresh, old = (out.with_name(out.name + end) for end in (".new", ".old"))
     for folder in (fresh, old):
         shutil.rmtree(folder, ignore_errors=True)
     fresh.mkdir(parents=True)
-    step = write(fresh, training, vae, tokenizers)
+    write(fresh, pocket, vae, tokenizers)
     size = sum(path.stat().st_size for path in fresh.rglob("*") if path.is_file())
     if size > LIMIT:
         raise SystemExit(f"export.py: {size} bytes are more than {LIMIT}")
@@ -65,7 +62,10 @@ def main():
     for name in ("training", "vae", "tokenizers", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     args = parser.parse_args()
-    publish(args.training, args.vae, args.tokenizers, args.out)
+    pocket = Pocket(len(json.loads((args.tokenizers / "tokenizer/vocab.json").read_text())))
+    state = torch.load(args.training / "state.pt", map_location="cpu", weights_only=True, mmap=True)
+    pocket.load_state_dict(state["average"]["model"])
+    publish(state["step"], pocket, args.vae, args.tokenizers, args.out)
 
 
 if __name__ == "__main__":

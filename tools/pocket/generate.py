@@ -1,24 +1,27 @@
 """Pictures with captions: one from a seed, a contact sheet to look at, or a whole set on disk.
 
     generate.py sheet out.png [--seed 0] [--setting city] [--thing fox] [--style watercolour] [--time night]
-    generate.py set FOLDER [--count 50000] [--seed 1]      # images.npy (uint8, count × 128 × 128 × 3), captions.jsonl
+    generate.py set FOLDER [--count 8000] [--seed 1] [--workers 2] [--minutes 5]      # sets.py says what is in the folder
 """
 import argparse
-import json
+import os
+import time
+from dataclasses import replace
 from multiprocessing import Pool
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 import nature
 import places
 from captions import SETTINGS, as_row, caption, draw_lot
-from paint import S, ridge
+from paint import ROWS, S, ridge
+from sets import PART, SIZE, write_part
 from styles import STYLES
 from things import HELD_OUT, THINGS, coloured, glyph
 
-SIZE = 128
+SHARED = 4
 PAINTERS = {"beach": places.beach, "forest": nature.forest, "snow": nature.snow, "city": places.city, "desert": nature.desert,
             "mountains": nature.mountains, "meadow": nature.meadow, "sea": places.sea, "autumn": nature.autumn, "rain": nature.rain,
             "under water": places.under_water, "night sky": places.night_sky, "space": places.space, "moon": places.on_the_moon,
@@ -51,38 +54,49 @@ def cast_shadow(canvas, x, foot, width, strength):
     canvas.paste((8, 10, 28), (0, 0, S, S), shadow.filter(ImageFilter.GaussianBlur(4)))
 
 
-def sink(rng, canvas, behind, foot, depth):
-    """The ground in front hides the feet."""
+def sink(rng, foot, depth):
+    """How much the ground in front hides of each pixel, 0…1."""
     line = ridge(rng, foot - depth, 2.5, 3) + rng.normal(0, 0.8, S)
-    rows = np.mgrid[0:S, 0:S][0]
-    mask = np.clip((rows - line[None]) / 3, 0, 1) * 255
-    canvas.paste(behind, (0, 0), Image.fromarray(mask.astype(np.uint8)))
+    return np.clip((ROWS - line[None]) / 3, 0, 1)
 
 
-def paint(rng, content):
-    """The picture, 128 × 128."""
+def scene(rng, content):
+    """The empty place: a canvas, and the row where feet stand (None where things float)."""
     if content.setting == "plain":
-        canvas, foot = places.plain(rng, content.background)
-    else:
-        canvas, foot = PAINTERS[content.setting](rng, content.time)
+        return places.plain(rng, content.background)
+    return PAINTERS[content.setting](rng, content.time)
+
+
+def compose(rng, content, canvas, foot):
+    """The thing in the place: the picture, 128 × 128, and what of it the thing covers, L. The canvas is left as it was."""
     height = rng.uniform(0.57, 0.73) * S
     thing = subject(rng, content, height, foot is None)
     w, h = thing.size
     room = max(S - w, 0) / 2
     x = S / 2 + float(np.clip(rng.normal(0, 0.05) * S, -room, room))
+    behind, canvas, cover = canvas, canvas.copy(), Image.new("L", (S, S), 0)
+    hidden = None
     if foot is None:
         y = S * rng.uniform(0.44, 0.54) + h / 2
-        canvas.paste(thing, (round(x - w / 2), round(y - h)), thing)
     else:
-        foot = max(foot, h + 6)
-        behind = canvas.copy()
+        y = foot = max(foot, h + 6)
         depth = SINKS.get(content.setting, 0) * h
         cast_shadow(canvas, x, foot - 2 - depth, w, 0.3 if content.setting in ("sea", "rain") else 0.5)
-        canvas.paste(thing, (round(x - w / 2), round(foot - h)), thing)
         if depth:
-            sink(rng, canvas, behind, foot, depth)
+            hidden = Image.fromarray((sink(rng, foot, depth) * 255).astype(np.uint8))
+    corner = (round(x - w / 2), round(y - h))
+    canvas.paste(thing, corner, thing)
+    cover.paste(thing.getchannel("A"), corner)
+    if hidden:
+        canvas.paste(behind, (0, 0), hidden)
+        cover.paste(0, (0, 0), hidden)
     image = canvas.reduce(2)
-    return STYLES[content.style](rng, image) if content.style else image
+    return STYLES[content.style](rng, image) if content.style else image, cover.reduce(2)
+
+
+def paint(rng, content):
+    """The picture, 128 × 128."""
+    return compose(rng, content, *scene(rng, content))[0]
 
 
 def example(seed, things=None, keep_held_out=False):
@@ -90,6 +104,22 @@ def example(seed, things=None, keep_held_out=False):
     rng = np.random.default_rng(seed)
     content = draw_lot(rng, things, keep_held_out)
     return paint(rng, content), caption(rng, content), content
+
+
+def examples(seed, count, everything, styled):
+    """Pictures, covers and rows of a seed. SHARED in a row have one place, since a place takes most of the time; half see it mirrored."""
+    rng = np.random.default_rng(seed)
+    things = [*THINGS, *HELD_OUT, "mascot"] if everything else None
+    for i in range(count):
+        if i % SHARED == 0:
+            content = draw_lot(rng, things, everything, styled)
+            canvas, foot = scene(rng, content)
+            place = replace(content)
+        else:
+            content = draw_lot(rng, things, everything, styled, place)
+            canvas = ImageOps.mirror(canvas)
+        picture, cover = compose(rng, content, canvas, foot)
+        yield picture, cover, as_row(content, caption(rng, content))
 
 
 def sheet(images, columns=8, size=SIZE):
@@ -101,39 +131,40 @@ def sheet(images, columns=8, size=SIZE):
     return page
 
 
-def _one(job):
-    seed, everything = job
-    image, sentence, content = example(seed, [*THINGS, *HELD_OUT, "mascot"] if everything else None, everything)
-    return np.asarray(image), as_row(content, sentence)
+def _part(job):
+    folder, name, seed, everything, styled, until = job
+    if time.time() < until:
+        write_part(folder, name, examples(seed, PART, everything, styled))
 
 
-def write_set(folder, count, seed, everything):
-    folder.mkdir(parents=True, exist_ok=True)
-    images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (count, SIZE, SIZE, 3))
-    jobs = (((seed, i), everything) for i in range(count))
-    with Pool(2) as pool, open(folder / "captions.jsonl", "w") as rows:
-        for i, (image, row) in enumerate(pool.imap(_one, jobs, chunksize=64)):
-            images[i] = image
-            rows.write(json.dumps(row) + "\n")
-            if i % 5000 == 0:
-                print(i, row["caption"], flush=True)
-    images.flush()
+def write_set(args):
+    """Parts of PART pictures, as many as are missing of count, or as the minutes allow."""
+    until = time.time() + (60 * args.minutes if args.minutes else 1e9)
+    names = [(i, f"{args.seed}-{i:05}") for i in range(-(-args.count // PART))]
+    jobs = [(args.out, name, (args.seed, i), args.everything, args.styled, until) for i, name in names if not (args.out / name).exists()]
+    with Pool(args.workers, os.nice, (10,)) as pool:
+        for i, _ in enumerate(pool.imap_unordered(_part, jobs)):
+            if time.time() < until and i % 10 == 9:
+                print(f"{args.out.name}: {(i + 1) * PART} pictures", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["sheet", "set"])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--count", type=int)
+    parser.add_argument("--count", type=int, default=64)
     parser.add_argument("--seed", type=int, default=1)
     for name in ("setting", "thing", "style", "time", "colour"):
         parser.add_argument(f"--{name}")
     parser.add_argument("--everything", action="store_true", help="held-out things and pairs too")
+    parser.add_argument("--styled", type=float, default=0.4, help="share of pictures with a style")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--minutes", type=float, help="no part is begun after this time")
     args = parser.parse_args()
     if args.what == "set":
-        return write_set(args.out, args.count or 50000, args.seed, args.everything)
+        return write_set(args)
     images = []
-    for i in range(args.count or 64):
+    for i in range(args.count):
         rng = np.random.default_rng((args.seed, i))
         content = draw_lot(rng, [args.thing] if args.thing else None, True)
         for name in ("setting", "style", "time", "colour"):

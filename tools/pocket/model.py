@@ -1,4 +1,6 @@
 """The pocket model's networks besides the VAE, in SDXL's classes and its shape, with smaller numbers."""
+import json
+
 import threads  # noqa: F401, first of all
 
 import torch
@@ -42,6 +44,14 @@ class Pocket(torch.nn.Module):
         self.text_encoder_2 = CLIPTextModelWithProjection(text_config(WIDTHS[1], vocabulary, "gelu"))
         self.unet = unet().to(memory_format=torch.channels_last)
 
+    @classmethod
+    def open(cls, folder):
+        """A pipeline's, in f32."""
+        pocket = cls(json.loads((folder / "text_encoder/config.json").read_text())["vocab_size"])
+        for name, part in pocket.named_children():
+            part.load_state_dict(type(part).from_pretrained(folder / name, torch_dtype=torch.float32).state_dict())
+        return pocket
+
     def encode(self, ids, ids_2):
         """Penultimate states side by side, (B, 77, 288), and the second encoder's pooled output, (B, 160)."""
         one = self.text_encoder(ids, output_hidden_states=True)
@@ -59,19 +69,20 @@ def alphas_cumprod():
 
 
 @torch.no_grad()
-def sample(pocket, ids, noise, steps=20, guidance=5.0):
-    """DDIM with guidance, for sample sheets; ids: (B, 77) twice, the empty prompt's last. Latents, (B, 8, 16, 16)."""
-    a = alphas_cumprod()
+def sample(pocket, ids, noise, steps=50, guidance=7.5):
+    """Euler's steps with guidance, at the times of SCHEDULER; ids: (B, 77) twice, the empty prompt's last. Latents, (B, 8, 16, 16)."""
+    a = alphas_cumprod().to(noise.device)
     states, pooled = pocket.encode(*ids)
     n = len(noise)
-    size = torch.tensor([[SIZE, SIZE, 0, 0, SIZE, SIZE]]).float().repeat(2 * n, 1)
+    size = torch.tensor([[SIZE, SIZE, 0, 0, SIZE, SIZE]], device=noise.device).float().repeat(2 * n, 1)
     states = torch.cat([states[:n], states[n:].expand(n, -1, -1)])
     cond = {"text_embeds": torch.cat([pooled[:n], pooled[n:].expand(n, -1)]), "time_ids": size}
     x = noise
-    times = torch.linspace(999, 0, steps + 1).round().long()
-    for t, after in zip(times[:-1], times[1:]):
+    for i in reversed(range(steps)):
+        t = 1000 // steps * i + 1
+        after = a[t - 1000 // steps] if i else torch.ones_like(a[0])
         v = pocket.unet(torch.cat([x, x]), t, states, added_cond_kwargs=cond).sample
         v = v[n:] + guidance * (v[:n] - v[n:])
         clean, eps = a[t].sqrt() * x - (1 - a[t]).sqrt() * v, a[t].sqrt() * v + (1 - a[t]).sqrt() * x
-        x = a[after].sqrt() * clean + (1 - a[after]).sqrt() * eps
+        x = after.sqrt() * clean + (1 - after).sqrt() * eps
     return x

@@ -12,7 +12,7 @@ def orthogonal(matrices, rounds=5):
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     a, product = x @ x.mT, None
-    eye = torch.eye(a.shape[1])
+    eye = torch.eye(a.shape[1], device=a.device)
     for i in range(rounds):  # on the small square x·xᵀ, whose polynomials commute; x itself is multiplied once
         q = 3.4445 * eye - 4.775 * a + 2.0315 * a @ a
         product = q if product is None else q @ product

@@ -1,11 +1,13 @@
 """The things: names, glyphs of Noto Color Emoji, and which of them training never sees."""
+import os
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")  # Debian's fonts-noto-color-emoji, SIL OFL 1.1
+# Debian's fonts-noto-color-emoji, SIL OFL 1.1
+FONT = Path(os.environ.get("NOTO_COLOR_EMOJI", "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"))
 
 THINGS = {
     "cat": "🐈", "dog": "🐕", "poodle": "🐩", "fox": "🦊", "wolf": "🐺", "lion": "🦁", "tiger": "🐅", "horse": "🐎", "unicorn": "🦄",
