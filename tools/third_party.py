@@ -23,6 +23,7 @@ DATA = """\
 | the letters on contact sheets and charts | X11's misc-fixed fonts, through `embedded-graphics` | public domain |
 | the tokenizer of the pocket model (`vocab.json`, `merges.txt`) | OpenAI's CLIP, an excerpt of its vocabulary | MIT, © 2021 OpenAI |
 | the merges of CLIP's tokenizer (`crates/models/src/tokenizer/clip_merges.txt.gz`) | OpenAI's CLIP, through `open_clip_torch` (`tools/clip_merges.py`) | MIT, © 2021 OpenAI |
+| the networks for faces (`crates/models/src/faces/mediapipe.safetensors`) | MediaPipe, through its Python package 0.10.21 (`tools/faces.py`) | Apache-2.0, © The MediaPipe Authors |
 | the pocket model (`models/pocket`) | made by this project (`tools/pocket`) | Apache-2.0 |
 | the certificates of authorities that the hub's client trusts | Mozilla's list, through `webpki-roots` | CDLA-Permissive-2.0 |
 """

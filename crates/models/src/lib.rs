@@ -23,6 +23,7 @@ pub mod clip_text;
 pub mod clip_vision;
 pub mod config;
 mod error;
+pub mod faces;
 mod file_kind;
 mod folder;
 mod json;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! networks.rs, open.rs      the networks, each opened for its first picture and dropped after its last
+//! faces.rs                  faces, and masks of them
 //! job.rs                    what is to be made of each picture, and what an earlier preprocessing has made already
 //! squares.rs, captions.rs   picture → mask → square → upscaled, if it is clearly too small → resized;  square → caption
 //! earlier.rs, writer.rs     the set that is made, on disk: read, and written
@@ -12,6 +13,7 @@
 
 mod captions;
 mod earlier;
+pub mod faces;
 mod job;
 mod networks;
 mod open;
