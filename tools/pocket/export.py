@@ -1,6 +1,8 @@
 """Writes the model's folder, fp16, as diffusers lays it out, and checks its size.
 
     export.py --training FOLDER --vae FOLDER --tokenizers FOLDER --out FOLDER     # replaces FOLDER in one move
+
+What FOLDER has besides (the networks of `calotype preprocess`) stays.
 """
 import argparse
 import copy
@@ -35,9 +37,25 @@ def write(folder, pocket, vae, tokenizers):
     (folder / "scheduler").mkdir()
     (folder / "scheduler/scheduler_config.json").write_text(json.dumps(SCHEDULER, indent=2) + "\n")
     (folder / "model_index.json").write_text(json.dumps(INDEX, indent=2) + "\n")
+    for path in folder.glob("*/config.json"):
+        plain(path)
     card = Path(__file__).with_name("model_card.md")
     if card.exists():
         shutil.copy(card, folder / "README.md")
+
+
+def plain(path):
+    """Drops from a configuration what says where and with what it was written: it differs from machine to machine."""
+    config = json.loads(path.read_text())
+    kept = {key: value for key, value in config.items() if key not in ("_name_or_path", "transformers_version")}
+    path.write_text(json.dumps(kept, indent=2) + "\n")
+
+
+def keep_others(old, fresh):
+    """Copies what only the old folder has: it belongs to other tools."""
+    for path in old.iterdir() if old.exists() else ():
+        if not (fresh / path.name).exists():
+            (shutil.copytree if path.is_dir() else shutil.copy)(path, fresh / path.name)
 
 
 def publish(step, pocket, vae, tokenizers, out):
@@ -50,6 +68,7 @@ def publish(step, pocket, vae, tokenizers, out):
     size = sum(path.stat().st_size for path in fresh.rglob("*") if path.is_file())
     if size > LIMIT:
         raise SystemExit(f"export.py: {size} bytes are more than {LIMIT}")
+    keep_others(out, fresh)
     if out.exists():
         os.rename(out, old)
     os.rename(fresh, out)
