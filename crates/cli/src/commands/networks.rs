@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use calotype_models::{ModelConfigs, ModelFolder};
 use calotype_sdxl::ArgumentError;
+use calotype_tensor::DType;
+use calotype_train::Error;
 use calotype_train::preprocess::{self, CaptionDecoding, Identity, Masks, Needs, Network, Networks, Used};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -120,6 +122,7 @@ pub struct Library {
     segmenter: Option<Place>,
     upscaler: Option<Place>,
     decoding: DecodingName,
+    dtype: DType,
 }
 
 /// Where a network is: a path, or a name on a hub.
@@ -131,7 +134,8 @@ struct Place {
 
 impl Library {
     /// The networks for a model: those of the options, or else those in the model's folder, or SDXL's own where the model is as large.
-    pub fn new(args: &NetworkArgs, folder: &ModelFolder, configs: &ModelConfigs) -> Library {
+    /// They compute in `dtype`.
+    pub fn new(args: &NetworkArgs, folder: &ModelFolder, configs: &ModelConfigs, dtype: DType) -> Library {
         let place = |kind: Kind, name: &str| match args.get(kind) {
             Some(NONE) => None,
             Some(given) => Some(Place { path: given.into(), is_default: false }),
@@ -147,6 +151,7 @@ impl Library {
             segmenter: place(Kind::Segmenter, "segmenter"),
             upscaler: place(Kind::Upscaler, "upscaler"),
             decoding: args.caption_decoding.unwrap_or(DecodingName::Sample),
+            dtype,
         }
     }
 
@@ -183,7 +188,7 @@ impl Library {
         let mask = match (masks, segmenter) {
             (Masks::Faces, _) => Some(Network::faces()),
             (Masks::Prompt { text, temperature }, Some(path)) => {
-                Some(Network::segmenter(path, text.clone(), *temperature))
+                Some(Network::segmenter(path, text.clone(), *temperature, self.dtype).map_err(Error::from)?)
             }
             (Masks::Prompt { .. }, None) if needs.mask => {
                 let expected = "a segmenter for it (--segmenter DIR|NAME), as none goes with this model";
@@ -193,8 +198,14 @@ impl Library {
         };
         Ok(Networks {
             mask,
-            upscale: upscaler.map(Network::upscaler),
-            caption: captioner.map(|path| Network::captioner(path, self.decoding.into())),
+            upscale: upscaler
+                .map(|path| Network::upscaler(path, self.dtype))
+                .transpose()
+                .map_err(Error::from)?,
+            caption: captioner
+                .map(|path| Network::captioner(path, self.decoding.into(), self.dtype))
+                .transpose()
+                .map_err(Error::from)?,
         })
     }
 }

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::model::ModelArgs;
 use super::networks::NetworkArgs;
+use super::predict::DtypeName;
 use super::set::Source;
 use crate::args::{self, Verbosity};
 use crate::failure::Failure;
@@ -32,6 +33,9 @@ struct PreprocessArgs {
     output: PathBuf,
     #[command(flatten)]
     networks: NetworkArgs,
+    /// Number format of the networks [default: bf16 where the CPU has instructions for it, else f32]
+    #[arg(long, value_enum)]
+    dtype: Option<DtypeName>,
     /// Threads to compute with; the set is the same for any number [default: all processors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
@@ -73,14 +77,9 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     check_model(&configs)?;
     let plan = plans::train_at_native_size(plan, &given, configs.native_size());
     let plan = with_seed(plan, &given, set)?;
-    let source = Source {
-        folder: &folder,
-        configs: &configs,
-        request: &request,
-        plan: &plan,
-        networks: &networks,
-        quiet,
-    };
+    let dtype = super::dtype(settings.dtype);
+    let (folder, configs, request, plan) = (&folder, &configs, &request, &plan);
+    let source = Source { folder, configs, request, plan, networks: &networks, dtype, quiet };
     make(&source, set, settings.model.model.is_none().then_some(pocket::NOTICE))
 }
 

@@ -13,6 +13,7 @@ use calotype_train::trainer::NEW_TOKENS;
 use calotype_train::{Error, TrainPlan};
 
 use super::networks::{Library, NetworkArgs};
+use super::predict::DtypeName;
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::{interrupt, plans};
@@ -27,6 +28,8 @@ pub struct Source<'a> {
     pub request: &'a TrainInput,
     pub plan: &'a TrainPlan,
     pub networks: &'a NetworkArgs,
+    /// Of the networks.
+    pub dtype: DtypeName,
     pub quiet: bool,
 }
 
@@ -47,7 +50,7 @@ impl Source<'_> {
             tokenizer.count(&replace_token(caption, &plan.token_string, &NEW_TOKENS.concat())).unwrap_or(0)
         };
         let masks = plans::masks(self.request)?;
-        let library = Library::new(self.networks, folder, configs);
+        let library = Library::new(self.networks, folder, configs, self.dtype.into());
         let settings = Settings {
             set: DatasetOptions {
                 resolution: plan.resolution,
@@ -69,7 +72,7 @@ impl Source<'_> {
             stages.step(stage, done, count);
             interrupt::flow()
         });
-        stages.finish();
+        stages.finish(prepared.is_ok());
         Ok(prepared.map_err(Error::from)?)
     }
 }
@@ -78,7 +81,15 @@ impl Source<'_> {
 struct Stages {
     masks: bool,
     quiet: bool,
-    current: Option<(Stage, Instant, Progress)>,
+    current: Option<Bar>,
+}
+
+struct Bar {
+    stage: Stage,
+    start: Instant,
+    progress: Progress,
+    /// The pictures of the stage, once the bar is shown.
+    shown: Option<usize>,
 }
 
 impl Stages {
@@ -93,21 +104,25 @@ impl Stages {
             Stage::Upscaling => "upscaling small pictures",
             Stage::Captions => "writing captions",
         };
-        if self.current.as_ref().is_none_or(|(current, ..)| *current != stage) {
-            self.finish();
+        if self.current.as_ref().is_none_or(|bar| bar.stage != stage) {
+            self.finish(true);
             let progress = Progress::start(title.to_owned(), self.quiet);
-            self.current = Some((stage, Instant::now(), progress));
+            self.current = Some(Bar { stage, start: Instant::now(), progress, shown: None });
         }
-        if let Some((_, start, progress)) = &mut self.current
-            && start.elapsed() > SHORT
+        if let Some(bar) = &mut self.current
+            && bar.start.elapsed() > SHORT
         {
-            progress.step(done, count);
+            bar.shown = Some(count);
+            bar.progress.step(done, count);
         }
     }
 
-    fn finish(&mut self) {
-        if let Some((_, _, progress)) = self.current.take() {
-            progress.finish();
+    fn finish(&mut self, is_complete: bool) {
+        if let Some(mut bar) = self.current.take() {
+            if let (true, Some(count)) = (is_complete, bar.shown) {
+                bar.progress.step(count, count);
+            }
+            bar.progress.finish();
         }
     }
 }

@@ -195,19 +195,18 @@ fn checksum(parts: &[&str]) -> String {
 /// extension alone, the later ones keep the extension in their name. Names of an earlier preprocessing stay.
 pub(super) fn names(photos: &[Photo], earlier: Option<&Earlier>) -> Vec<String> {
     let mut taken = HashSet::new();
-    let mut free = |name: &str| {
-        let reserved = RESERVED.iter().any(|reserved| base(name).eq_ignore_ascii_case(reserved));
-        !reserved && taken.insert(name.to_lowercase())
+    let mut take = |name: String| {
+        let is_reserved = RESERVED.iter().any(|reserved| base(&name).eq_ignore_ascii_case(reserved));
+        // Some systems take names for the same that differ in the case of their letters.
+        (!is_reserved && taken.insert(name.to_lowercase())).then_some(name)
     };
-    let known =
-        |photo: &Photo| earlier.and_then(|earlier| earlier.record(&photo.name)).map(|r| r.name.clone());
-    let known: Vec<Option<String>> =
-        photos.iter().map(|photo| known(photo).filter(|name| free(name))).collect();
-    let new = |photo: &Photo| {
+    let mut names: Vec<Option<String>> = photos
+        .iter()
+        .map(|photo| earlier?.record(&photo.name).and_then(|record| take(record.name.clone())))
+        .collect();
+    for (name, photo) in names.iter_mut().zip(photos).filter(|(name, _)| name.is_none()) {
         let numbered = (2..).map(|n: u64| format!("{}-{n}", stem(&photo.name)));
-        let mut all = [stem(&photo.name), photo.name.clone()].into_iter().chain(numbered);
-        all.find(|name| free(name)).unwrap_or_default() // the names do not end
-    };
-    let mut new = new;
-    known.into_iter().zip(photos).map(|(known, photo)| known.unwrap_or_else(|| new(photo))).collect()
+        *name = [stem(&photo.name), photo.name.clone()].into_iter().chain(numbered).find_map(&mut take);
+    }
+    names.into_iter().flatten().collect()
 }

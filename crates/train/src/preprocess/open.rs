@@ -6,11 +6,15 @@ use std::path::{Path, PathBuf};
 
 use super::networks::{Caption, Identity, MakeMask, Network, Upscale};
 use super::{CaptionDecoding, DatasetError};
+use calotype_models::{read_text, shorten};
 use calotype_sdxl::ArgumentError;
+use calotype_tensor::DType;
 
 /// The pieces of a file that tell it from others, and the bytes of each.
 const SAMPLES: u64 = 64;
 const SAMPLE_BYTES: u64 = 4096;
+/// The most bytes of a network's config.json.
+const MAX_CONFIG: u64 = 16 << 20;
 
 /// A checksum that tells the network at `path`, a folder or a file, from others: of the names and sizes of its files, and of samples
 /// of their contents. Files that cannot be read count by their names.
@@ -46,6 +50,29 @@ pub fn faces_identity() -> Identity {
     Identity::Known("faces".into())
 }
 
+/// An error if a folder is not that of a network of this `model_type`, so that no work is done before it is found out. What else may
+/// be wrong is found where the network is opened.
+fn check_type(option: &str, path: &Path, model_type: &str) -> Result<(), DatasetError> {
+    let wrong = |found: String| {
+        let expected = format!("a network of model_type {model_type}");
+        let found = format!("{} {found}", shorten(&path.to_string_lossy()));
+        Err(ArgumentError::new(option, expected, found).into())
+    };
+    if !path.is_dir() {
+        return Ok(());
+    }
+    let text = match read_text(&path.join("config.json"), MAX_CONFIG) {
+        Ok(text) => text,
+        Err(_) => return wrong("without a config.json".into()),
+    };
+    let config: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    match config["model_type"].as_str() {
+        Some(found) if found == model_type => Ok(()),
+        Some(found) => wrong(format!("of {}", shorten(found))),
+        None => wrong("without a model_type in its config.json".into()),
+    }
+}
+
 fn not_yet(name: &str) -> DatasetError {
     ArgumentError::new(name, "a set that needs no network: they are not there yet", "one that needs some")
         .into()
@@ -57,22 +84,99 @@ impl Network<'static, MakeMask> {
         Network::new("faces".into(), Box::new(|| Err(not_yet("use_face_detection_instead"))))
     }
 
-    /// Masks of what `prompt` names, by the segmenter in a folder.
-    pub fn segmenter(path: PathBuf, _prompt: String, _temperature: f64) -> Self {
-        Network::new(identity(&path), Box::new(|| Err(not_yet("mask_target_prompts"))))
+    /// Masks of what `prompt` names, by the segmenter in a folder. A temperature above 1 makes masks softer.
+    ///
+    /// # Errors
+    /// The folder is that of another network.
+    pub fn segmenter(
+        path: PathBuf,
+        _prompt: String,
+        _temperature: f64,
+        _dtype: DType,
+    ) -> Result<Self, DatasetError> {
+        check_type("--segmenter", &path, "clipseg")?;
+        Ok(Network::new(identity(&path), Box::new(|| Err(not_yet("mask_target_prompts")))))
     }
 }
 
 impl Network<'static, Upscale> {
     /// The upscaler in a folder or a file.
-    pub fn upscaler(path: PathBuf) -> Self {
-        Network::new(identity(&path), Box::new(|| Err(not_yet("--upscaler"))))
+    ///
+    /// # Errors
+    /// The folder is that of another network.
+    pub fn upscaler(path: PathBuf, _dtype: DType) -> Result<Self, DatasetError> {
+        // SwinIR has no config.json.
+        if path.join("config.json").exists() {
+            check_type("--upscaler", &path, "swin2sr")?;
+        }
+        Ok(Network::new(identity(&path), Box::new(|| Err(not_yet("--upscaler")))))
     }
 }
 
 impl Network<'static, Caption> {
     /// The captioner in a folder.
-    pub fn captioner(path: PathBuf, _decoding: CaptionDecoding) -> Self {
-        Network::new(identity(&path), Box::new(|| Err(not_yet("--captioner"))))
+    ///
+    /// # Errors
+    /// The folder is that of another network.
+    pub fn captioner(path: PathBuf, _decoding: CaptionDecoding, _dtype: DType) -> Result<Self, DatasetError> {
+        check_type("--captioner", &path, "blip")?;
+        Ok(Network::new(identity(&path), Box::new(|| Err(not_yet("--captioner")))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Protects results of another network: its checksum differs by a file's name, length or content, at the end of a large file too,
+    /// and not by its place.
+    #[test]
+    fn networks_are_told_apart() {
+        let here = tempfile::tempdir().expect("a directory");
+        let network = |name: &str, files: &[(&str, &[u8])]| {
+            let folder = here.path().join(name);
+            fs::create_dir(&folder).expect("made");
+            files.iter().for_each(|(file, content)| fs::write(folder.join(file), content).expect("written"));
+            identity(&folder)
+        };
+        let (zeros, mut last) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+        last[(1 << 20) - 1] = 1;
+        let all = [
+            network("a", &[("config.json", b"{}"), ("model.bin", &zeros)]),
+            network("b", &[("config.json", b"{}"), ("model.bin", &last)]),
+            network("c", &[("config.json", b"{}"), ("model.bin", &zeros[1..])]),
+            network("d", &[("config.json", b"{}"), ("other.bin", &zeros)]),
+        ];
+        let distinct: std::collections::HashSet<&String> = all.iter().collect();
+        assert_eq!(distinct.len(), all.len());
+        assert_eq!(network("e", &[("config.json", b"{}"), ("model.bin", &zeros)]), all[0]);
+    }
+
+    /// Protects against the folder of another network: it is refused before any work is done, with what it is.
+    #[test]
+    fn other_networks_are_refused() {
+        let here = tempfile::tempdir().expect("a directory");
+        let refusal = |config: Option<&str>| {
+            let path = here.path().join("config.json");
+            config.map_or_else(
+                || drop(fs::remove_file(&path)),
+                |text| fs::write(&path, text).expect("written"),
+            );
+            check_type("--captioner", here.path(), "blip")
+                .map_err(|e| e.to_string())
+                .err()
+                .unwrap_or_default()
+        };
+        assert_eq!(refusal(Some(r#"{"model_type": "blip"}"#)), "");
+        for (config, says) in [
+            (Some(r#"{"model_type": "clipseg"}"#), "of clipseg"),
+            (Some("[]"), "without a model_type in its config.json"),
+            (Some("{"), "without a model_type in its config.json"),
+            (None, "without a config.json"),
+        ] {
+            let said = refusal(config);
+            let begin = "--captioner: expected a network of model_type blip, found ";
+            assert!(said.starts_with(begin) && said.ends_with(says), "{said}");
+        }
     }
 }

@@ -134,8 +134,9 @@ impl Job {
             Some(_) => return Err(changed_input("--model", &record.model, "weights and configs")),
         };
         let made = dir.as_ref().map(|dir| dir.path().join(PREPROCESSED)).filter(|made| made.is_dir());
-        let Record { request, plan, networks, .. } = &record;
-        let source = Source { folder: &folder, configs: &configs, request, plan, networks, quiet };
+        let Record { request, plan, networks, dtype, .. } = &record;
+        let source =
+            Source { folder: &folder, configs: &configs, request, plan, networks, dtype: *dtype, quiet };
         let dataset = source.prepare(made.as_deref(), None);
         let dataset = dataset.map_err(|e| {
             with_hint(e, resumed && !record.plan.input_images.exists(), "-i input_images=@PATH")

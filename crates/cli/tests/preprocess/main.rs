@@ -1,5 +1,6 @@
 //! `calotype preprocess`, and what `train` does with its set before it trains.
 
+#[path = "../common/mod.rs"]
 mod common;
 
 use std::fs;
