@@ -5,10 +5,10 @@ set -eu
 tools=$(cd "$(dirname "$0")" && pwd)
 work=$1 clip=$2 out=$3
 python=${PYTHON:-python}
-sets=${SETS:-"0 1 2"} vae_steps=${VAE_STEPS:-2000} unet_steps=${UNET_STEPS:-5300}
+sets=${SETS:-"0 1 2"} count=${COUNT:-8000} vae_steps=${VAE_STEPS:-2000} unet_steps=${UNET_STEPS:-5300}
 
-draw() { # 8,000 more pictures; parts that are there stay
-    "$python" "$tools/generate.py" set "$work/set" --count 8000 --seed "10$1"
+draw() { # COUNT more pictures; parts that are there stay
+    "$python" "$tools/generate.py" set "$work/set" --count "$count" --seed "10$1"
 }
 mkdir -p "$work"
 [ -e "$work/tokenizers" ] || "$python" "$tools/vocabulary.py" --clip "$clip" --out "$work/tokenizers"
@@ -19,4 +19,4 @@ for i in $sets; do
     "$python" "$tools/latents.py" --vae "$work/vae/vae" --tokenizers "$work/tokenizers" --set "$work/set" --out "$work/latents"
 done
 "$python" "$tools/train_unet.py" --latents "$work/latents" --vae "$work/vae/vae" --tokenizers "$work/tokenizers" --out "$work/unet" \
-    --steps "$unet_steps" --export "$out"
+    --wait "$count" --steps "$unet_steps" --export "$out"

@@ -6,7 +6,7 @@ set -u
 tools=$(cd "$(dirname "$0")" && pwd)
 work=$1 start=$2
 python=${PYTHON:-python} minutes=${MINUTES:-20} device=${DEVICE:-cuda} workers=${WORKERS:-$(getconf _NPROCESSORS_ONLN)} batch=${BATCH:-1024}
-judged=${JUDGED:-20000} decoder=${DECODER_MINUTES:-2.5} closing=${CLOSING:-45}  # seconds for judging at the end
+seed=${SEED:-10} judged=${JUDGED:-20000} decoder=${DECODER_MINUTES:-2.5} closing=${CLOSING:-45}  # seconds for judging at the end
 end=$(awk "BEGIN { printf \"%d\", $(date +%s) + 60 * $minutes }")
 mkdir -p "$work/logs"
 
@@ -22,9 +22,9 @@ wait_for() { # pictures of a set
 
 { # pictures of everything for the classifier; then these workers draw for the training too
     run judged generate set "$work/sets/judged" --everything --count "$judged" --seed 50 --workers $((workers / 4))
-    run train-2 generate set "$work/sets/train" --count 1000000 --seed 102 --workers $((workers / 4)) --minutes "$(left "$closing")"
+    run train-2 generate set "$work/sets/train" --count 1000000 --seed "${seed}2" --workers $((workers / 4)) --minutes "$(left "$closing")"
 } &
-run train generate set "$work/sets/train" --count 1000000 --seed 101 --workers $((workers * 5 / 8)) --minutes "$(left "$closing")" &
+run train generate set "$work/sets/train" --count 1000000 --seed "${seed}1" --workers $((workers * 5 / 8)) --minutes "$(left "$closing")" &
 run latents latents --vae "$start/vae" --tokenizers "$start" --set "$work/sets/train" --out "$work/latents" --device "$device" \
     --minutes "$(left "$closing")" &
 unet() { # LOG: the training, until what is left for judging
