@@ -26,6 +26,7 @@ build() {
 golden() {
     case $1 in
         pictures) echo ../crates/sdxl/tests/golden/pictures ;;
+        torch_files) echo ../crates/sdxl/tests/golden/torch_files ;;
         weights) echo ../crates/sdxl/tests/golden/adapters ;;
     esac
 }

@@ -1,6 +1,5 @@
 //! The safety checker of a request: where its weights are, and what becomes of flagged pictures.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use calotype_models::SafetyScores;
@@ -38,13 +37,6 @@ pub fn open(
         None if disabled || !is_checker(&model.join(FOLDER)) => return Ok(None),
         None => model.join(FOLDER),
     };
-    if let Some(pickled) = only_pickled(&folder) {
-        return Err(Failure::BadInput(format!(
-            "{}: pickled weights are not read: expected model.safetensors, as StableDiffusionSafetyChecker's \
-             from_pretrained(..).save_pretrained(..) of diffusers in Python writes it",
-            pickled.display()
-        )));
-    }
     Ok(Some(Safety::open(&folder)?))
 }
 
@@ -62,14 +54,6 @@ fn given_folder(given: &Path, quiet: bool) -> Result<PathBuf, Failure> {
 
 fn is_checker(folder: &Path) -> bool {
     folder.join("config.json").is_file()
-}
-
-/// The pickled weights of a folder that has no others.
-fn only_pickled(folder: &Path) -> Option<PathBuf> {
-    let names = fs::read_dir(folder).ok()?.flatten().map(|entry| PathBuf::from(entry.file_name()));
-    let names: Vec<PathBuf> = names.collect();
-    let has = |ending: &str| names.iter().find(|name| name.extension().is_some_and(|e| e == ending));
-    if has("safetensors").is_some() { None } else { has("bin").map(|name| folder.join(name)) }
 }
 
 /// For each picture, why it is not written, or `None`.

@@ -322,6 +322,6 @@ fn flagged_pictures_are_not_written() {
     here.write("pickled/pytorch_model.bin", "");
     here.assert_refused(
         &["predict", "--safety-checker", "pickled"],
-        "pickled/pytorch_model.bin: pickled weights",
+        "pickled/pytorch_model.bin: not a safetensors file: an empty file",
     );
 }

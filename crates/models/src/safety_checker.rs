@@ -61,7 +61,7 @@ impl SafetyScores {
 }
 
 impl SafetyChecker {
-    /// Opens a folder with `config.json` and weights as safetensors.
+    /// Opens a folder with `config.json` and weights.
     ///
     /// # Errors
     /// A file is missing or invalid.

@@ -1,4 +1,4 @@
-//! Loads modules from safetensors files, by checkpoint key. The files are memory-mapped, shapes are checked against the
+//! Loads modules from safetensors files, or PyTorch's, by checkpoint key. The files are memory-mapped, shapes are checked against the
 //! config's, and values are converted straight from the mapped bytes.
 
 mod element;
@@ -9,6 +9,8 @@ mod found;
 mod hook;
 mod network;
 mod part;
+mod pickle;
+mod torch_file;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use calotype_tensor::{DType, Device, Tensor, Weight, WeightBytes};
 
 use crate::parameter::Parameter;
-use element::transposed;
+use element::{element_bytes, gathered};
 pub use element::{element_type, to_f32};
 pub use error::{WeightsError, tuple};
 use files::{Files, Located, MappedFile};
@@ -67,8 +69,6 @@ struct Entry {
     key: String,
     shape: Vec<usize>,
     at: Located,
-    /// Whether the file has the matrix as (in, out).
-    transposed: bool,
     taken: AtomicBool,
 }
 
@@ -87,12 +87,36 @@ impl Weights {
         store: Option<DType>,
     ) -> Result<Self, WeightsError> {
         let found = files::open(dir, network.stem(), variant)?;
-        let tensors = network.rename(found.tensors).into_iter();
-        let tensors = tensors.map(|(name, (key, at))| (name, (key, at, false))).collect();
+        let tensors = network.rename(found.tensors);
         Ok(Self::new(found.name, found.files, tensors, network, store))
     }
 
-    /// Opens the tensors of one network in a file that has others too. `named` gives the keys that a key's tensor has in the
+    /// Opens a file of a network's weights, safetensors or PyTorch's.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_file(path: &Path, network: Network, store: Option<DType>) -> Result<Self, WeightsError> {
+        let found = files::open_file(path)?;
+        let tensors = network.rename(found.tensors);
+        Ok(Self::new(found.name, found.files, tensors, network, store))
+    }
+
+    /// The error about a tensor that is missing. `expected`: what it should be.
+    pub(crate) fn missing(&self, key: &str, expected: &str) -> WeightsError {
+        WeightsError::Missing { file: self.all.name.clone(), key: self.key(key), expected: expected.into() }
+    }
+
+    /// The error about a tensor with another shape.
+    pub(crate) fn mismatch(&self, key: &str, expected: String, found: String) -> WeightsError {
+        WeightsError::Mismatch { file: self.all.name.clone(), key: self.key(key), expected, found }
+    }
+
+    /// The error about a file as a whole.
+    pub(crate) fn unsuitable(&self, problem: String) -> WeightsError {
+        WeightsError::file(&self.all.name, problem)
+    }
+
+    /// Opens the tensors of one network in a file, or a folder, that has others too, or has them under other keys. `named` gives the keys that a key's tensor has in the
     /// network, and how each lies in that tensor; `None`: the tensor is not the network's.
     ///
     /// # Errors
@@ -103,7 +127,9 @@ impl Weights {
         store: Option<DType>,
         named: impl Fn(&str) -> Option<Vec<(String, Part)>>,
     ) -> Result<Self, WeightsError> {
-        let Files { name, files, tensors } = files::open_file(path)?;
+        let opened =
+            if path.is_dir() { files::open(path, network.stem(), None) } else { files::open_file(path) };
+        let Files { name, files, tensors } = opened?;
         let mut parts = BTreeMap::new();
         for (key, at) in tensors {
             for (name, part) in named(&key).unwrap_or_default() {
@@ -113,8 +139,7 @@ impl Weights {
                     expected: "a matrix or bias of query, key and value, or a projection's matrix".into(),
                     found,
                 })?;
-                let entry = (key.clone(), at, part == Part::Transposed);
-                if let Some((other, ..)) = parts.insert(name, entry) {
+                if let Some((other, _)) = parts.insert(name, (key.clone(), at)) {
                     return Err(WeightsError::file(path, format!("{other} and {key} are the same tensor")));
                 }
             }
@@ -124,17 +149,17 @@ impl Weights {
         Ok(Self::new(name, files, tensors, network, store))
     }
 
-    /// Tensors by the network's keys, each with its key in the file, its place, and whether it is transposed.
+    /// Tensors by the network's keys, each with its key in the file and its place.
     fn new(
         name: PathBuf,
         files: Vec<MappedFile>,
-        tensors: BTreeMap<String, (String, Located, bool)>,
+        tensors: BTreeMap<String, (String, Located)>,
         network: Network,
         store: Option<DType>,
     ) -> Self {
-        let entry = |(name, (key, at, transposed)): (String, (String, Located, bool))| {
+        let entry = |(name, (key, at)): (String, (String, Located))| {
             let shape = network.reshape(&name, &at.shape);
-            (name, Entry { key, shape, at, transposed, taken: AtomicBool::new(false) })
+            (name, Entry { key, shape, at, taken: AtomicBool::new(false) })
         };
         let tensors = tensors.into_iter().map(entry).collect();
         Self::of(Checkpoint { name, files, tensors, network, store })
@@ -191,8 +216,8 @@ impl Weights {
     pub fn packed_bytes(&self, of: impl Fn(&str) -> bool) -> u64 {
         let bytes = |entry: &Entry| match self.all.store {
             Some(dtype) => entry.shape.iter().product::<usize>() * dtype.size(),
-            None if float8::reader(entry.at.dtype).is_some() => 2 * entry.at.bytes.len(),
-            None => entry.at.bytes.len(),
+            None if float8::reader(entry.at.dtype).is_some() => 2 * entry.shape.iter().product::<usize>(),
+            None => entry.shape.iter().product::<usize>() * element_bytes(entry.at.dtype),
         };
         self.below().filter(|(key, _)| of(key)).map(|(_, entry)| bytes(entry) as u64).sum()
     }
@@ -335,9 +360,11 @@ impl Weights {
         let (entry, dtype) = self.entry(name, shape)?;
         let mapped =
             MappedTensor { all: self.all.clone(), file: entry.at.file, range: entry.at.bytes.clone() };
-        let mut converted = float8::reader(entry.at.dtype).map(|read| float8::widen(mapped.bytes(), read));
-        if entry.transposed {
-            converted = Some(transposed(converted.as_deref().unwrap_or(mapped.bytes()), dtype, shape));
+        let Located { dtype: stored, shape: whole, strides, .. } = &entry.at;
+        let gather = |strides: &Vec<usize>| gathered(mapped.bytes(), element_bytes(*stored), whole, strides);
+        let mut converted = strides.as_ref().map(gather);
+        if let Some(read) = float8::reader(*stored) {
+            converted = Some(float8::widen(converted.as_deref().unwrap_or(mapped.bytes()), read));
         }
         let converted = converted.map(Held);
         let stored: &dyn WeightBytes = converted.as_ref().map_or(&mapped, |held| held);

@@ -172,10 +172,12 @@ fn variants_are_found_in_order() {
         Ok::<_, String>(found.unwrap())
     };
     assert!(
-        size(None).unwrap_err().ends_with("no weights: expected model.safetensors, found an empty folder")
+        size(None)
+            .unwrap_err()
+            .ends_with("no weights: expected model.safetensors or pytorch_model.bin, found an empty folder")
     );
     dir.write("pytorch_model.bin", "");
-    assert!(size(None).unwrap_err().ends_with("found pytorch_model.bin"));
+    assert!(size(None).unwrap_err().ends_with("pytorch_model.bin: not a safetensors file: an empty file"));
     dir.write("model.bf16.safetensors", sized(1));
     assert_eq!(size(None), Ok(1));
     dir.write("model.fp16.safetensors", sized(2));
@@ -236,7 +238,10 @@ fn shard_names_cannot_leave_the_folder() {
     ] {
         dir.write(&format!("{UNET}.index.json"), json!({"weight_map": {"a": name}}).to_string());
         let error = open(dir.path(), Network::UNet).err().unwrap_or_else(|| panic!("{name} was opened"));
-        assert!(error.contains("index.json: expected the name of a .safetensors file beside it"), "{error}");
+        assert!(
+            error.contains("index.json: expected the name of a .safetensors or .bin file beside it"),
+            "{error}"
+        );
     }
 }
 

@@ -20,10 +20,10 @@ pub struct Safety {
 }
 
 impl Safety {
-    /// Opens the folder of a safety checker: `config.json` and weights as safetensors, as diffusers writes them.
+    /// Opens the folder of a safety checker: `config.json` and weights, as diffusers writes them.
     ///
     /// # Errors
-    /// A file is missing or invalid. Pickled weights (`pytorch_model.bin`) are not read.
+    /// A file is missing or invalid.
     pub fn open(folder: &Path) -> Result<Safety, Error> {
         Ok(Safety { checker: SafetyChecker::open(folder)? })
     }

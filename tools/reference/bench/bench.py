@@ -2,6 +2,7 @@
 
     python bench.py unet  --cache DIR --dtype bf16 [--peers eager compile openvino calotype]
     python bench.py vae   --cache DIR ...        decodes one picture
+    python bench.py upscaler --cache DIR ...     Swin2SR enlarges a picture of --size
     python bench.py ops   ...                    SDXL's operations one by one
     python bench.py start --cache DIR ...        process start to the first denoising step
     python bench.py train --cache DIR ...        training steps: LoRA, or with --full the UNet itself
@@ -10,7 +11,7 @@ Each peer runs in a process of its own, so that peak memory is its own; a round 
 round goes backwards. The first run of a process is cold and shown apart; the median is of the others. `--tiny`
 tries everything on small models. A run is recorded in a folder (record.py): docs/benchmarks/runs/<date>-<cpu>, or the
 one that `--save` names; `--tiny` runs only in one that `--save` names. Interfaces: peer.py, and
-`calotype bench {unet,vae,ops}` with the same arguments."""
+`calotype bench {unet,vae,upscaler,ops}` with the same arguments."""
 
 import argparse
 import json
@@ -56,9 +57,12 @@ def model_flops(kind, shapes, tiny):
     with torch.device("meta"):
         model = PARTS[kind](TINY[kind] if tiny else {})
         inputs = {k: torch.empty(s) for k, s in shapes.items()}
-    model.set_attn_processor(AttnProcessor())
+    if kind != "upscaler":
+        model.set_attn_processor(AttnProcessor())
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        if kind == "vae":
+        if kind == "upscaler":
+            model(inputs["pixels"].permute(0, 3, 1, 2))
+        elif kind == "vae":
             model.decode(inputs["latents"].permute(0, 3, 1, 2))
         else:
             added = {k: inputs[k] for k in ("text_embeds", "time_ids")}
@@ -71,7 +75,9 @@ def write_inputs(a, path):
     g = torch.Generator("cpu").manual_seed(0)
     config = UNET | (TINY["unet"] if a.tiny else {})
     side, batch = a.size // 8, a.batch
-    if a.kind == "vae":
+    if a.kind == "upscaler":
+        tensors = {"pixels": torch.rand(1, a.size, a.size, 3, generator=g)}
+    elif a.kind == "vae":
         tensors = {"latents": torch.randn(1, side, side, 4, generator=g)}
     else:
         pooled = config["projection_class_embeddings_input_dim"] - 6 * 256
@@ -163,7 +169,7 @@ def bench_model(a):
     results = turns(a, lambda peer: [*base, "--output", str(output(peer)), *common_arguments(a)])
     medians = {p: statistics.median(s for r, _ in rows for s in warm(r["seconds"])) for p, rows in results.items()}
     baseline = medians.get("eager", next(iter(medians.values()), 1.0))
-    batch = 1 if a.kind == "vae" else a.batch
+    batch = a.batch if a.kind == "unet" else 1
     a.record.print(f"\n{a.kind} {a.size}x{a.size}, batch {batch}, {a.dtype}, {flops / 1e12:.2f} TFLOP; "
                    f"GEMM peak {peak:.0f} GFLOP/s\n")
     a.record.print("| | load s | first s | median s | speed-up | GFLOP/s | share of GEMM | peak GB | relative error |")
@@ -279,7 +285,7 @@ def bench_start(a):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("kind", choices=["unet", "vae", "ops", "start", "train"])
+    p.add_argument("kind", choices=["unet", "vae", "upscaler", "ops", "start", "train"])
     p.add_argument("--cache", help="folder for the models: 6 GB in bf16, 12 GB in f32, OpenVINO's f32 copy 11 GB")
     p.add_argument("--peers", nargs="*", choices=["eager", "compile", "openvino", "calotype"], default=["eager", "calotype"])
     p.add_argument("--binary", default=str(HERE.parents[2] / "target/release/calotype"))

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import (CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, Swin2SRConfig,
+                          Swin2SRForImageSuperResolution)
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from make_tiny import DTYPES, SDXL_SCHEDULER, default_vocab, write_tokenizer  # noqa: E402
@@ -29,18 +30,22 @@ TEXT = dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_a
             hidden_act="quick_gelu", projection_dim=768, eos_token_id=2)
 TEXT_2 = dict(hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=20,
               hidden_act="gelu", projection_dim=1280, eos_token_id=2)
+UPSCALER = dict(upscale=4, upsampler="nearest+conv")  # as caidas/swin2SR-realworld-sr-x4-64-bsrgan-psnr
 TINY = dict(unet=dict(block_out_channels=(32, 64, 96), attention_head_dim=(2, 4, 6), cross_attention_dim=96,
                       transformer_layers_per_block=(1, 1, 2), projection_class_embeddings_input_dim=6 * 256 + 64),
             vae=dict(block_out_channels=(32, 32, 64, 64)),
             text_encoder=dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4),
             text_encoder_2=dict(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=8,
-                                projection_dim=64))
+                                projection_dim=64),
+            upscaler=dict(embed_dim=60, depths=(2, 2), num_heads=(2, 2)))
 PARTS = {
     "unet": lambda c: UNet2DConditionModel(**UNET | c),
     "vae": lambda c: AutoencoderKL(**VAE | c),
     "text_encoder": lambda c: CLIPTextModel(CLIPTextConfig(**TEXT | c)),
     "text_encoder_2": lambda c: CLIPTextModelWithProjection(CLIPTextConfig(**TEXT_2 | c)),
+    "upscaler": lambda c: Swin2SRForImageSuperResolution(Swin2SRConfig(**UPSCALER | c)),
 }
+SDXL = tuple(part for part in PARTS if part != "upscaler")
 INDEX = {"_class_name": "StableDiffusionXLPipeline", "_diffusers_version": "0.42.1",
          "force_zeros_for_empty_prompt": True, "feature_extractor": [None, None], "image_encoder": [None, None],
          "scheduler": ["diffusers", "EulerDiscreteScheduler"], "unet": ["diffusers", "UNet2DConditionModel"],
@@ -68,7 +73,7 @@ def materialise(build, dtype, seed):
     return model
 
 
-def make_real(cache, dtype="bf16", parts=tuple(PARTS), tiny=False):
+def make_real(cache, dtype="bf16", parts=SDXL, tiny=False):
     folder = Path(cache) / f"sdxl-{'tiny-' if tiny else ''}{dtype}"
     for i, part in enumerate(parts):
         if not (folder / part / "done").exists():
@@ -89,7 +94,7 @@ if __name__ == "__main__":
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("cache")
     p.add_argument("--dtype", choices=list(DTYPES), default="bf16")
-    p.add_argument("--parts", nargs="*", choices=list(PARTS), default=list(PARTS))
+    p.add_argument("--parts", nargs="*", choices=list(PARTS), default=list(SDXL))
     p.add_argument("--tiny", action="store_true", help="the same layout in small, to try the benchmarks")
     a = p.parse_args()
     print(make_real(a.cache, a.dtype, a.parts, a.tiny))

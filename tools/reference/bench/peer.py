@@ -2,11 +2,12 @@
 
     peer.py BACKEND unet --model DIR --inputs FILE --output FILE --runs N --dtype D --threads T
     peer.py BACKEND vae  ...   the same: decodes latents to a picture
+    peer.py BACKEND upscaler ...   the same: Swin2SR enlarges a picture
     peer.py BACKEND ops  --op linear:2048,640,5120 --op ... --runs N --dtype D --threads T
 
 BACKEND: eager (channels_last), compile (with freezing) or openvino. The last line of stdout is JSON:
 {"seconds": [...], "load_seconds": s}, the first run cold; ops: {"seconds": {op: [...]}}. Files are safetensors, images
-NHWC: `sample`, `timestep`, `encoder_hidden_states`, `text_embeds`, `time_ids` or `latents` in, `out` out.
+NHWC: `sample`, `timestep`, `encoder_hidden_states`, `text_embeds`, `time_ids`, `latents` or `pixels` in, `out` out.
 Ops: linear:M,K,N (with bias), gemm:M,K,N, conv:B,I,O,H,W,k,stride, attention:B,heads,d,T,S, attention_bwd:..."""
 
 import argparse
@@ -40,7 +41,20 @@ class Decoder(torch.nn.Module):
         return self.vae.decode(latents, return_dict=False)[0]
 
 
+class Upscaler(torch.nn.Module):
+    def __init__(self, swin2sr):
+        super().__init__()
+        self.swin2sr = swin2sr
+
+    def forward(self, pixels):
+        return self.swin2sr(pixels, return_dict=False)[0]
+
+
 def load_torch(kind, folder, dtype):
+    if kind == "upscaler":
+        from transformers import Swin2SRForImageSuperResolution
+
+        return Upscaler(Swin2SRForImageSuperResolution.from_pretrained(folder, dtype=dtype)).eval()
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
     if kind == "unet":
@@ -51,8 +65,9 @@ def load_torch(kind, folder, dtype):
 def read_inputs(kind, path, dtype):
     """In the order of `forward`, images in (B, C, H, W) with channels_last strides, as diffusers wants them."""
     data = load_file(path)
-    names = UNET_INPUTS if kind == "unet" else ("latents",)
-    tensors = [data[n].permute(0, 3, 1, 2) if n in ("sample", "latents") else data[n] for n in names]
+    images = ("sample", "latents", "pixels")
+    names = {"unet": UNET_INPUTS, "vae": ("latents",), "upscaler": ("pixels",)}[kind]
+    tensors = [data[n].permute(0, 3, 1, 2) if n in images else data[n] for n in names]
     keep = ("timestep", "time_ids")  # f32 in every dtype: diffusers casts their embeddings, not these
     return [t if n in keep else t.to(dtype) for n, t in zip(names, tensors)]
 
@@ -145,7 +160,7 @@ def bench_ops(a):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("backend", choices=["eager", "compile", "openvino"])
-    p.add_argument("kind", choices=["unet", "vae", "ops"])
+    p.add_argument("kind", choices=["unet", "vae", "upscaler", "ops"])
     p.add_argument("--model")
     p.add_argument("--inputs")
     p.add_argument("--output")

@@ -2,10 +2,14 @@
 
 mod clip_text;
 mod clip_vision;
+mod swin2sr;
+mod swinir;
 mod unet;
 mod vae;
 
 pub use clip_text::{ClipTextConfig, HiddenAct};
 pub use clip_vision::ClipVisionConfig;
+pub use swin2sr::Swin2SrConfig;
+pub use swinir::SwinIrConfig;
 pub use unet::{UNetBlock, UNetConfig, UNetMidBlock};
 pub use vae::VaeConfig;

@@ -5,13 +5,23 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use safetensors::tensor::Dtype;
 
-/// A matrix (rows, columns) of the bytes of its transpose.
-pub(super) fn transposed(bytes: &[u8], dtype: DType, shape: &[usize]) -> Vec<u8> {
-    let &[rows, columns] = shape else { return bytes.to_vec() };
-    let size = dtype.size();
-    let at = |row: usize, column: usize| (column * rows + row) * size;
-    let cells = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
-    cells.flat_map(|(row, column)| &bytes[at(row, column)..][..size]).copied().collect()
+/// The bytes of a tensor's elements of `size` bytes, row by row, out of a file that has them at these strides.
+pub(super) fn gathered(bytes: &[u8], size: usize, shape: &[usize], strides: &[usize]) -> Vec<u8> {
+    let count: usize = shape.iter().product();
+    let mut out = Vec::with_capacity(count * size);
+    let mut index = vec![0; shape.len()];
+    for _ in 0..count {
+        let at: usize = index.iter().zip(strides).map(|(i, stride)| i * stride * size).sum();
+        out.extend_from_slice(&bytes[at..at + size]);
+        for (i, size) in index.iter_mut().zip(shape).rev() {
+            *i += 1;
+            if *i < *size {
+                break;
+            }
+            *i = 0;
+        }
+    }
+    out
 }
 
 /// The dtype of a safetensors element type. `None`: weights of this type are not supported.
@@ -22,6 +32,11 @@ pub fn element_type(dtype: Dtype) -> Option<DType> {
         Dtype::F16 => Some(DType::F16),
         _ => None,
     }
+}
+
+/// The bytes of an element that takes whole bytes.
+pub(super) fn element_bytes(dtype: Dtype) -> usize {
+    dtype.bitsize() / 8
 }
 
 /// Converts little-endian bytes of a file, at any alignment, to f32.

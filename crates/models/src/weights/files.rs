@@ -1,4 +1,4 @@
-//! Finds the safetensors files of a component, and reads their headers.
+//! Finds the files of a component, and where their tensors lie: safetensors, or where there are none, PyTorch's.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -8,6 +8,8 @@ use calotype_tensor::io::{Mmap, open_weights};
 use safetensors::tensor::{Dtype, SafeTensors, TensorInfo};
 use serde::Deserialize;
 
+use super::element::element_bytes;
+use super::torch_file;
 use super::{Part, WeightsError, tuple};
 use crate::file_kind::wrong_kind;
 use crate::json::read_text;
@@ -19,36 +21,47 @@ const MAX_SHARDS: usize = 1024;
 /// The largest header, in bytes, as in the format's own library. SDXL's UNet has a header of 200 kB.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
-/// A mapped safetensors file.
+/// A mapped file.
 #[derive(Debug)]
 pub(super) struct MappedFile {
     pub path: PathBuf,
     pub map: Mmap,
 }
 
-/// The place of a tensor. The range `bytes` is inside the file, and its length suits shape and dtype.
+/// The place of a tensor. The range `bytes` is inside the file, and suits shape, strides and dtype.
 #[derive(Debug)]
 pub(super) struct Located {
     pub file: usize,
     pub dtype: Dtype,
     pub shape: Vec<usize>,
     pub bytes: Range<usize>,
+    /// From one element to the next, along each dimension, where they do not follow each other row by row.
+    pub strides: Option<Vec<usize>>,
 }
 
 impl Located {
     /// A part of this tensor. The error describes a shape that has no such part.
     pub(super) fn part(&self, part: Part) -> Result<Self, String> {
-        let (all, whole) = (self.bytes.clone(), &self.shape);
-        let bytes = match part {
-            Part::Third(i) if whole.first().is_some_and(|rows| rows.is_multiple_of(3)) => {
-                let third = all.len() / 3;
-                all.start + i * third..all.start + (i + 1) * third
+        let (all, whole, strides) = (self.bytes.clone(), &self.shape, self.strides.clone());
+        let (bytes, strides) = match (part, &whole[..]) {
+            (Part::Third(i), [rows, ..]) if rows.is_multiple_of(3) => match strides {
+                None => {
+                    let third = all.len() / 3;
+                    (all.start + i * third..all.start + (i + 1) * third, None)
+                }
+                Some(strides) => {
+                    let before = i * (rows / 3) * strides[0] * element_bytes(self.dtype);
+                    (all.start + before..all.end, Some(strides))
+                }
+            },
+            (Part::Whole | Part::Pointwise, _) => (all, strides),
+            (Part::Transposed, &[_, columns]) => {
+                let [a, b] = strides.map_or([columns, 1], |strides| [strides[0], strides[1]]);
+                (all, Some(vec![b, a]))
             }
-            Part::Whole | Part::Pointwise => all,
-            Part::Transposed if whole.len() == 2 => all,
             _ => return Err(tuple(whole)),
         };
-        Ok(Self { file: self.file, dtype: self.dtype, shape: part.shape(whole), bytes })
+        Ok(Self { file: self.file, dtype: self.dtype, shape: part.shape(whole), bytes, strides })
     }
 }
 
@@ -61,19 +74,22 @@ pub(super) struct Files {
     pub tensors: BTreeMap<String, Located>,
 }
 
-/// Opens the files of `stem` in `dir`. An index is preferred to a single file, as in diffusers.
+/// Opens the files of `stem` in `dir`: safetensors, else PyTorch's. An index is preferred to a single file, as in diffusers.
 pub(super) fn open(dir: &Path, stem: &str, variant: Option<&str>) -> Result<Files, WeightsError> {
-    let order = variant.into_iter().map(Some).chain([None, Some("fp16"), Some("bf16")]);
-    for variant in order {
-        let [index, single] = names(stem, variant).map(|name| dir.join(name));
-        if index.is_file() {
-            return open_shards(dir, &index);
-        }
-        if single.is_file() {
-            return open_file(&single);
+    let torch = if stem == "model" { "pytorch_model" } else { stem };
+    for (stem, extension) in [(stem, "safetensors"), (torch, "bin")] {
+        for variant in variant.into_iter().map(Some).chain([None, Some("fp16"), Some("bf16")]) {
+            let [index, single] = names(stem, extension, variant).map(|name| dir.join(name));
+            if index.is_file() {
+                return open_shards(dir, &index);
+            }
+            if single.is_file() {
+                return open_file(&single);
+            }
         }
     }
-    Err(WeightsError::file(dir, format!("no weights: expected {stem}.safetensors, found {}", listing(dir))))
+    let problem = format!("no weights: expected {stem}.safetensors or {torch}.bin, found {}", listing(dir));
+    Err(WeightsError::file(dir, problem))
 }
 
 /// Opens one file.
@@ -84,10 +100,10 @@ pub(super) fn open_file(path: &Path) -> Result<Files, WeightsError> {
 }
 
 /// The index and the single file of a variant.
-fn names(stem: &str, variant: Option<&str>) -> [String; 2] {
+fn names(stem: &str, extension: &str, variant: Option<&str>) -> [String; 2] {
     match variant {
-        None => [format!("{stem}.safetensors.index.json"), format!("{stem}.safetensors")],
-        Some(v) => [format!("{stem}.safetensors.index.{v}.json"), format!("{stem}.{v}.safetensors")],
+        None => [format!("{stem}.{extension}.index.json"), format!("{stem}.{extension}")],
+        Some(v) => [format!("{stem}.{extension}.index.{v}.json"), format!("{stem}.{v}.{extension}")],
     }
 }
 
@@ -120,8 +136,10 @@ fn open_shards(dir: &Path, path: &Path) -> Result<Files, WeightsError> {
     let mut files = Files { name: path.to_path_buf(), files: Vec::new(), tensors: BTreeMap::new() };
     for shard in shards {
         if !is_plain_name(shard) {
-            let problem =
-                format!("expected the name of a .safetensors file beside it, found {:?}", shorten(shard));
+            let problem = format!(
+                "expected the name of a .safetensors or .bin file beside it, found {:?}",
+                shorten(shard)
+            );
             return Err(WeightsError::file(path, problem));
         }
         // If two shards have a key, the index decides. A key that the index lacks is kept, and becomes a surplus tensor.
@@ -138,23 +156,36 @@ fn is_plain_name(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name)
         && !name.contains(['\\', ':', '\0'])
-        && name.ends_with(".safetensors")
+        && (name.ends_with(".safetensors") || name.ends_with(".bin"))
 }
 
 impl Files {
     fn add(&mut self, path: PathBuf, keep: impl Fn(&str) -> bool) -> Result<(), WeightsError> {
         let map = open_weights(&path).map_err(|e| WeightsError::file(&path, e.to_string()))?;
-        let header = Header::read(&map).map_err(|what| WeightsError::file(&path, what))?;
-        let file = self.files.len();
-        for (key, info, bytes) in header.tensors {
-            if keep(&key) {
-                let located = Located { file, dtype: info.dtype, shape: info.shape, bytes };
-                self.tensors.insert(key, located);
-            }
-        }
+        let tensors = located(&map, self.files.len()).map_err(|what| WeightsError::file(&path, what))?;
+        self.tensors.extend(tensors.into_iter().filter(|(key, _)| keep(key)));
         self.files.push(MappedFile { path, map });
         Ok(())
     }
+}
+
+/// The tensors of a file of either format.
+fn located(map: &[u8], file: usize) -> Result<Vec<(String, Located)>, String> {
+    if torch_file::is_zip(map) {
+        let tensors = torch_file::read(map)?.into_iter();
+        let located = |tensor: torch_file::TorchTensor| {
+            let torch_file::TorchTensor { key, dtype, shape, bytes, strides } = tensor;
+            (key, Located { file, dtype, shape, bytes, strides })
+        };
+        return Ok(tensors.map(located).collect());
+    }
+    if torch_file::is_old(map) {
+        return Err("PyTorch's format from before version 1.6: load it there and save it again".into());
+    }
+    let located = |(key, info, bytes): (String, TensorInfo, Range<usize>)| {
+        (key, Located { file, dtype: info.dtype, shape: info.shape, bytes, strides: None })
+    };
+    Ok(Header::read(map)?.tensors.into_iter().map(located).collect())
 }
 
 /// The header of a safetensors file.

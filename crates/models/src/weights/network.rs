@@ -13,6 +13,10 @@ pub enum Network {
     ClipText,
     /// `StableDiffusionSafetyChecker`.
     SafetyChecker,
+    /// `Swin2SRForImageSuperResolution`.
+    Swin2Sr,
+    /// SwinIR.
+    SwinIr,
 }
 
 impl Network {
@@ -20,7 +24,7 @@ impl Network {
     pub(super) fn stem(self) -> &'static str {
         match self {
             Self::UNet | Self::Vae => "diffusion_pytorch_model",
-            Self::ClipText | Self::SafetyChecker => "model",
+            Self::ClipText | Self::SafetyChecker | Self::Swin2Sr | Self::SwinIr => "model",
         }
     }
 
@@ -40,6 +44,12 @@ impl Network {
             // Tensors that only the training of a VAE uses.
             Self::Vae => key.starts_with("loss."),
             Self::SafetyChecker => key == "vision_model.embeddings.position_ids",
+            // What follows from the window's size and from the pictures' in training.
+            Self::Swin2Sr | Self::SwinIr => {
+                [".attn_mask", ".relative_coords_table", ".relative_position_index"]
+                    .iter()
+                    .any(|end| key.ends_with(end))
+            }
             Self::UNet => false,
         }
     }

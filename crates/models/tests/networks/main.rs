@@ -3,6 +3,11 @@
 
 mod clip_text;
 mod safety_checker;
+mod super_resolution;
+#[path = "../synthetic/mod.rs"]
+mod synthetic;
+#[path = "../../../sdxl/tests/temp/mod.rs"]
+mod temp;
 mod unet;
 mod vae;
 

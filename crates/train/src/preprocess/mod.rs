@@ -4,6 +4,7 @@
 //! networks.rs, open.rs      the networks, each opened for its first picture and dropped after its last
 //! faces.rs                  faces, and masks of them
 //! job.rs                    what is to be made of each picture, and what an earlier preprocessing has made already
+//! upscaler.rs               a picture, larger: Swin2SR and SwinIR
 //! squares.rs, captions.rs   picture → mask → square → upscaled, if it is clearly too small → resized;  square → caption
 //! earlier.rs, writer.rs     the set that is made, on disk: read, and written
 //! ```
@@ -18,6 +19,7 @@ mod job;
 mod networks;
 mod open;
 mod squares;
+mod upscaler;
 mod writer;
 
 use std::ops::ControlFlow;
@@ -28,6 +30,7 @@ use crate::dataset::{Dataset, DatasetError, DatasetOptions, list};
 
 pub use self::networks::{Caption, Identity, MadeMask, MakeMask, Network, Networks, Opener, Upscale, Used};
 pub use self::open::{faces_identity, identity};
+pub use self::upscaler::Upscaler;
 pub use self::writer::Writer;
 
 use self::earlier::Earlier;

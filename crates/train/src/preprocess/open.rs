@@ -5,10 +5,11 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::networks::{Caption, Identity, MakeMask, Network, Upscale};
-use super::{CaptionDecoding, DatasetError};
+use super::{CaptionDecoding, DatasetError, Upscaler};
 use calotype_models::{read_text, shorten};
 use calotype_sdxl::ArgumentError;
 use calotype_tensor::DType;
+use image::RgbImage;
 
 /// The pieces of a file that tell it from others, and the bytes of each.
 const SAMPLES: u64 = 64;
@@ -104,12 +105,18 @@ impl Network<'static, Upscale> {
     ///
     /// # Errors
     /// The folder is that of another network.
-    pub fn upscaler(path: PathBuf, _dtype: DType) -> Result<Self, DatasetError> {
+    pub fn upscaler(path: PathBuf, dtype: DType) -> Result<Self, DatasetError> {
         // SwinIR has no config.json.
         if path.join("config.json").exists() {
             check_type("--upscaler", &path, "swin2sr")?;
         }
-        Ok(Network::new(identity(&path), Box::new(|| Err(not_yet("--upscaler")))))
+        let identity = identity(&path);
+        let open = move || {
+            let upscaler = Upscaler::open(&path, dtype)
+                .map_err(|problem| DatasetError::Network { option: "--upscaler", problem })?;
+            Ok(Box::new(move |picture: &RgbImage| upscaler.upscale(picture)) as Box<Upscale>)
+        };
+        Ok(Network::new(identity, Box::new(open)))
     }
 }
 

@@ -1,4 +1,4 @@
-//! `calotype bench unet|vae|ops|train`: times the networks and their ops, for the tables of docs/benchmarks/.
+//! `calotype bench unet|vae|upscaler|ops|train`: times the networks and their ops, for the tables of docs/benchmarks/.
 //!
 //! `tools/reference/bench` makes the inputs and also times other programs. The last line of stdout is JSON.
 
@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use calotype_models::config::{UNetConfig, VaeConfig};
 use calotype_models::weights::Network;
-use calotype_models::{UNet, Vae};
+use calotype_models::{Swin2Sr, UNet, Vae};
 use calotype_tensor::ops::{self, Conv, ConvArgs, LinearArgs, Mask, Padding};
 use calotype_tensor::{DType, Tensor, Weight};
 use clap::{ArgMatches, Args, Command, FromArgMatches};
@@ -22,16 +22,20 @@ use super::predict::DtypeName;
 use crate::failure::Failure;
 use crate::output;
 
+/// What needs a network and its inputs.
+const NETWORKS: [(&str, &str); 4] =
+    [("what", "unet"), ("what", "vae"), ("what", "upscaler"), ("what", "train")];
+
 #[derive(Debug, Args)]
 struct BenchArgs {
     /// What to time
-    #[arg(value_parser = ["unet", "vae", "ops", "train"])]
+    #[arg(value_parser = ["unet", "vae", "upscaler", "ops", "train"])]
     what: String,
     /// Folder of the network
-    #[arg(long, value_name = "DIR", required_if_eq_any([("what", "unet"), ("what", "vae"), ("what", "train")]))]
+    #[arg(long, value_name = "DIR", required_if_eq_any(NETWORKS))]
     model: Option<PathBuf>,
     /// Safetensors with the network's inputs, images as NHWC
-    #[arg(long, value_name = "FILE", required_if_eq_any([("what", "unet"), ("what", "vae"), ("what", "train")]))]
+    #[arg(long, value_name = "FILE", required_if_eq_any(NETWORKS))]
     inputs: Option<PathBuf>,
     /// Where to write the network's output
     #[arg(long, value_name = "FILE")]
@@ -70,6 +74,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let report = match (settings.what.as_str(), &settings.model, &settings.inputs) {
         ("unet", Some(model), Some(inputs)) => time_unet(&settings, model, inputs)?,
         ("vae", Some(model), Some(inputs)) => time_vae(&settings, model, inputs)?,
+        ("upscaler", Some(model), Some(inputs)) => time_upscaler(&settings, model, inputs)?,
         ("train", Some(model), Some(inputs)) => {
             let BenchArgs { dtype, runs, rank, recompute, full, .. } = settings;
             train::run(model, inputs, &train::Case { dtype: dtype.into(), runs, rank, recompute, full })?
@@ -120,6 +125,16 @@ fn time_vae(settings: &BenchArgs, model: &Path, inputs: &Path) -> Result<Value, 
     let load_seconds = start.elapsed().as_secs_f64();
     let latents = Inputs::read(inputs)?.tensor("latents")?.to_dtype(dtype);
     let (seconds, out) = time(settings.runs, || vae.decode(&latents));
+    write_output(settings.output.as_deref(), out)?;
+    Ok(json!({ "seconds": seconds, "load_seconds": load_seconds }))
+}
+
+fn time_upscaler(settings: &BenchArgs, model: &Path, inputs: &Path) -> Result<Value, Failure> {
+    let start = Instant::now();
+    let network = Swin2Sr::open(model, settings.dtype.into()).map_err(calotype_sdxl::Error::from)?;
+    let load_seconds = start.elapsed().as_secs_f64();
+    let pixels = Inputs::read(inputs)?.tensor("pixels")?;
+    let (seconds, out) = time(settings.runs, || network.forward(&pixels));
     write_output(settings.output.as_deref(), out)?;
     Ok(json!({ "seconds": seconds, "load_seconds": load_seconds }))
 }
