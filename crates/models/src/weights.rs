@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use calotype_tensor::{DType, Device, Tensor, Weight, WeightBytes};
 
+use crate::message::shorten;
 use crate::parameter::Parameter;
 use element::{element_bytes, gathered};
 pub use element::{element_type, to_f32};
@@ -135,12 +136,13 @@ impl Weights {
             for (name, part) in named(&key).unwrap_or_default() {
                 let at = at.part(part).map_err(|found| WeightsError::Mismatch {
                     file: path.to_path_buf(),
-                    key: key.clone(),
+                    key: shorten(&key),
                     expected: "a matrix or bias of query, key and value, or a projection's matrix".into(),
                     found,
                 })?;
                 if let Some((other, _)) = parts.insert(name, (key.clone(), at)) {
-                    return Err(WeightsError::file(path, format!("{other} and {key} are the same tensor")));
+                    let problem = format!("{} and {} are the same tensor", shorten(&other), shorten(&key));
+                    return Err(WeightsError::file(path, problem));
                 }
             }
         }
@@ -311,7 +313,7 @@ impl Weights {
         let keys: Vec<&str> = left.iter().take(3).map(|entry| entry.key.as_str()).collect();
         Err(WeightsError::Surplus {
             file: self.all.files[first.at.file].path.clone(),
-            first: crate::message::shorten(&keys.join(", ")),
+            first: shorten(&keys.join(", ")),
             count: left.len(),
         })
     }
@@ -339,7 +341,7 @@ impl Weights {
         let file = &self.all.files[entry.at.file];
         let mismatch = |expected: String, found: String| WeightsError::Mismatch {
             file: file.path.clone(),
-            key: entry.key.clone(),
+            key: shorten(&entry.key),
             expected,
             found,
         };

@@ -154,6 +154,15 @@ fn false_pickles_are_refused() {
     }
 }
 
+/// Protects terminals: a key is quoted without its control characters.
+#[test]
+fn keys_are_quoted_on_one_line() {
+    let temp = Temp::new();
+    let path = temp.write("weights.bin", edited(b"X\x06\x00\x00\x00weight", b"X\x06\x00\x00\x00we\n\x1bht"));
+    let said = open(&path).unwrap().tensor("we\n\x1bht", &[6]).unwrap_err().to_string();
+    assert!(said.ends_with("we  ht: expected (6,), found (2, 3)"), "{said:?}");
+}
+
 /// A zip of one entry, `a/data.pkl`, and a storage of 8 bytes.
 fn torch_file(program: &[u8]) -> Vec<u8> {
     use std::io::Write;

@@ -116,7 +116,7 @@ impl Swin2SrConfig {
         json.sizes("depths", &raw.depths, MAX_LAYERS)?;
         json.length("num_heads", raw.num_heads.len(), raw.depths.len())?;
         json.sizes("num_heads", &raw.num_heads, MAX_CHANNELS)?;
-        if let Some(heads) = raw.num_heads.iter().find(|heads| raw.embed_dim % **heads != 0) {
+        if let Some(heads) = raw.num_heads.iter().find(|heads| !raw.embed_dim.is_multiple_of(**heads)) {
             let expected = format!("numbers of heads that divide {} channels", raw.embed_dim);
             return Err(json.fail("num_heads", expected, heads));
         }

@@ -58,7 +58,8 @@ impl SwinIrConfig {
             let expected = format!("(2 w − 1)² rows for a window of w, at most {MAX_WINDOW}");
             return Err(shapes.mismatch(&table(0), expected));
         }
-        if let Some(i) = (0..layers).find(|i| num_heads[*i] == 0 || embed_dim % num_heads[*i] != 0) {
+        if let Some(i) = (0..layers).find(|i| num_heads[*i] == 0 || !embed_dim.is_multiple_of(num_heads[*i]))
+        {
             return Err(shapes.mismatch(&table(i), format!("heads that divide {embed_dim} channels")));
         }
         Ok(Self {
