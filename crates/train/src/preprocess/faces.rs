@@ -78,9 +78,7 @@ impl FaceFinder {
 pub fn face_mask(size: (u32, u32), faces: &[Face]) -> GrayImage {
     let elsewhere = if faces.is_empty() { u8::MAX } else { ELSEWHERE };
     let mut mask = GrayImage::from_pixel(size.0, size.1, Luma([elsewhere]));
-    for (row, columns) in faces.iter().flat_map(|face| face.outline.rows(size)) {
-        columns.for_each(|column| mask.put_pixel(column, row, Luma([u8::MAX])));
-    }
+    faces.iter().for_each(|face| face.outline.fill(&mut mask));
     mask
 }
 

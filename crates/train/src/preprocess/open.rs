@@ -4,12 +4,15 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::networks::{Caption, Identity, MakeMask, Network, Upscale};
-use super::{CaptionDecoding, DatasetError, Upscaler};
 use calotype_models::{read_text, shorten};
 use calotype_sdxl::ArgumentError;
 use calotype_tensor::DType;
-use image::RgbImage;
+use image::{GrayImage, RgbImage};
+
+use super::faces::{FaceFinder, face_mask};
+use super::networks::{Caption, Identity, MadeMask, MakeMask, Network, Upscale};
+use super::{CaptionDecoding, DatasetError, Upscaler};
+use crate::dataset::note::Note;
 
 /// The pieces of a file that tell it from others, and the bytes of each.
 const SAMPLES: u64 = 64;
@@ -82,7 +85,11 @@ fn not_yet(name: &str) -> DatasetError {
 impl Network<'static, MakeMask> {
     /// Masks of faces: the outlines of all faces count, and the largest one decides the crop.
     pub fn faces() -> Self {
-        Network::new("faces".into(), Box::new(|| Err(not_yet("use_face_detection_instead"))))
+        let open = || {
+            let finder = FaceFinder::carried();
+            Ok(Box::new(move |picture: &RgbImage| faces_of(&finder, picture)) as Box<MakeMask>)
+        };
+        Network::new("faces".into(), Box::new(open))
     }
 
     /// Masks of what `prompt` names, by the segmenter in a folder. A temperature above 1 makes masks softer.
@@ -98,6 +105,22 @@ impl Network<'static, MakeMask> {
         check_type("--segmenter", &path, "clipseg")?;
         Ok(Network::new(identity(&path), Box::new(|| Err(not_yet("mask_target_prompts")))))
     }
+}
+
+/// The mask of a picture's faces.
+fn faces_of(finder: &FaceFinder, picture: &RgbImage) -> MadeMask {
+    let (size, faces) = (picture.dimensions(), finder.find(picture));
+    let notes = match faces.len() {
+        0 => vec![Note::NoFace],
+        1 => Vec::new(),
+        count => vec![Note::Faces(count)],
+    };
+    let crop = faces.first().map(|largest| {
+        let mut alone = GrayImage::new(size.0, size.1);
+        largest.outline.fill(&mut alone);
+        alone
+    });
+    MadeMask { mask: face_mask(size, &faces), crop, notes }
 }
 
 impl Network<'static, Upscale> {

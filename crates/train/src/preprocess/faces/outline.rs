@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use image::{GrayImage, Luma};
+
 /// A convex polygon in a picture.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outline {
@@ -36,6 +38,13 @@ impl Outline {
             let columns = first_pixel(left, width)..first_pixel(right, width);
             (!columns.is_empty()).then_some((row, columns))
         })
+    }
+
+    /// Makes the pixels within white.
+    pub fn fill(&self, mask: &mut GrayImage) {
+        for (row, columns) in self.rows(mask.dimensions()) {
+            columns.for_each(|column| mask.put_pixel(column, row, Luma([u8::MAX])));
+        }
     }
 
     /// The left and the right end of the polygon at a height.

@@ -7,6 +7,8 @@ use image::{RgbImage, imageops};
 use serde::Deserialize;
 
 use super::*;
+use crate::dataset::note::Note;
+use crate::preprocess::Network;
 
 /// A picture of the golden file: its parts, and what MediaPipe finds.
 #[derive(Deserialize)]
@@ -118,4 +120,23 @@ fn pictures_without_faces() {
             assert_eq!(finder.find(&picture), [], "{width} × {height}");
         }
     }
+}
+
+/// Protects what a set's pictures get: the mask of all faces, a crop by the largest one alone, and what the user is told.
+#[test]
+fn masks_of_a_set() {
+    let mut network = Network::faces();
+    let mask_of = network.get().expect("opened").expect("a network");
+    let goldens = goldens();
+    let made = mask_of(&goldens["two"].picture());
+    let (mask, crop) = (made.mask, made.crop.expect("a crop"));
+    let white = |mask: &GrayImage, x: u32| mask.get_pixel(x, 128).0 == [255];
+    // The astronaut's face is on the left; the officer's, on the right, is smaller.
+    assert_eq!([120, 400].map(|x| white(&mask, x)), [true; 2]);
+    assert_eq!([120, 400].map(|x| white(&crop, x)), [true, false]);
+    assert_eq!((mask.get_pixel(0, 0).0, crop.get_pixel(0, 0).0), ([50], [0]));
+    assert_eq!(made.notes, [Note::Faces(2)]);
+    let none = mask_of(&goldens["none"].picture());
+    assert!(none.mask.pixels().all(|pixel| pixel.0 == [255]) && none.crop.is_none());
+    assert_eq!(none.notes, [Note::NoFace]);
 }

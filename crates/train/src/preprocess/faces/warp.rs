@@ -43,12 +43,10 @@ fn solved(mut rows: [[f64; 9]; 8]) -> [f64; 8] {
             |best: usize, row: usize| if rows[row][i].abs() > rows[best][i].abs() { row } else { best };
         let pivot = (i + 1..8).fold(i, largest);
         rows.swap(i, pivot);
-        let negative = -1.0 / rows[i][i];
-        for below in i + 1..8 {
-            let factor = rows[below][i] * negative;
-            for k in i + 1..9 {
-                rows[below][k] += factor * rows[i][k];
-            }
+        let (row, negative) = (rows[i], -1.0 / rows[i][i]);
+        for below in &mut rows[i + 1..] {
+            let factor = below[i] * negative;
+            below.iter_mut().zip(row).skip(i + 1).for_each(|(value, above)| *value += factor * above);
         }
     }
     let mut solution = [0.0; 8];
