@@ -64,7 +64,7 @@ def randomise(model, seed, gain=1.0):
             elif kind == "Embedding":
                 p.copy_(0.7 * x)
             else:
-                p.copy_(gain * x * p[0].numel() ** -0.5)
+                p.copy_(gain * x * (p[0].numel() if p.dim() else 1) ** -0.5)
     return model.eval()
 
 

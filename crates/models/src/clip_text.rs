@@ -75,6 +75,18 @@ impl ClipTextModel {
         projection: bool,
         dtype: DType,
     ) -> Result<Self, WeightsError> {
+        let model = Self::load_part(weights, config, projection, dtype)?;
+        weights.finish()?;
+        Ok(model)
+    }
+
+    /// The same for an encoder that is a part of a network. The caller checks that no tensors are left.
+    pub(crate) fn load_part(
+        weights: &Weights,
+        config: &ClipTextConfig,
+        projection: bool,
+        dtype: DType,
+    ) -> Result<Self, WeightsError> {
         let width = config.hidden_size;
         let text_model = weights.sub("text_model");
         let embeddings = text_model.sub("embeddings");
@@ -89,7 +101,7 @@ impl ClipTextModel {
             causal: true,
         };
         let layer = |i: usize| ClipEncoderLayer::load(&encoder.sub(i), sizes);
-        let model = Self {
+        Ok(Self {
             embeddings: ClipTextEmbeddings {
                 token_embedding: table("token_embedding.weight", config.vocab_size)?,
                 position_embedding: table("position_embedding.weight", config.max_position_embeddings)?,
@@ -105,9 +117,7 @@ impl ClipTextModel {
             },
             eos_token_id: config.eos_token_id,
             pooled_as: BTreeMap::new(),
-        };
-        weights.finish()?;
-        Ok(model)
+        })
     }
 
     /// Sets the embeddings (ids, C) of the tokens `ids`, which may be new or replace those of the table. This is transformers'

@@ -80,6 +80,8 @@ pub fn read_text(path: &Path, limit: u64) -> Result<String, ConfigError> {
 /// A JSON config file: its object, and errors that carry the file's name.
 pub(crate) struct Json {
     file: PathBuf,
+    /// The object's place in the file: empty, or `text_config.` of the object in the field `text_config`.
+    place: String,
     pub(crate) value: Value,
 }
 
@@ -90,7 +92,7 @@ impl Json {
 
     /// A config that was not read from a file of its own. Errors name `file`.
     pub(crate) fn of(file: &Path, value: Value) -> Self {
-        Self { file: file.to_path_buf(), value }
+        Self { file: file.to_path_buf(), place: String::new(), value }
     }
 
     pub(crate) fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
@@ -100,19 +102,19 @@ impl Json {
             let problem = format!("expected a JSON object, found {}", brief(&value));
             return Err(ConfigError::file(file, problem));
         }
-        Ok(Self { file: file.to_path_buf(), value })
+        Ok(Self::of(file, value))
     }
 
     /// Deserializes the object as `T`. An error names the field.
     pub(crate) fn to<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
         serde_path_to_error::deserialize(&self.value)
-            .map_err(|e| ConfigError::file(&self.file, located("", e)))
+            .map_err(|e| ConfigError::file(&self.file, format!("{}{}", self.place, located("", e))))
     }
 
     /// Deserializes one field as `T`.
     pub(crate) fn at<T: DeserializeOwned>(&self, field: &str) -> Result<T, ConfigError> {
         serde_path_to_error::deserialize(&self.value[field])
-            .map_err(|e| ConfigError::file(&self.file, located(field, e)))
+            .map_err(|e| ConfigError::file(&self.file, format!("{}{}", self.place, located(field, e))))
     }
 
     /// Replaces fields by those of another file.
@@ -125,7 +127,7 @@ impl Json {
     pub(crate) fn fail(&self, field: &str, expected: impl Into<String>, found: impl ToString) -> ConfigError {
         ConfigError::Field {
             file: self.file.clone(),
-            field: field.to_owned(),
+            field: format!("{}{field}", self.place),
             expected: expected.into(),
             found: shorten(&found.to_string()),
         }
@@ -151,7 +153,36 @@ impl Json {
     /// An object inside this one, as a config of its own (in the same file).
     pub(crate) fn nested(&self, field: &str) -> Option<Self> {
         let value = self.value.get(field).filter(|v| v.is_object())?.clone();
-        Some(Self { file: self.file.clone(), value })
+        Some(Self { file: self.file.clone(), place: format!("{}{field}.", self.place), value })
+    }
+
+    /// An object inside this one, or an empty object, which stands for the defaults, if the field is absent or null.
+    pub(crate) fn nested_or_empty(&self, field: &str) -> Result<Self, ConfigError> {
+        match self.value.get(field) {
+            None | Some(Value::Null) => {}
+            Some(Value::Object(_)) => return Ok(self.nested(field).expect("an object")),
+            Some(other) => return Err(self.fail(field, "an object", brief(other))),
+        }
+        let empty = Value::Object(serde_json::Map::new());
+        Ok(Self { file: self.file.clone(), place: format!("{}{field}.", self.place), value: empty })
+    }
+
+    /// Checks that the config is that of the model class `class` of transformers. The config names its class in `architectures`; one
+    /// without this field has the `model_type` of the class.
+    pub(crate) fn class(&self, class: &str, model_type: &str) -> Result<(), ConfigError> {
+        if let Some(found) = self.value["architectures"][0].as_str() {
+            return match found == class {
+                true => Ok(()),
+                false => Err(self.fail("architectures", class, found)),
+            };
+        }
+        match self.value.get("model_type") {
+            Some(found) if found == model_type => Ok(()),
+            found => {
+                let found = found.map_or("no architectures and no model_type".into(), brief);
+                Err(self.fail("model_type", format!("{model_type:?}, the type of {class}"), found))
+            }
+        }
     }
 
     /// Checks that an activation is SiLU, by either of its names, or absent.
@@ -213,16 +244,25 @@ impl Json {
         }
     }
 
+    /// Checks that `heads` divides `channels`.
+    pub(crate) fn heads_of_any_size(
+        &self,
+        field: &str,
+        heads: usize,
+        channels: usize,
+    ) -> Result<(), ConfigError> {
+        self.size(field, heads, MAX_CHANNELS)?;
+        match channels.is_multiple_of(heads) {
+            true => Ok(()),
+            false => {
+                Err(self.fail(field, format!("a number of heads that divides {channels} channels"), heads))
+            }
+        }
+    }
+
     /// Checks that `heads` divides `channels` into heads of a size that the kernels support.
     pub(crate) fn heads(&self, field: &str, heads: usize, channels: usize) -> Result<(), ConfigError> {
-        self.size(field, heads, MAX_CHANNELS)?;
-        if !channels.is_multiple_of(heads) {
-            return Err(self.fail(
-                field,
-                format!("a number of heads that divides {channels} channels"),
-                heads,
-            ));
-        }
+        self.heads_of_any_size(field, heads, channels)?;
         let size = channels / heads;
         if !size.is_multiple_of(HEAD_MULTIPLE) {
             let expected = format!("a head size (channels / heads) that is a multiple of {HEAD_MULTIPLE}");

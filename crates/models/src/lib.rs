@@ -19,8 +19,10 @@
 //! # }
 //! ```
 
+pub mod blip;
 pub mod clip_text;
 pub mod clip_vision;
+pub mod clipseg;
 pub mod config;
 mod error;
 pub mod faces;
@@ -41,8 +43,10 @@ pub mod vae_rows;
 pub mod vae_tiling;
 pub mod weights;
 
+pub use blip::{Blip, PictureKeys, TextCache};
 pub use clip_text::{ClipTextModel, ClipTextOutput};
 pub use clip_vision::{ClipVisionModel, ClipVisionOutput};
+pub use clipseg::{ClipSeg, SeenPicture};
 pub use error::Error;
 pub use file_kind::wrong_kind;
 pub use folder::{Component, ModelConfigs, ModelFolder, ModelPaths};

@@ -7,7 +7,7 @@ use calotype_tensor::ops::{self, Activation};
 use calotype_tensor::{DType, Tensor};
 
 use crate::Error;
-use crate::config::{HiddenAct, Swin2SrConfig};
+use crate::config::Swin2SrConfig;
 use crate::nn::{
     Conv2d, LayerNorm, Linear, NearestConvUpsampler, ResidualConv, WindowAttention, Windows, bias_of_offsets,
     centred, uncentred,
@@ -199,10 +199,7 @@ impl Swin2SrLayer {
             intermediate: Linear::load(weights, "intermediate.dense", width, config.mlp_dim)?,
             output: Linear::load(weights, "output.dense", config.mlp_dim, width)?,
             layernorm_after: norm("layernorm_after")?,
-            act: match config.hidden_act {
-                HiddenAct::Gelu => Activation::Gelu,
-                HiddenAct::QuickGelu => Activation::QuickGelu,
-            },
+            act: config.hidden_act.activation(),
             windows: Windows {
                 size: window,
                 shift: if shifted { config.shift_size } else { 0 },

@@ -4,6 +4,7 @@
 mod carried;
 mod specials;
 mod vocab;
+mod word_pieces;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use crate::message::shorten;
 pub use carried::{TokenizerFile, files as carried_files};
 use specials::Specials;
 use vocab::Vocabulary;
+pub use word_pieces::WordPieces;
 
 /// CLIP's words: special tokens, English contractions, runs of letters, single digits, runs of other characters.
 const WORDS: &str =

@@ -241,6 +241,11 @@ impl Weights {
         Self { prefix: format!("{}{name}.", self.prefix), ..self.clone() }
     }
 
+    /// Whether there is a tensor of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.all.tensors.contains_key(&self.key(name))
+    }
+
     /// Takes a tensor of exactly this shape, as f32.
     ///
     /// # Errors
@@ -290,6 +295,13 @@ impl Weights {
     /// Marks all tensors below this prefix as taken, because this part of the checkpoint is not needed.
     pub fn skip(&self) {
         for (_, entry) in self.below() {
+            entry.taken.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Marks a tensor, if there is one, as taken, because it is not needed.
+    pub fn skip_tensor(&self, name: &str) {
+        if let Some(entry) = self.all.tensors.get(&self.key(name)) {
             entry.taken.store(true, Ordering::Relaxed);
         }
     }

@@ -2,9 +2,12 @@
 
 use std::path::Path;
 
+use calotype_tensor::ops::Activation;
 use serde::Deserialize;
 
 use crate::json::{ConfigError, Json, MAX_CHANNELS, MAX_LAYERS};
+
+const MODEL_TYPE: &str = "clip_text_model";
 
 /// A CLIP text encoder's sizes.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +43,18 @@ pub enum HiddenAct {
     QuickGelu,
     /// The exact (erf) GELU.
     Gelu,
+    /// `max(x, 0)`
+    Relu,
+}
+
+impl HiddenAct {
+    pub(crate) fn activation(self) -> Activation {
+        match self {
+            Self::QuickGelu => Activation::QuickGelu,
+            Self::Gelu => Activation::Gelu,
+            Self::Relu => Activation::Relu,
+        }
+    }
 }
 
 /// The fields of the file, with transformers' defaults.
@@ -88,13 +103,14 @@ impl ClipTextConfig {
     pub(crate) fn from_json(json: &Json) -> Result<Self, ConfigError> {
         // The config of a whole CLIP model contains that of its text encoder.
         match json.nested("text_config") {
-            Some(text) if json.value["model_type"] == "clip" => Self::from_flat(&text),
-            _ => Self::from_flat(json),
+            Some(text) if json.value["model_type"] == "clip" => Self::from_flat(&text, MODEL_TYPE),
+            _ => Self::from_flat(json, MODEL_TYPE),
         }
     }
 
-    fn from_flat(json: &Json) -> Result<Self, ConfigError> {
-        json.fixed(&[("model_type", "\"clip_text_model\"")])?;
+    /// The config of an encoder itself, of this `model_type` where it says one.
+    pub(super) fn from_flat(json: &Json, model_type: &str) -> Result<Self, ConfigError> {
+        json.fixed(&[("model_type", &format!("{model_type:?}"))])?;
         let raw: Raw = json.to()?;
         for (field, value, max) in [
             ("vocab_size", raw.vocab_size, 1 << 24),
@@ -111,7 +127,7 @@ impl ClipTextConfig {
             let expected = "at least 3 (start, a token, end)";
             return Err(json.fail("max_position_embeddings", expected, raw.max_position_embeddings));
         }
-        json.heads("num_attention_heads", raw.num_attention_heads, raw.hidden_size)?;
+        json.heads_of_any_size("num_attention_heads", raw.num_attention_heads, raw.hidden_size)?;
         Ok(Self {
             vocab_size: raw.vocab_size,
             hidden_size: raw.hidden_size,

@@ -8,9 +8,11 @@ use super::HiddenAct;
 use crate::json::{ConfigError, Json, MAX_CHANNELS, MAX_LAYERS};
 
 /// The most pixels of a picture's side.
-const MAX_SIDE: usize = 4096;
+pub(crate) const MAX_SIDE: usize = 4096;
 /// The most patches of a picture, so that attention between them takes bounded memory.
-const MAX_PATCHES: usize = 1 << 14;
+pub(crate) const MAX_PATCHES: usize = 1 << 14;
+
+const MODEL_TYPE: &str = "clip_vision_model";
 
 /// A CLIP vision tower's sizes.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,18 +76,25 @@ impl ClipVisionConfig {
     /// The file is missing or invalid.
     pub fn read(folder: &Path) -> Result<Self, ConfigError> {
         let json = Json::read(&folder.join("config.json"))?;
-        let Some(mut vision) = json.nested("vision_config") else { return Self::from_flat(&json, None) };
+        let Some(mut vision) = json.nested("vision_config") else {
+            return Self::from_flat(&json, MODEL_TYPE, None);
+        };
         // The older spelling of the same, which transformers puts over it.
         if let Some(older) = json.nested("vision_config_dict") {
             vision.overlay(older);
         }
         let projection = json.value.get("projection_dim").map(|_| json.at("projection_dim")).transpose()?;
-        Self::from_flat(&vision, Some(projection.unwrap_or(512)))
+        Self::from_flat(&vision, MODEL_TYPE, Some(projection.unwrap_or(512)))
     }
 
-    /// `projection`: the projection's channels, where they stand outside of the tower's own config.
-    fn from_flat(json: &Json, projection: Option<usize>) -> Result<Self, ConfigError> {
-        json.fixed(&[("model_type", "\"clip_vision_model\""), ("num_channels", "3")])?;
+    /// The config of a tower itself, of this `model_type` where it says one. `projection`: the projection's channels, where they stand
+    /// outside of the tower's own config.
+    pub(super) fn from_flat(
+        json: &Json,
+        model_type: &str,
+        projection: Option<usize>,
+    ) -> Result<Self, ConfigError> {
+        json.fixed(&[("model_type", &format!("{model_type:?}")), ("num_channels", "3")])?;
         let raw: Raw = json.to()?;
         let projection_dim = projection.or(raw.projection_dim).unwrap_or(512);
         for (field, value, max) in [
@@ -103,7 +112,7 @@ impl ClipVisionConfig {
             let expected = format!("1 to {MAX_PATCHES} patches in image_size {} squared", raw.image_size);
             return Err(json.fail("patch_size", expected, raw.patch_size));
         }
-        json.heads("num_attention_heads", raw.num_attention_heads, raw.hidden_size)?;
+        json.heads_of_any_size("num_attention_heads", raw.num_attention_heads, raw.hidden_size)?;
         Ok(Self {
             hidden_size: raw.hidden_size,
             intermediate_size: raw.intermediate_size,

@@ -15,6 +15,30 @@ pub struct KeyValue {
     pub v: Tensor,
 }
 
+/// The attention kernels take heads whose size is a multiple of this.
+const HEAD_MULTIPLE: usize = 8;
+
+/// Multi-head attention ([`ops::attention`]) with heads of any size: heads whose size is no multiple of 8 are continued with zeros.
+/// q (B, T, C), k and v (B, S, C) → (B, T, C); `heads` divides C.
+pub(crate) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> Tensor {
+    let size = q.last_dim() / heads;
+    let more = size.next_multiple_of(HEAD_MULTIPLE) - size;
+    if more == 0 {
+        return ops::attention(q, k, v, heads, mask);
+    }
+    let widened = |x: &Tensor| {
+        let (batch, tokens, rows) = (x.dim(0), x.dim(1), x.dim(0) * x.dim(1) * heads);
+        let zeros = x.device().zeros(&[rows, more], x.dtype());
+        let wide = ops::concat(&[&x.reshape(&[rows, size]), &zeros]);
+        wide.reshape(&[batch, tokens, heads * (size + more)])
+    };
+    // Scores are divided by the root of the widened size, where the root of the heads' own is meant.
+    let q_scaled = ops::scale(&widened(q), ((size + more) as f32 / size as f32).sqrt());
+    let y = ops::attention(&q_scaled, &widened(k), &widened(v), heads, mask);
+    let rows = y.reshape(&[q.dim(0) * q.dim(1) * heads, size + more]);
+    ops::slice_last(&rows, 0, size).reshape(q.shape())
+}
+
 /// Attention with projections of queries, keys, values and output.
 #[derive(Clone)]
 pub struct Attention {

@@ -1,9 +1,9 @@
 //! CLIP's transformer layer, which its text and vision towers share.
 
 use calotype_tensor::Tensor;
-use calotype_tensor::ops::{self, Activation, Mask};
+use calotype_tensor::ops::{Activation, Mask};
 
-use super::{LayerNorm, Linear};
+use super::{LayerNorm, Linear, attend};
 use crate::config::HiddenAct;
 use crate::weights::{Weights, WeightsError};
 
@@ -67,9 +67,9 @@ pub struct ClipEncoderLayer {
 
 impl ClipEncoderLayer {
     pub(crate) fn load(weights: &Weights, config: ClipLayerConfig) -> Result<Self, WeightsError> {
-        let (width, inner) = (config.width, config.intermediate);
+        let width = config.width;
         let norm = |name: &str| LayerNorm::load(weights, name, width, config.eps);
-        let (attn, mlp) = (weights.sub("self_attn"), weights.sub("mlp"));
+        let attn = weights.sub("self_attn");
         let proj = |name: &str| Linear::load(&attn, name, width, width);
         Ok(Self {
             layer_norm1: norm("layer_norm1")?,
@@ -82,14 +82,7 @@ impl ClipEncoderLayer {
                 causal: config.causal,
             },
             layer_norm2: norm("layer_norm2")?,
-            mlp: ClipMlp {
-                fc1: Linear::load(&mlp, "fc1", width, inner)?,
-                fc2: Linear::load(&mlp, "fc2", inner, width)?,
-                act: match config.act {
-                    HiddenAct::QuickGelu => Activation::QuickGelu,
-                    HiddenAct::Gelu => Activation::Gelu,
-                },
-            },
+            mlp: ClipMlp::load(&weights.sub("mlp"), width, config.intermediate, config.act)?,
         })
     }
 
@@ -98,19 +91,39 @@ impl ClipEncoderLayer {
         let x = self.self_attn.forward(&self.layer_norm1.forward(x), x);
         self.mlp.forward(&self.layer_norm2.forward(&x), &x)
     }
+
+    /// The same with the norms after the sums: x (B, T, C) → (B, T, C).
+    pub(crate) fn forward_post_norm(&self, x: &Tensor) -> Tensor {
+        let x = self.layer_norm1.forward(&self.self_attn.forward(x, x));
+        self.layer_norm2.forward(&self.mlp.forward(&x, &x))
+    }
 }
 
 impl ClipAttention {
     fn forward(&self, x: &Tensor, residual: &Tensor) -> Tensor {
         let (q, k, v) = (self.q_proj.forward(x), self.k_proj.forward(x), self.v_proj.forward(x));
         let mask = if self.causal { Mask::Causal } else { Mask::None };
-        let y = ops::attention(&q, &k, &v, self.heads, mask);
+        let y = attend(&q, &k, &v, self.heads, mask);
         self.out_proj.forward_fused(&y, Activation::None, Some(residual))
     }
 }
 
 impl ClipMlp {
-    fn forward(&self, x: &Tensor, residual: &Tensor) -> Tensor {
+    pub(crate) fn load(
+        weights: &Weights,
+        width: usize,
+        inner: usize,
+        act: HiddenAct,
+    ) -> Result<Self, WeightsError> {
+        Ok(Self {
+            fc1: Linear::load(weights, "fc1", width, inner)?,
+            fc2: Linear::load(weights, "fc2", inner, width)?,
+            act: act.activation(),
+        })
+    }
+
+    /// x (B, T, C) → residual (B, T, C) + MLP(x).
+    pub(crate) fn forward(&self, x: &Tensor, residual: &Tensor) -> Tensor {
         let h = self.fc1.forward_fused(x, self.act, None); // (B, T, intermediate)
         self.fc2.forward_fused(&h, Activation::None, Some(residual))
     }

@@ -17,6 +17,10 @@ pub enum Network {
     Swin2Sr,
     /// SwinIR.
     SwinIr,
+    /// `BlipForConditionalGeneration`.
+    Blip,
+    /// `CLIPSegForImageSegmentation`.
+    ClipSeg,
 }
 
 impl Network {
@@ -24,7 +28,12 @@ impl Network {
     pub(super) fn stem(self) -> &'static str {
         match self {
             Self::UNet | Self::Vae => "diffusion_pytorch_model",
-            Self::ClipText | Self::SafetyChecker | Self::Swin2Sr | Self::SwinIr => "model",
+            Self::ClipText
+            | Self::SafetyChecker
+            | Self::Swin2Sr
+            | Self::SwinIr
+            | Self::Blip
+            | Self::ClipSeg => "model",
         }
     }
 
@@ -50,6 +59,8 @@ impl Network {
                     .iter()
                     .any(|end| key.ends_with(end))
             }
+            // The constants 0..512, 0..77 and 0..patches, which older transformers saved.
+            Self::Blip | Self::ClipSeg => key.ends_with("embeddings.position_ids"),
             Self::UNet => false,
         }
     }

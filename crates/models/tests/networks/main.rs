@@ -1,7 +1,9 @@
 //! The networks against diffusers and transformers: tiny models of fixed weights, whose outputs, intermediate
 //! results and gradients are in golden files (see `tools/reference/golden/models.py`).
 
+mod blip;
 mod clip_text;
+mod clipseg;
 mod safety_checker;
 mod super_resolution;
 #[path = "../synthetic/mod.rs"]

@@ -6,20 +6,29 @@
 //! job.rs                    what is to be made of each picture, and what an earlier preprocessing has made already
 //! upscaler.rs               a picture, larger: Swin2SR and SwinIR
 //! squares.rs, captions.rs   picture → mask → square → upscaled, if it is clearly too small → resized;  square → caption
+//! captioner.rs              captions by BLIP; decoding.rs: how their tokens are chosen; wording.rs: what is mended in them
+//! segmenter.rs              masks by CLIPSeg of what a prompt names
+//! pixels.rs, pillow.rs      a picture as a network's input; pictures resized as Pillow does
 //! earlier.rs, writer.rs     the set that is made, on disk: read, and written
 //! ```
 //!
 //! The steps are taken one after the other, each for all pictures, so that one network at a time is in memory. What is made of a
 //! picture depends on the picture, the settings and the networks alone, whatever the order and number of pictures.
 
+pub mod captioner;
 mod captions;
+mod decoding;
 mod earlier;
 pub mod faces;
 mod job;
 mod networks;
 mod open;
+mod pillow;
+mod pixels;
+pub mod segmenter;
 mod squares;
 mod upscaler;
+mod wording;
 mod writer;
 
 use std::ops::ControlFlow;
@@ -28,8 +37,10 @@ use std::path::{Path, PathBuf};
 use crate::dataset::photos::{Photos, Seen};
 use crate::dataset::{Dataset, DatasetError, DatasetOptions, list};
 
+pub use self::captioner::Captioner;
 pub use self::networks::{Caption, Identity, MadeMask, MakeMask, Network, Networks, Opener, Upscale, Used};
 pub use self::open::{faces_identity, identity};
+pub use self::segmenter::{Prompt, Segmented, Segmenter};
 pub use self::upscaler::Upscaler;
 pub use self::writer::Writer;
 
