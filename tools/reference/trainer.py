@@ -4,8 +4,9 @@
 
 **Random numbers** are stateless: `stream(seed, purpose, index)` is a torch CPU generator of its own, seeded by `mix`.
 - INIT 0 and 1: the new rows of text encoder 0 and 1: randn(2, width) × the std of its whole embedding table, as it was
-  before (torch's std, unbiased). INIT 2+i: LoRA down of the i-th attention linear: randn(rank, in) / rank, which is
-  diffusers' old LoRALinearLayer (a *standard deviation* of 1/rank); up = 0. Linears in byte order of their paths:
+  before (torch's std, unbiased). INIT 2+i: LoRA down of the i-th layer that has LoRA: randn(rank, in) / rank, or of a
+  convolution randn(rank, in, k, k) / rank, which is diffusers' old LoRALinearLayer and LoRAConv2dLayer (a *standard
+  deviation* of 1/rank); up = 0. Layers in byte order of their paths:
   `….attn1.to_k`, `….attn1.to_out.0`, `….attn1.to_q`, `….attn1.to_v`, `….attn2.to_k`, …
 - ORDER e: randperm(n), the order of epoch e. Micro-step m (from 0, over the whole run) takes items mB … mB+B−1 of all
   epochs' orders one after another, so a batch may cross the end of an epoch.
@@ -33,7 +34,9 @@ floor((2i + 1)·1000/16), with eps and then noise, each randn(1, 4, h, w), of st
 without min-SNR, noise offset and caption dropout. It changes nothing.
 
 **What trains**, by `kind`:
-- `lora`: W x + up(down(x)) on to_q, to_k, to_v, to_out.0 of every attention of the UNet, and the new rows.
+- `lora`: W x + up(down(x)) on to_q, to_k, to_v, to_out.0 of every attention of the UNet (`lora_layers` attention), or
+  on every linear layer and convolution of the UNet (`all`; a convolution's down has its kernel, stride and padding, and
+  up is 1 × 1), and the new rows.
 - `full`: all UNet tensors except names that fnmatch `*.norm*.weight` or `*time*`, and the new rows. fnmatch's `*` also
   matches dots, and the whole name has to match: out go the weights (not the biases) of `….norm`, `….norm1`, `….norm2`,
   `….norm3`, and `time_embedding.*` and `….time_emb_proj.*`; `conv_norm_out.*`, `add_embedding.*` are trained.
@@ -101,10 +104,12 @@ def stream(seed: int, purpose: int, index: int) -> torch.Generator:
 
 @dataclass(frozen=True)
 class Settings:
-    """The request's fields and defaults, and four that it lacks: `kind`, `optimizer`, `scheduler`, the last group."""
+    """The request's fields and defaults, and what it lacks: `kind`, `lora_layers`, `optimizer`, `scheduler`, the last
+    group."""
 
     seed: int = 0
     kind: str = "lora"  # lora, full, ti
+    lora_layers: str = "attention"  # attention, all
     optimizer: str = "adamw"  # adamw, adafactor (the UNet of `full`)
     resolution: int = 512
     train_batch_size: int = 4
@@ -173,33 +178,44 @@ class TokenEmbedding(nn.Module):
         self.rows.mul_((self.std / self.rows.std()) ** 0.1)
 
 
-class LoraLinear(nn.Module):
-    def __init__(self, base: nn.Linear, rank: int, generator: torch.Generator):
+class Lora(nn.Module):
+    """A linear layer or a convolution with LoRA beside it."""
+
+    def __init__(self, base: nn.Linear | nn.Conv2d, rank: int, generator: torch.Generator):
         super().__init__()
-        dtype = base.weight.dtype
+        out, *inputs = base.weight.shape
+        dtype, ones = base.weight.dtype, [1] * (len(inputs) - 1)
         self.base = base
-        self.down = nn.Parameter((torch.randn(rank, base.in_features, generator=generator) / rank).to(dtype))
-        self.up = nn.Parameter(torch.zeros(base.out_features, rank, dtype=dtype))
+        self.down = nn.Parameter((torch.randn(rank, *inputs, generator=generator) / rank).to(dtype))
+        self.up = nn.Parameter(torch.zeros(out, rank, *ones, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.base(x) + F.linear(F.linear(x, self.down), self.up)
+        if isinstance(self.base, nn.Linear):
+            return self.base(x) + F.linear(F.linear(x, self.down), self.up)
+        inner = F.conv2d(x, self.down, stride=self.base.stride, padding=self.base.padding)
+        return self.base(x) + F.conv2d(inner, self.up)
 
 
-def attention_linears(unet: nn.Module) -> list[str]:
-    return sorted(name for name, _ in unet.named_modules() if ATTENTION_LINEAR.search(name))
+def lora_paths(unet: nn.Module, layers: str) -> list[str]:
+    """The layers that get LoRA, in byte order of their paths."""
+    if layers == "attention":
+        return sorted(name for name, _ in unet.named_modules() if ATTENTION_LINEAR.search(name))
+    return sorted(name for name, m in unet.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d)))
 
 
-def attach_lora(unet: nn.Module, rank: int, seed: int) -> dict[str, LoraLinear]:
-    layers = {}
-    for i, path in enumerate(attention_linears(unet)):
-        layers[path] = LoraLinear(unet.get_submodule(path), rank, stream(seed, INIT, 2 + i))
+def attach_lora(unet: nn.Module, rank: int, seed: int, layers: str = "attention") -> dict[str, Lora]:
+    attached = {}
+    for i, path in enumerate(lora_paths(unet, layers)):
+        attached[path] = Lora(unet.get_submodule(path), rank, stream(seed, INIT, 2 + i))
         parent, _, name = path.rpartition(".")
-        setattr(unet.get_submodule(parent), name, layers[path])
-    return layers
+        setattr(unet.get_submodule(parent), name, attached[path])
+    return attached
 
 
 def cog_name(path: str) -> str:
-    """`….attn1.to_out.0` -> `….attn1.processor.to_out_lora`"""
+    """`….attn1.to_out.0` -> `….attn1.processor.to_out_lora`; what the original program does not train: `….conv1.lora`"""
+    if not ATTENTION_LINEAR.search(path):
+        return f"{path}.lora"
     attention, _, name = path.removesuffix(".0").rpartition(".")
     return f"{attention}.processor.{name}_lora"
 
@@ -223,10 +239,10 @@ class Trainer:
             part.eval().requires_grad_(False)
         self.tokens = [self.add_tokens(i) for i in range(2)]
         self.rows = [t.rows for t in self.tokens]
-        self.lora: dict[str, LoraLinear] = {}
+        self.lora: dict[str, Lora] = {}
         self.full: dict[str, nn.Parameter] = {}
         if settings.kind == "lora":
-            self.lora = attach_lora(self.unet, settings.lora_rank, settings.seed)
+            self.lora = attach_lora(self.unet, settings.lora_rank, settings.seed, settings.lora_layers)
         elif settings.kind == "full":
             self.full = {name: self.unet.get_parameter(name).requires_grad_() for name in full_names(self.unet)}
         self.main = [p for layer in self.lora.values() for p in (layer.down, layer.up)] + list(self.full.values())
@@ -385,7 +401,7 @@ class Trainer:
         return {"loss": loss, "grad_norm": norm, "lr": s.main_lr * factor, "ti_lr": s.ti_lr * factor * (k < s.pivot)}
 
     def lora_tensors(self) -> dict[str, Tensor]:
-        """As in lora.safetensors: down (rank, in), up (out, rank)."""
+        """As in lora.safetensors: down (rank, in), up (out, rank); of a convolution down (rank, in, k, k), up (out, rank, 1, 1)."""
         return {f"{cog_name(path)}.{part}.weight": getattr(layer, part).detach()
                 for path, layer in self.lora.items() for part in ("down", "up")}
 

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use calotype_tensor::io::Mmap;
 
 use crate::error::Error;
+use crate::stop;
 use crate::trainer::Trainer;
 use state::CheckpointState;
 
@@ -31,8 +32,9 @@ const TENSORS: &str = "state.safetensors";
 const MAX_STATE: u64 = 16 << 20;
 
 /// Writes the checkpoint `run_dir/checkpoints/step-000200/` of a trainer that has done 200 steps, and returns its path. Of the
-/// checkpoints up to this step, the newest `keep` are kept (at least this one). Those of later steps are not touched. An intact
-/// checkpoint of this training at this step is not written again.
+/// checkpoints up to this step, the newest `keep` are kept (at least this one), and the one with the lowest validation loss of a
+/// training that may end before its last step. Those of later steps are not touched. An intact checkpoint of this training at this
+/// step is not written again.
 ///
 /// # Errors
 /// A file cannot be written, read or removed; another training has a checkpoint at this step; or a weight is not finite.
@@ -49,15 +51,16 @@ pub fn save(run_dir: &Path, trainer: &Trainer, keep: usize) -> Result<PathBuf, E
     }
     let whole = match Found::open(&path) {
         Ok(found) => {
-            found.state(trainer)?;
-            found.tensors(trainer).is_ok()
+            let state = found.state(trainer)?;
+            state.validations == trainer.validations() && found.tensors(trainer).is_ok()
         }
         Err(_) => false,
     };
     if !whole {
         write(&folder, &path, trainer)?;
     }
-    remove_older(&folder, step, keep.max(1)).map_err(at(&folder))?;
+    let best = stop::best(trainer.validations()).map(|(step, _)| step);
+    remove_older(&folder, step, best, keep.max(1)).map_err(at(&folder))?;
     Ok(path)
 }
 
@@ -87,6 +90,19 @@ pub fn restore(run_dir: &Path, trainer: &mut Trainer) -> Result<Option<usize>, E
         tracing::warn!("{}: damaged, passed over: {problem}", path.display());
     }
     Ok(None)
+}
+
+/// Restores a trainer of the same plan from the checkpoint of `run_dir` at this step. False: there is no such checkpoint, or it is
+/// damaged, and the trainer is unchanged.
+///
+/// # Errors
+/// As [`restore`].
+pub fn restore_at(run_dir: &Path, step: usize, trainer: &mut Trainer) -> Result<bool, Error> {
+    let path = run_dir.join(FOLDER).join(name(step));
+    let Ok(found) = Found::open(&path) else { return Ok(false) };
+    let state = found.state(trainer)?;
+    let Ok(tensors) = found.tensors(trainer) else { return Ok(false) };
+    found.fill(step, &state, &tensors, trainer).map(|()| true)
 }
 
 /// The step of the newest checkpoint of `run_dir`, from which a training most likely resumes. `None`: there is no checkpoint.
@@ -131,7 +147,7 @@ impl<'a> Found<'a> {
         state.check_steps(&self.path.join(STATE), step, trainer)?;
         state.warn_of_isa(self.path);
         let located = tensors::locate(&self.path.join(TENSORS), tensors, trainer)?;
-        trainer.resume(step, |trained| {
+        trainer.resume(step, state.validations.clone(), |trained| {
             trained.state.step = state.optimizer_steps.get(&trained.name).copied().unwrap_or_default();
             tensors::fill(tensors, &located, trained);
         });
@@ -207,10 +223,11 @@ fn paths(folder: &Path) -> io::Result<Vec<PathBuf>> {
     }
 }
 
-/// Removes all checkpoints up to `step` except the newest `keep`. A checkpoint with files of the wrong length is removed and
-/// not counted.
-fn remove_older(folder: &Path, step: usize, keep: usize) -> io::Result<()> {
-    let older = list(folder)?.into_iter().filter(|(s, _)| *s <= step).map(|(_, path)| path);
+/// Removes all checkpoints up to `step` except the newest `keep` and the `best`. A checkpoint with files of the wrong length is
+/// removed and not counted.
+fn remove_older(folder: &Path, step: usize, best: Option<usize>, keep: usize) -> io::Result<()> {
+    let all = list(folder)?.into_iter();
+    let older = all.filter(|(s, _)| *s <= step && (*s == step || Some(*s) != best)).map(|(_, path)| path);
     let (whole, damaged): (Vec<_>, Vec<_>) = older.partition(|path| files::Sums::lengths_fit(path));
     let surplus = whole.len().saturating_sub(keep);
     damaged.iter().chain(&whole[..surplus]).try_for_each(|path| discard(path))

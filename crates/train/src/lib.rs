@@ -9,6 +9,7 @@
 //! checkpoint.rs    the state of a run on disk, for resuming
 //! run/             a training with its folder: metrics, samples, the loop
 //! files.rs         files that are written whole or not at all
+//! stop.rs          when a training may end before its last step
 //! forecast/        the memory and time that a training takes
 //! chart.rs, page/  a chart of the losses; pages of pictures and text
 //! ```
@@ -62,8 +63,9 @@ pub mod page;
 pub mod plan;
 pub mod preprocess;
 pub mod run;
+pub mod stop;
 pub mod trainer;
 
 pub use error::{CheckpointError, Error};
-pub use plan::{Method, TrainOptions, TrainPlan};
+pub use plan::{LoraLayers, Method, TrainOptions, TrainPlan};
 pub use trainer::{StepReport, Trainer, TrainerOptions};

@@ -8,12 +8,24 @@ use serde::{Deserialize, Serialize};
 use crate::dataset::{FileType, check};
 use crate::lr_schedule::LrScheduler;
 use crate::optim::{self, Optimizer};
+use crate::stop::Stop;
 
 /// The most steps of a run.
 const MAX_STEPS: usize = 10_000_000;
 
 /// The most bytes of a token in trained weights.
 const MAX_TOKEN_BYTES: usize = 256;
+
+/// The layers of the UNet that get low-rank matrices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoraLayers {
+    /// The projections of its attentions, as in the published trainer.
+    #[default]
+    Attention,
+    /// Every linear layer and convolution.
+    All,
+}
 
 /// Settings of a training that the published interface lacks. By default, all are off or have the value that the interface
 /// implies.
@@ -35,6 +47,10 @@ pub struct TrainOptions {
     pub textual_inversion_only: bool,
     /// The optimizer's name. `None`: AdamW, or Adafactor for a full fine-tune.
     pub optimizer: Option<String>,
+    /// The layers that get low-rank matrices, in LoRA training.
+    pub lora_layers: LoraLayers,
+    /// Whether the training may end before its last step.
+    pub stop: Stop,
 }
 
 impl Default for TrainOptions {
@@ -47,6 +63,8 @@ impl Default for TrainOptions {
             caption_dropout: 0.0,
             textual_inversion_only: false,
             optimizer: None,
+            lora_layers: LoraLayers::Attention,
+            stop: Stop::Off,
         }
     }
 }
@@ -79,7 +97,7 @@ impl TrainOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
-    /// Low-rank matrices beside the UNet's attention projections.
+    /// Low-rank matrices beside the UNet's layers ([`TrainOptions::lora_layers`]).
     Lora {
         /// At least 1.
         rank: usize,
@@ -221,8 +239,10 @@ impl TrainPlan {
     pub fn without_effect(&self) -> &'static [&'static str] {
         match self.method {
             Method::Lora { .. } => &["unet_learning_rate"],
-            Method::Full => &["lora_lr", "lora_rank"],
-            Method::TextualInversion => &["lora_lr", "lora_rank", "unet_learning_rate", "optimizer"],
+            Method::Full => &["lora_lr", "lora_rank", "lora_layers"],
+            Method::TextualInversion => {
+                &["lora_lr", "lora_rank", "lora_layers", "unet_learning_rate", "optimizer"]
+            }
         }
     }
 

@@ -88,6 +88,7 @@ fn a_resumed_run_ends_with_the_same_bytes() {
     let options = "lora_linear_accumulate_clip_snr_offset_dropout";
     for (case, cuts) in [
         ("lora_ti", vec![0, 3, 10, 14]),
+        ("lora_all", vec![2, 6]),
         ("ti_alone", vec![7, 19, 20]),
         (options, vec![5, 11, 16]),
         ("full_adafactor", vec![4, 12]),

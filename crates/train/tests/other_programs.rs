@@ -139,6 +139,48 @@ fn names_of_every_program() {
     }
 }
 
+/// Protects: LoRA of every layer, which a training makes, is the same in each layout, whether the model is known or not, and in
+/// a checkpoint. In kohya's layout layers have SDXL's original names, as other programs expect them.
+#[test]
+fn lora_of_every_layer() {
+    let (here, mut trainer) = (Temp::new(), train_common::trainer("lora_all", train_common::F32));
+    trainer.step().expect("a step");
+    let want = trainer.trained_weights();
+    assert_eq!((want.lora.len(), want.lora["conv_in"].down.shape()), (85, &[2, 4, 3, 3][..]));
+    let mut tar = Vec::new();
+    want.to_tar().expect("a tar").write(&mut tar).expect("written");
+    let tar = here.write("trained_model.tar", tar);
+    assert_eq!(read(&tar), want);
+    let unknown = TrainedWeights::read(&tar, None).expect("read without the model");
+    let file = |weights: &TrainedWeights, kohya: bool| {
+        let file = if kohya { weights.to_kohya() } else { weights.to_diffusers() };
+        let mut bytes = Vec::new();
+        file.expect("a layout").write(&mut bytes).expect("written");
+        bytes
+    };
+    let kohya = file(&want, true);
+    assert_eq!(file(&unknown, true), kohya);
+    let names = safetensors::SafeTensors::deserialize(&kohya).expect("a file");
+    for (name, shape) in [
+        ("lora_unet_input_blocks_0_0.lora_down.weight", vec![2, 4, 3, 3]),
+        ("lora_unet_input_blocks_1_0_in_layers_2.lora_up.weight", vec![8, 2, 1, 1]),
+        ("lora_unet_input_blocks_2_0_op.lora_down.weight", vec![2, 8, 3, 3]),
+        ("lora_unet_middle_block_1_transformer_blocks_0_attn1_to_out_0.lora_up.weight", vec![16, 2]),
+        ("lora_unet_output_blocks_1_2_conv.lora_up.weight", vec![16, 2, 1, 1]),
+        ("lora_unet_time_embed_0.lora_down.weight", vec![2, 8]),
+        ("lora_unet_label_emb_0_0.alpha", vec![]),
+        ("lora_unet_out_2.lora_up.weight", vec![4, 2, 1, 1]),
+    ] {
+        assert_eq!(names.tensor(name).expect(name).shape(), shape, "{name}");
+    }
+    assert_eq!(read(&here.write("kohya.safetensors", &kohya)), want);
+    let diffusers = file(&want, false);
+    assert_eq!(file(&unknown, false), diffusers);
+    assert_eq!(read(&here.write("diffusers.safetensors", &diffusers)).lora, want.lora);
+    let checkpoint = save(here.path(), &trainer, 1).expect("saved");
+    assert_eq!(read(&checkpoint), want);
+}
+
 /// Protects: text encoders' LoRA by the same programs' prefixes.
 #[test]
 fn text_encoders_of_every_program() {

@@ -72,16 +72,25 @@ fn check(case: &str) {
     for (i, rows) in embeddings.iter().enumerate() {
         check_rows(rows, &tensors[&format!("rows.{i}")]);
     }
-    let count = tensors.keys().filter(|name| name.contains("_lora.")).count();
+    let count = tensors.keys().filter(|name| name.contains("lora.")).count();
     assert_eq!(2 * lora.len(), count, "{case}: LoRA tensors");
     for (path, pair) in &lora {
-        let (attention, projection) = path.trim_end_matches(".0").rsplit_once('.').expect("a path");
         for (part, tensor, tolerance) in [("down", &pair.down, 1e-5), ("up", &pair.up, 2e-4)] {
-            let (shape, values) = &tensors[&format!("{attention}.processor.{projection}_lora.{part}.weight")];
+            let (shape, values) = &tensors[&format!("{}.{part}.weight", golden_name(path))];
             assert_eq!(tensor.shape(), shape);
             let error = difference(tensor.f32s(), values);
             assert!(error < tolerance, "{case}: {path}.{part} differs by {error}");
         }
+    }
+}
+
+/// The name of a layer's LoRA in golden files.
+fn golden_name(path: &str) -> String {
+    match path.trim_end_matches(".0").rsplit_once('.') {
+        Some((attention, projection)) if path.contains(".attn") => {
+            format!("{attention}.processor.{projection}_lora")
+        }
+        _ => format!("{path}.lora"),
     }
 }
 
@@ -108,6 +117,12 @@ fn check_full(trainer: &Trainer, start: &BTreeMap<String, Tensor>, tensors: &Ten
 #[test]
 fn lora_and_textual_inversion() {
     check("lora_ti");
+}
+
+/// LoRA of every linear layer and convolution, with textual inversion.
+#[test]
+fn lora_of_all_layers() {
+    check("lora_all");
 }
 
 /// The embeddings alone, over all steps.
@@ -143,7 +158,7 @@ fn v_prediction() {
 /// Blocks that are computed again on the way back give the same bytes as ones that are kept, whatever the threads.
 #[test]
 fn recomputation_and_threads_change_nothing() {
-    for case in ["lora_ti", "full_adafactor"] {
+    for case in ["lora_ti", "lora_all", "full_adafactor"] {
         recomputation_and_threads(case);
     }
 }
@@ -269,7 +284,7 @@ fn validating_stops_between_samples() {
 /// nothing is changed.
 #[test]
 fn a_training_from_another() {
-    for case in ["lora_ti", "ti_alone", "full_adafactor"] {
+    for case in ["lora_ti", "lora_all", "ti_alone", "full_adafactor"] {
         let (mut first, mut second) = (trainer(case, F32), trainer(case, F32));
         first.step().expect("a step");
         let weights = first.trained_weights();
@@ -286,6 +301,17 @@ fn a_training_from_another() {
         refused.starts_with("replicate_weights: expected embeddings of 2 tokens alone, found "),
         "{refused}"
     );
+    let all = trainer("lora_all", F32).trained_weights();
+    for (case, weights, says) in [
+        ("lora_all", &lora, "expected attention, the layers of replicate_weights, found all"),
+        ("lora_ti", &all, "expected all, the layers of replicate_weights, found attention"),
+    ] {
+        let mut other = trainer(case, F32);
+        let before = other.values_crc32();
+        let refused = other.begin_from(weights).expect_err("refused").to_string();
+        assert_eq!(refused, format!("lora_layers: {says}"));
+        assert_eq!(other.values_crc32(), before);
+    }
     let mut lacking = lora.clone();
     lacking.lora.pop_first();
     let mut other = trainer("lora_ti", F32);

@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from peer import DTYPES, Unet, read_inputs
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from trainer import attention_linears, full_names  # noqa: E402
+from trainer import full_names, lora_paths  # noqa: E402
 
 
 def write_inputs(path, config, size, batch):
@@ -48,7 +48,7 @@ def sizes(folder, full, rank):
     if full:
         trained = sum(unet.get_parameter(name).numel() for name in full_names(unet))
     else:
-        trained = sum(rank * sum(unet.get_submodule(path).weight.shape) for path in attention_linears(unet))
+        trained = sum(rank * sum(unet.get_submodule(path).weight.shape) for path in lora_paths(unet, "attention"))
     return sum(p.numel() for p in unet.parameters()), trained
 
 

@@ -2,7 +2,7 @@
 layout, and `pictures.safetensors`, what diffusers makes with them.
 
 `diffusers.safetensors`: LoRA of all the UNet's linear layers and of both text encoders, saved by `save_lora_weights`, with
-an alpha in the metadata. `kohya.safetensors`: in SDXL's original block numbering, with alphas and a bundled embedding.
+an alpha in the metadata. `all_layers.safetensors`: LoRA of every linear layer and convolution of the UNet, saved by it. `kohya.safetensors`: in SDXL's original block numbering, with alphas and a bundled embedding.
 `trained_model.tar`: as cog-sdxl's trainer writes it. Every case of `pictures` is (1, H, W, 3) u8, its request (as for
 calotype) in the metadata; diffusers gets `<s0><s1>` for TOK."""
 
@@ -29,6 +29,7 @@ REQUEST = dict(prompt="a photo of TOK riding a unicorn, TOKYO", negative_prompt=
                num_inference_steps=4, guidance_scale=5.0, seed=99, scheduler="K_EULER")
 CASES = {  # what differs from REQUEST; `replicate_weights` are names in OUT
     "diffusers": dict(replicate_weights="diffusers.safetensors", lora_scale=0.8),
+    "all_layers": dict(replicate_weights="all_layers.safetensors", lora_scale=0.5),
     "kohya": dict(replicate_weights="kohya.safetensors", lora_scale=1.3),
     "cog": dict(replicate_weights="trained_model.tar", lora_scale=0.6),
     "negative_scale": dict(replicate_weights="trained_model.tar", lora_scale=-0.5, guidance_scale=1.0),
@@ -47,7 +48,7 @@ def random_lora(model, layers, rank, seed):
     """PEFT's state dict of a random LoRA: {path}.lora_A.weight (rank, in), {path}.lora_B.weight (out, rank)."""
     model.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=layers))
     state, g = get_peft_model_state_dict(model), gen(seed)
-    return {k: 0.8 * torch.randn(v.shape, generator=g) * v.shape[1] ** -0.5 for k, v in sorted(state.items())}
+    return {k: 0.8 * torch.randn(v.shape, generator=g) * v[0].numel() ** -0.5 for k, v in sorted(state.items())}
 
 
 def random_embeddings(pipe, seed):
@@ -79,6 +80,14 @@ def write_diffusers():
         file = Path(folder) / "pytorch_lora_weights.safetensors"
         # Written anew, as diffusers orders the metadata by a random hash.
         save(OUT / "diffusers.safetensors", safetensors.torch.load_file(file), metadata(file))
+
+
+def write_all_layers():
+    pipe = pipeline()
+    layers = [name for name, m in pipe.unet.named_modules() if isinstance(m, (torch.nn.Linear, torch.nn.Conv2d))]
+    with tempfile.TemporaryDirectory() as folder:
+        pipe.save_lora_weights(folder, unet_lora_layers=random_lora(pipe.unet, layers, 2, 5))
+        save(OUT / "all_layers.safetensors", safetensors.torch.load_file(Path(folder) / "pytorch_lora_weights.safetensors"))
 
 
 def original_name(path):
@@ -181,6 +190,7 @@ def main():
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir()
     write_diffusers()
+    write_all_layers()
     write_kohya()
     write_cog()
     images = {name: picture(REQUEST | change) for name, change in CASES.items()}

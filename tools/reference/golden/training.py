@@ -35,7 +35,7 @@ from transformers.optimization import Adafactor
 
 from common import SDXL_GOLDEN, gen, save
 from trainer import (ADAFACTOR, INIT, ORDER, STEP, VALIDATION, Example, Settings, Trainer, attach_lora,
-                     attention_linears, cog_name, load_set, mix, stream, with_tokens)
+                     cog_name, load_set, lora_paths, mix, stream, with_tokens)
 
 FOLDER, OUT = SDXL_GOLDEN / "pipeline", SDXL_GOLDEN / "training"
 SIZE = 64
@@ -60,6 +60,7 @@ CASES = {
     "lora_linear_accumulate_clip_snr_offset_dropout": replace(
         BASE, seed=2**40 + 11, gradient_accumulation_steps=2, max_train_steps=21, lr_scheduler="linear",
         lr_warmup_steps=4, max_grad_norm=0.13, min_snr_gamma=5.0, noise_offset=0.05, caption_dropout=0.3),
+    "lora_all": replace(BASE, seed=13, lora_layers="all", lora_rank=2, max_train_steps=8),
     "v_prediction": replace(BASE, seed=12, scheduler={"prediction_type": "v_prediction"}, min_snr_gamma=5.0),
 }
 KEPT = ["conv_in.weight", "conv_norm_out.weight", "conv_out.bias", "add_embedding.linear_1.weight",
@@ -141,15 +142,22 @@ def write_noise(examples):
 
 
 def check_peft():
-    """Our LoRA is peft's: the same tensors are found, and output and gradients agree."""
-    unets = [UNet2DConditionModel.from_pretrained(FOLDER / "unet").requires_grad_(False).eval() for _ in range(2)]
-    ours = attach_lora(unets[0], 4, 0)
-    unets[1].add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=["to_q", "to_k", "to_v", "to_out.0"]))
+    """Our LoRA is peft's: the same layers are found, and output and gradients agree."""
+    kinds = {"attention": ["to_q", "to_k", "to_v", "to_out.0"], "all": None}
+    for layers, targets in kinds.items():
+        unets = [UNet2DConditionModel.from_pretrained(FOLDER / "unet").requires_grad_(False).eval() for _ in range(2)]
+        ours = attach_lora(unets[0], 4, 0, layers)
+        unets[1].add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=targets or lora_paths(unets[1], "all")))
+        check_gradients(layers, ours, unets)
+
+
+def check_gradients(layers, ours, unets):
     theirs = {n.removesuffix(".lora_A"): m for n, m in unets[1].named_modules() if n.endswith(".lora_A")}
     assert sorted(theirs) == sorted(ours) == list(ours)
     with torch.no_grad():
         for i, (path, layer) in enumerate(ours.items()):
             layer.up.copy_(torch.randn(layer.up.shape, generator=gen(i)))
+            layer.down.mul_(0.5)
             peft = unets[1].get_submodule(path)
             peft.lora_A["default"].weight.copy_(layer.down)
             peft.lora_B["default"].weight.copy_(layer.up)
@@ -157,13 +165,13 @@ def check_peft():
     x, states, pooled = (torch.randn(shape, generator=g) for shape in ((2, 4, 8, 8), (2, 77, 40), (2, 16)))
     for unet in unets:
         added = {"text_embeds": pooled, "time_ids": torch.full((2, 6), 64.0)}
-        unet(x, torch.tensor([3, 700]), states, added_cond_kwargs=added).sample.square().sum().backward()
+        unet(x, torch.tensor([3, 700]), states, added_cond_kwargs=added).sample.square().mean().backward()
     for path, layer in ours.items():
         peft = unets[1].get_submodule(path)
         grads += [(layer.down.grad, peft.lora_A["default"].weight.grad), (layer.up.grad, peft.lora_B["default"].weight.grad)]
     worst = max((relative(a, b) for a, b in grads))
     assert worst < 1e-5, worst
-    print(f"peft: {len(ours)} linears, gradients differ by {worst:.1e}")
+    print(f"peft: {layers}: {len(ours)} layers, gradients differ by {worst:.1e}")
 
 
 def check_conditioning(trainer):
@@ -253,7 +261,7 @@ def write_first_step(examples):
     trainer = Trainer(FOLDER, CASES["lora_ti"], examples)
     check_conditioning(trainer)
     trainer.micro_step(0).backward()
-    path = attention_linears(trainer.unet)[0]
+    path = lora_paths(trainer.unet, "attention")[0]
     tensors = trainer.last | {k: torch.stack([m[i] for m in trainer.moments]) for i, k in enumerate(("mean", "logvar"))}
     tensors[f"{cog_name(path)}.down.weight"] = trainer.lora[path].down
     tensors |= {f"grad.text_encoders_{i}": rows.grad for i, rows in enumerate(trainer.rows)}

@@ -196,3 +196,109 @@ fn embeddings_alone() {
     let file = fs::read(here.path("TOK.safetensors")).expect("there");
     assert!(file.windows(6).any(|bytes| bytes == b"clip_g"));
 }
+
+/// Protects: LoRA of all layers trains, resumes to the same bytes, begins another run, makes a picture and is exported; the settings
+/// have it, another kind of layers is refused by name, and trainings without LoRA say that it changes nothing.
+#[test]
+fn lora_of_all_layers() {
+    let here = sandbox();
+    let all = ["--lora-layers", "all", "--lora-lr", "1e-2", "--checkpointing-steps", "1", "-q"];
+    let run = |dir: &str, more: &[&str]| {
+        train(&here, &[&all[..], &["--max-train-steps", "2", "--run-dir", dir], more].concat())
+    };
+    done(&run("run", &[]));
+    let whole = tar(&here, "run");
+    let settings = fs::read_to_string(here.path("run/settings.json")).expect("settings");
+    let settings: Value = serde_json::from_str(&settings).expect("JSON");
+    assert_eq!(settings["plan"]["options"]["lora_layers"], "all");
+    fs::remove_dir_all(here.path("run/checkpoints/step-000002")).expect("removed");
+    done(&here.run(&["train", "--resume", "run", "--lora-layers", "all", "-q"]));
+    assert!(tar(&here, "run") == whole, "resumed");
+    let says = "lora_layers: expected \"all\", found \"attention\"";
+    here.assert_refused(&["train", "--resume", "run", "--lora-layers", "attention"], says);
+
+    done(&run("further", &["-i", "replicate_weights=@run/trained_model.tar"]));
+    let begin = ["-i", "replicate_weights=@run/trained_model.tar", "--max-train-steps", "1"];
+    let refused = train(&here, &[&begin[..], &["--run-dir", "other"]].concat());
+    let says = "error: lora_layers: expected all, the layers of replicate_weights, found attention\n";
+    assert_eq!((refused.code, refused.stderr.ends_with(says)), (Some(2), true), "{}", refused.stderr);
+
+    let model = tiny_model();
+    let model = model.to_str().expect("text");
+    let picture = |dir: &str, weights: &str| {
+        let size = ["predict", "--model", model, "--dtype", "f32", "--width", "64", "--height", "64"];
+        let rest = ["--num-inference-steps", "2", "--prompt", "a photo", "--seed", "1", "-o", dir, "-q"];
+        let weights = format!("replicate_weights=@{weights}");
+        let ended = here.run(&[&size[..], &rest, &["-i", &weights]].concat());
+        done(&ended);
+        decoded(&here.path(ended.stdout.trim())).2
+    };
+    let want = picture("tar", "run/trained_model.tar");
+    assert!(want == picture("checkpoint", "run/checkpoints/step-000002"));
+    for format in ["kohya", "diffusers"] {
+        let file = format!("{format}.safetensors");
+        done(&here.run(&["export", "run/trained_model.tar", "--format", format, "-o", &file, "-q"]));
+        assert!(want == picture(format, &file), "{format}");
+    }
+
+    let full = ["-i", "is_lora=false", "--lora-layers", "all", "--max-train-steps", "1"];
+    let ended = train(&here, &full);
+    done(&ended);
+    assert!(
+        ended.stderr.contains("lora_layers: changes nothing in this kind of training"),
+        "{}",
+        ended.stderr
+    );
+}
+
+/// Protects: with `--stop auto` a run ends when the validation loss has stopped falling, with the weights that had the lowest, and
+/// says so; cut and resumed it ends with the same bytes; `--stop off` goes on to the last step, and no other run becomes such a one.
+#[test]
+fn a_run_that_ends_when_its_loss_does_not_fall() {
+    let here = sandbox();
+    let settings = ["--max-train-steps", "80", "--validate-every", "2", "--checkpointing-steps", "1000"];
+    let auto = [&settings[..], &["--lora-lr", "3e-2", "--stop", "auto"]].concat();
+    let ended = train(&here, &[&auto[..], &["--run-dir", "whole"]].concat());
+    done(&ended);
+    let whole = (tar(&here, "whole"), metrics(&here, "whole"));
+    let end = whole.1.last().expect("metrics");
+    let (step, best) = (end["step"].as_u64().expect("a step"), end["best_step"].as_u64().expect("a step"));
+    assert!(end["stopped"] == true && best < step && step < 80, "{end}");
+    let validations: Vec<_> = whole.1.iter().filter_map(|line| line["validation_loss"].as_f64()).collect();
+    assert_eq!(validations.len() as u64, step / 2 + 1);
+    let lowest = validations[1..].iter().copied().fold(f64::INFINITY, f64::min);
+    assert_eq!(end["best_validation_loss"].as_f64(), Some(lowest));
+    assert_eq!(validations.iter().position(|loss| *loss == lowest), Some(best as usize / 2));
+    let says = format!(
+        "whole: ended after step {step} of 80, as the validation loss has stopped falling; the weights are those after step {best}, "
+    );
+    assert!(ended.stderr.contains(&says), "{}", ended.stderr);
+    assert!(ended.stderr.contains("--resume whole --stop off\n"), "{}", ended.stderr);
+    let export = |trained: &str, to: &str| {
+        done(&here.run(&["export", trained, "--format", "diffusers", "-o", to, "-q"]));
+        fs::read(here.path(to)).expect("an export")
+    };
+    let checkpoint = format!("whole/checkpoints/step-{best:06}");
+    assert!(export("whole/trained_model.tar", "a.safetensors") == export(&checkpoint, "b.safetensors"));
+
+    // Ended before its first checkpoint, between a validation and the next, and after its end.
+    for cut in [1, best as usize + 1, step as usize] {
+        let dir = format!("cut{cut}");
+        let steps = format!("| {cut}/80 [");
+        let arguments = args(&[&auto[..], &["--run-dir", &dir]].concat());
+        let (child, _) =
+            start(&here, &arguments, |line| line.contains(&steps) || line.contains("ended after"));
+        stop(child, "-INT");
+        let resumed = here.run(&["train", "--resume", &dir, "-q"]);
+        done(&resumed);
+        assert!((tar(&here, &dir), metrics(&here, &dir)) == whole, "cut at {cut}");
+    }
+
+    let on = here.run(&["train", "--resume", "whole", "--stop", "off", "-q"]);
+    done(&on);
+    assert_eq!(metrics(&here, "whole").last().expect("metrics")["step"], 80);
+    let plain = [&settings[..], &["--run-dir", "plain", "--max-train-steps", "1", "-q"]].concat();
+    done(&train(&here, &plain[2..]));
+    let says = "stop: expected \"off\", found \"auto\"";
+    here.assert_refused(&["train", "--resume", "plain", "--stop", "auto"], says);
+}

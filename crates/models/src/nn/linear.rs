@@ -15,7 +15,7 @@ pub struct Linear {
     pub bias: Option<Parameter>,
     /// Whether the checkpoint stores the layer as a 1 × 1 convolution, with a weight (out, in, 1, 1).
     pub is_conv1x1: bool,
-    /// Low-rank matrices whose product is added to the weight.
+    /// Low-rank matrices whose product is added to the weight, in the shapes of a checkpoint.
     pub lora: Option<Lora>,
 }
 

@@ -2,7 +2,7 @@
 
 use calotype_tensor::{Tensor, Weight};
 
-use super::{Conv2d, GroupNorm, LayerNorm, Linear, Parameter};
+use super::{Conv2d, GroupNorm, LayerNorm, Linear, Lora, Parameter};
 
 /// A layer with parameters, as passed to the closure of [`Module::visit`].
 pub enum Layer<'a> {
@@ -39,6 +39,21 @@ pub trait Module {
 }
 
 impl Layer<'_> {
+    /// The layer's place for low-rank matrices, with the shape of its weight in a checkpoint. `None`: the layer is a norm.
+    pub fn lora(&mut self) -> Option<(&mut Option<Lora>, Vec<usize>)> {
+        match self {
+            Self::Linear(linear) => {
+                let shape = linear.shape();
+                Some((&mut linear.lora, shape))
+            }
+            Self::Conv2d(conv) => {
+                let shape = conv.weight.get().shape().to_vec();
+                Some((&mut conv.lora, shape))
+            }
+            Self::GroupNorm(_) | Self::LayerNorm(_) => None,
+        }
+    }
+
     /// Calls `f` with the parameters of the layer at `path`, `weight` before `bias`.
     fn parameters(&self, path: &str, f: &mut dyn FnMut(&str, &[usize], AnyParameter<'_>)) {
         let (weight, shape, bias) = match self {

@@ -122,7 +122,8 @@ pub(super) fn parse(key: &str, modules: Option<&Modules>) -> Result<LoraKey, Str
     let (name, component) = found.unwrap_or((name, Component::UNet));
     let path = current_path(component, name);
     let Some(modules) = modules else {
-        let ambiguous = !name.contains('.') || ORIGINAL.iter().any(|block| name.starts_with(block));
+        let whole = name.contains('.') || ["conv_in", "conv_out"].contains(&name);
+        let ambiguous = !whole || ORIGINAL.iter().any(|block| name.starts_with(block));
         return match ambiguous {
             true => {
                 Err("kohya's names can only be told apart with the model that they are for (--model)".into())

@@ -112,8 +112,8 @@ fn weights(state: &Member) -> Result<TrainedWeights, AdapterError> {
         let fail = |problem: &str| Err(AdapterError::key(&state.path, path, problem));
         let (Some(down), Some(up)) = pair else { return fail("expected down and up, found one of them") };
         match (down.shape(), up.shape()) {
-            (&[rank, _], &[_, same]) if rank == same && rank > 0 => {}
-            _ => return fail("expected down (rank, in) and up (out, rank)"),
+            (&[rank, _], &[_, same]) | (&[rank, _, _, _], &[_, same, 1, 1]) if rank == same && rank > 0 => {}
+            _ => return fail("expected down (rank, in) and up (out, rank), or a convolution's"),
         }
         found.lora.insert(path.into(), LoraPair::new(down, up));
     }
@@ -130,9 +130,9 @@ fn fit(state: &Member, found: &TrainedWeights, modules: &Modules) -> Result<(), 
         Err(AdapterError::key(&state.path, key, format!("expected {expected}, found {}", tuple(shape))))
     };
     for (path, pair) in &found.lora {
-        let shape = [pair.up.dim(0), pair.down.dim(1)];
+        let shape = [&pair.up.shape()[..1], &pair.down.shape()[1..]].concat();
         let layer = modules.weight(Component::UNet, path);
-        if layer != Some(&shape) {
+        if layer != Some(shape.as_slice()) {
             return wrong(path, layer, &shape);
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 
+use calotype_models::single::Names;
 use calotype_tensor::{Tensor, ops};
 
 use super::members::{EMBEDDINGS, LORA, PARAMS, UNET};
@@ -64,10 +65,11 @@ fn write_member(to: &mut dyn Write, header: &tar::Header, file: &SafetensorsFile
 
 impl TrainedWeights {
     /// Converts to the layout of `trained_model.tar`, which the original program also reads. The layout has LoRA of scale 1 on
-    /// the UNet's attention; another scale is multiplied into the up weights.
+    /// the UNet; another scale is multiplied into the up weights. Layers other than an attention's projections, which the
+    /// original program leaves out, have diffusers' older names (`….conv1.lora.down.weight`).
     ///
     /// # Errors
-    /// There is LoRA of other layers, or a change that is no plain LoRA.
+    /// There is LoRA of text encoders, or a change that is no plain LoRA.
     pub fn to_tar(&self) -> Result<TarFile, AdapterError> {
         self.refuse_other("a trained_model.tar")?;
         let mut members = Vec::new();
@@ -79,11 +81,7 @@ impl TrainedWeights {
         if !self.lora.is_empty() {
             let mut file = SafetensorsFile::default();
             for (path, pair) in &self.lora {
-                let name = processor(path).ok_or_else(|| {
-                    AdapterError::Layout(format!(
-                        "{path}: a trained_model.tar has LoRA of attention layers only"
-                    ))
-                })?;
+                let name = processor(path).unwrap_or_else(|| format!("{path}.lora"));
                 file.add(format!("{name}.down.weight"), &pair.down);
                 file.add(format!("{name}.up.weight"), &scaled_up(pair));
             }
@@ -115,7 +113,8 @@ impl TrainedWeights {
         format!("{{{}}}", entries.join(", "))
     }
 
-    /// Converts to kohya's layout: one file, with the embeddings bundled in it.
+    /// Converts to kohya's layout: one file, with the embeddings bundled in it. If the UNet's LoRA has more than attentions, its
+    /// layers have SDXL's original names, as in kohya's own files: A1111's web UI does not know all of diffusers' names.
     ///
     /// # Errors
     /// There is a full fine-tune, a change that is no plain LoRA, or a token stands for text other than new tokens.
@@ -123,7 +122,10 @@ impl TrainedWeights {
         self.refuse_full("kohya's layout")?;
         self.refuse_other("kohya's layout of a LoRA")?;
         let mut file = SafetensorsFile::default();
+        let original = self.original_names();
         for (prefixes, path, pair) in self.layers() {
+            let original = original.as_ref().filter(|_| prefixes == UNET_PREFIX);
+            let path = original.and_then(|names| Some(names.original(path)?.0)).unwrap_or(path.clone());
             let name = format!("{}{}", prefixes[0], path.replace('.', "_"));
             file.add(format!("{name}.lora_down.weight"), &pair.down);
             file.add(format!("{name}.lora_up.weight"), &pair.up);
@@ -137,6 +139,24 @@ impl TrainedWeights {
         }
         self.describe(&mut file);
         Ok(file)
+    }
+
+    /// The original names of the UNet's layers, if its LoRA has every ResNet, which tells the blocks' sizes.
+    fn original_names(&self) -> Option<Names> {
+        let count = |blocks: &str, block: usize, of: &str| {
+            let has = |i: &usize| {
+                let prefix = format!("{blocks}.{block}.{of}.{i}.");
+                self.lora.range(prefix.clone()..).next().is_some_and(|(path, _)| path.starts_with(&prefix))
+            };
+            (0..).take_while(has).count()
+        };
+        let counts = |blocks: &str, of: &str| -> Vec<usize> {
+            (0..).map(|block| count(blocks, block, of)).take_while(|count| *count > 0).collect()
+        };
+        let (down, up) = (counts("down_blocks", "resnets"), counts("up_blocks", "resnets"));
+        let complete = !down.is_empty() && down.iter().rev().map(|n| n + 1).eq(up.iter().copied());
+        let attention: Vec<bool> = (0..up.len()).map(|i| count("up_blocks", i, "attentions") > 0).collect();
+        complete.then(|| Names::unet(&down, &attention))
     }
 
     /// Adds the metadata that other programs read in a LoRA file.

@@ -10,15 +10,17 @@ use serde_json::Value;
 
 use crate::error::CheckpointError;
 use crate::plan::TrainPlan;
+use crate::stop::Validation;
 use crate::trainer::Trainer;
 use calotype_models::shorten;
 
 /// The version of the format. It increases if older checkpoints can no longer be read.
 const FORMAT: u64 = 2;
 /// Fields of the plan that may differ. The time of checkpoints and the place of the set do not change the result (the set is
-/// identified by its CRC-32). The number of steps may be changed during a run ([`TrainPlan::with_steps`]).
-const MAY_DIFFER: [&str; 5] =
-    ["checkpointing_steps", "input_images", "input_images_filetype", "pivot", "steps"];
+/// identified by its CRC-32). The number of steps may be changed during a run ([`TrainPlan::with_steps`]), and so may whether it ends
+/// before the last one.
+const MAY_DIFFER: [&str; 6] =
+    ["checkpointing_steps", "input_images", "input_images_filetype", "options.stop", "pivot", "steps"];
 
 /// The content of `state.json`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,6 +41,9 @@ pub(super) struct CheckpointState {
     plan: Value,
     /// The optimizer steps of each parameter.
     pub(super) optimizer_steps: BTreeMap<String, u64>,
+    /// The validations so far, of a training that may end before its last step.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) validations: Vec<Validation>,
 }
 
 impl CheckpointState {
@@ -54,6 +59,7 @@ impl CheckpointState {
             isa: Some(cpu::isa().name().into()),
             plan,
             optimizer_steps: trainer.trained().iter().map(|t| (t.name.clone(), t.state.step)).collect(),
+            validations: trainer.validations().to_vec(),
         })
     }
 
@@ -76,7 +82,7 @@ impl CheckpointState {
     pub(super) fn check_training(&self, path: &Path, trainer: &Trainer) -> Result<(), CheckpointError> {
         let expected = Self::of(path, trainer)?;
         let mut differences = Vec::new();
-        compare("", Some(&expected.plan), Some(&self.plan), &mut differences);
+        compare("", Some(&expected.plan), Some(&self.whole_plan()), &mut differences);
         self.compare_pivots(trainer.plan(), &mut differences);
         if expected.dtype != self.dtype {
             differences.push(format!("dtype: expected {}, found {}", expected.dtype, shorten(&self.dtype)));
@@ -92,6 +98,12 @@ impl CheckpointState {
             true => Ok(()),
             false => Err(CheckpointError::OtherTraining { path: path.to_path_buf(), differences }),
         }
+    }
+
+    /// The plan, with the defaults of settings that the version which wrote it did not have.
+    fn whole_plan(&self) -> Value {
+        let plan = serde_json::from_value::<TrainPlan>(self.plan.clone());
+        plan.and_then(serde_json::to_value).unwrap_or_else(|_| self.plan.clone())
     }
 
     /// Checks that the embeddings were trained in as many of the done steps as in the trainer's plan.
@@ -135,6 +147,10 @@ impl CheckpointState {
         }
         if step > trainer.plan().steps {
             return fail(format!("steps_done: expected at most {}, found {step}", trainer.plan().steps));
+        }
+        let steps = self.validations.iter().map(|(validated, _)| *validated);
+        if !steps.clone().is_sorted() || steps.last().is_some_and(|last| last > step) {
+            return fail(format!("validations: expected steps in order, up to {step}"));
         }
         for trained in trainer.trained() {
             match self.optimizer_steps.get(&trained.name) {

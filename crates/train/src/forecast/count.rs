@@ -10,7 +10,7 @@ use crate::trainer::text::embeds;
 use crate::trainer::unet_trainer::loss;
 use crate::trainer::{Batch, NEW_TOKENS, TrainerOptions, full, lora};
 use calotype_models::config::{ClipTextConfig, UNetConfig};
-use calotype_models::nn::{Activations, Layer, Lora, Module, Parameter};
+use calotype_models::nn::{Activations, Parameter};
 use calotype_models::tokenizer::CLIP_TOKENS;
 use calotype_models::weights::{Weights, store_for};
 use calotype_models::{ClipTextModel, Component, ModelConfigs, ModelFolder, UNet, Vae};
@@ -53,7 +53,7 @@ impl<'a> Model<'a> {
     /// The loss of a batch and its gradients. With `embeddings_train`, the text encoders run too.
     pub(super) fn batch(&self, plan: &TrainPlan, embeddings_train: bool) -> Result<Counted, Error> {
         let mut unet = self.unet()?;
-        record(&mut unet, plan.method);
+        record(&mut unet, plan);
         let encoders = if embeddings_train { Some(self.encoders(true)?) } else { None };
         let activations = if self.options.recompute { Activations::Recompute } else { Activations::Keep };
         let (config, side, size) = (&self.configs.unet, self.latents_side(), plan.train_batch_size);
@@ -148,16 +148,10 @@ impl Encoders {
     }
 }
 
-/// Puts what the method trains of the UNet on the tape.
-fn record(unet: &mut UNet, method: Method) {
-    match method {
-        Method::Lora { rank } => unet.visit("", &mut |path, layer| match layer {
-            Layer::Linear(linear) if lora::trains(path) => {
-                let weight = linear.weight.get();
-                linear.lora = Some(Lora::zeros(rank, weight.inp(), weight.out(), weight.device()));
-            }
-            _ => {}
-        }),
+/// Puts what the plan trains of the UNet on the tape.
+fn record(unet: &mut UNet, plan: &TrainPlan) {
+    match plan.method {
+        Method::Lora { rank } => drop(lora::attach(unet, rank, plan.options.lora_layers)),
         Method::Full => drop(full::record(unet)),
         Method::TextualInversion => {}
     }
@@ -235,7 +229,7 @@ mod tests {
         let config = published();
         let step = |method: Method, activations: Activations| {
             let mut unet = unet(&config);
-            record(&mut unet, method);
+            record(&mut unet, &TrainPlan { method, ..TrainPlan::default() });
             let batch = one(&config, 64);
             meta::count(|| loss(&unet, &batch, activations).backward()).1
         };

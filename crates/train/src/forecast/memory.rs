@@ -10,12 +10,14 @@
 //!
 //! The activations are those of the real networks, counted by `count.rs`.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 
 use super::count::Model;
 use crate::Error;
 use crate::plan::{Method, TrainPlan};
 use crate::trainer::{TrainerOptions, full, lora};
+use calotype_models::nn::Lora;
 use calotype_models::weights::Weights;
 use calotype_models::weights::store_for;
 use calotype_models::{Component, ModelFolder};
@@ -81,13 +83,11 @@ impl Footprint {
         let vae = folder.weights(Component::Vae, None, None)?.packed_bytes(|_| true);
         let loading = vae as f64 + constants::ACTIVATIONS * model.picture()?.peak_bytes as f64;
         // The trained weights are merged into the second UNet in f32, unless weights are bf16.
-        let merged = |key: &str| store.is_none() && trains(key, plan.method);
-        let values: usize = unet
-            .shapes()
-            .filter(|(key, _)| merged(key))
-            .map(|(_, shape)| shape.iter().product::<usize>())
-            .sum();
-        let second = unet.packed_bytes(|key| !merged(key)) as f64 + 4.0 * values as f64;
+        let merged = unet.shapes().filter(|(key, shape)| store.is_none() && trains(key, shape, plan));
+        let merged: BTreeMap<&str, usize> =
+            merged.map(|(key, shape)| (key, shape.iter().product())).collect();
+        let values: usize = merged.values().sum();
+        let second = unet.packed_bytes(|key| !merged.contains_key(key)) as f64 + 4.0 * values as f64;
         Ok(Self {
             weights: weights as f64,
             trained: trained(&unet, plan)?,
@@ -116,7 +116,7 @@ impl Footprint {
 fn trained(unet: &Weights, plan: &TrainPlan) -> Result<f64, Error> {
     let (optimizer, at_once) = (plan.optimizer()?, plan.steps_at_once()?);
     let (mut bytes, mut largest) = (0.0, 0.0_f64);
-    for shape in unet.shapes().flat_map(|(key, shape)| trained_shapes(key, shape, plan.method)) {
+    for shape in unet.shapes().flat_map(|(key, shape)| trained_shapes(key, shape, plan)) {
         let values = shape.iter().product::<usize>() as f64;
         let averages = optimizer.averages(&shape);
         let averages: usize = averages.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
@@ -130,26 +130,26 @@ fn trained(unet: &Weights, plan: &TrainPlan) -> Result<f64, Error> {
 /// The number of trained values that belong to the UNet.
 pub(super) fn trained_values(folder: &ModelFolder, plan: &TrainPlan) -> Result<f64, Error> {
     let unet = folder.weights(Component::UNet, None, None)?;
-    let shapes = unet.shapes().flat_map(|(key, shape)| trained_shapes(key, shape, plan.method));
+    let shapes = unet.shapes().flat_map(|(key, shape)| trained_shapes(key, shape, plan));
     Ok(shapes.map(|shape| shape.iter().product::<usize>() as f64).sum())
 }
 
 /// Whether this tensor of the UNet is trained, or gets a LoRA.
-fn trains(key: &str, method: Method) -> bool {
-    match method {
+fn trains(key: &str, shape: &[usize], plan: &TrainPlan) -> bool {
+    let gets_lora = |path: &str| shape.len() > 1 && lora::trains(path, plan.options.lora_layers);
+    match plan.method {
         Method::Full => full::trains(key),
-        Method::Lora { .. } => key.strip_suffix(".weight").is_some_and(lora::trains),
+        Method::Lora { .. } => key.strip_suffix(".weight").is_some_and(gets_lora),
         Method::TextualInversion => false,
     }
 }
 
 /// The shapes of the trained tensors that belong to this tensor of the UNet.
-fn trained_shapes(key: &str, shape: &[usize], method: Method) -> Vec<Vec<usize>> {
-    match (method, shape) {
-        _ if !trains(key, method) => Vec::new(),
-        (Method::Full, _) => vec![shape.to_vec()],
-        (Method::Lora { rank }, &[out, inp]) => vec![vec![rank, inp], vec![out, rank]],
-        _ => Vec::new(),
+fn trained_shapes(key: &str, shape: &[usize], plan: &TrainPlan) -> Vec<Vec<usize>> {
+    match plan.method {
+        _ if !trains(key, shape, plan) => Vec::new(),
+        Method::Lora { rank } => Lora::shapes(rank, shape).into(),
+        _ => vec![shape.to_vec()],
     }
 }
 

@@ -20,6 +20,8 @@ pub struct Metrics {
     path: PathBuf,
     file: File,
     losses: Losses,
+    /// The step of the last line of an end.
+    ended: Option<usize>,
 }
 
 impl Metrics {
@@ -30,7 +32,7 @@ impl Metrics {
     /// # Errors
     /// The file cannot be read or written.
     pub fn open(path: PathBuf, done: usize) -> Result<Metrics, Error> {
-        let MetricsRead { losses, kept } = read(&path, done)?;
+        let MetricsRead { losses, kept, ended } = read(&path, done)?;
         let failed = |source| Error::Io { path: path.clone(), source };
         match File::open(&path) {
             Ok(file) => files::write_file(&path, |to| std::io::copy(&mut file.take(kept), to).map(drop))
@@ -39,7 +41,7 @@ impl Metrics {
             Err(e) => return Err(failed(e)),
         }
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
-        Ok(Metrics { path, file, losses })
+        Ok(Metrics { path, file, losses, ended })
     }
 
     /// Appends the line of a step.
@@ -65,9 +67,20 @@ impl Metrics {
         self.line(&json!({ "step": step, "validation_loss": loss }))
     }
 
-    /// Whether the file has a validation.
-    pub fn has_validation(&self) -> bool {
-        !self.losses.validation.is_empty()
+    /// Appends the line of the end of a run after `step` steps, whose result is the weights after `best.0` steps with the lowest
+    /// validation loss `best.1`, unless the file has that line.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn end(&mut self, step: usize, stopped: bool, best: (usize, f64)) -> Result<(), Error> {
+        if self.ended == Some(step) {
+            return Ok(());
+        }
+        self.ended = Some(step);
+        let (best_step, loss) = best;
+        self.line(&json!({
+            "step": step, "stopped": stopped, "best_step": best_step, "best_validation_loss": loss
+        }))
     }
 
     /// Whether the file has a validation after `step` steps.
@@ -94,6 +107,8 @@ pub struct MetricsRead {
     pub losses: Losses,
     /// The number of bytes of their lines.
     kept: u64,
+    /// The step of the last line of an end.
+    ended: Option<usize>,
 }
 
 /// Reads the file at `path`, if it exists, up to step `done` or to a damaged line. A loss out of the range of f32 is skipped.
@@ -102,7 +117,7 @@ pub struct MetricsRead {
 /// It cannot be read.
 pub fn read(path: &Path, done: usize) -> Result<MetricsRead, Error> {
     let failed = |source| Error::Io { path: path.into(), source };
-    let mut found = MetricsRead { losses: Losses::default(), kept: 0 };
+    let mut found = MetricsRead { losses: Losses::default(), kept: 0, ended: None };
     let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(found),
@@ -112,7 +127,7 @@ pub fn read(path: &Path, done: usize) -> Result<MetricsRead, Error> {
     loop {
         line.clear();
         let count = file.by_ref().take(MAX_LINE).read_until(b'\n', &mut line).map_err(failed)?;
-        if !line.ends_with(b"\n") || !add(&line, done, &mut found.losses) {
+        if !line.ends_with(b"\n") || !add(&line, done, &mut found) {
             break;
         }
         found.kept += count as u64;
@@ -122,9 +137,13 @@ pub fn read(path: &Path, done: usize) -> Result<MetricsRead, Error> {
 
 /// Adds the losses of a line. Returns false if the line is damaged, is of a step after `done`, or is not later
 /// than the previous one.
-fn add(line: &[u8], done: usize, losses: &mut Losses) -> bool {
+fn add(line: &[u8], done: usize, found: &mut MetricsRead) -> bool {
     let Ok(value) = serde_json::from_slice::<Value>(line) else { return false };
     let Some(step) = value["step"].as_u64().filter(|&step| step <= done as u64) else { return false };
+    if value["best_step"].is_u64() {
+        found.ended = usize::try_from(step).ok();
+    }
+    let losses = &mut found.losses;
     for (name, to) in [("loss", &mut losses.training), ("validation_loss", &mut losses.validation)] {
         let Some(loss) = value[name].as_f64() else { continue };
         if to.last().is_some_and(|(last, _)| *last >= step as f64) {

@@ -20,4 +20,4 @@ pub use dir::{
 pub use metrics::{Metrics, MetricsRead, read};
 pub use observer::{Observer, Sample};
 pub use samples::Samples;
-pub use session::{RunOptions, Session};
+pub use session::{Best, RunOptions, Session};

@@ -8,6 +8,7 @@ use super::observer::Observer;
 use super::samples::Samples;
 use crate::checkpoint;
 use crate::error::Error;
+use crate::stop::{self, Stop};
 use crate::trainer::Trainer;
 
 /// Width and height of `loss.png`, in pixels.
@@ -22,6 +23,19 @@ pub struct RunOptions {
     pub keep_checkpoints: usize,
     /// Pictures, where any are made.
     pub samples: Option<Samples>,
+}
+
+/// The weights that are the result of a run that may end before its last step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Best {
+    /// The steps that were taken.
+    pub done: usize,
+    /// Whether the run ended because its validation loss had stopped falling.
+    pub stopped: bool,
+    /// The step after which the weights are taken.
+    pub step: usize,
+    /// The lowest validation loss.
+    pub loss: f64,
 }
 
 /// A run that goes on.
@@ -42,21 +56,22 @@ impl Session<'_> {
     /// # Errors
     /// A file cannot be written, or `observer` stops the run.
     pub fn first_validation(&mut self, observer: &dyn Observer) -> Result<Option<f64>, Error> {
-        if self.metrics.has_validation() || self.trainer.steps_done() > 0 {
+        if self.trainer.steps_done() > 0 || self.is_validated() {
             return Ok(None);
         }
         self.validate(observer)?.map(Some).ok_or(Error::Interrupted)
     }
 
-    /// Takes all steps that are left. Where `observer` stops the run, it ends after its step, with a checkpoint.
+    /// Takes all steps that are left, or those until the validation loss has stopped falling, if the plan says so: the trainer then
+    /// has the best of its weights, which are described. Where `observer` stops the run, it ends after its step, with a checkpoint.
     ///
     /// # Errors
     /// The loss is not a number, a file cannot be written, or `observer` stops the run.
-    pub fn run(&mut self, observer: &mut dyn Observer) -> Result<(), Error> {
+    pub fn run(&mut self, observer: &mut dyn Observer) -> Result<Option<Best>, Error> {
         if self.trainer.steps_done() > 0 && !self.validate_and_sample(true, observer)? {
             return Err(Error::Interrupted);
         }
-        while self.trainer.steps_done() < self.steps() {
+        while !self.trainer.is_over() {
             let ended = self.step(observer);
             if ended.is_err() {
                 // The curve up to here says what went wrong; its own failure would hide that.
@@ -64,7 +79,24 @@ impl Session<'_> {
             }
             ended?;
         }
-        Ok(())
+        self.take_best()
+    }
+
+    /// Restores the weights with the lowest validation loss, if the run may end before its last step.
+    fn take_best(&mut self) -> Result<Option<Best>, Error> {
+        let (done, stopped) = (self.trainer.steps_done(), self.trainer.stops());
+        let best = stop::best(self.trainer.validations());
+        let Some((step, loss)) = best.filter(|_| self.trainer.plan().options.stop == Stop::Auto) else {
+            return Ok(None);
+        };
+        self.metrics.end(done, stopped, (step, loss))?;
+        if step != done && !checkpoint::restore_at(self.dir.path(), step, self.trainer)? {
+            tracing::warn!(
+                "the checkpoint of step {step} is missing or damaged: the result is the last weights"
+            );
+            return Ok(Some(Best { done, stopped, step: done, loss }));
+        }
+        Ok(Some(Best { done, stopped, step, loss }))
     }
 
     /// The steps of the whole run.
@@ -79,8 +111,9 @@ impl Session<'_> {
         let (done, steps) = (self.trainer.steps_done(), self.steps());
         observer.on_step(done, steps, report.loss);
         let complete = self.validate_and_sample(false, observer)?;
-        let interrupted = observer.flow().is_break() && (done < steps || !complete);
-        if self.is_due(self.trainer.plan().checkpointing_steps) || interrupted {
+        let over = self.trainer.is_over();
+        let interrupted = observer.flow().is_break() && (!over || !complete);
+        if self.is_due(self.trainer.plan().checkpointing_steps) || over || interrupted {
             checkpoint::save(self.dir.path(), self.trainer, self.options.keep_checkpoints)?;
             self.draw()?;
         }
@@ -91,8 +124,7 @@ impl Session<'_> {
     /// after this step. False where `observer` stops the run now.
     fn validate_and_sample(&mut self, missing: bool, observer: &mut dyn Observer) -> Result<bool, Error> {
         let done = self.trainer.steps_done();
-        let validate =
-            self.is_due(self.options.validate_every) && !(missing && self.metrics.has_validation_at(done));
+        let validate = self.is_due(self.options.validate_every) && !(missing && self.is_validated());
         if validate && self.validate(observer)?.is_none() {
             return Ok(false);
         }
@@ -114,10 +146,21 @@ impl Session<'_> {
     /// None where `observer` stops it.
     fn validate(&mut self, observer: &dyn Observer) -> Result<Option<f64>, Error> {
         let loss = self.trainer.validation_loss_unless(&mut || observer.flow());
-        if let Some(loss) = loss {
-            self.metrics.validation(self.trainer.steps_done(), loss)?;
+        let Some(loss) = loss else { return Ok(None) };
+        let done = self.trainer.steps_done();
+        if !self.metrics.has_validation_at(done) {
+            self.metrics.validation(done, loss)?;
         }
-        Ok(loss)
+        if self.trainer.take_validation(loss) {
+            checkpoint::save(self.dir.path(), self.trainer, self.options.keep_checkpoints)?;
+        }
+        Ok(Some(loss))
+    }
+
+    /// Whether the present step has its validation.
+    fn is_validated(&self) -> bool {
+        let taken = self.trainer.plan().options.stop == Stop::Off || self.trainer.is_validated();
+        taken && self.metrics.has_validation_at(self.trainer.steps_done())
     }
 
     fn draw(&self) -> Result<(), Error> {

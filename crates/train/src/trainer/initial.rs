@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use calotype_tensor::Tensor;
 
 use super::Trainer;
+use super::lora;
 use super::text::NEW_TOKENS;
-use crate::plan::Method;
+use crate::plan::{LoraLayers, Method};
 use calotype_sdxl::ArgumentError;
 use calotype_sdxl::adapters::TrainedWeights;
 
@@ -30,7 +31,7 @@ impl Trainer {
                 self.trained()[i].parameter.set_values(&value.to_vec());
             }
         }
-        self.resume(0, |_| {});
+        self.resume(0, Vec::new(), |_| {});
         Ok(())
     }
 
@@ -47,6 +48,7 @@ impl Trainer {
     fn check_all_train(&self, weights: &TrainedWeights) -> Result<(), ArgumentError> {
         let trains: BTreeSet<&str> =
             self.trained().iter().map(|t| t.name.strip_suffix(".down").unwrap_or(&t.name)).collect();
+        self.check_lora_layers(weights)?;
         let text = weights.text_lora.iter().flat_map(|lora| lora.keys());
         let mut keys = weights
             .lora
@@ -60,6 +62,20 @@ impl Trainer {
                 Err(ArgumentError::new(NAME, self.kind(), format!("{key}, which does not train here")))
             }
             None => Ok(()),
+        }
+    }
+
+    /// Returns an error if LoRA of the attentions alone meets LoRA of all layers.
+    fn check_lora_layers(&self, weights: &TrainedWeights) -> Result<(), ArgumentError> {
+        let name = |layers| if layers == LoraLayers::All { "all" } else { "attention" };
+        let of_attention = weights.lora.keys().all(|path| lora::trains(path, LoraLayers::Attention));
+        let theirs = if of_attention { LoraLayers::Attention } else { LoraLayers::All };
+        match (self.plan().method, self.plan().options.lora_layers) {
+            (Method::Lora { .. }, own) if own != theirs && !weights.lora.is_empty() => {
+                let expected = format!("{}, the layers of {NAME}", name(theirs));
+                Err(ArgumentError::new("lora_layers", expected, name(own)))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -84,8 +100,10 @@ impl Trainer {
                 _ => return Err(ArgumentError::new(NAME, self.kind(), format!("none for {name}"))),
             },
         };
-        if value.shape() == trained.shape {
-            return Ok(Some(value));
+        // A 1 × 1 convolution is a linear layer, and its LoRA may have either form.
+        let larger = |shape: &[usize]| shape.iter().copied().filter(|n| *n != 1).collect::<Vec<_>>();
+        if larger(value.shape()) == larger(&trained.shape) {
+            return Ok(Some(value.reshape(&trained.shape)));
         }
         Err(self.other_shape(weights, name, &trained.shape, value.shape()))
     }
@@ -111,7 +129,10 @@ impl Trainer {
     /// The weights that are expected, for an error message.
     fn kind(&self) -> String {
         match self.plan().method {
-            Method::Lora { .. } => "LoRA of the UNet's attentions, as this training makes it".into(),
+            Method::Lora { .. } => match self.plan().options.lora_layers {
+                LoraLayers::Attention => "LoRA of the UNet's attentions, as this training makes it".into(),
+                LoraLayers::All => "LoRA of all of the UNet's layers, as this training makes it".into(),
+            },
             Method::Full => "a full fine-tune's tensors of the UNet, as this training makes them".into(),
             Method::TextualInversion => format!("embeddings of {} tokens alone", NEW_TOKENS.len()),
         }

@@ -40,6 +40,7 @@ use crate::Error;
 use crate::dataset::{self, Example};
 use crate::lr_schedule::LrSchedule;
 use crate::plan::{Method, TrainPlan};
+use crate::stop::{self, Stop, Validation};
 use calotype_models::nn::{Activations, Parameter};
 use calotype_models::weights::store_for;
 use calotype_models::{Component, ModelFolder};
@@ -95,6 +96,8 @@ pub struct Trainer {
     model: u32,
     /// Optimizer steps done.
     done: usize,
+    /// The validations so far, of a training that may end before its last step.
+    validations: Vec<Validation>,
 }
 
 /// Checks that a model can be trained: its UNet takes latents alone.
@@ -136,7 +139,7 @@ impl Trainer {
         let unet = UNetTrainer::new(unet, &plan, &embeddings, activations)?;
         let schedule = LrSchedule::new(plan.lr_scheduler, plan.lr_warmup_steps, plan.steps);
         let (set, model) = (dataset::fingerprint(examples), folder.fingerprint()?);
-        Ok(Self { plan, options, schedule, batches, unet, set, model, done: 0 })
+        Ok(Self { plan, options, schedule, batches, unet, set, model, done: 0, validations: Vec::new() })
     }
 
     /// The plan of the training.
@@ -175,11 +178,47 @@ impl Trainer {
         self.trained().iter().all(|trained| ops::sum_squares(&trained.parameter.values()).is_finite())
     }
 
-    /// Continues after `done` steps. `fill` restores each parameter.
-    pub(crate) fn resume(&mut self, done: usize, fill: impl FnMut(&mut TrainedParameter)) {
+    /// Continues after `done` steps, with the validations so far. `fill` restores each parameter.
+    pub(crate) fn resume(
+        &mut self,
+        done: usize,
+        validations: Vec<Validation>,
+        fill: impl FnMut(&mut TrainedParameter),
+    ) {
         self.unet.trained_mut().iter_mut().for_each(fill);
         self.batches.text.clear_cache();
         self.done = done;
+        self.validations = validations;
+    }
+
+    /// The validations so far, in the order of their steps, if the training may end before its last step ([`Stop::Auto`]).
+    pub fn validations(&self) -> &[Validation] {
+        &self.validations
+    }
+
+    /// Takes the validation loss of the present step into account, if the training may end before its last step. Returns whether
+    /// this step is the best so far.
+    pub(crate) fn take_validation(&mut self, loss: f64) -> bool {
+        if self.plan.options.stop == Stop::Off || self.is_validated() {
+            return false;
+        }
+        self.validations.push((self.done, loss));
+        stop::best(&self.validations).is_some_and(|(step, _)| step == self.done)
+    }
+
+    /// Whether [`Self::validations`] has the present step.
+    pub(crate) fn is_validated(&self) -> bool {
+        self.validations.last().is_some_and(|(step, _)| *step == self.done)
+    }
+
+    /// Whether the training ends before its next step: all steps are done, or the validation loss has stopped falling.
+    pub fn is_over(&self) -> bool {
+        self.done >= self.plan.steps || self.stops()
+    }
+
+    /// Whether the training ends because the validation loss has stopped falling.
+    pub fn stops(&self) -> bool {
+        self.plan.options.stop == Stop::Auto && stop::has_stopped_falling(&self.validations)
     }
 
     /// The weights as trained so far. The tensors of a full fine-tune are not copied: writing them later writes their values of

@@ -36,7 +36,7 @@ pub(crate) fn all(
     let mut all = Vec::new();
     match plan.method {
         Method::Lora { rank } => {
-            for (path, lora) in lora::inject(unet, rank, plan.seed) {
+            for (path, lora) in lora::inject(unet, rank, plan.options.lora_layers, plan.seed) {
                 all.push(TrainedParameter::tensor(format!("{path}.down"), lora.down, optimizer));
                 all.push(TrainedParameter::tensor(format!("{path}.up"), lora.up, optimizer));
             }

@@ -92,6 +92,7 @@ pub fn plan(s: &Value) -> TrainPlan {
             caption_dropout: number("caption_dropout"),
             textual_inversion_only: s["kind"] == "ti",
             optimizer: Some(s["optimizer"].as_str().expect("optimizer").into()),
+            lora_layers: serde_json::from_value(s["lora_layers"].clone()).unwrap_or_default(),
         },
     }
 }

@@ -41,7 +41,8 @@ pub struct TrainArgs {
     /// What these pictures show; may be given several times [default: the caption prefix]
     #[arg(long, value_name = "TEXT")]
     pub sample_prompt: Vec<String>,
-    /// Measure the loss on the same noise, before the first step and every N steps [default: checkpointing_steps]
+    /// Measure the loss on the same noise, before the first step and every N steps [default: checkpointing_steps; with --stop auto
+    /// a fortieth of the steps, if that is less]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub validate_every: Option<u32>,
     /// How many of the last checkpoints stay [default: 2]
@@ -78,6 +79,32 @@ pub struct OptionFlags {
     /// Which optimizer: adamw or adafactor [default: adamw, and adafactor for a full fine-tune]
     #[arg(long, value_name = "NAME")]
     optimizer: Option<String>,
+    /// Which layers of the UNet get LoRA: the projections of its attentions, or all linear layers and convolutions
+    /// [default: attention]
+    #[arg(long, value_enum, value_name = "LAYERS")]
+    lora_layers: Option<LoraLayersName>,
+    /// Whether the training ends before its last step, when the validation loss has stopped falling, with the weights that had the
+    /// lowest [default: off]
+    #[arg(long, value_enum, value_name = "WHEN")]
+    stop: Option<StopName>,
+}
+
+/// When a training ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum StopName {
+    /// After its last step
+    Off,
+    /// When the validation loss has stopped falling, at the latest after its last step
+    Auto,
+}
+
+/// The layers that get LoRA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum LoraLayersName {
+    Attention,
+    All,
 }
 
 /// Whether activations are computed again.
@@ -116,6 +143,8 @@ impl OptionFlags {
         }
         set("textual_inversion_only", self.textual_inversion_only.map(Value::from));
         set("optimizer", self.optimizer.clone().map(Value::from));
+        set("stop", self.stop.map(|stop| json!(stop)));
+        set("lora_layers", self.lora_layers.map(|layers| json!(layers)));
         Ok(given)
     }
 }

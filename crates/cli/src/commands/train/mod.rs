@@ -30,7 +30,8 @@ use calotype_train::forecast::memory::taken;
 use calotype_train::forecast::time::Times;
 use calotype_train::lr_schedule::LrScheduler;
 use calotype_train::preprocess::Writer;
-use calotype_train::run::{self, Metrics, RunDir, RunOptions, Samples, Session};
+use calotype_train::run::{self, Best, Metrics, RunDir, RunOptions, Samples, Session};
+use calotype_train::stop::Stop;
 use calotype_train::trainer::check_model;
 use calotype_train::{Error, Trainer, checkpoint};
 use clap::{ArgMatches, Args, Command, FromArgMatches};
@@ -241,7 +242,8 @@ impl Job {
         let (early, late) = (per_step(times.early_step), per_step(times.late_step));
         let step =
             if plan.pivot() < plan.steps { format!("{early}, after half of them {late}") } else { early };
-        Ok(format!("about {} ({step})", HumanDuration(total)))
+        let most = if plan.options.stop == Stop::Auto { "at most " } else { "" };
+        Ok(format!("{most}about {} ({step})", HumanDuration(total)))
     }
 
     /// Makes the folder of a new run, and writes the files that exist before its first step.
@@ -275,11 +277,26 @@ impl Job {
             session.run(&mut console)
         });
         console.progress.finish();
-        let ended = ended.map_err(Failure::from);
+        let ended = ended.map_err(Failure::from).map(|best| {
+            best.inspect(|best| self.print_line(&self.end(best, dir.path())));
+        });
         if matches!(ended, Err(Failure::Interrupted)) {
             self.print_line(&format!("resume with: {}", self.resume_with(dir.path())));
         }
         ended
+    }
+
+    /// Describes the end of a run that may end before its last step.
+    fn end(&self, best: &Best, dir: &Path) -> String {
+        let Best { done, stopped, step, loss } = *best;
+        let (path, steps) = (dir.display(), self.record.plan.steps);
+        let weights =
+            format!("the weights are those after step {step}, with the lowest validation loss, {loss:.4}");
+        if !stopped {
+            return format!("{path}: {weights}");
+        }
+        let why = format!("ended after step {done} of {steps}, as the validation loss has stopped falling");
+        format!("{path}: {why}; {weights}; go on with: {} --stop off", self.resume_with(dir))
     }
 
     /// What is done on the way.

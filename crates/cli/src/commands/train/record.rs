@@ -7,6 +7,7 @@ use calotype_request::{TrainInput, epochs};
 use calotype_train::TrainPlan;
 use calotype_train::checkpoint;
 use calotype_train::dataset::{self, Example};
+use calotype_train::stop::Stop;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use serde::{Deserialize, Serialize};
@@ -48,6 +49,9 @@ pub struct Record {
     pub sample_prompts: Vec<String>,
     pub sample_steps: usize,
     pub validate_every: usize,
+    /// Whether `validate_every` was not given.
+    #[serde(skip)]
+    pub validates_by_default: bool,
     pub keep_checkpoints: usize,
     /// Checksums of the model's files and of the set. A run cannot be resumed with others.
     pub weights: String,
@@ -119,7 +123,8 @@ impl Record {
             sample_every: count(settings.sample_every),
             sample_prompts: prompts,
             sample_steps: SAMPLE_STEPS,
-            validate_every: count(settings.validate_every).unwrap_or(plan.checkpointing_steps),
+            validate_every: count(settings.validate_every).unwrap_or_else(|| validate_every(&plan)),
+            validates_by_default: settings.validate_every.is_none(),
             keep_checkpoints: count(settings.keep_checkpoints).unwrap_or(2),
             weights: String::new(),
             set: String::new(),
@@ -152,6 +157,9 @@ impl Record {
     pub fn with_set(mut self, given: &Map<String, Value>, examples: &[Example]) -> Record {
         if let Some(epochs) = epochs(given) {
             self.plan = self.plan.for_epochs(epochs, examples.len());
+            if self.validates_by_default {
+                self.validate_every = validate_every(&self.plan);
+            }
         }
         self.set = set(examples);
         self.plan.input_images = absolute(&self.plan.input_images);
@@ -194,6 +202,7 @@ impl Record {
         let others = settings.model.others(true)?;
         self.config = others.config.as_deref().map(absolute).or(self.config);
         self.vae = others.vae.as_deref().map(absolute).or(self.vae);
+        self.take_stop(settings)?;
         self.take_input_images(given)?;
         self.take_steps(given, checkpoint::newest(dir).unwrap_or(0))?;
         Ok(self)
@@ -240,6 +249,14 @@ impl Record {
         Ok(())
     }
 
+    /// Lets a run that may end before its last step take all of its steps.
+    fn take_stop(&mut self, settings: &TrainArgs) -> Result<(), Failure> {
+        if settings.options.given()?.get("stop") == Some(&Value::from("off")) {
+            self.plan.options.stop = Stop::Off;
+        }
+        Ok(())
+    }
+
     /// Applies the number of steps, for a run with `done` steps done.
     fn take_steps(&mut self, given: &Map<String, Value>, done: usize) -> Result<(), Failure> {
         self.request = self.request_with(given, "max_train_steps")?;
@@ -271,7 +288,9 @@ impl Record {
         for (name, value) in given.iter().filter(|(name, _)| !CHANGEABLE.contains(&name.as_str())) {
             pairs.push((name.clone(), request[name].clone(), value.clone()));
         }
-        for name in given_options.keys() {
+        // A run that may end before its last step can go on to that.
+        let goes_on = |name: &str| name == "stop" && checked[name] == "off";
+        for name in given_options.keys().filter(|name| !goes_on(name)) {
             pairs.push((name.clone(), options[name].clone(), checked[name].clone()));
         }
         let mut option = |name: &str, run: Value, given: Option<Value>| {
@@ -290,6 +309,15 @@ impl Record {
         option("--sample-prompt", self.sample_prompts.clone().into(), prompts.cloned().map(Value::from));
         let differ = pairs.into_iter().filter(|(_, run, given)| !same(run, given));
         Ok(differ.map(|(name, run, given)| format!("{name}: expected {run}, found {given}")).collect())
+    }
+}
+
+/// The steps between validations, if they are not given. A run that ends when its validation loss has stopped falling needs more of
+/// them.
+fn validate_every(plan: &TrainPlan) -> usize {
+    match plan.options.stop {
+        Stop::Off => plan.checkpointing_steps,
+        Stop::Auto => (plan.steps / 40).clamp(1, plan.checkpointing_steps),
     }
 }
 

@@ -26,7 +26,11 @@ impl Parts {
             Some(mid) => with_mid((&down_key, squeezed(down)), mid)?,
             None => down,
         };
-        let linear = layer.shape().is_none_or(|shape| shape.len() == 2);
+        let linear = match layer.shape() {
+            Some(shape) => shape.len() == 2,
+            // The UNet's convolutions are called conv_in, conv1, conv_shortcut, downsamplers.0.conv and the like.
+            None => !layer.path.rsplit('.').next().is_some_and(|name| name.starts_with("conv")),
+        };
         let (down, up) = if linear { (squeezed(down), squeezed(up)) } else { (down, up) };
         if let Some(base) = layer.shape() {
             check_shapes(base, (&down_key, &down), (&up_key, &up))?;
