@@ -179,6 +179,7 @@ mod tests {
             weight: Parameter::fixed(Weight::from_tensor(&noise(&[output, input, 3, 3], seed))),
             bias: Parameter::fixed(noise(&[output], seed + 1)),
             conv: ops::Conv { stride: 1, padding: ops::Padding::Same },
+            lora: None,
         }
     }
 
