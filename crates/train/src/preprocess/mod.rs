@@ -46,7 +46,7 @@ pub use self::writer::Writer;
 
 use self::earlier::Earlier;
 use self::job::{Job, Piece};
-use self::squares::Square;
+use self::squares::{Square, Unreadable};
 
 /// The settings of a preprocessing.
 #[derive(Debug, Clone)]
@@ -182,7 +182,7 @@ impl<'a> Preprocess<'a> {
         networks: Networks,
         writer: &mut Option<&mut Writer>,
         progress: &mut Progress,
-    ) -> Result<(Vec<Square>, Vec<(usize, String)>), DatasetError> {
+    ) -> Result<(Vec<Square>, Unreadable), DatasetError> {
         let (mut squares, problems) =
             self.squares(networks.mask, networks.upscale.is_some(), writer, progress)?;
         if squares.is_empty() {
@@ -206,7 +206,7 @@ impl<'a> Preprocess<'a> {
     }
 
     /// All warnings about the set, in the order of its pictures.
-    fn warnings(&mut self, squares: &[Square], problems: Vec<(usize, String)>) -> Vec<String> {
+    fn warnings(&mut self, squares: &[Square], problems: Unreadable) -> Vec<String> {
         let mut warnings = std::mem::take(&mut self.warnings);
         let mut problems = problems.into_iter().peekable();
         let (mut seen, mut transparent) = (Seen::default(), Vec::new());

@@ -11,12 +11,14 @@ use image::{GrayImage, RgbImage};
 
 use super::faces::{FaceFinder, face_mask};
 use super::networks::{Caption, Identity, MadeMask, MakeMask, Network, Upscale};
-use super::{CaptionDecoding, DatasetError, Upscaler};
+use super::{CaptionDecoding, Captioner, DatasetError, Segmenter, Upscaler};
 use crate::dataset::note::Note;
 
 /// The pieces of a file that tell it from others, and the bytes of each.
 const SAMPLES: u64 = 64;
 const SAMPLE_BYTES: u64 = 4096;
+/// The largest probability from which on the segmenter has found what a prompt names.
+const SURE: f32 = 0.3;
 /// The most bytes of a network's config.json.
 const MAX_CONFIG: u64 = 16 << 20;
 
@@ -77,9 +79,20 @@ fn check_type(option: &str, path: &Path, model_type: &str) -> Result<(), Dataset
     }
 }
 
-fn not_yet(name: &str) -> DatasetError {
-    ArgumentError::new(name, "a set that needs no network: they are not there yet", "one that needs some")
-        .into()
+/// The error of a network that cannot be opened.
+fn unusable(option: &'static str, problem: calotype_models::Error) -> DatasetError {
+    DatasetError::Network { option, problem }
+}
+
+/// The error of a prompt that the segmenter does not read as a whole.
+fn refused(e: calotype_sdxl::Error) -> DatasetError {
+    match e {
+        calotype_sdxl::Error::Argument(e) => e.into(),
+        e => {
+            let expected = "a prompt that the segmenter's tokenizer knows";
+            ArgumentError::new("mask_target_prompts", expected, shorten(&e.to_string())).into()
+        }
+    }
 }
 
 impl Network<'static, MakeMask> {
@@ -98,12 +111,25 @@ impl Network<'static, MakeMask> {
     /// The folder is that of another network.
     pub fn segmenter(
         path: PathBuf,
-        _prompt: String,
-        _temperature: f64,
-        _dtype: DType,
+        prompt: String,
+        temperature: f64,
+        dtype: DType,
     ) -> Result<Self, DatasetError> {
         check_type("--segmenter", &path, "clipseg")?;
-        Ok(Network::new(identity(&path), Box::new(|| Err(not_yet("mask_target_prompts")))))
+        let identity = identity(&path);
+        let open = move || {
+            let segmenter = Segmenter::open(&path, dtype).map_err(|e| unusable("--segmenter", e))?;
+            let encoded = segmenter.prompt(&prompt).map_err(refused)?;
+            Ok(Box::new(move |picture: &RgbImage| {
+                let found = segmenter.segment(picture, &encoded, temperature as f32);
+                let mut made = MadeMask::new(found.mask);
+                if found.largest < SURE {
+                    made.notes.push(Note::Nothing { prompt: prompt.clone(), largest: found.largest });
+                }
+                made
+            }) as Box<MakeMask>)
+        };
+        Ok(Network::new(identity, Box::new(open)))
     }
 }
 
@@ -135,8 +161,7 @@ impl Network<'static, Upscale> {
         }
         let identity = identity(&path);
         let open = move || {
-            let upscaler = Upscaler::open(&path, dtype)
-                .map_err(|problem| DatasetError::Network { option: "--upscaler", problem })?;
+            let upscaler = Upscaler::open(&path, dtype).map_err(|e| unusable("--upscaler", e))?;
             Ok(Box::new(move |picture: &RgbImage| upscaler.upscale(picture)) as Box<Upscale>)
         };
         Ok(Network::new(identity, Box::new(open)))
@@ -148,9 +173,15 @@ impl Network<'static, Caption> {
     ///
     /// # Errors
     /// The folder is that of another network.
-    pub fn captioner(path: PathBuf, _decoding: CaptionDecoding, _dtype: DType) -> Result<Self, DatasetError> {
+    pub fn captioner(path: PathBuf, decoding: CaptionDecoding, dtype: DType) -> Result<Self, DatasetError> {
         check_type("--captioner", &path, "blip")?;
-        Ok(Network::new(identity(&path), Box::new(|| Err(not_yet("--captioner")))))
+        let identity = identity(&path);
+        let open = move || {
+            let captioner = Captioner::open(&path, dtype).map_err(|e| unusable("--captioner", e))?;
+            let caption = move |picture: &RgbImage, seed: u64| captioner.caption(picture, decoding, seed);
+            Ok(Box::new(caption) as Box<Caption>)
+        };
+        Ok(Network::new(identity, Box::new(open)))
     }
 }
 

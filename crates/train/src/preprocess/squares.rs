@@ -24,6 +24,9 @@ pub(super) struct Square {
     small: Option<RgbImage>,
 }
 
+/// The numbers of the pictures that cannot be read, each with the reason.
+pub(super) type Unreadable = Vec<(usize, String)>;
+
 impl Preprocess<'_> {
     /// Makes the squares of all pictures, but for those that are to be upscaled. Also returns the number of each picture that cannot
     /// be read, with the reason.
@@ -33,7 +36,7 @@ impl Preprocess<'_> {
         has_upscaler: bool,
         writer: &mut Option<&mut Writer>,
         progress: &mut Progress,
-    ) -> Result<(Vec<Square>, Vec<(usize, String)>), DatasetError> {
+    ) -> Result<(Vec<Square>, Unreadable), DatasetError> {
         let count = self.jobs.len();
         let (mut squares, mut problems) = (Vec::with_capacity(count), Vec::new());
         for i in 0..count {
