@@ -22,10 +22,24 @@ macro_rules! files {
     };
 }
 
-/// Path and content of each file in the model's folder.
+/// Path and content of each file in the model's folder. The captioner, the segmenter and the upscaler are for preprocessing; they
+/// are no parts of `model_index.json`.
 const FILES: &[(&str, &[u8])] = files! {
+    "captioner/config.json"
+    "captioner/model.safetensors"
+    "captioner/preprocessor_config.json"
+    "captioner/special_tokens_map.json"
+    "captioner/tokenizer_config.json"
+    "captioner/vocab.txt"
     "model_index.json"
     "scheduler/scheduler_config.json"
+    "segmenter/config.json"
+    "segmenter/merges.txt"
+    "segmenter/model.safetensors"
+    "segmenter/preprocessor_config.json"
+    "segmenter/special_tokens_map.json"
+    "segmenter/tokenizer_config.json"
+    "segmenter/vocab.json"
     "text_encoder/config.json"
     "text_encoder/model.safetensors"
     "text_encoder_2/config.json"
@@ -40,6 +54,9 @@ const FILES: &[(&str, &[u8])] = files! {
     "tokenizer_2/vocab.json"
     "unet/config.json"
     "unet/diffusion_pytorch_model.safetensors"
+    "upscaler/config.json"
+    "upscaler/model.safetensors"
+    "upscaler/preprocessor_config.json"
     "vae/config.json"
     "vae/diffusion_pytorch_model.safetensors"
 };
@@ -108,8 +125,13 @@ mod tests {
         found.retain(|name| name != "README.md");
         found.sort();
         assert_eq!(found, FILES.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+        let beside = |name: &str| ["captioner/", "segmenter/", "upscaler/"].iter().any(|part| name.starts_with(part));
+        let sum_of = |wanted: bool| -> usize {
+            FILES.iter().filter(|(name, _)| beside(name) == wanted).map(|(_, contents)| contents.len()).sum()
+        };
+        assert!(sum_of(false) <= 40_000_000, "the model: {} bytes", sum_of(false));
+        assert!(sum_of(true) <= 16_000_000, "the networks for preprocessing: {} bytes", sum_of(true));
         let all = FILES.iter().flat_map(|(_, contents)| *contents).copied().collect::<Vec<u8>>();
-        assert!(all.len() <= 40_000_000, "{} bytes", all.len());
         let mut sum = flate2::Crc::new();
         sum.update(&all);
         assert_eq!(REVISION, format!("{:08x}", sum.sum()), "the model is another: so is REVISION");
