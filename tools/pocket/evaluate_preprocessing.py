@@ -87,8 +87,9 @@ def names_setting(text, content):
 
 
 def overlap(p, mask):
-    """Intersection over union of where p is above a half, at the picture's size, with the truth."""
-    found = np.asarray(Image.fromarray((p * 255).astype(np.uint8)).resize(mask.size, Image.BICUBIC)) > 127
+    """Intersection over union of the upper half of a mask, made as calotype and the published trainer make one, with the truth."""
+    grey = (np.minimum(p + 0.01, 1) * 255 / min(p.max() + 0.01, 1)).astype(np.uint8)
+    found = np.asarray(Image.fromarray(grey).resize(mask.size, Image.BICUBIC)) > 127
     truth = np.asarray(mask) > 127
     return (found & truth).sum() / max((found | truth).sum(), 1)
 
@@ -191,7 +192,7 @@ def main():
     parser.add_argument("--seed", type=int, default=990)
     parser.add_argument("--sheet", type=Path)
     args = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     captioner, segmenter, upscaler = (kind(args.model / kind.__name__.lower()) for kind in (Captioner, Segmenter, Upscaler))
     rngs = [np.random.default_rng((args.seed, i)) for i in range(4)]
     if args.sheet:

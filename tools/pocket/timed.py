@@ -79,6 +79,9 @@ class Timed:
         network = copy.deepcopy(self.average.model).cpu().half()
         network.save_pretrained(fresh)
         (fresh / "generation_config.json").unlink(missing_ok=True)
+        config = json.loads((fresh / "config.json").read_text())
+        config.pop("transformers_version", None)  # other versions open the folder as well
+        (fresh / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         self.finish(network, fresh)
         shutil.rmtree(out, ignore_errors=True)
         os.rename(fresh, out)

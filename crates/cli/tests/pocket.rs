@@ -145,6 +145,67 @@ fn demos_do_not_meet() {
     assert_eq!(ended.stdout, "calotype-demo-2/run/trained_model.tar\ncalotype-demo-2/demo.png\n");
 }
 
+/// Protects: the networks that go with the pocket model make a set of pictures without a word about them: captions name thing and place,
+/// the mask covers the thing, a small picture is enlarged better than by the filter alone, and what is not there is said.
+#[test]
+fn a_set_of_bare_pictures() {
+    let here = Sandbox::new();
+    let golden =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../sdxl/tests/golden/pocket_preprocessing.safetensors");
+    let golden = fs::read(golden).expect("a golden file");
+    let golden = safetensors::SafeTensors::deserialize(&golden).expect("tensors");
+    for (name, tensor) in [("fox", "fox.picture"), ("little", "fox.small"), ("octopus", "octopus.picture")] {
+        let view = golden.tensor(tensor).expect("a picture");
+        here.write(&format!("photos/{name}.png"), png(view.shape()[1], view.shape()[0], view.data()));
+    }
+    let preprocess = |set: &str, more: &[&str]| {
+        let command = ["preprocess", "photos", "-o", set, "--mask-target-prompts", "a fox"];
+        let ended = here.run(&[&command, &["--caption-decoding", "greedy"], more].concat());
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        ended.stderr
+    };
+    let said = preprocess("set", &[]);
+    let caption = |name: &str| fs::read_to_string(here.path(&format!("set/{name}.txt"))).expect("a caption");
+    assert!(caption("fox").contains("a fox in the snow"), "{}", caption("fox"));
+    assert!(caption("octopus").contains("octopus"), "{}", caption("octopus"));
+    assert!(said.contains("found nothing for 'a fox' in octopus.png"), "{said}");
+    assert!(!said.contains("found nothing for 'a fox' in fox.png"), "{said}");
+
+    let (mask, cover) = (pixels(&here.path("set/fox.mask.png")), golden.tensor("fox.cover").expect("a mask"));
+    let both = || mask.iter().zip(cover.data()).map(|(a, b)| (*a > 127, *b > 127));
+    let count = |of: fn((bool, bool)) -> bool| both().filter(|&pair| of(pair)).count() as f32;
+    let overlap = count(|(a, b)| a && b) / count(|(a, b)| a || b);
+    assert!(mask.len() == cover.data().len() && overlap > 0.75, "{overlap}");
+
+    preprocess("plain", &["--upscaler", "none"]);
+    let truth = golden.tensor("fox.picture").expect("a picture");
+    let error = |set: &str| {
+        let found = pixels(&here.path(set).join("little.png"));
+        assert_eq!(found.len(), truth.data().len());
+        found.iter().zip(truth.data()).map(|(a, b)| f32::from(a.abs_diff(*b)).powi(2)).sum::<f32>()
+    };
+    assert!(error("set") < 0.85 * error("plain"), "{} {}", error("set"), error("plain"));
+}
+
+fn png(width: usize, height: usize, rgb: &[u8]) -> Vec<u8> {
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, width as u32, height as u32);
+    encoder.set_color(png::ColorType::Rgb);
+    let mut writer = encoder.write_header().expect("a header");
+    writer.write_image_data(rgb).expect("pixels");
+    writer.finish().expect("an end");
+    file
+}
+
+/// The bytes of a picture's pixels.
+fn pixels(path: &Path) -> Vec<u8> {
+    let file = fs::read(path).expect("a file");
+    let mut reader = png::Decoder::new(Cursor::new(file)).read_info().expect("a PNG");
+    let mut bytes = vec![0; reader.output_buffer_size().expect("a size")];
+    reader.next_frame(&mut bytes).expect("all pixels");
+    bytes
+}
+
 /// The megabytes of memory on the line of `said` that begins with `start`.
 #[cfg(target_os = "linux")]
 fn megabytes(said: &str, start: &str) -> f64 {
