@@ -160,7 +160,7 @@ fn a_set_of_bare_pictures() {
     }
     let preprocess = |set: &str, prompt: &str, more: &[&str]| {
         let command = ["preprocess", "photos", "-o", set, "--mask-target-prompts", prompt];
-        let ended = here.run(&[&command, &["--caption-decoding", "greedy"], more].concat());
+        let ended = here.run(&[&command[..], &["--caption-decoding", "greedy"], more].concat());
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
         ended.stderr
     };
