@@ -11,6 +11,7 @@ use calotype_models::ModelFolder;
 use calotype_tensor::DType;
 use calotype_train::dataset::Example;
 use calotype_train::dataset::FileType;
+use calotype_train::stop::Stop;
 use calotype_train::{Method, TrainOptions, TrainPlan};
 use calotype_train::{StepReport, Trainer, TrainerOptions};
 use safetensors::SafeTensors;
@@ -93,6 +94,7 @@ pub fn plan(s: &Value) -> TrainPlan {
             textual_inversion_only: s["kind"] == "ti",
             optimizer: Some(s["optimizer"].as_str().expect("optimizer").into()),
             lora_layers: serde_json::from_value(s["lora_layers"].clone()).unwrap_or_default(),
+            stop: Stop::Off,
         },
     }
 }
