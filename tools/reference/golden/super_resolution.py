@@ -43,7 +43,7 @@ def scale(key, shape, gain, table):
 
 def fill(model, last, table=2.0):
     """Gives the model its weights, and says how they are made. `last`: the beginning of the last layer's keys. `table`: the largest bias
-    of an offset; from some 60 on, a mask of -100 can be told from others."""
+    of an offset; with some hundreds, a mask of -100 can be told from others."""
     state = {key: value for key, value in model.state_dict().items() if value.is_floating_point()
              and not key.endswith(("attn_mask", "relative_coords_table", "mean"))}
     weights = {}
@@ -106,7 +106,7 @@ def main():
     sys.stdout.flush()
     swinir("medium", (24, 40))
     swinir("large", (16, 8), embed_dim=48, depths=[2, 1, 2], num_heads=[4, 4, 2], resi_connection="3conv")
-    swinir("double", (16, 24), table=60.0, upscale=2, window_size=4, mlp_ratio=4)
+    swinir("double", (16, 24), table=300.0, upscale=2, window_size=4, mlp_ratio=4)
 
 
 if __name__ == "__main__":
