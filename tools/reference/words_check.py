@@ -58,13 +58,21 @@ def blip(random, folder, dtype):
         for p in (model.vision_model.embeddings.class_embedding, model.vision_model.embeddings.position_embedding):
             p.copy_(0.7 * torch.randn(p.shape))
         model.text_decoder.cls.predictions.decoder.bias[3] += random.uniform(0, 5)
-    model.to(dtype).save_pretrained(folder)
+    save(random, model.to(dtype), folder)
     (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in words))
     processor = BlipProcessor(BlipImageProcessorPil(size={"height": side, "width": side}), BertTokenizer(str(folder / "vocab.txt")))
     processor.save_pretrained(folder)
     if random.random() < 0.5:
         (folder / "vocab.txt").unlink()
     return BlipForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval(), processor
+
+
+def save(random, model, folder):
+    """As safetensors or, as older checkpoints are, as PyTorch's file of weights, which has tied tensors twice."""
+    model.save_pretrained(folder)
+    if random.random() < 0.4:
+        (folder / "model.safetensors").unlink()
+        torch.save(model.state_dict(), folder / "pytorch_model.bin")
 
 
 def margin(model, pixels, tokens, ours):
@@ -107,7 +115,7 @@ def clipseg(random, folder, dtype):
         projection_dim=random.randint(4, 30), reduce_dim=decoder_heads * random.choice([2, 4, 8, 10]),
         decoder_num_attention_heads=decoder_heads, decoder_intermediate_size=random.randint(8, 60), extract_layers=taken,
         conditional_layer=random.randint(0, 3), use_complex_transposed_convolution=random.random() < 0.6)
-    randomise(CLIPSegForImageSegmentation(config), random.randrange(1 << 30), gain=1.5).to(dtype).save_pretrained(folder)
+    save(random, randomise(CLIPSegForImageSegmentation(config), random.randrange(1 << 30), gain=1.5).to(dtype), folder)
     tokenizer = write_tokenizer(folder, TINY_VOCAB, random.choice(["!", "<|endoftext|>"]))
     side = patch * random.randint(1, 6) + random.choice([0, patch - 1])
     processor = CLIPSegProcessor(ViTImageProcessorPil(size={"height": side, "width": side}), tokenizer)
