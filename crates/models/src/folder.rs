@@ -1,6 +1,9 @@
 //! A model: a folder in the diffusers layout (`model_index.json`, and a sub-folder with a config for each component), or a
 //! single file. All sizes come from these files. They are checked here, so that the networks can rely on them.
 
+mod component;
+mod configs;
+
 use std::path::{Path, PathBuf};
 
 use calotype_tensor::DType;
@@ -10,53 +13,12 @@ use crate::config::{ClipTextConfig, UNetConfig, VaeConfig};
 use crate::json::{ConfigError, Json};
 use crate::single::{self, SingleFile, Slice};
 use crate::tokenizer::{CLIP_VOCABULARY, Tokenizer, TokenizerError};
-use crate::weights::{Network, Weights, WeightsError};
+use crate::weights::{Weights, WeightsError};
+pub use component::Component;
+pub use configs::ModelConfigs;
 
 const PIPELINES: [&str; 3] =
     ["StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"];
-
-/// A component with weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Component {
-    /// CLIP ViT-L, absent from the refiner.
-    TextEncoder,
-    /// OpenCLIP ViT-bigG, with a projection.
-    TextEncoder2,
-    /// The denoiser of the latents.
-    UNet,
-    /// The encoder and decoder of pictures.
-    Vae,
-}
-
-impl Component {
-    /// The name of the component's folder, and of its entry in `model_index.json`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::TextEncoder => "text_encoder",
-            Self::TextEncoder2 => "text_encoder_2",
-            Self::UNet => "unet",
-            Self::Vae => "vae",
-        }
-    }
-
-    /// The name of the folder of a text encoder's tokenizer.
-    pub fn tokenizer(self) -> &'static str {
-        if self == Self::TextEncoder { "tokenizer" } else { "tokenizer_2" }
-    }
-
-    /// The token that SDXL's tokenizers pad with.
-    pub fn padding(self) -> &'static str {
-        if self == Self::TextEncoder { "<|endoftext|>" } else { "!" }
-    }
-
-    fn network(self) -> Network {
-        match self {
-            Self::TextEncoder | Self::TextEncoder2 => Network::ClipText,
-            Self::UNet => Network::UNet,
-            Self::Vae => Network::Vae,
-        }
-    }
-}
 
 /// The paths of a model's files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,34 +55,6 @@ pub struct ModelFolder {
     pub force_zeros_for_empty_prompt: bool,
     /// Whether the UNet's time ids contain an aesthetic score (in the refiner, they do).
     pub requires_aesthetics_score: bool,
-}
-
-/// The configs of all components, checked against each other.
-#[derive(Clone, Debug)]
-pub struct ModelConfigs {
-    /// The first text encoder's config, if the model has that encoder.
-    pub text_encoder: Option<ClipTextConfig>,
-    /// The second text encoder's config.
-    pub text_encoder_2: ClipTextConfig,
-    /// The UNet's config.
-    pub unet: UNetConfig,
-    /// The VAE's config.
-    pub vae: VaeConfig,
-}
-
-impl ModelConfigs {
-    /// The side of the square pictures that the model was trained on, in pixels (1024 for SDXL). `None`: the UNet's config
-    /// lacks it.
-    pub fn native_size(&self) -> Option<usize> {
-        self.unet.sample_size.map(|latents| latents * self.vae.scale())
-    }
-
-    /// Whether the model is as large as SDXL itself, so that what was trained for SDXL suits it.
-    pub fn is_sdxl(&self) -> bool {
-        const CROSS_ATTENTION_DIM: usize = 2048;
-        const SIDE: usize = 1024;
-        self.unet.cross_attention_dim == CROSS_ATTENTION_DIM && self.native_size() == Some(SIDE)
-    }
 }
 
 impl ModelFolder {
@@ -280,7 +214,8 @@ impl ModelFolder {
             unet: UNetConfig::from_json(&self.json(Component::UNet)?)?,
             vae: VaeConfig::from_json(&self.json(Component::Vae)?)?,
         };
-        self.check_fit(&configs)?;
+        let file = self.folder().map_or(self.path.clone(), |folder| folder.join("unet").join("config.json"));
+        configs.check_fit(&file, self.time_ids())?;
         Ok(configs)
     }
 
@@ -383,52 +318,6 @@ impl ModelFolder {
     /// The file of the config is missing or invalid.
     pub fn config_json(&self, component: Component) -> Result<serde_json::Value, ConfigError> {
         Ok(self.json(component)?.value)
-    }
-
-    /// Checks that the text states and added embeddings of the encoders have the sizes that the UNet takes.
-    fn check_fit(&self, configs: &ModelConfigs) -> Result<(), ConfigError> {
-        let unet = &configs.unet;
-        let fail = |field: &str, expected: String, found: usize| ConfigError::Field {
-            file: self.folder().map_or(self.path.clone(), |folder| folder.join("unet").join("config.json")),
-            field: field.into(),
-            expected,
-            found: found.to_string(),
-        };
-        let text =
-            configs.text_encoder.as_ref().map_or(0, |c| c.hidden_size) + configs.text_encoder_2.hidden_size;
-        if unet.cross_attention_dim != text {
-            let expected = format!("{text} (the text encoders' hidden_size together)");
-            return Err(fail("cross_attention_dim", expected, unet.cross_attention_dim));
-        }
-        if unet.out_channels != configs.vae.latent_channels {
-            let expected = format!("{} (the VAE's latent_channels)", configs.vae.latent_channels);
-            return Err(fail("out_channels", expected, unet.out_channels));
-        }
-        // The UNet of an inpainting model also takes the mask and the masked picture.
-        let latents = configs.vae.latent_channels;
-        let inpainting = latents.saturating_mul(2).saturating_add(1);
-        if ![latents, inpainting].contains(&unet.in_channels) {
-            let other = if unet.in_channels == inpainting - 1 {
-                "; models that edit pictures by instructions, such as InstructPix2Pix, are not supported"
-            } else {
-                ""
-            };
-            let expected = format!(
-                "{latents} (the VAE's latent_channels), or {inpainting} of an inpainting model{other}"
-            );
-            return Err(fail("in_channels", expected, unet.in_channels));
-        }
-        let (pooled, ids) = (configs.text_encoder_2.projection_dim, self.time_ids());
-        let added = pooled + ids * unet.addition_time_embed_dim;
-        if unet.projection_class_embeddings_input_dim != added {
-            let expected = format!(
-                "{added} (text_encoder_2's projection_dim {pooled} + {ids} time ids × addition_time_embed_dim {})",
-                unet.addition_time_embed_dim
-            );
-            let found = unet.projection_class_embeddings_input_dim;
-            return Err(fail("projection_class_embeddings_input_dim", expected, found));
-        }
-        Ok(())
     }
 
     /// The number of the UNet's time ids: original size, crop and target size, or with an aesthetic score,

@@ -17,6 +17,8 @@ pub(crate) struct PixelMask {
     width: usize,
     height: usize,
     painted: Vec<bool>,
+    /// The weight of the painted picture in each pixel.
+    weights: Vec<f32>,
 }
 
 impl PixelMask {
@@ -45,7 +47,9 @@ impl PixelMask {
 
     fn of(grey: &GrayImage) -> PixelMask {
         let painted = grey.pixels().map(|pixel| pixel.0[0] >= WHITE).collect();
-        PixelMask { width: grey.width() as usize, height: grey.height() as usize, painted }
+        let (width, height) = (grey.width() as usize, grey.height() as usize);
+        let mask = PixelMask { width, height, painted, weights: Vec::new() };
+        PixelMask { weights: mask.weights(), ..mask }
     }
 
     /// Whether each latent of `scale` × `scale` pixels is painted: 1 if any of its pixels is, else 0. (1, h, w, 1), f32.
@@ -76,8 +80,7 @@ impl PixelMask {
     /// Puts the preserved pixels of `picture` into `made` (RGB bytes). Inside of the painted part, near its edge, the pixels of
     /// both are mixed.
     pub fn preserve(&self, picture: &RgbImage, made: &mut [u8]) {
-        let weights = self.weights();
-        for ((made, old), weight) in made.chunks_mut(3).zip(picture.pixels()).zip(weights) {
+        for ((made, old), &weight) in made.chunks_mut(3).zip(picture.pixels()).zip(&self.weights) {
             for (made, old) in made.iter_mut().zip(old.0) {
                 let mixed = f32::from(*made) * weight + f32::from(old) * (1.0 - weight);
                 *made = if weight == 0.0 { old } else { mixed.round() as u8 };

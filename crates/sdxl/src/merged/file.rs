@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use super::{Merged, is_used};
 use crate::Error;
 use crate::adapters::safetensors_header;
+use crate::channels_last::transposed;
 
 /// A file whose tensors are read while it is written. The same model gives the same bytes.
 pub struct TensorFile {
@@ -135,7 +136,7 @@ impl Entry {
             for tensor in weights {
                 let mut values = tensor.map_err(io::Error::other)?.to_vec();
                 if let (true, &[rows, columns]) = (self.transposed, shape.as_slice()) {
-                    values = (0..values.len()).map(|i| values[i % rows * columns + i / rows]).collect();
+                    values = transposed(&values, rows, columns);
                 }
                 bytes.extend(narrowed(&values, dtype).ok_or_else(|| too_large(key, dtype))?);
             }

@@ -3,18 +3,14 @@
 use calotype_tensor::ops::{self, LinearArgs};
 use calotype_tensor::{Tensor, Weight};
 
+use crate::channels_last::transposed;
+
 /// (m, k) · (k, n) → (m, n). Further dimensions of `b` belong to n.
 pub(super) fn product(a: &Tensor, b: &Tensor) -> Vec<f32> {
     let (m, k) = (a.dim(0), b.dim(0));
     let n = b.numel() / k;
-    let columns = Weight::from_tensor(&transposed(b.f32s(), k, n)); // (n, k)
+    let columns = Weight::from_tensor(&Tensor::from_vec(transposed(b.f32s(), k, n), &[n, k]));
     ops::linear(&a.reshape(&[m, k]), &columns, LinearArgs::default()).to_vec()
-}
-
-/// (rows, columns) → (columns, rows).
-fn transposed(values: &[f32], rows: usize, columns: usize) -> Tensor {
-    let turned = (0..rows * columns).map(|i| values[i % rows * columns + i / rows]).collect();
-    Tensor::from_vec(turned, &[columns, rows])
 }
 
 /// The first half of Tucker's decomposition: `core` (i, j, k, k) and `b` (j, r) → (i, r, k, k).
@@ -39,7 +35,10 @@ pub fn fold(core: &Tensor, b: &Tensor) -> Tensor {
 pub(super) fn decomposed(a: &Tensor, b: &Tensor, core: Option<&Tensor>) -> Vec<f32> {
     match core {
         None => product(a, b),
-        Some(core) => product(&transposed(a.f32s(), a.dim(0), a.dim(1)), &fold(core, b)),
+        Some(core) => {
+            let (i, p) = (a.dim(0), a.dim(1));
+            product(&Tensor::from_vec(transposed(a.f32s(), i, p), &[p, i]), &fold(core, b))
+        }
     }
 }
 

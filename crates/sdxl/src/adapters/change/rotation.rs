@@ -5,6 +5,7 @@
 use calotype_tensor::Tensor;
 
 use super::matrix::product;
+use crate::channels_last::transposed;
 
 /// Rotations of a layer's outputs in blocks.
 #[derive(Clone, Debug)]
@@ -29,7 +30,10 @@ impl Rotation {
         let rotations: Vec<f32> = parts.collect();
         let rotated = match self.blocks.shape().len() {
             4 => butterfly(weight, &rotations, blocks, size),
-            _ => by_blocks(weight, &transposed(&rotations, size), blocks, size),
+            _ => {
+                let inverse = rotations.chunks(size * size).flat_map(|block| transposed(block, size, size));
+                by_blocks(weight, &inverse.collect::<Vec<_>>(), blocks, size)
+            }
         };
         let inner = weight.len() / (blocks * size);
         let factor = |at: usize| self.rescale.as_ref().map_or(1.0, |rescale| rescale.f32s()[at / inner]);
@@ -86,13 +90,7 @@ fn cayley(q: &[f64], size: usize) -> Vec<f32> {
             }
         }
     }
-    transposed(&right.iter().map(|x| *x as f32).collect::<Vec<_>>(), size)
-}
-
-/// Each block (size, size) transposed.
-fn transposed(blocks: &[f32], size: usize) -> Vec<f32> {
-    let area = size * size;
-    (0..blocks.len()).map(|at| blocks[at / area * area + at % size * size + at % area / size]).collect()
+    transposed(&right.iter().map(|x| *x as f32).collect::<Vec<_>>(), size, size)
 }
 
 /// Each block (size, size) times its rows of `weight`.
