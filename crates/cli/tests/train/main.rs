@@ -13,7 +13,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use common::{Ended, Sandbox, tiny_model};
+use common::{Ended, Sandbox, copy_folder, tiny_model};
 use serde_json::Value;
 
 /// A sandbox with four pictures in `set/`, one of them with a caption and one with a mask.

@@ -67,6 +67,32 @@ fn bad_settings() {
     here.assert_refused(&[&train[..], &["-i", "input_images=@empty"]].concat(), "no picture in the set");
 }
 
+/// Protects: models that are not trained, as their UNets take more than latents: those for inpainting, and those that edit pictures.
+#[test]
+fn other_unets() {
+    let here = sandbox();
+    copy_folder(&tiny_model(), &here.path("model"));
+    let path = here.path("model/unet/config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).expect("a file")).expect("JSON");
+    for (channels, says) in [
+        (
+            9,
+            "model: expected a model whose UNet takes the latents alone, 4 channels, found 9 channels, as for inpainting",
+        ),
+        (
+            8,
+            "in_channels: expected 4 (the VAE's latent_channels), or 9 of an inpainting model; models that edit pictures",
+        ),
+    ] {
+        config["in_channels"] = channels.into();
+        fs::write(&path, config.to_string()).expect("written");
+        let args = args(&["--model", "model", "--run-dir", "run"]);
+        here.assert_refused(&args.iter().map(String::as_str).collect::<Vec<_>>(), says);
+    }
+    // The last of them makes no pictures either.
+    here.assert_refused(&["predict", "--model", "model", "--prompt", "a cat"], "such as InstructPix2Pix");
+}
+
 /// Protects: what does not fit into memory is refused before the model is loaded, with what would fit.
 #[test]
 fn too_little_memory() {

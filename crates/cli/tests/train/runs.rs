@@ -302,3 +302,18 @@ fn a_run_that_ends_when_its_loss_does_not_fall() {
     let says = "stop: expected \"off\", found \"auto\"";
     here.assert_refused(&["train", "--resume", "plain", "--stop", "auto"], says);
 }
+
+/// Protects single files: a training from one ends with the bytes of a training from the folder that it was made of.
+#[test]
+fn from_a_single_file() {
+    let here = sandbox();
+    let model = tiny_model();
+    let model = model.to_str().expect("text");
+    let export =
+        ["export", "--format", "single-file", "--model", model, "--dtype", "f32", "-o", "a.safetensors"];
+    done(&here.run(&export));
+    let short = |more: &[&str]| done(&train(&here, &[&["--max-train-steps", "2"][..], more].concat()));
+    short(&["--run-dir", "folder"]);
+    short(&["--model", "a.safetensors", "--config", model, "--run-dir", "file"]);
+    assert!(tar(&here, "file") == tar(&here, "folder"));
+}

@@ -257,7 +257,7 @@ mod tests {
     }
 
     /// Protects distilled models: SSD-1B has other depths on the way up and a middle block of one ResNet, KOALA-700M has one layer
-    /// less and no middle block.
+    /// less and no middle block. Others, such as Vega, differ in depths alone: any are read, also where one level has several.
     #[test]
     fn distilled_models() {
         let ssd = shapes(
@@ -274,6 +274,16 @@ mod tests {
         let (json, config) = self::config(&koala, &[1, 1, 1]);
         assert_eq!(config.mid_block_type, UNetMidBlock::None);
         assert_eq!(json["transformer_layers_per_block"], json!([1, 2, 5]));
+        let (down, up): ([&[usize]; 3], [&[usize]; 3]) =
+            ([&[0, 0], &[1, 1], &[2, 1]], [&[2, 2, 2], &[1, 1, 1], &[0, 0, 0]]);
+        let kinds =
+            [(None, UNetMidBlock::None), (Some(0), UNetMidBlock::Plain), (Some(2), UNetMidBlock::CrossAttn)];
+        for (mid, kind) in kinds {
+            let (_, config) = self::config(&shapes(&[320, 640, 1280], &down, &up, mid), &[2, 2, 2]);
+            assert_eq!(config.down_transformer_layers[1..], [[1, 1], [2, 1]]);
+            assert_eq!(config.up_transformer_layers, up.map(<[usize]>::to_vec));
+            assert_eq!(config.mid_block_type, kind);
+        }
     }
 
     /// Protects the count of layers: a level ends at its downsampler, and the up path's levels have one layer more.
