@@ -20,6 +20,7 @@ mod plans;
 #[cfg(fuzzing)]
 pub mod plans;
 mod pocket;
+mod previews;
 mod progress;
 mod safety;
 mod shell;

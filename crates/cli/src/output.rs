@@ -77,6 +77,16 @@ impl OutputDir {
         Err(ErrorKind::AlreadyExists.into())
     }
 
+    /// The path of the preview of the picture that [`Self::write`] will give the next number plus `i`.
+    ///
+    /// # Errors
+    /// The directory can be neither made nor read.
+    pub fn preview(&self, i: usize) -> Result<PathBuf, Failure> {
+        let next = fs::create_dir_all(&self.path).and_then(|()| self.next_number("png"));
+        let next = next.map_err(|e| Failure::io(&self.path, &e))?;
+        Ok(self.path.join(format!("out-{}.preview.png", next.saturating_add(i as u64))))
+    }
+
     /// One more than the highest n of existing `out-<n>.<extension>`, or 0.
     fn next_number(&self, extension: &str) -> io::Result<u64> {
         let mut next = 0;

@@ -292,6 +292,17 @@ impl Weights {
         Ok((weight, Parameter::fixed(layer.tensor("bias", &[out])?)))
     }
 
+    /// Takes the `weight` (out, in, kernel, kernel) of a convolution without bias, packed at first use.
+    pub fn conv_weight(
+        &self,
+        name: &str,
+        out: usize,
+        inp: usize,
+        kernel: usize,
+    ) -> Result<Parameter<Weight>, WeightsError> {
+        self.sub(name).weight(&[out, inp, kernel, kernel], false)
+    }
+
     /// Marks all tensors below this prefix as taken, because this part of the checkpoint is not needed.
     pub fn skip(&self) {
         for (_, entry) in self.below() {

@@ -10,7 +10,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use calotype_sdxl::PredictPlan;
-use calotype_sdxl::pipeline::{EmptyNegative, Options, Pipeline, Rng};
+use calotype_sdxl::pipeline::{EmptyNegative, Options, Pipeline, Rng, Step};
 use calotype_tensor::DType;
 use calotype_tensor::cpu::Workers;
 use serde_json::json;
@@ -73,7 +73,7 @@ fn pipelines_with_their_own_workers() {
         let pipeline = open().with_workers(Workers::new(threads).expect("threads"));
         let mut seen = HashSet::new();
         for _ in 0..4 {
-            let mut note = |_| {
+            let mut note = |_: Step<'_>| {
                 assert_eq!(rayon::current_num_threads(), threads, "threads that compute");
                 seen.insert(std::thread::current().id());
                 ControlFlow::Continue(())

@@ -205,6 +205,70 @@ fn refined_pictures_keep_what_is_preserved() {
     }
 }
 
+/// Protects previews: pictures are the same with them, whether a linear map or a small network decodes. Each step of each picture has one,
+/// the refiner's steps too, and the preserved part is in it.
+#[test]
+fn previews_change_nothing() {
+    let goldens = Goldens::read();
+    let expert = PredictPlan {
+        refine: Refine::ExpertEnsembleRefiner,
+        high_noise_frac: 0.8,
+        num_outputs: 2,
+        ..goldens.small()
+    };
+    let base_image = PredictPlan { refine: Refine::BaseImageRefiner, mask: None, ..goldens.small() };
+    let tiny = golden().join("models/autoencoder_tiny");
+    for (plan, steps) in
+        [(expert, [(0, 1), (1, 1), (0, 2), (1, 2)].as_slice()), (base_image, &[(0, 1), (0, 2), (0, 3)])]
+    {
+        let plain = predict(&with_refiner(), &plan);
+        for pipeline in [with_refiner(), with_refiner().with_preview_vae(&tiny).expect("a decoder")] {
+            let (mut told, mut last) = (Vec::new(), None);
+            let made = pipeline.predict(&plan, &mut |step| {
+                if let Some(preview) = step.preview {
+                    told.push((preview.picture, preview.step));
+                    last = Some(preview.decode());
+                }
+                ControlFlow::Continue(())
+            });
+            let made = made.expect("pictures");
+            assert!(made.iter().zip(&plain).all(|(a, b)| a.rgb == b.rgb));
+            assert_eq!(told, steps);
+            assert_eq!(last.expect("a preview").dimensions(), SIZE);
+        }
+    }
+}
+
+/// Protects previews of inpainted pictures: the preserved part is the given picture's, from the first step on.
+#[test]
+fn previews_show_what_is_preserved() {
+    let goldens = Goldens::read();
+    let preserved = |pipeline: &Pipeline| {
+        let mut corners = Vec::new();
+        let made = pipeline.predict(&goldens.small(), &mut |step| {
+            corners.extend(step.preview.map(|preview| {
+                let picture = preview.decode();
+                let kept = goldens.mask.pixels.enumerate_pixels().filter(|(x, y, _)| {
+                    // Bilinear enlargement mixes neighbouring latents.
+                    let around = |i: u32, end: u32| i.saturating_sub(8)..(i + 9).min(end);
+                    around(*y, SIZE.1)
+                        .all(|y| around(*x, SIZE.0).all(|x| goldens.mask.pixels.get_pixel(x, y).0[0] == 0))
+                });
+                kept.map(|(x, y, _)| *picture.get_pixel(x, y)).collect::<Vec<_>>()
+            }));
+            ControlFlow::Continue(())
+        });
+        made.expect("a picture");
+        corners
+    };
+    let folder = inpainting_folder();
+    for pipeline in [base(), Pipeline::open(folder.path(), OPTIONS).expect("opens")] {
+        let corners = preserved(&pipeline);
+        assert!(!corners[0].is_empty());
+        assert!(corners.windows(2).all(|pair| pair[0] == pair[1]));
+    }
+}
+
 /// Protects guidance 1: the negative prompt is not computed.
 #[test]
 fn guidance_1_has_no_negative_prompt() {
@@ -238,6 +302,11 @@ fn what_does_not_fit_is_refused() {
     assert!(refused(&with_refiner(), &few).starts_with("refine_steps: expected at least 4"));
     let weak = PredictPlan { prompt_strength: 0.2, ..small };
     assert!(refused(&base(), &weak).contains("0.25"), "the least strength");
+    let pocket = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/pocket");
+    let pocket = Pipeline::open(&pocket, OPTIONS).expect("opens");
+    let error = pocket.with_preview_vae(&golden().join("models/autoencoder_tiny")).err().expect("refused");
+    let expected = "preview_vae: expected a model for the same latents, 8 channels of 8 × 8 pixels, found 4 ";
+    assert!(error.to_string().starts_with(expected), "{error}");
     let open = |folder: &std::path::Path| Pipeline::open(folder, OPTIONS).err().map(|e| e.to_string());
     let error = open(&golden().join("refiner")).expect("refused");
     assert!(error.starts_with("model: expected a base model (--refiner takes refiners)"), "{error}");

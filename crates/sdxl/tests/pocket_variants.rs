@@ -127,3 +127,30 @@ fn surplus_of_a_whole_clip_model() {
     let found = picture(dir.path(), EmptyNegative::Encode);
     assert!(found == picture(&pocket(), EmptyNegative::Encode));
 }
+
+/// Protects previews: what the linear map shows is the picture without detail, and it comes nearer from step to step.
+#[test]
+fn a_preview_is_the_picture_without_detail() {
+    let plan = plan(&json!({
+        "prompt": "a red fox in the snow", "seed": 3, "num_inference_steps": 6, "width": 128, "height": 128,
+    }));
+    let options = Options { dtype: DType::F32, rng: Rng::Cpu, empty_negative: EmptyNegative::Encode };
+    let pipeline = Pipeline::open(&pocket(), options).expect("a model folder");
+    let mut previews = Vec::new();
+    let made = pipeline.predict(&plan, &mut |step| {
+        previews.extend(step.preview.map(|preview| preview.decode().into_raw()));
+        ControlFlow::Continue(())
+    });
+    let picture = made.expect("a picture").remove(0).rgb;
+    // Means of 8 × 8 pixels, and the pixel in the middle of each preview's.
+    let small = |rgb: &[u8]| -> Vec<u8> {
+        let mean = |i: usize| {
+            let (y, x, c) = (i / 48 * 8, i % 48 / 3 * 8, i % 3);
+            let sum: u32 = (0..64).map(|p| u32::from(rgb[((y + p / 8) * 128 + x + p % 8) * 3 + c])).sum();
+            (sum / 64) as u8
+        };
+        (0..16 * 48).map(mean).collect()
+    };
+    let near: Vec<f64> = previews.iter().map(|preview| psnr(&small(preview), &small(&picture))).collect();
+    assert!(near[5] > 20.0 && near[0] < near[2] && near[2] < near[5], "{near:?}");
+}

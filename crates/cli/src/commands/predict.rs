@@ -1,5 +1,6 @@
 //! `calotype predict`: pictures from texts and from other pictures.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use calotype_models::ModelFolder;
@@ -19,6 +20,7 @@ use crate::args::Verbosity;
 use crate::failure::Failure;
 use crate::infotext::{self, Maker};
 use crate::output::{self, OutputDir};
+use crate::previews::Previews;
 use crate::progress::Progress;
 
 use crate::{fields, interrupt, picture, plans, pocket, safety};
@@ -59,6 +61,12 @@ struct PredictArgs {
     /// safety_checker in the model's folder]
     #[arg(long, value_name = "DIR|NAME")]
     safety_checker: Option<PathBuf>,
+    /// Every N steps, write what the picture is going to be as out-<n>.preview.png; removed when the command ends
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    preview_every: Option<u32>,
+    /// Folder of a small decoder for previews, diffusers' AutoencoderTiny (TAESD) [default: a linear map, which shows less detail]
+    #[arg(long, value_name = "DIR", requires = "preview_every")]
+    preview_vae: Option<PathBuf>,
     /// Directory for the pictures: out-<n>.png, counting on from what is there
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     output: PathBuf,
@@ -160,6 +168,9 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
         pipeline = pipeline.with_refiner(&folder)?;
         maker.refiner = Some(name_of(Some(&refiner), &folder));
     }
+    if let Some(folder) = &settings.preview_vae {
+        pipeline = pipeline.with_preview_vae(folder)?;
+    }
     let plan = plans::predict_at_size(plan, &given, &pipeline)?;
     let plan = PredictPlan { prompt_syntax: settings.prompt_syntax(), ..plan };
     let unasked = settings.model.model.is_none();
@@ -176,7 +187,10 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
         unchecked.then(|| safety::NOTICE.to_string()),
     ];
     let lines: Vec<String> = lines.into_iter().flatten().collect();
-    let images = sample(&pipeline, &plan, Progress::start(lines.join("\n"), quiet));
+    let every = settings.preview_every.map_or(0, |every| every as usize);
+    let mut previews = Previews::new(&output, every);
+    let progress = Progress::start(lines.join("\n"), quiet);
+    let images = sample(&pipeline, &plan, progress, &mut previews);
     let images = images.map_err(|failure| match failure {
         // The cause is often that the weights are for another model.
         Failure::BadInput(what) if unasked && !plan.replicate_weights.is_empty() => {
@@ -230,15 +244,29 @@ fn without_watermark(
     expected.then(|| format!("no watermark: {width} × {height} is below {MIN_SIDE} × {MIN_SIDE} pixels"))
 }
 
-/// Makes the pictures, with progress. Stops at the next step after a signal.
-fn sample(pipeline: &Pipeline, plan: &PredictPlan, mut progress: Progress) -> Result<Vec<Image>, Failure> {
+/// Makes the pictures, with progress and previews. Stops at the next step after a signal.
+fn sample(
+    pipeline: &Pipeline,
+    plan: &PredictPlan,
+    mut progress: Progress,
+    previews: &mut Previews,
+) -> Result<Vec<Image>, Failure> {
+    let mut unwritten = None;
     let images = pipeline.predict(plan, &mut |step| {
         if step.step > 0 {
             progress.step(step.step, step.steps);
         }
+        let written = step.preview.map_or(Ok(()), |preview| previews.step(&preview));
+        if let Err(failure) = written {
+            unwritten = Some(failure);
+            return ControlFlow::Break(());
+        }
         interrupt::flow()
     });
     progress.finish();
+    if let Some(failure) = unwritten {
+        return Err(failure);
+    }
     // A signal may also arrive while the pictures are decoded.
     if interrupt::asked() { Err(Failure::Interrupted) } else { Ok(images?) }
 }

@@ -1,5 +1,6 @@
 //! Each network's `config.json`. The values are checked, so that the networks can rely on them.
 
+mod autoencoder_tiny;
 mod blip;
 mod clip_text;
 mod clip_vision;
@@ -10,6 +11,7 @@ mod swinir;
 mod unet;
 mod vae;
 
+pub use autoencoder_tiny::AutoencoderTinyConfig;
 pub use blip::{BlipConfig, BlipTextConfig, BlipVisionConfig};
 pub use clip_text::{ClipTextConfig, HiddenAct};
 pub use clip_vision::ClipVisionConfig;

@@ -1,7 +1,7 @@
 //! A convolution.
 
 use calotype_tensor::ops::{self, Conv, ConvArgs, Padding};
-use calotype_tensor::{Tensor, Weight};
+use calotype_tensor::{DType, Tensor, Weight};
 
 use super::{Lora, Parameter};
 use crate::weights::{Weights, WeightsError};
@@ -42,6 +42,19 @@ impl Conv2d {
     ) -> Result<Self, WeightsError> {
         let (weight, bias) = weights.conv(name, output, input, kernel)?;
         Ok(Self { weight, bias, conv, lora: None })
+    }
+
+    /// Loads a convolution without bias that keeps the image's size. Its bias is 0.
+    pub fn load_unbiased(
+        weights: &Weights,
+        name: &str,
+        input: usize,
+        output: usize,
+        kernel: usize,
+    ) -> Result<Self, WeightsError> {
+        let weight = weights.conv_weight(name, output, input, kernel)?;
+        let bias = Parameter::fixed(Tensor::zeros(&[output], DType::F32));
+        Ok(Self { weight, bias, conv: Conv { stride: 1, padding: Padding::Same } })
     }
 
     /// x (B, H, W, I) → (B, Ho, Wo, O).

@@ -9,6 +9,8 @@ pub enum Network {
     UNet,
     /// `AutoencoderKL`.
     Vae,
+    /// The decoder of `AutoencoderTiny`.
+    DecoderTiny,
     /// `CLIPTextModel`, `CLIPTextModelWithProjection`.
     ClipText,
     /// `StableDiffusionSafetyChecker`.
@@ -27,7 +29,7 @@ impl Network {
     /// The files' name without variant and extension. diffusers and transformers use different names.
     pub(super) fn stem(self) -> &'static str {
         match self {
-            Self::UNet | Self::Vae => "diffusion_pytorch_model",
+            Self::UNet | Self::Vae | Self::DecoderTiny => "diffusion_pytorch_model",
             Self::ClipText
             | Self::SafetyChecker
             | Self::Swin2Sr
@@ -52,6 +54,7 @@ impl Network {
             }
             // Tensors that only the training of a VAE uses.
             Self::Vae => key.starts_with("loss."),
+            Self::DecoderTiny => key.starts_with("encoder."),
             Self::SafetyChecker => key == "vision_model.embeddings.position_ids",
             // What follows from the window's size and from the pictures' in training.
             Self::Swin2Sr | Self::SwinIr => {

@@ -4,6 +4,7 @@
 mod blip;
 mod clip_text;
 mod clipseg;
+mod decoder_tiny;
 mod safety_checker;
 mod super_resolution;
 #[path = "../synthetic/mod.rs"]

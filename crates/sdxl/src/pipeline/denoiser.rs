@@ -8,6 +8,7 @@ use calotype_tensor::{DType, Tensor, ops};
 
 use super::guided;
 use super::model::Model;
+use super::preview::Preview;
 use super::progress::Progress;
 use super::start::Making;
 use crate::adapters::Fingerprint;
@@ -51,19 +52,27 @@ impl Denoiser {
         blend: bool,
         progress: &mut Progress,
     ) -> Result<(), Error> {
-        let Making { x, noise, preserved, seen } = making;
-        let preserved = preserved.as_ref().filter(|_| blend);
+        let Making { picture, done, x, noise, preserved, seen } = making;
+        let (picture, decoder) = (*picture, progress.decoder);
+        let blended = preserved.as_ref().filter(|_| blend);
         let mut stopped = Ok(());
         let mut hooks = Hooks {
             denoise: &mut |x, t| self.output(x, t, seen.as_ref()),
             noise: &mut || noise.draw(),
-            constrain: &mut |x, level| match preserved {
+            constrain: &mut |x, level| match blended {
                 Some(preserved) => preserved.put_into(&x, schedule, level),
                 None => x,
             },
-            on_step: &mut |_| {
-                progress.done += 1;
-                stopped = progress.report();
+            on_step: &mut |samplers::Step { x0, .. }| {
+                *done += 1;
+                let preserved = preserved.as_ref();
+                stopped = progress.step_done(decoder.map(|decoder| Preview {
+                    picture,
+                    step: *done,
+                    decoder,
+                    x0,
+                    preserved,
+                }));
                 if stopped.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             },
         };

@@ -31,16 +31,16 @@ pub(super) fn decode(
     seed: u64,
 ) -> Result<Image, Error> {
     let latents = latents::unscale(config, latents).to_dtype(dtype);
-    let picture = if Vae::needs_tiles(&latents, VAE_TILE) {
-        vae.decode_tiled(&latents, VAE_TILE)
-    } else {
-        vae.decode(&latents) // (1, H, W, 3)
-    };
+    let picture = vae.decode_tiled(&latents, VAE_TILE); // (1, H, W, 3)
     let pixels = picture.to_vec();
     if pixels.iter().any(|x| !x.is_finite()) {
         return Err(Error::NotFinite);
     }
+    Ok(Image { width: picture.dim(2), height: picture.dim(1), rgb: bytes(&pixels), seed })
+}
+
+/// Pixels from −1 to 1, as bytes. NaN is 0.
+pub(super) fn bytes(pixels: &[f32]) -> Vec<u8> {
     let byte = |x: &f32| ((x / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8;
-    let rgb = pixels.iter().map(byte).collect();
-    Ok(Image { width: picture.dim(2), height: picture.dim(1), rgb, seed })
+    pixels.iter().map(byte).collect()
 }

@@ -1,11 +1,13 @@
 //! Pictures from texts, and from other pictures: encode the prompts and the picture, denoise the latents, decode the latents. As
 //! diffusers' `StableDiffusionXLPipeline`, `StableDiffusionXLImg2ImgPipeline` and `StableDiffusionXLInpaintPipeline`.
 
+mod colors;
 mod denoiser;
 mod finish;
 mod generator;
 mod given;
 mod model;
+mod preview;
 mod progress;
 mod stages;
 mod start;
@@ -14,7 +16,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use calotype_models::weights::store_for;
-use calotype_models::{Component, ModelFolder, Vae};
+use calotype_models::{Component, DecoderTiny, ModelFolder, Vae};
 use calotype_tensor::cpu::Workers;
 use calotype_tensor::{DType, cpu};
 
@@ -24,12 +26,15 @@ use crate::few_steps;
 use crate::plan::{PredictPlan, check_size};
 use crate::prompt::{self, PromptEmbeds};
 use crate::{Error, input, watermark};
+use colors::LatentColors;
 use denoiser::{Denoiser, KeptUNet, Wanted};
 pub use finish::Image;
 use generator::Noise;
 pub use generator::Rng;
 use given::Given;
 use model::Model;
+pub use preview::Preview;
+use preview::PreviewDecoder;
 use progress::Progress;
 pub use progress::{OnStep, Step};
 use stages::Stages;
@@ -69,6 +74,9 @@ pub struct Pipeline {
     workers: Option<Workers>,
     unet: KeptUNet,
     vae: OnceLock<Vae>,
+    /// What decodes previews: the linear map, fitted at first use, or a small network.
+    colors: OnceLock<LatentColors>,
+    tiny: Option<DecoderTiny>,
 }
 
 /// The prompts of a request, encoded for each model, with the trained weights of the request.
@@ -98,8 +106,8 @@ impl Pipeline {
             let expected = "a base model (--refiner takes refiners)";
             return Err(ArgumentError::new("model", expected, "a refiner").into());
         }
-        let (unet, vae) = (KeptUNet::default(), OnceLock::new());
-        Ok(Pipeline { base, refiner: None, options, workers: None, unet, vae })
+        let (unet, vae, colors) = (KeptUNet::default(), OnceLock::new(), OnceLock::new());
+        Ok(Pipeline { base, refiner: None, options, workers: None, unet, vae, colors, tiny: None })
     }
 
     /// The same pipeline, whose predictions run on these threads and in their memory. Pipelines with workers of their own do not
@@ -117,19 +125,26 @@ impl Pipeline {
         let refiner = Model::of(ModelFolder::open(path)?, self.options.dtype)?;
         let (ours, its) = (&self.base.configs.vae, &refiner.configs.vae);
         let latents = [ours, its].map(|vae| (vae.latent_channels, vae.scale()));
-        let wrong =
-            |expected: &str, found: String| Err(ArgumentError::new("refiner", expected, found).into());
-        if latents[0] != latents[1] {
-            let [expected, found] =
-                latents.map(|(channels, scale)| format!("{channels} channels of {scale} × {scale} pixels"));
-            return wrong(&format!("a model for the same latents, {expected}"), found);
-        }
+        check_latents("refiner", latents)?;
         if refiner.configs.unet.in_channels != its.latent_channels {
-            return wrong("a model that is not made for inpainting", "one that is".into());
+            let expected = "a model that is not made for inpainting";
+            return Err(ArgumentError::new("refiner", expected, "one that is").into());
         }
         // Missing weights are found before the base model runs.
         refiner.folder.weights(Component::UNet, None, None)?;
         Ok(Pipeline { refiner: Some(refiner), ..self })
+    }
+
+    /// Adds a small decoder for [previews](Preview), a folder of diffusers' `AutoencoderTiny`, such as `madebyollin/taesdxl`.
+    ///
+    /// # Errors
+    /// The folder or one of its files is missing or invalid, or the decoder is for other latents.
+    pub fn with_preview_vae(self, folder: &Path) -> Result<Pipeline, Error> {
+        let tiny = DecoderTiny::open(folder)?;
+        let (vae, config) = (&self.base.configs.vae, tiny.config());
+        let latents = [(vae.latent_channels, vae.scale()), (config.latent_channels, config.scale())];
+        check_latents("preview_vae", latents)?;
+        Ok(Pipeline { tiny: Some(tiny), ..self })
     }
 
     /// See [`ModelConfigs::native_size`](calotype_models::ModelConfigs::native_size).
@@ -191,7 +206,8 @@ impl Pipeline {
             Stages::of(plan, &self.base.scheduler, self.refiner.as_ref().map(|model| &model.scheduler))?;
         plan.warn_about_unused();
         prompt::warn_about_syntax([&plan.prompt, &plan.negative_prompt], plan.prompt_syntax);
-        let mut progress = Progress { done: 0, steps: plan.num_outputs * stages.steps(), on_step };
+        let steps = plan.num_outputs * stages.steps();
+        let mut progress = Progress { done: 0, steps, on_step, decoder: None };
         progress.report()?;
         let texts = self.texts(plan, &stages)?;
         progress.report()?;
@@ -199,16 +215,19 @@ impl Pipeline {
         let vae = load_once(&self.vae, || self.load_vae())?;
         let source = given.as_ref().map(|given| Source::encode(given, vae, config, self.is_for_inpainting()));
         cpu::trim_pool();
+        let (tiny, colors) = (self.tiny.as_ref(), &self.colors);
+        progress.decoder = Some(PreviewDecoder { tiny, colors, vae, config });
         let mut pictures = Vec::new();
         for i in 0..plan.num_outputs {
             let noise = self.noise(plan, i);
-            pictures.push(match &source {
+            let making = match &source {
                 Some(source) => {
                     let full = plan.prompt_strength >= 1.0;
                     source.begin(&stages.schedule, stages.first(), full, noise)
                 }
                 None => Making::from_noise(&stages.schedule, noise),
-            });
+            };
+            pictures.push(Making { picture: i, ..making });
         }
         drop(source);
         self.denoise(plan, &stages, texts, &mut pictures, &mut progress)?;
@@ -355,6 +374,14 @@ impl Pipeline {
         let weights = folder.weights(Component::Vae, None, store_for(self.options.dtype))?;
         Ok(Vae::load(&weights, &configs.vae)?)
     }
+}
+
+/// Checks that another model is for the same latents. Of each model: the channels of a latent, and its side in pixels.
+fn check_latents(name: &str, latents: [(usize, usize); 2]) -> Result<(), ArgumentError> {
+    let [expected, found] =
+        latents.map(|(channels, scale)| format!("{channels} channels of {scale} × {scale} pixels"));
+    let expected_model = format!("a model for the same latents, {expected}");
+    if expected == found { Ok(()) } else { Err(ArgumentError::new(name, expected_model, found)) }
 }
 
 /// Whether the plan has classifier-free guidance, which also needs a prediction for the negative prompt.

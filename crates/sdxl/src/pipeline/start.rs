@@ -29,6 +29,10 @@ struct Inpainting {
 
 /// A picture between two steps.
 pub(super) struct Making {
+    /// The number of the picture in its request, from 0.
+    pub picture: usize,
+    /// The steps that have been made.
+    pub done: usize,
     /// The latents (1, h, w, C), f32.
     pub x: Tensor,
     pub noise: Noise,
@@ -75,6 +79,8 @@ impl<'a> Source<'a> {
         let mask = self.inpainting.as_ref().map(|inpainting| inpainting.mask.clone());
         let seen = mask.as_ref().zip(masked).filter(|_| self.seen);
         Making {
+            picture: 0,
+            done: 0,
             x,
             noise,
             seen: seen.map(|(mask, masked)| ops::concat(&[mask, &masked])),
@@ -87,7 +93,7 @@ impl Making {
     /// A picture that starts from noise alone.
     pub fn from_noise(schedule: &Schedule, mut noise: Noise) -> Making {
         let x = ops::scale(&noise.draw(), schedule.init_noise_sigma());
-        Making { x, noise, preserved: None, seen: None }
+        Making { picture: 0, done: 0, x, noise, preserved: None, seen: None }
     }
 
     /// Adds the noise of the step `start` of another schedule to finished latents.
@@ -103,7 +109,16 @@ impl Making {
 impl Preserved {
     /// Puts the preserved part, with the noise of `level`, into the latents `x`.
     pub fn put_into(&self, x: &Tensor, schedule: &Schedule, level: usize) -> Tensor {
-        let kept = schedule.add_noise(&self.clean, &self.noise, level).to_vec();
+        self.put(&schedule.add_noise(&self.clean, &self.noise, level), x)
+    }
+
+    /// Puts the preserved part into clean latents.
+    pub fn put_clean(&self, x0: &Tensor) -> Tensor {
+        self.put(&self.clean, x0)
+    }
+
+    fn put(&self, kept: &Tensor, x: &Tensor) -> Tensor {
+        let kept = kept.to_vec();
         let (mask, channels) = (self.mask.to_vec(), x.last_dim());
         let mut mixed = x.to_vec();
         for (i, (x, kept)) in mixed.iter_mut().zip(kept).enumerate() {

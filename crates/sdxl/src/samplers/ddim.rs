@@ -51,7 +51,7 @@ fn sample(
         let x0 = clip(settings.prediction.x0(&x, &output, alpha, sigma), settings.clip);
         let epsilon = settings.prediction.epsilon(&x, &output, alpha, sigma);
         x = combine(&[(alpha_prev, &x0), (sigma_prev, &epsilon)]);
-        x = hooks.step_done(schedule, i, x)?;
+        x = hooks.step_done(schedule, i, x, &x0)?;
     }
     ControlFlow::Continue(x)
 }

@@ -93,8 +93,8 @@ fn sample(
         } else {
             combine(&[(sigma_t / sigma_s, &x), (-alpha_t * (-h).exp_m1(), &d)])
         };
+        x = hooks.step_done(schedule, i, x, &x0)?;
         previous = Some((x0, lambda_s));
-        x = hooks.step_done(schedule, i, x)?;
     }
     ControlFlow::Continue(x)
 }

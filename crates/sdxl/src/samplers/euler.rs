@@ -52,7 +52,7 @@ fn sample(
         let denoised = hooks.denoised(schedule, &x, sigma, schedule.timesteps[i]);
         let d = combine(&[(1.0 / sigma, &x), (-1.0 / sigma, &denoised)]);
         x = combine(&[(1.0, &x), (sigma_next - sigma, &d)]);
-        x = hooks.step_done(schedule, i, x)?;
+        x = hooks.step_done(schedule, i, x, &denoised)?;
     }
     ControlFlow::Continue(x)
 }

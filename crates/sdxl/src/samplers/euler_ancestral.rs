@@ -47,7 +47,7 @@ fn sample(
         let d = combine(&[(1.0 / sigma, &x), (-1.0 / sigma, &denoised)]);
         // The noise of the last step has weight 0, but is drawn as in diffusers.
         x = combine(&[(1.0, &x), (sigma_down - sigma, &d), (sigma_up, &(hooks.noise)())]);
-        x = hooks.step_done(schedule, i, x)?;
+        x = hooks.step_done(schedule, i, x, &denoised)?;
     }
     ControlFlow::Continue(x)
 }

@@ -58,7 +58,7 @@ fn sample(
             let d_next = combine(&[(1.0 / sigma_next, &x_next), (-1.0 / sigma_next, &denoised)]);
             combine(&[(1.0, &x), (dt / 2.0, &d), (dt / 2.0, &d_next)])
         };
-        x = hooks.step_done(schedule, i, x)?;
+        x = hooks.step_done(schedule, i, x, &denoised)?;
     }
     ControlFlow::Continue(x)
 }

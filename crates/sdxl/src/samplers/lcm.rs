@@ -57,9 +57,9 @@ fn sample(
         x = if i + 1 < schedule.steps() {
             schedule.add_noise(&denoised, &(hooks.noise)(), i + 1)
         } else {
-            denoised
+            denoised.clone()
         };
-        x = hooks.step_done(schedule, i, x)?;
+        x = hooks.step_done(schedule, i, x, &denoised)?;
     }
     ControlFlow::Continue(x)
 }

@@ -133,6 +133,8 @@ pub struct Step<'a> {
     pub timestep: f32,
     /// The latents after the step, in the sampler's own scale.
     pub x: &'a Tensor,
+    /// The clean latents that the network predicted in this step.
+    pub x0: &'a Tensor,
 }
 
 /// Runs the steps `range` of the schedule on `x`, f32, of any shape. Returns the latents after the range, or breaks if `on_step`
@@ -203,10 +205,18 @@ impl Hooks<'_> {
         (self.constrain)(x, level)
     }
 
-    /// Ends the step `index` with the latents `x`. Returns the latents that the next step starts with.
-    fn step_done(&mut self, schedule: &Schedule, index: usize, x: Tensor) -> ControlFlow<(), Tensor> {
+    /// Ends the step `index` with the latents `x`, and the clean latents `x0` that the network predicted. Returns the latents that the
+    /// next step starts with.
+    fn step_done(
+        &mut self,
+        schedule: &Schedule,
+        index: usize,
+        x: Tensor,
+        x0: &Tensor,
+    ) -> ControlFlow<(), Tensor> {
         let x = self.constrained(x, index + 1);
-        (self.on_step)(&Step { index, total: schedule.steps(), timestep: schedule.timesteps[index], x: &x })?;
+        let (total, timestep) = (schedule.steps(), schedule.timesteps[index]);
+        (self.on_step)(&Step { index, total, timestep, x: &x, x0 })?;
         ControlFlow::Continue(x)
     }
 }

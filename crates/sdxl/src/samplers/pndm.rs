@@ -54,8 +54,11 @@ fn sample(
         if e.len() == 4 {
             e.remove(0);
         }
-        e.push(hooks.output(&x, t));
+        let output = hooks.output(&x, t);
         let (from, to) = (t as i64, t as i64 - schedule.settings.stride);
+        let (alpha, sigma) = schedule.alpha_sigma(from);
+        let x0 = schedule.settings.prediction.x0(&x, &output, alpha, sigma);
+        e.push(output);
         x = match e.as_slice() {
             [.., e0] if i < warm_up && i + 1 < schedule.steps() => runge_kutta(schedule, &x, i, e0, hooks),
             [e0] => second_order_start(schedule, &x, i, e0, hooks),
@@ -69,7 +72,7 @@ fn sample(
             }
             [] => x,
         };
-        x = hooks.step_done(schedule, i, x)?;
+        x = hooks.step_done(schedule, i, x, &x0)?;
     }
     ControlFlow::Continue(x)
 }

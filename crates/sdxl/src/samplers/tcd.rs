@@ -54,7 +54,7 @@ fn sample(
             let kept = schedule.alpha_bar(next as i64) / schedule.alpha_bar(s as i64);
             x = combine(&[(kept.sqrt(), &x), ((1.0 - kept).sqrt(), &(hooks.noise)())]);
         }
-        x = hooks.step_done(schedule, i, x)?;
+        x = hooks.step_done(schedule, i, x, &x0)?;
     }
     ControlFlow::Continue(x)
 }

@@ -65,11 +65,11 @@ fn sample(
         if outputs.len() == 2 {
             outputs.remove(0);
         }
-        outputs.push(x0);
+        outputs.push(x0.clone());
         let order = order(schedule, i).min(outputs.len());
         started = Some((x.clone(), order));
         x = step(schedule, i, order, &x, &outputs, None);
-        x = hooks.step_done(schedule, i, x)?;
+        x = hooks.step_done(schedule, i, x, &x0)?;
     }
     ControlFlow::Continue(x)
 }

@@ -225,3 +225,39 @@ fn any_range_stays_finite() {
         }
     }
 }
+
+/// Protects previews: where the network always finds the same clean latents, each step of each sampler tells them, whatever noise is
+/// left and in whatever scale the sampler has its latents.
+#[test]
+fn steps_tell_the_clean_latents() {
+    let all_timesteps = SDXL.replace(r#""steps_offset": 1"#, r#""steps_offset": 0"#);
+    let ddim = schedule("DDIM", &all_timesteps, 1000).expect("valid");
+    let one = |value: f32| Tensor::from_vec(vec![value; 2], &[2]);
+    for sampler in Sampler::ALL {
+        let schedule = sdxl(sampler.name(), 8);
+        let (clean, mut told) = (0.5, 0);
+        let mut hooks = Hooks {
+            denoise: &mut |x, t| {
+                // DDIM has each timestep as a level: α and σ, interpolated, as timesteps may be fractions.
+                let at = |t: f32, x0: f32, noise: f32| {
+                    ddim.add_noise(&one(x0), &one(noise), 999 - t as usize).to_vec()[0]
+                };
+                let mix = |x0, noise| {
+                    at(t.floor(), x0, noise) * (1.0 - t.fract()) + at(t.ceil(), x0, noise) * t.fract()
+                };
+                one((x.to_vec()[0] - mix(clean, 0.0)) / mix(0.0, 1.0))
+            },
+            noise: &mut || one(-0.7),
+            constrain: &mut |x, _| x,
+            on_step: &mut |step| {
+                let x0 = step.x0.to_vec()[0];
+                assert!((x0 - clean).abs() < 0.03, "{sampler:?}, step {}: {x0}", step.index);
+                told += 1;
+                ControlFlow::Continue(())
+            },
+        };
+        let start = schedule.add_noise(&one(clean), &one(1.5), 0);
+        assert!(sample(&schedule, 0..8, start, &mut hooks).is_continue());
+        assert_eq!(told, 8, "{sampler:?}");
+    }
+}
