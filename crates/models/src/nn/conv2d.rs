@@ -54,7 +54,7 @@ impl Conv2d {
     ) -> Result<Self, WeightsError> {
         let weight = weights.conv_weight(name, output, input, kernel)?;
         let bias = Parameter::fixed(Tensor::zeros(&[output], DType::F32));
-        Ok(Self { weight, bias, conv: Conv { stride: 1, padding: Padding::Same } })
+        Ok(Self { weight, bias, conv: Conv { stride: 1, padding: Padding::Same }, lora: None })
     }
 
     /// x (B, H, W, I) → (B, Ho, Wo, O).
