@@ -20,7 +20,9 @@ fn step(x: &Tensor, h: f32, direction: &Tensor) -> Tensor {
 #[test]
 fn gradients_are_finite_differences() {
     const H: f32 = 4e-3;
-    for case in cases(false).into_iter().chain(cases(true)) {
+    // ReLU has no derivative at 0, which some of the steps cross. Its gradients are proven by golden files alone.
+    let smooth = cases(false).into_iter().chain(cases(true)).filter(|case| !case.name.contains("relu"));
+    for case in smooth {
         let (y, gradients) = run(&case, &case.inputs);
         let projection = noise(y.shape(), 77).to_dtype(DType::BF16).to_dtype(DType::F32);
         for (i, gradient) in gradients.iter().enumerate() {

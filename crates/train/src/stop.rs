@@ -63,9 +63,9 @@ mod tests {
         let curve = |f: fn(f64) -> f64| validations((0..40).map(|i| f(f64::from(i))));
         assert_eq!(ends_after(&curve(|i| 1.0 - 0.01 * i)), None, "steady");
         assert_eq!(ends_after(&curve(|i| 1.0 - 0.01 * i + 0.02 * (i % 2.0))), None, "steady, with jumps");
-        assert_eq!(ends_after(&curve(|i| if i < 12.0 { 1.0 - 0.05 * i } else { 0.4 })), Some(20), "flat");
+        assert_eq!(ends_after(&curve(|i| if i < 12.0 { 1.0 - 0.05 * i } else { 0.4 })), Some(21), "flat");
         let jumps = curve(|i| if i < 12.0 { 1.0 - 0.05 * i } else { 0.41 + 0.03 * (7.0 * i % 3.0) });
-        assert_eq!(ends_after(&jumps), Some(20), "flat, with jumps");
+        assert_eq!(ends_after(&jumps), Some(21), "flat, with jumps");
         assert_eq!(ends_after(&curve(|i| (i - 10.0).abs())), Some(19), "rising");
         assert_eq!(ends_after(&curve(|i| 0.1 + (-i / 4.0).exp())), Some(25), "a curve that flattens out");
         assert_eq!(ends_after(&curve(|_| 1.0)), Some(9), "none at all");

@@ -138,7 +138,7 @@ struct Entries {
 
 impl Entries {
     fn open(file: &[u8]) -> Result<Entries, String> {
-        let bad = |what: String| format!("not a whole PyTorch file: {}", shorten(&what));
+        let bad = |what: String| format!("not a whole PyTorch file (zip): {}", shorten(&what));
         let mut zip = ZipArchive::new(Cursor::new(file)).map_err(|e| bad(e.to_string()))?;
         if zip.len() > MAX_ENTRIES {
             return Err(bad(format!("expected at most {MAX_ENTRIES} entries, found {}", zip.len())));

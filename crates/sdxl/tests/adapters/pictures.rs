@@ -12,7 +12,7 @@ fn pictures_equal_diffusers() {
         header.metadata().clone().expect("metadata").into_iter().collect();
     let pictures = SafeTensors::deserialize(&bytes).expect("golden file");
     let pipeline = open(DType::F32);
-    assert_eq!(pictures.len(), 4);
+    assert_eq!(pictures.len(), 5);
     for (name, want) in pictures.tensors() {
         let mut request: Map<String, Value> = serde_json::from_str(&requests[&name]).expect("a request");
         let path = file(request["replicate_weights"].as_str().expect("a name"));
