@@ -38,26 +38,45 @@ enum Shape {
     Polygon(Vec<(f32, f32)>),
 }
 
-/// A picture: its background's name in the caption, and the mascot's position.
+/// A picture: its background's name, and the mascot's position.
 pub struct Scene {
     pub background: &'static str,
     colour: Colour,
-    /// The mascot's size and its horizontal centre, relative to the picture's side.
+    /// The mascot's size and its horizontal centre, relative to the picture's height.
     size: f32,
     middle: f32,
     /// Clockwise, in degrees.
     angle: f32,
     mirrored: bool,
+    kind: Kind,
 }
+
+/// What preprocessing has to do with a picture.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    /// It has the size that the model learns from.
+    Square,
+    /// It is too small.
+    Small,
+    /// It is wider, with other things beside the mascot.
+    Cluttered,
+}
+
+/// The things beside the mascot, in units of a hundredth of the picture's height.
+static CLUTTER: [(Shape, Colour); 3] = [
+    (Shape::Disc(25.0, 71.0, 19.0), [206.0, 60.0, 60.0]),
+    (Shape::Box(35.0, 24.0, 58.0, 79.0, 3.0), [70.0, 96.0, 180.0]),
+    (Shape::Disc(64.0, 77.0, 12.0), [236.0, 208.0, 70.0]),
+];
 
 /// The pictures of the set. The pocket model knows their backgrounds by these words.
 pub const SCENES: [Scene; 6] = [
-    scene("blue", [84.0, 150.0, 226.0], (0.64, 0.50), -3.0, false),
-    scene("green", [104.0, 186.0, 110.0], (0.72, 0.47), 4.0, true),
-    scene("pink", [248.0, 164.0, 194.0], (0.56, 0.55), 2.0, false),
-    scene("grey", [168.0, 172.0, 180.0], (0.68, 0.52), -5.0, true),
-    scene("yellow", [250.0, 218.0, 92.0], (0.60, 0.45), 0.0, false),
-    scene("purple", [150.0, 104.0, 206.0], (0.70, 0.53), 3.0, true),
+    scene("blue", [84.0, 150.0, 226.0], (0.64, 0.50), -3.0, false, Kind::Square),
+    scene("green", [104.0, 186.0, 110.0], (0.72, 1.12), 4.0, true, Kind::Cluttered),
+    scene("pink", [248.0, 164.0, 194.0], (0.56, 0.55), 2.0, false, Kind::Small),
+    scene("grey", [168.0, 172.0, 180.0], (0.68, 0.52), -5.0, true, Kind::Square),
+    scene("yellow", [250.0, 218.0, 92.0], (0.60, 0.45), 0.0, false, Kind::Square),
+    scene("purple", [150.0, 104.0, 206.0], (0.70, 0.53), 3.0, true, Kind::Square),
 ];
 
 const fn scene(
@@ -66,24 +85,40 @@ const fn scene(
     (size, middle): (f32, f32),
     angle: f32,
     mirrored: bool,
+    kind: Kind,
 ) -> Scene {
-    Scene { background, colour, size, middle, angle, mirrored }
+    Scene { background, colour, size, middle, angle, mirrored, kind }
 }
 
 impl Scene {
-    pub fn caption(&self) -> String {
-        format!("a photo of TOK on a plain {} background", self.background)
+    /// Width and height, in pixels.
+    pub fn dimensions(&self) -> (usize, usize) {
+        match self.kind {
+            Kind::Square => (SIDE, SIDE),
+            Kind::Small => (56, 56),
+            Kind::Cluttered => (SIDE * 3 / 2, SIDE),
+        }
     }
 
-    /// Draws the picture: rows of RGB pixels, [`SIDE`] × [`SIDE`].
+    /// What preprocessing has to do with the picture, in a few words.
+    pub fn what(&self) -> &'static str {
+        match self.kind {
+            Kind::Square => "",
+            Kind::Small => "too small: 56 × 56",
+            Kind::Cluttered => "with other things in it",
+        }
+    }
+
+    /// Draws the picture: rows of RGB pixels.
     pub fn draw(&self) -> Vec<u8> {
         let mascot: Mascot = serde_json::from_str(include_str!("mascot.json")).expect("the shapes are right");
-        let mut rgb = Vec::with_capacity(SIDE * SIDE * 3);
-        for (row, column) in (0..SIDE).flat_map(|row| (0..SIDE).map(move |column| (row, column))) {
+        let (width, height) = self.dimensions();
+        let mut rgb = Vec::with_capacity(width * height * 3);
+        for (row, column) in (0..height).flat_map(|row| (0..width).map(move |column| (row, column))) {
             let mut sum = [0.0; 3];
             for (i, j) in (0..POINTS).flat_map(|i| (0..POINTS).map(move |j| (i, j))) {
                 let at = |pixel: usize, point: usize| {
-                    (pixel as f32 + (point as f32 + 0.5) / POINTS as f32) / SIDE as f32
+                    (pixel as f32 + (point as f32 + 0.5) / POINTS as f32) / height as f32
                 };
                 let colour = self.colour_at(&mascot, at(column, j), at(row, i));
                 sum = [0, 1, 2].map(|c| sum[c] + colour[c]);
@@ -93,7 +128,7 @@ impl Scene {
         rgb
     }
 
-    /// The colour at a point, whose coordinates are relative to the picture's side.
+    /// The colour at a point, whose coordinates are relative to the picture's height.
     fn colour_at(&self, mascot: &Mascot, x: f32, y: f32) -> Colour {
         let (sin, cos) = self.angle.to_radians().sin_cos();
         // The mascot's feet are at 97 of its units, a little above the picture's lower edge.
@@ -101,8 +136,12 @@ impl Scene {
         let (right, down) = (cos * right + sin * down, cos * down - sin * right);
         let right = if self.mirrored { -right } else { right };
         let (u, v) = (50.0 + 100.0 * right / self.size, 50.0 + 100.0 * down / self.size);
-        match mascot.shapes.iter().rev().find(|part| part.shape.contains(u, v)) {
-            Some(part) => mascot.colours[&part.colour],
+        if let Some(part) = mascot.shapes.iter().rev().find(|part| part.shape.contains(u, v)) {
+            return mascot.colours[&part.colour];
+        }
+        let beside = CLUTTER.iter().filter(|_| self.kind == Kind::Cluttered);
+        match beside.rev().find(|(shape, _)| shape.contains(100.0 * x, 100.0 * y)) {
+            Some((_, colour)) => *colour,
             None => self.background_at(x, y),
         }
     }
@@ -110,7 +149,9 @@ impl Scene {
     /// The backdrop: lighter behind the mascot, darker on the floor, with a soft shadow.
     fn background_at(&self, x: f32, y: f32) -> Colour {
         let mix = |a: Colour, b: f32, weight: f32| a.map(|c| c + (b - c) * weight);
-        let glow = 0.8 * (1.0 - (x - 0.5).hypot(y - 0.42) / 0.8).max(0.0).powi(2);
+        let (width, height) = self.dimensions();
+        let centre = 0.5 * width as f32 / height as f32;
+        let glow = 0.8 * (1.0 - (x - centre).hypot(y - 0.42) / 0.8).max(0.0).powi(2);
         let floor = ((y - 0.8) * 1.2).clamp(0.0, 1.0);
         let across = (x - self.middle) / (0.46 * self.size);
         let shadow = 0.5 * (1.6 - 1.6 * across.hypot((y - 0.88) / (0.085 * self.size))).clamp(0.0, 1.0);
@@ -147,21 +188,22 @@ mod tests {
     /// Protects the pictures: each shows the whole mascot on its own background, with the lens at its place.
     #[test]
     fn the_mascot_stands_in_every_picture() {
-        let pixel = |rgb: &[u8], x: f32, y: f32| {
-            let at = ((y * SIDE as f32) as usize * SIDE + (x * SIDE as f32) as usize) * 3;
-            [rgb[at], rgb[at + 1], rgb[at + 2]]
-        };
         let mut corners = Vec::new();
         for scene in &SCENES {
             let rgb = scene.draw();
-            assert_eq!(rgb.len(), SIDE * SIDE * 3);
+            let (width, height) = scene.dimensions();
+            assert_eq!(rgb.len(), width * height * 3);
+            let pixel = |x: f32, y: f32| {
+                let at = ((y * height as f32) as usize * width + (x * height as f32) as usize) * 3;
+                [rgb[at], rgb[at + 1], rgb[at + 2]]
+            };
             // The centre of the lens: (50, 54) in the mascot's units.
-            let lens = pixel(&rgb, scene.middle, 0.88 - 0.43 * scene.size);
+            let lens = pixel(scene.middle, 0.88 - 0.43 * scene.size);
             assert_eq!(lens, [120, 218, 226], "{}", scene.background);
-            corners.push(pixel(&rgb, 0.01, 0.01));
+            corners.push(pixel(0.01, 0.01));
             // No part of the mascot is cut off.
-            let half = 0.5 * scene.size;
-            assert!(scene.middle - half > 0.0 && scene.middle + half < 1.0 && 0.88 - scene.size > 0.0);
+            let (half, right) = (0.5 * scene.size, width as f32 / height as f32);
+            assert!(scene.middle - half > 0.0 && scene.middle + half < right && 0.88 - scene.size > 0.0);
         }
         corners.sort_unstable();
         corners.dedup();

@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! mascot.rs, mascot.json   the pictures to learn from
+//! made.rs                  what preprocessing made of them
 //! sheet.rs                 everything on one page
 //! ```
 
+mod made;
 mod mascot;
 mod sheet;
 
@@ -20,7 +22,8 @@ use calotype_train::chart::Losses;
 use calotype_train::page::Page;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
-use self::mascot::SCENES;
+use self::made::Made;
+use self::mascot::{SCENES, Scene};
 use self::sheet::{Row, Sheet};
 use crate::args::{self, Verbosity};
 use crate::failure::Failure;
@@ -47,7 +50,9 @@ const LORA_SCALE: f64 = 1.0;
 const STEPS: u32 = 150;
 /// The other settings of the training, as on a command line. LoRA of all layers learns the shape, which attentions, on the 8 × 8 cells
 /// that they have in so small a model, do not. With f32, which is as fast for so small a model, the sheet does not depend on the CPU.
-const TRAINING: [(&str, &str); 11] = [
+const TRAINING: [(&str, &str); 12] = [
+    // What the pictures have of the subject, in words that the segmenter knows.
+    ("mask-target-prompts", "a camera"),
     ("model", pocket::NAME),
     ("dtype", "f32"),
     ("seed", "1"),
@@ -60,6 +65,11 @@ const TRAINING: [(&str, &str); 11] = [
     ("lr-warmup-steps", "10"),
     ("validate-every", "50"),
 ];
+
+/// The headings of the sheet's longer rows.
+const LEARNT: &str = "What it learns from: squares around the subject, enlarged where they were too small, dark where it does not matter, with \
+                      captions of its own";
+const AFTER: &str = "After: the same prompts and seeds; none of these places was in the pictures";
 
 #[derive(Debug, Args)]
 struct DemoArgs {
@@ -109,7 +119,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let trained = demo.run().join("trained_model.tar");
     let after = demo.predict(std::slice::from_ref(&trained))?;
     let losses = super::train::losses(&demo.run(), demo.steps as usize)?;
-    let sheet = demo.sheet(&before, &after, losses).png();
+    let sheet = demo.sheet(&before, &after, losses)?.png();
     let path = demo.dir.join("demo.png");
     output::write_bytes(&path, &sheet)?;
     print_line(&format!("done in {} s; open the sheet, and ask for more:", start.elapsed().as_secs()));
@@ -150,37 +160,36 @@ impl Demo {
         self.dir.join("run")
     }
 
-    /// Writes `set/`: the pictures, and `captions.csv`.
+    /// Writes `set/`: the pictures, without captions and masks.
     fn draw_set(&self) -> Result<(), Failure> {
         let set = self.set();
         fs::create_dir_all(&set).map_err(|e| Failure::io(&set, &e))?;
-        let mut captions = String::from("image_file,caption\n");
         for scene in &SCENES {
-            let name = format!("{}.png", scene.background);
-            let (rgb, size) = (scene.draw(), (mascot::SIDE, mascot::SIDE));
-            output::write_file(&set.join(&name), |file| picture::write_png(file, size, &rgb, &[]))?;
-            captions.push_str(&format!("{name},{}\n", scene.caption()));
+            let (rgb, path) = (scene.draw(), set.join(format!("{}.png", scene.background)));
+            output::write_file(&path, |file| picture::write_png(file, scene.dimensions(), &rgb, &[]))?;
         }
-        output::write_bytes(&set.join("captions.csv"), captions.as_bytes())
+        Ok(())
     }
 
-    fn sheet(&self, before: &[Image], after: &[Image], losses: Losses) -> Page {
+    fn sheet(&self, before: &[Image], after: &[Image], losses: Losses) -> Result<Page, Failure> {
+        let count = SCENES.len();
         let what = format!(
-            "A new word, TOK, and a LoRA of all layers: learnt from {} pictures in {} steps",
-            SCENES.len(),
+            "A new word, TOK, and a LoRA of all layers: learnt from {count} pictures in {} steps",
             self.steps
         );
-        let set: Vec<(Vec<u8>, String)> =
-            SCENES.iter().map(|scene| (scene.draw(), scene.caption())).collect();
-        let size = (mascot::SIDE, mascot::SIDE);
-        let set = set.iter().map(|(rgb, caption)| (rgb.as_slice(), size, caption.as_str())).collect();
-        let after_heading = "After: the same prompts and seeds; none of these places was in the pictures";
+        let drawn: Vec<Vec<u8>> = SCENES.iter().map(Scene::draw).collect();
+        let set = SCENES.iter().zip(&drawn);
+        let set = set.map(|(scene, rgb)| (rgb.as_slice(), scene.dimensions(), scene.what())).collect();
+        let made = SCENES.iter().map(|scene| Made::read(&self.run(), scene.background));
+        let made: Vec<Made> = made.collect::<Result<_, _>>()?;
+        let learnt = made.iter().map(|made| (made.rgb.as_slice(), made.size, made.caption.as_str()));
         let rows = vec![
-            Row { heading: "The pictures to learn from, and their captions", pictures: set },
+            Row { heading: "The pictures that it is given", pictures: set },
+            Row { heading: LEARNT, pictures: learnt.collect() },
             Row::made("Before: the model has never seen TOK", before, &PROMPTS),
-            Row::made(after_heading, after, &PROMPTS),
+            Row::made(AFTER, after, &PROMPTS),
         ];
-        Sheet { what, rows, losses }.page()
+        Ok(Sheet { what, rows, losses }.page())
     }
 
     /// Makes a picture for each prompt.
