@@ -62,11 +62,10 @@ enum Kind {
     Cluttered,
 }
 
-/// The things beside the mascot, in units of a hundredth of the picture's height.
-static CLUTTER: [(Shape, Colour); 3] = [
-    (Shape::Disc(25.0, 71.0, 19.0), [206.0, 60.0, 60.0]),
-    (Shape::Box(35.0, 24.0, 58.0, 79.0, 3.0), [70.0, 96.0, 180.0]),
-    (Shape::Disc(64.0, 77.0, 12.0), [236.0, 208.0, 70.0]),
+/// The balls beside the mascot, in units of a hundredth of the picture's height.
+static CLUTTER: [(Shape, Colour); 2] = [
+    (Shape::Disc(25.0, 73.5, 14.0), [206.0, 60.0, 60.0]),
+    (Shape::Disc(52.5, 79.0, 8.5), [236.0, 208.0, 70.0]),
 ];
 
 /// The pictures of the set. The pocket model knows their backgrounds by these words.
@@ -105,7 +104,7 @@ impl Scene {
         match self.kind {
             Kind::Square => "",
             Kind::Small => "too small: 56 × 56",
-            Kind::Cluttered => "with other things in it",
+            Kind::Cluttered => "wider, with balls in it",
         }
     }
 

@@ -50,9 +50,12 @@ const LORA_SCALE: f64 = 1.0;
 const STEPS: u32 = 150;
 /// The other settings of the training, as on a command line. LoRA of all layers learns the shape, which attentions, on the 8 × 8 cells
 /// that they have in so small a model, do not. With f32, which is as fast for so small a model, the sheet does not depend on the CPU.
-const TRAINING: [(&str, &str); 12] = [
-    // What the pictures have of the subject, in words that the segmenter knows.
+const TRAINING: [(&str, &str); 14] = [
+    // The subject, in words that the segmenter knows. Soft masks leave a part of the loss to what is around the subject: without
+    // that the places change too.
     ("mask-target-prompts", "a camera"),
+    ("clipseg-temperature", "8"),
+    ("caption-decoding", "greedy"),
     ("model", pocket::NAME),
     ("dtype", "f32"),
     ("seed", "1"),
