@@ -83,7 +83,7 @@ pub fn masks_without_effect(given: &Map<String, Value>, masks: &Masks) -> Vec<&'
     ignored
         .iter()
         .copied()
-        .filter(|name| given.get(*name).is_some_and(|value| *value != Value::from("")))
+        .filter(|name| given.get(*name).is_some_and(|value| value.as_str() != Some("")))
         .collect()
 }
 

@@ -29,7 +29,7 @@ impl<'a> Previews<'a> {
     /// # Errors
     /// The file cannot be written.
     pub fn step(&mut self, preview: &Preview) -> Result<(), Failure> {
-        if !preview.step.checked_rem(self.every).is_some_and(|rest| rest == 0) {
+        if preview.step.checked_rem(self.every) != Some(0) {
             return Ok(());
         }
         let path = self.path(preview.picture)?;

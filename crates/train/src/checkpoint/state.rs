@@ -148,8 +148,8 @@ impl CheckpointState {
         if step > trainer.plan().steps {
             return fail(format!("steps_done: expected at most {}, found {step}", trainer.plan().steps));
         }
-        let steps = self.validations.iter().map(|(validated, _)| *validated);
-        if !steps.clone().is_sorted() || steps.last().is_some_and(|last| last > step) {
+        let mut steps = self.validations.iter().map(|(validated, _)| *validated);
+        if !steps.clone().is_sorted() || steps.next_back().is_some_and(|last| last > step) {
             return fail(format!("validations: expected steps in order, up to {step}"));
         }
         for trained in trainer.trained() {

@@ -53,8 +53,8 @@ const STEPS: u32 = 150;
 const TRAINING: [(&str, &str); 14] = [
     // The subject, in words that the segmenter knows. Soft masks leave a part of the loss to what is around the subject: without
     // that the places change too.
-    ("mask-target-prompts", "a camera"),
-    ("clipseg-temperature", "8"),
+    ("mask-target-prompts", "a toy"),
+    ("clipseg-temperature", "3"),
     ("caption-decoding", "greedy"),
     ("model", pocket::NAME),
     ("dtype", "f32"),
