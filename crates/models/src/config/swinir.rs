@@ -54,9 +54,15 @@ impl SwinIrConfig {
             .collect::<Result<Vec<_>, WeightsError>>()?;
         let [rows, _] = shapes.of::<2>(&table(0))?;
         let window_size = rows.isqrt().div_ceil(2);
-        if window_size > MAX_WINDOW || (2 * window_size).saturating_sub(1).pow(2) != rows {
+        if window_size == 0 || window_size > MAX_WINDOW || (2 * window_size - 1).pow(2) != rows {
             let expected = format!("(2 w − 1)² rows for a window of w, at most {MAX_WINDOW}");
             return Err(shapes.mismatch(&table(0), expected));
+        }
+        let mlp = "layers.0.residual_group.blocks.0.mlp.fc1.weight";
+        for key in ["conv_first.weight", mlp, "conv_before_upsample.0.weight"] {
+            if shapes.all.get(key).is_some_and(|shape| shape.first() == Some(&0)) {
+                return Err(shapes.mismatch(key, "at least one row".into()));
+            }
         }
         if let Some(i) = (0..layers).find(|i| num_heads[*i] == 0 || !embed_dim.is_multiple_of(num_heads[*i]))
         {

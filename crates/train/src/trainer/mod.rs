@@ -202,6 +202,8 @@ impl Trainer {
         if self.plan.options.stop == Stop::Off || self.is_validated() {
             return false;
         }
+        // A checkpoint's JSON has no infinity and no NaN.
+        let loss = if loss.is_finite() { loss } else { f64::MAX };
         self.validations.push((self.done, loss));
         stop::best(&self.validations).is_some_and(|(step, _)| step == self.done)
     }
