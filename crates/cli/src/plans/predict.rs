@@ -96,7 +96,7 @@ pub fn predict_at_size(
 }
 
 /// Sets the size that the model was trained for, `side` pixels, if `given` has no width or no height.
-fn predict_at_native_size(
+pub fn predict_at_native_size(
     mut plan: PredictPlan,
     given: &Map<String, Value>,
     side: Option<usize>,
