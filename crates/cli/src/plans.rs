@@ -11,7 +11,9 @@ use calotype_train::preprocess::Masks;
 use calotype_train::{Method, TrainOptions, TrainPlan, dataset, lr_schedule};
 use serde_json::{Map, Value};
 
-pub use predict::{predict, predict_at_native_size, predict_at_size, request, weights_file};
+#[cfg(fuzzing)]
+pub use predict::predict_at_native_size;
+pub use predict::{predict, predict_at_size, request, weights_file};
 
 /// The settings of a training that the published interface lacks, from their JSON object. Others have their defaults.
 ///
