@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::HiddenAct;
-use super::clip_vision::{MAX_PATCHES, MAX_SIDE};
+use super::clip_vision::{MAX_SIDE, check_patches};
 use crate::json::{ConfigError, Json, MAX_CHANNELS, MAX_LAYERS};
 
 /// The class of transformers that writes captions.
@@ -164,11 +164,7 @@ fn vision(json: &Json) -> Result<BlipVisionConfig, ConfigError> {
     ] {
         json.size(field, value, max)?;
     }
-    let patches = (raw.image_size / raw.patch_size).pow(2);
-    if patches == 0 || patches > MAX_PATCHES {
-        let expected = format!("1 to {MAX_PATCHES} patches in image_size {} squared", raw.image_size);
-        return Err(json.fail("patch_size", expected, raw.patch_size));
-    }
+    check_patches(json, raw.image_size, raw.patch_size)?;
     json.heads_of_any_size("num_attention_heads", raw.num_attention_heads, raw.hidden_size)?;
     Ok(BlipVisionConfig {
         hidden_size: raw.hidden_size,

@@ -68,6 +68,16 @@ impl Default for Raw {
     }
 }
 
+/// Checks the number of patches in a picture of `image_size` pixels a side.
+pub(super) fn check_patches(json: &Json, image_size: usize, patch_size: usize) -> Result<(), ConfigError> {
+    let patches = (image_size / patch_size).pow(2);
+    if patches == 0 || patches > MAX_PATCHES {
+        let expected = format!("1 to {MAX_PATCHES} patches in image_size {image_size} squared");
+        return Err(json.fail("patch_size", expected, patch_size));
+    }
+    Ok(())
+}
+
 impl ClipVisionConfig {
     /// Reads a `config.json` of a vision tower, or of a whole CLIP model or a safety checker, whose `config.json` has the vision
     /// tower's in it.
@@ -107,11 +117,7 @@ impl ClipVisionConfig {
         ] {
             json.size(field, value, max)?;
         }
-        let patches = (raw.image_size / raw.patch_size).pow(2);
-        if patches == 0 || patches > MAX_PATCHES {
-            let expected = format!("1 to {MAX_PATCHES} patches in image_size {} squared", raw.image_size);
-            return Err(json.fail("patch_size", expected, raw.patch_size));
-        }
+        check_patches(json, raw.image_size, raw.patch_size)?;
         json.heads_of_any_size("num_attention_heads", raw.num_attention_heads, raw.hidden_size)?;
         Ok(Self {
             hidden_size: raw.hidden_size,

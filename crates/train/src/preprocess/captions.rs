@@ -6,15 +6,13 @@ use super::earlier;
 use super::job::{Piece, caption_from};
 use super::networks::{Caption, Network};
 use super::squares::Square;
+use super::wording::MADE_UP;
 use super::{Preprocess, Progress, Stage, Writer};
 use crate::dataset::DatasetError;
 use crate::dataset::note::Note;
 use crate::dataset::text::one_line;
 use calotype_sdxl::text;
 use calotype_sdxl::token::replace_token;
-
-/// Words that captioners made up, and that no text encoder knows.
-const MADE_UP: [&str; 3] = ["arafed", "araffe", "araffed"];
 
 impl Preprocess<'_> {
     /// Gives each square its caption: that of the set, of a file that is there already, or of the network; or else the prefix alone.

@@ -1,11 +1,11 @@
 //! What is mended in captions.
 
-/// Words that BLIP large says where it means "a", or nothing at all.
-const NO_WORDS: [&str; 3] = ["arafed", "araffe", "araffed"];
+/// Words that the large BLIP model made up, and that no text encoder knows. It says them in place of "a", or of nothing.
+pub(super) const MADE_UP: [&str; 3] = ["arafed", "araffe", "araffed"];
 
-/// A caption without words that are none, and without the second of two equal words in a row.
+/// A caption without words that are made up, and without the second of two equal words in a row.
 pub(super) fn mended(caption: &str) -> String {
-    let mut words: Vec<&str> = caption.split_whitespace().filter(|word| !NO_WORDS.contains(word)).collect();
+    let mut words: Vec<&str> = caption.split_whitespace().filter(|word| !MADE_UP.contains(word)).collect();
     words.dedup();
     words.join(" ")
 }
