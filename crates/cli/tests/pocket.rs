@@ -156,7 +156,10 @@ fn a_set_of_bare_pictures() {
     let golden = safetensors::SafeTensors::deserialize(&golden).expect("tensors");
     for (name, tensor) in [("fox", "fox.picture"), ("little", "fox.small"), ("octopus", "octopus.picture")] {
         let view = golden.tensor(tensor).expect("a picture");
-        here.write(&format!("photos/{name}.png"), png(view.shape()[1], view.shape()[0], view.data()));
+        here.write(
+            &format!("photos/{name}.png"),
+            common::png(view.shape()[1] as u32, view.shape()[0] as u32, view.data()),
+        );
     }
     let preprocess = |set: &str, prompt: &str, more: &[&str]| {
         let command = ["preprocess", "photos", "-o", set, "--mask-target-prompts", prompt];
@@ -187,16 +190,6 @@ fn a_set_of_bare_pictures() {
         found.iter().zip(truth.data()).map(|(a, b)| f32::from(a.abs_diff(*b)).powi(2)).sum::<f32>()
     };
     assert!(error("set") < 0.85 * error("plain"), "{} {}", error("set"), error("plain"));
-}
-
-fn png(width: usize, height: usize, rgb: &[u8]) -> Vec<u8> {
-    let mut file = Vec::new();
-    let mut encoder = png::Encoder::new(&mut file, width as u32, height as u32);
-    encoder.set_color(png::ColorType::Rgb);
-    let mut writer = encoder.write_header().expect("a header");
-    writer.write_image_data(rgb).expect("pixels");
-    writer.finish().expect("an end");
-    file
 }
 
 /// The bytes of a picture's pixels.

@@ -43,12 +43,8 @@ fn every_command_works() {
     let (readme, ci) = (read("README.md"), read(".ci/run"));
     let (here, hub) = (Sandbox::new(), Hub::start());
     for (i, name) in ["photos/cat.png", "photos/dog.png"].into_iter().enumerate() {
-        let mut png = Vec::new();
-        let mut encoder = png::Encoder::new(&mut png, 64, 64);
-        encoder.set_color(png::ColorType::Rgb);
         let pixels: Vec<u8> = (0..64 * 64 * 3).map(|n| (n * (i + 3) % 251) as u8).collect();
-        encoder.write_header().expect("a header").write_image_data(&pixels).expect("pixels");
-        here.write(name, png);
+        here.write(name, common::png(64, 64, &pixels));
     }
     let binaries = Path::new(env!("CARGO_BIN_EXE_calotype")).parent().expect("a folder");
     let path = format!("{}:{}", binaries.display(), env::var("PATH").unwrap_or_default());

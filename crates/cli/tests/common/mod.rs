@@ -10,6 +10,17 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
+/// A PNG file of RGB pixels.
+pub fn png(width: u32, height: u32, rgb: &[u8]) -> Vec<u8> {
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    let mut writer = encoder.write_header().expect("a header");
+    writer.write_image_data(rgb).expect("pixels");
+    writer.finish().expect("an end");
+    file
+}
+
 /// An empty directory that the binary runs in.
 pub struct Sandbox {
     dir: TempDir,

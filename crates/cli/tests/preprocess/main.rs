@@ -7,7 +7,7 @@ mod networks;
 use std::fs;
 use std::path::Path;
 
-use common::{Ended, Sandbox, tiny_model};
+use common::{Ended, Sandbox, png, tiny_model};
 
 /// A sandbox with three pictures in `photos/`: a wide one, a small one with a caption, and one with a mask.
 fn sandbox() -> Sandbox {
@@ -18,22 +18,12 @@ fn sandbox() -> Sandbox {
             [(x * 2) as u8, (y * 2) as u8 ^ (width as u8), (x * y) as u8]
         };
         let rgb: Vec<u8> = (0..width * height).flat_map(pixel).collect();
-        here.write(&format!("photos/{name}"), png(width, height, &rgb));
+        here.write(&format!("photos/{name}"), png(width as u32, height as u32, &rgb));
     }
     here.write("photos/b.txt", "a photo of TOK in the garden");
     let mask: Vec<u8> = (0..70 * 90).flat_map(|n| [if n / 70 > 60 { 255 } else { 40 }; 3]).collect();
     here.write("photos/c.mask.png", png(70, 90, &mask));
     here
-}
-
-fn png(width: usize, height: usize, rgb: &[u8]) -> Vec<u8> {
-    let mut file = Vec::new();
-    let mut encoder = png::Encoder::new(&mut file, width as u32, height as u32);
-    encoder.set_color(png::ColorType::Rgb);
-    let mut writer = encoder.write_header().expect("a header");
-    writer.write_image_data(rgb).expect("pixels");
-    writer.finish().expect("an end");
-    file
 }
 
 /// Runs a command on the tiny model at 64 × 64 pixels.

@@ -13,7 +13,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use common::{Ended, Sandbox, copy_folder, tiny_model};
+use common::{Ended, Sandbox, copy_folder, png, tiny_model};
 use serde_json::Value;
 
 /// A sandbox with four pictures in `set/`, one of them with a caption and one with a mask.
@@ -29,16 +29,6 @@ fn sandbox() -> Sandbox {
     here.write("set/0.txt", "a photo of TOK in the garden");
     here.write("set/1.mask.png", png(80, 70, &vec![200; 80 * 70 * 3]));
     here
-}
-
-fn png(width: u32, height: u32, rgb: &[u8]) -> Vec<u8> {
-    let mut file = Vec::new();
-    let mut encoder = png::Encoder::new(&mut file, width, height);
-    encoder.set_color(png::ColorType::Rgb);
-    let mut writer = encoder.write_header().expect("a header");
-    writer.write_image_data(rgb).expect("pixels");
-    writer.finish().expect("an end");
-    file
 }
 
 /// The settings of a short training, with `more` behind them.
