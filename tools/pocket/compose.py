@@ -71,7 +71,7 @@ class Store:
 
     def __init__(self, folder, device, capacity, shrink=1):
         self.folder, self.device, self.capacity, self.shrink = folder and Path(folder), device, capacity, shrink
-        self.seen, self.arrays, self.count = [], {}, 0
+        self.seen, self.arrays, self.count = set(), {}, 0
 
     def files(self):
         """The files that are there."""
@@ -87,7 +87,7 @@ class Store:
             return 0
         new = [path for path in self.files() if path not in self.seen][:limit]
         for path in new:
-            self.seen.append(path)
+            self.seen.add(path)
             arrays = self.read(path)
             for key, values in arrays.items():
                 self._take(key, torch.from_numpy(values))
@@ -134,6 +134,7 @@ class Batch:
     masks: torch.Tensor    # (B, 2, size, size): what is seen of the first thing and of the second
     rows: np.ndarray       # (B, 6): numbers as in scenes.LISTS; thing as in NAMES, len(NAMES): none
     second: np.ndarray     # (B, 2): the second thing's name and colour; len(NAMES): none
+    drawn: int = 0         # how many, the last ones, were drawn whole
 
 
 def _table(device):
@@ -166,7 +167,7 @@ class Composer:
     def refresh(self):
         """Takes up new files, a few at a time."""
         self.scenes.refresh()
-        self.drawn.refresh(1)
+        self.drawn.refresh(4)
 
     def uniform(self, low, high, *size):
         return torch.rand(size, generator=self.generator, device=self.device) * (high - low) + low
@@ -286,6 +287,6 @@ class Composer:
             canvas, mask = (F.interpolate(v, size=self.size, mode="bilinear", align_corners=False) for v in (image, mask))
         return Batch(torch.cat([batch.canvas, canvas]), torch.cat([batch.image, image]),
                      torch.cat([batch.masks, torch.cat([mask, torch.zeros_like(mask)], 1)]), np.concatenate([batch.rows, rows]),
-                     np.concatenate([batch.second, second]))
+                     np.concatenate([batch.second, second]), whole)
 
 

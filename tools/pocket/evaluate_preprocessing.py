@@ -1,6 +1,6 @@
 """Judges the captioner, the segmenter and the upscaler of a model's folder on fresh pictures, as transformers runs them.
 
-    evaluate_preprocessing.py --model FOLDER [--count 400] [--seed 990] [--sheet FOLDER]
+    evaluate_preprocessing.py --model FOLDER [--count 400] [--seed 990] [--networks captioner segmenter upscaler] [--sheet FOLDER]
 
 Pictures go through Pillow as the processors' configs say. Known things come in all pairs with settings; held-out things and the mascot apart.
 """
@@ -190,16 +190,20 @@ def main():
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--count", type=int, default=400)
     parser.add_argument("--seed", type=int, default=990)
-    parser.add_argument("--sheet", type=Path)
+    parser.add_argument("--networks", nargs="+", default=["captioner", "segmenter", "upscaler"], choices=["captioner", "segmenter", "upscaler"])
+    parser.add_argument("--sheet", type=Path, help="folder for pictures of what all three make")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    captioner, segmenter, upscaler = (kind(args.model / kind.__name__.lower()) for kind in (Captioner, Segmenter, Upscaler))
     rngs = [np.random.default_rng((args.seed, i)) for i in range(4)]
     if args.sheet:
-        write_sheets(args.sheet, captioner, segmenter, upscaler, rngs[3])
-    print(json.dumps({"captions": judge_captions(captioner, rngs[0], args.count)}, indent=1), flush=True)
-    print(json.dumps({"masks": judge_masks(segmenter, rngs[1], args.count)}, indent=1), flush=True)
-    print(json.dumps({"upscaler": judge_upscaler(upscaler, rngs[2], args.count // 4)}, indent=1), flush=True)
+        write_sheets(args.sheet, *(kind(args.model / name) for name, (kind, _, _) in JUDGES.items()), rngs[3])
+    for (name, (kind, judge, part)), rng in zip(JUDGES.items(), rngs):
+        if name in args.networks:
+            print(json.dumps({name: judge(kind(args.model / name), rng, args.count // part)}, indent=1), flush=True)
+
+
+# of each network: what runs it, its judge, and how many pictures of the count are for one that it is given
+JUDGES = {"captioner": (Captioner, judge_captions, 1), "segmenter": (Segmenter, judge_masks, 1), "upscaler": (Upscaler, judge_upscaler, 4)}
 
 
 if __name__ == "__main__":

@@ -71,10 +71,17 @@ def absent(rng, shown):
                 return phrase(rng, group)
 
 
-def prompts(rng, batch):
-    """Three prompts for each picture, and for each how much of the first and the second thing it means, (B, 3, 2):
-    something that is there, something that is not, and another thing, the front, or nothing at all ("")."""
-    texts, means = [], np.zeros((len(batch.rows), 3, 2), np.float32)
+def alike(rng, shown):
+    """Words for something that is not shown, of a group with what is, if that has a group."""
+    name = shown[rng.integers(len(shown))] if shown else None
+    others = sorted({other for names in GROUPS.values() if name in names for other in names if other in THINGS} - set(shown))
+    return phrase(rng, others[rng.integers(len(others))]) if others else absent(rng, shown)
+
+
+def prompts(rng, batch, each):
+    """Prompts for each picture, and for each how much of the first and the second thing it means, (B, each, 2): nothing at all (""), something that
+    is there, the front or another thing, and things that are not there."""
+    texts, means = [], np.zeros((len(batch.rows), each, 2), np.float32)
     for i, (row, (second, second_hue)) in enumerate(zip(batch.rows, batch.second)):
         shown = [NAMES[n] if n < len(NAMES) else None for n in (row[0], second)]
         there = [name for name in shown if name]
@@ -85,16 +92,14 @@ def prompts(rng, batch):
             means[i, slot] = [name in meant for name in shown]
             return words
 
-        first = ask(0, 0) if shown[0] else absent(rng, there)
+        first = ask(1, 0) if shown[0] else absent(rng, there)
         which = rng.random()
-        if which < 0.3:
-            third = ""
-        elif which < 0.5 and shown[0]:
-            third = FRONT[rng.integers(len(FRONT))]
+        if which < 0.3 and shown[0]:
+            other = FRONT[rng.integers(len(FRONT))]
             means[i, 2] = [1, 0]
         elif shown[1] and which < 0.85:
-            third = ask(2, 1)
+            other = ask(2, 1)
         else:
-            third = absent(rng, there)
-        texts += [first, absent(rng, there), third]
+            other = absent(rng, there)
+        texts += ["", first, other] + [(absent, alike)[slot % 2](rng, there) for slot in range(each - 3)]
     return texts, means

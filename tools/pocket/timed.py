@@ -65,6 +65,8 @@ class Timed:
         self.losses.append(loss.detach())
         if self.steps % 200 == 0:
             mean = torch.stack(self.losses).mean().item()
+            if not math.isfinite(mean):
+                raise SystemExit(f"timed.py: the loss is {mean}")
             print(json.dumps(dict(step=self.steps, seconds=round(time.time() - STARTED), loss=round(mean, 5))), flush=True)
             self.losses = []
         if self.saves and done > self.saves[0]:
@@ -76,7 +78,7 @@ class Timed:
         out = self.args.out
         fresh = out.with_name(out.name + ".new")
         shutil.rmtree(fresh, ignore_errors=True)
-        network = copy.deepcopy(self.average.model).cpu().half()
+        network = copy.deepcopy(self.average.model).cpu().half().to(memory_format=torch.contiguous_format)
         network.save_pretrained(fresh)
         (fresh / "generation_config.json").unlink(missing_ok=True)
         config = json.loads((fresh / "config.json").read_text())

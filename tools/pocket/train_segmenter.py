@@ -1,6 +1,6 @@
-"""Trains pocket's segmenter, CLIPSeg's architecture, from nothing.
+"""Trains pocket's segmenter, CLIPSeg's architecture, from nothing or from an earlier one.
 
-    train_segmenter.py --scenes FOLDER [--set FOLDER] --out FOLDER [--minutes 6] [--device cuda] [--smoke]
+    train_segmenter.py --scenes FOLDER [--set FOLDER] [--start FOLDER] --out FOLDER [--minutes 6] [--device cuda] [--smoke]
 """
 import argparse
 import json
@@ -16,12 +16,14 @@ import torch.nn.functional as F
 from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, CLIPTokenizer
 
 import mask_words
+from ahead import Ahead
 from compose import NAMES, Composer
 from generate import examples
 from looks import worn
 from timed import Timed, arguments
 
 SIZE, WIDTH, TEXT_WIDTH, LONGEST = 256, 192, 128, 20
+PROMPTS = 7  # for each picture
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TOKENIZER = Path(os.environ.get("POCKET_TOKENIZER", Path(__file__).parents[2] / "models/pocket/tokenizer"))
 
@@ -29,7 +31,7 @@ TOKENIZER = Path(os.environ.get("POCKET_TOKENIZER", Path(__file__).parents[2] / 
 def network(tokens):
     vision = dict(hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=5, num_attention_heads=6, image_size=SIZE, patch_size=16)
     # eos_token_id 2 as in CLIPSeg: transformers then pools at the largest id, which <|endoftext|> has
-    text = dict(vocab_size=tokens, hidden_size=TEXT_WIDTH, intermediate_size=4 * TEXT_WIDTH, num_hidden_layers=3, num_attention_heads=4,
+    text = dict(vocab_size=tokens, hidden_size=TEXT_WIDTH, intermediate_size=4 * TEXT_WIDTH, num_hidden_layers=2, num_attention_heads=4,
                 max_position_embeddings=77, bos_token_id=0, eos_token_id=2, pad_token_id=1)
     model = CLIPSegForImageSegmentation(CLIPSegConfig(
         text_config=text, vision_config=vision, projection_dim=TEXT_WIDTH, extract_layers=[1, 3, 4], reduce_dim=64, decoder_num_attention_heads=4,
@@ -39,6 +41,14 @@ def network(tokens):
             part.reset_parameters()
     torch.nn.init.ones_(model.decoder.film_mul.bias)
     return model
+
+
+def begin_with(model, folder):
+    """The weights of an earlier network, of the parts that both have."""
+    earlier, now = CLIPSegForImageSegmentation.from_pretrained(folder, dtype=torch.float32).state_dict(), model.state_dict()
+    same = {name: value for name, value in earlier.items() if name in now and now[name].shape == value.shape}
+    model.load_state_dict(same, strict=False)
+    print(f"{len(same)} of {len(now)} tensors from {folder}", flush=True)
 
 
 def finish(model, folder):
@@ -64,25 +74,43 @@ class Prompts:
         return torch.stack([self.known[text] for text in texts]).to(self.device)
 
 
-def logits(model, pixels, ids, states=False):
-    """(B, 3, H, W) and (B · n, T), n prompts for each picture: (B · n, H, W), and the picture's last states if asked for.
+def enlarged_by(x, layer):
+    """A transposed convolution whose kernel is its stride, as a product: several times as fast."""
+    side = layer.kernel_size[0]
+    weight, bias = layer.weight.flatten(1).t()[:, :, None, None], layer.bias.repeat_interleave(side * side)
+    return F.pixel_shuffle(F.conv2d(x, weight, bias), side)
+
+
+def decoded(decoder, states, text, each):
+    """As CLIPSegDecoder.forward; what is the same for all prompts of a picture is computed once."""
+    out = 0
+    for i, (state, layer, reduce) in enumerate(zip(states[::-1], decoder.layers, decoder.reduces)):
+        out = reduce(state).repeat_interleave(each, 0) + out
+        if i == decoder.conditional_layer:
+            out = decoder.film_mul(text)[:, None] * out + decoder.film_add(text)[:, None]
+        out = layer(out, attention_mask=None)
+    side = SIZE // 16
+    smooth, _, first, _, second = decoder.transposed_convolution
+    out = smooth(out[:, 1:].transpose(1, 2).unflatten(2, (side, side))).relu()
+    return enlarged_by(enlarged_by(out, first).relu(), second).squeeze(1)
+
+
+def logits(model, pixels, ids):
+    """(B, 3, H, W) and (B · n, T), n prompts for each picture: (B, n, H, W), and the picture's last states.
     transformers' own forward has no gradients here."""
     seen = model.clip.vision_model(pixel_values=(pixels - mean_of(pixels)) / std_of(pixels), output_hidden_states=True).hidden_states
-    each = len(ids) // len(pixels)
-    layers = tuple(seen[i + 1].repeat_interleave(each, 0) for i in model.extract_layers)
     text = model.clip.text_projection(model.clip.text_model(input_ids=ids).pooler_output)
-    out = model.decoder(layers, text).logits
-    return (out, seen[-1][:, 1:]) if states else out
+    each = len(ids) // len(pixels)
+    out = decoded(model.decoder, [seen[i + 1] for i in model.extract_layers], text, each)
+    return out.unflatten(0, (len(pixels), each)), seen[-1][:, 1:]
 
 
-def names_loss(head, states, batch, masks):
-    """Which thing each patch shows: told to the tower directly, that is learnt much faster than through prompts. The head is not kept."""
+def names_shown(batch, masks):
+    """Which thing each patch shows, (B, patches); -100: a little of one."""
     cover = F.avg_pool2d(masks, 16).flatten(2)
     names = torch.from_numpy(np.stack([batch.rows[:, 0], batch.second[:, 0]], 1)).to(masks.device)
-    label = names.gather(1, cover.argmax(1))
     most = cover.amax(1)
-    label = torch.where(most > 0.5, label, torch.where(most < 0.1, len(NAMES), -100))
-    return F.cross_entropy(head(states).float().flatten(0, 1), label.flatten(), ignore_index=-100)
+    return torch.where(most > 0.5, names.gather(1, cover.argmax(1)), torch.where(most < 0.1, len(NAMES), -100))
 
 
 def mean_of(x):
@@ -117,13 +145,27 @@ def vary(batch, composer):
     return pictures.clamp(0, 1), masks
 
 
-def loss_of(out, target, empty):
-    """Cross entropy and the overlap for what is there; the empty prompt's logit is to be 0 everywhere."""
-    entropy = F.binary_cross_entropy_with_logits(out, target, reduction="none").mean((1, 2))
-    p, there = out.sigmoid(), target.sum((1, 2)) > 40
-    dice = 1 - (2 * (p * target).sum((1, 2)) + 1) / (p.sum((1, 2)) + target.sum((1, 2)) + 1)
-    flat = out.clamp(-8, 8).pow(2).mean((1, 2)) * 0.1
-    return torch.where(empty, flat, 2 * entropy + 0.3 * dice * there).mean()
+def example(composer, prompts, count):
+    """Pictures, tokens, targets (B, PROMPTS - 1, H, W) of all but the empty prompts, and the patches' names."""
+    batch = composer.batch(count)
+    texts, means = mask_words.prompts(composer.rng, batch, PROMPTS)
+    pictures, masks = vary(batch, composer)
+    target = torch.einsum("bnk,bkhw->bnhw", torch.from_numpy(means[:, 1:]).to(masks.device), masks).clamp(0, 1)
+    return pictures, prompts(texts), target, names_shown(batch, masks)
+
+
+def loss_of(out, target):
+    """Of logits less the empty prompt's, as masks are made of them: cross entropy; the overlap with what is there; and the most certain
+    patches, so that nothing is found where nothing is. The empty prompt's logit is to be 0 everywhere."""
+    empty, logit, area = out[:, :1], out[:, 1:] - out[:, :1], target.sum((2, 3))
+    there, nothing = area > 200, area < 1
+    entropy = F.binary_cross_entropy_with_logits(logit, target, reduction="none").mean((2, 3))
+    p = logit.sigmoid()
+    dice = 1 - (2 * (p * target).sum((2, 3)) + 1) / (p.sum((2, 3)) + area + 1)
+    most = F.max_pool2d(logit, 16).flatten(2).topk(6).values
+    certain = F.softplus(torch.where(nothing, 1.0, -1.0)[:, :, None] * most).mean(2)
+    flat = empty.clamp(-8, 8).pow(2).mean()
+    return (2 * entropy + 0.5 * dice * there + 0.4 * certain * (there | nothing)).mean() + 0.1 * flat
 
 
 @torch.no_grad()
@@ -137,7 +179,7 @@ def judge(model, prompts, device, count, seed=77):
         x = torch.from_numpy(np.stack([np.asarray(picture) for picture, _, _ in part])).permute(0, 3, 1, 2).float().to(device) / 255
         truth = torch.from_numpy(np.stack([np.asarray(mask) for _, mask, _ in part])).to(device) > 127
         texts = [t for _, _, row in part for t in (f"a {row['thing']}", mask_words.absent(rng, [row["thing"]]), "")]
-        out = logits(model, enlarged(x), prompts(texts)).float().view(len(part), 3, SIZE, SIZE)
+        out = logits(model, enlarged(x), prompts(texts))[0].float()
         p = (out[:, :2] - out[:, 2:]).sigmoid()
         mask = F.interpolate(p[:, :1], size=x.shape[2:], mode="area")[:, 0] > 0.5
         overlaps += ((mask & truth).sum((1, 2)) / (mask | truth).sum((1, 2)).clamp(min=1)).tolist()
@@ -149,29 +191,29 @@ def judge(model, prompts, device, count, seed=77):
 
 
 def main():
-    args = arguments(argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--start", type=Path, help="folder of an earlier segmenter to go on from")
+    args = arguments(parser)
     device, smoke = args.device, args.smoke
     prompts = Prompts(device)
-    composer = Composer(args.scenes, args.set, device, capacity=400 if smoke else 16000, figures=20 if smoke else 1500, seed=2, size=256)
+    composer = Composer(args.scenes, args.set, device, capacity=400 if smoke else 40000, figures=20 if smoke else 1500, seed=2, size=256)
     composer.scenes.wait(32 if smoke else 1024)
-    model = network(len(prompts.tokenizer)).to(device)
-    head = torch.nn.Linear(WIDTH, len(NAMES) + 1).to(device)
+    model = network(len(prompts.tokenizer))
+    if args.start:
+        begin_with(model, args.start)
+    model.to(device)
+    head = torch.nn.Linear(WIDTH, len(NAMES) + 1).to(device)  # told the names directly, the tower learns faster than through prompts; not kept
     timed = Timed(model, args, 8e-4, finish)
     timed.optimizer.add_param_group({"params": list(head.parameters()), "weight_decay": 0.0})
-    count = 4 if smoke else 96
+    count = 4 if smoke else 160
+    batches = Ahead(lambda: example(composer, prompts, count), device, refresh=composer.refresh)
     while not timed.over:
-        batch = composer.batch(count)
-        texts, means = mask_words.prompts(composer.rng, batch)
-        with torch.no_grad():
-            x, masks = vary(batch, composer)
-            target = torch.einsum("bnk,bkhw->bnhw", torch.from_numpy(means).to(device), masks).clamp(0, 1).flatten(0, 1)
-            empty = torch.tensor([not text for text in texts], device=device)
+        pictures, ids, target, names = batches.next()
         with torch.autocast(device, torch.bfloat16):
-            out, states = logits(model, x, prompts(texts), True)
-            named = names_loss(head, states, batch, masks)
-        timed.step(loss_of(out.float(), target, empty) + 0.3 * named)
-        if timed.steps % 20 == 0:
-            composer.refresh()
+            out, states = logits(model, pictures, ids)
+            named = F.cross_entropy(head(states).float().flatten(0, 1), names.flatten(), ignore_index=-100)
+        timed.step(loss_of(out.float(), target) + 0.3 * named)
+    batches.close()
     timed.save()
     judge(timed.average.model, prompts, device, 4 if smoke else 400)
 

@@ -3,18 +3,17 @@
     train_upscaler.py --scenes FOLDER [--set FOLDER] --out FOLDER [--minutes 6] [--device cuda] [--smoke]
 """
 import argparse
-import functools
 import json
 
 import threads  # noqa: F401, first of all
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from transformers import Swin2SRConfig, Swin2SRForImageSuperResolution
 from transformers.models.swin2sr.modeling_swin2sr import Swin2SRLayer
 
+from ahead import Ahead
 from compose import Composer
 from generate import examples
 from looks import shrink, worn
@@ -25,7 +24,7 @@ LARGE = 128  # the side of what is learnt at a time
 
 def network():
     return Swin2SRForImageSuperResolution(Swin2SRConfig(
-        image_size=LARGE // 4, patch_size=1, embed_dim=64, depths=[4, 4, 4], num_heads=[4, 4, 4], window_size=8, mlp_ratio=2.0, upscale=4, img_range=1.0,
+        image_size=LARGE // 4, patch_size=1, embed_dim=80, depths=[4, 4, 4], num_heads=[5, 5, 5], window_size=8, mlp_ratio=2.0, upscale=4, img_range=1.0,
         resi_connection="1conv", upsampler="nearest+conv", drop_path_rate=0.0))
 
 
@@ -34,33 +33,43 @@ def finish(model, folder):
     (folder / "preprocessor_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def keep_masks():
+def layers(model):
+    return [layer for stage in model.swin2sr.encoder.stages for layer in stage.layers]
+
+
+def keep_masks(model):
     """The masks of shifted windows are the same in every step: made once."""
-    plain = Swin2SRLayer.get_attn_mask
+    for layer in layers(model):
+        mask = layer.get_attn_mask(LARGE // 4, LARGE // 4, torch.float32)
+        layer.register_buffer("kept", mask, persistent=False)
+    Swin2SRLayer.get_attn_mask = lambda layer, *args, **kwargs: layer.kept
 
-    @functools.lru_cache(maxsize=None)
-    def kept(layer, *args, **kwargs):
-        mask = plain(layer, *args, **kwargs)
-        return mask if mask is None else mask.to(next(layer.parameters()).device)
 
-    Swin2SRLayer.get_attn_mask = kept
+def compile_parts(model):
+    """Layers, which share what is compiled, and the upsampler. TORCHDYNAMO_DISABLE=1 leaves them as they are."""
+    for part in (*layers(model), model.upsample):
+        part.compile(dynamic=False)
 
 
 def examples_of(composer, count):
-    """(B, 3, 32, 32) and (B, 3, 128, 128): half of them pictures, half of them parts of what was painted twice as large."""
+    """(B, 3, 32, 32) and (B, 3, 128, 128): pictures, and of those put together here a half as parts of what was painted twice as large."""
     batch = composer.batch(count)
-    half, b = count // 2, count - count // 2
+    device, some = batch.image.device, (count - batch.drawn) // 2
     y, x = (int(v) for v in composer.rng.integers(0, LARGE + 1, 2))
-    order = torch.from_numpy(composer.rng.permutation(count)).to(batch.image.device)
-    parts = batch.canvas[order[half:], :, y : y + LARGE, x : x + LARGE]
-    plain = torch.from_numpy(batch.rows[:, 5] == 0).to(order.device)[order[half:]][:, None, None, None]
-    large = torch.cat([batch.image[order[:half]], torch.where(plain, parts, batch.image[order[half:]])])
-    assert len(parts) == b
-    large = large[torch.from_numpy(composer.rng.permutation(count)).to(order.device)]  # each filter gets some of each kind
-    bright = composer.uniform(0.8, 1.1, count, 1, 1, 1)
+    plain = torch.from_numpy(batch.rows[:some, 5] == 0).to(device)[:, None, None, None]
+    parts = torch.where(plain, batch.canvas[:some, :, y : y + LARGE, x : x + LARGE], batch.image[:some])
+    large = torch.cat([parts, batch.image[some:]])
+    large = large[torch.from_numpy(composer.rng.permutation(count)).to(device)]  # each filter gets some of each kind
+    bright = torch.where(composer.uniform(0, 1, count, 1, 1, 1) < 0.25, composer.uniform(0.8, 1.1, count, 1, 1, 1), 1.0)
     large = ((large * bright).clamp(0, 1) * 255).round() / 255
-    small = torch.cat([shrink(part, which) for which, part in enumerate(large.chunk(4))])
-    return torch.where(composer.uniform(0, 1, count, 1, 1, 1) < 0.4, worn(small, composer.generator), small), large
+    part = count // 8  # mostly bicubic, as most programs make pictures small
+    small = torch.cat([shrink(large[:part], 0), shrink(large[part : 2 * part], 1), shrink(large[2 * part :], 2)])
+    return torch.where(composer.uniform(0, 1, count, 1, 1, 1) < 0.25, worn(small, composer.generator), small), large
+
+
+def loss_of(out, large):
+    """The logarithm of each picture's mean squared error: what decibels measure. Errors below 47 dB matter no more."""
+    return ((out - large).pow(2).mean((1, 2, 3)) + 2e-5).log().mean()
 
 
 def decibels(a, b):
@@ -84,22 +93,28 @@ def judge(model, device, count, seed=77):
 def main():
     args = arguments(argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter))
     device, smoke = args.device, args.smoke
-    keep_masks()
-    composer = Composer(args.scenes, args.set, device, capacity=400 if smoke else 16000, figures=20 if smoke else 1500, seed=3, size=256)
+    composer = Composer(args.scenes, args.set, device, capacity=400 if smoke else 40000, figures=20 if smoke else 1500, seed=3, share=0.6, size=256)
     composer.scenes.wait(32 if smoke else 1024)
-    model = network().to(device)
-    timed = Timed(model, args, 8e-4, finish, decay=0.0)
-    count = 4 if smoke else 96
-    while not timed.over:
-        with torch.no_grad():
-            small, large = examples_of(composer, count)
+    model = network()
+    keep_masks(model)
+    model.to(device, memory_format=torch.channels_last)
+    timed = Timed(model, args, 1e-3, finish, decay=0.0)
+    count = 4 if smoke else 128
+
+    def loss(small, large):
         with torch.autocast(device, torch.bfloat16):
             out = model(pixel_values=small).reconstruction
-        timed.step(((out.float() - large).pow(2) + 1e-6).sqrt().mean())
-        if timed.steps % 20 == 0:
-            composer.refresh()
+        return loss_of(out.float(), large)
+
+    if device == "cuda":
+        compile_parts(model)
+        loss(*examples_of(composer, count)).backward()  # compiles, before there is a second thread
+    batches = Ahead(lambda: examples_of(composer, count), device, refresh=composer.refresh)
+    while not timed.over:
+        timed.step(loss(*batches.next()))
+    batches.close()
     timed.save()
-    judge(timed.average.model.eval(), device, 4 if smoke else 300)
+    judge(timed.average.model.eval(), device, 4 if smoke else 200)
 
 
 if __name__ == "__main__":
