@@ -1,0 +1,18 @@
+//! The service: predictions and trainings as durable jobs over HTTP.
+//!
+//! ```text
+//! api/        HTTP: Cog at the root, Replicate under /v1, OpenAI's images, A1111's web UI, the page
+//! queue/      jobs in SQLite or Postgres
+//! worker/     takes jobs, has the engine compute them, stores what they make
+//! storage/    files in a folder or in S3, and signed links to them
+//! inputs/     files that requests name: data URIs, URLs, uploads
+//! webhooks.rs what is told of jobs' events
+//! engine.rs   what the binary fills in
+//! page/       the page's three files
+//! ```
+
+pub mod engine;
+pub mod error;
+pub mod job;
+pub mod queue;
+pub mod settings;

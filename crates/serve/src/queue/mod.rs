@@ -1,0 +1,120 @@
+//! The queue: jobs as rows of a database, with leases.
+//!
+//! A worker takes a job for some seconds (the lease) and prolongs the lease with heartbeats. A job whose lease is over belongs to whoever
+//! takes it next. Every change by a worker names the attempt that it has: a worker that lost its job changes nothing. Each step is
+//! one statement or one transaction, by the database's clock.
+//!
+//! ```text
+//! sqlite.rs     the statements of SQLite, on one thread that owns the connection
+//! postgres.rs   the statements of Postgres, over a small pool
+//! ```
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::error::Result;
+use crate::job::{Job, Kind, NewJob, Status};
+
+/// What became of a new job.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Inserted {
+    /// The job waits in the queue.
+    New(Job),
+    /// A job with the id was there already.
+    Exists(Job),
+    /// As many jobs of the kind wait as may. Nothing was made.
+    Full,
+}
+
+/// What a worker tells with a heartbeat.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Update {
+    /// Text that is added to the log.
+    pub logs: String,
+    /// The progress from now on. `None`: as before.
+    pub progress: Option<Value>,
+    /// The output from now on, for `output` events. `None`: as before.
+    pub output: Option<Value>,
+}
+
+/// The end of a job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// Succeeded, failed or canceled.
+    pub status: Status,
+    /// The output.
+    pub output: Option<Value>,
+    /// The error.
+    pub error: Option<String>,
+    /// Numbers for the metrics; `total_time` is added by the database.
+    pub metrics: Map<String, Value>,
+    /// The rest of the log.
+    pub logs: String,
+    /// A record that is made in the same transaction: the version that a training makes.
+    pub record: Option<Record>,
+}
+
+/// Which jobs, in which order.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Filter {
+    /// The kind. `None`: all.
+    pub kind: Option<Kind>,
+    /// The model.
+    pub model: Option<String>,
+    /// Jobs made at this time or later.
+    pub created_after: Option<i64>,
+    /// Jobs made before this time.
+    pub created_before: Option<i64>,
+    /// `api` or `web`.
+    pub source: Option<String>,
+    /// The oldest first, instead of the newest.
+    pub ascending: bool,
+    /// The place of the last job of the page before: its time and id.
+    pub after: Option<(i64, String)>,
+    /// The most jobs.
+    pub limit: usize,
+}
+
+/// Something else that is kept: a model, a version, a file, a secret. Its content is JSON.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// `model`, `version`, `file`, `secret`.
+    pub kind: String,
+    /// The id: unique within the kind.
+    pub id: String,
+    /// What the record belongs to: of a version its model, of a file its owner.
+    pub parent: String,
+    /// The content.
+    pub body: Value,
+    /// When the record was made.
+    pub created_at: i64,
+}
+
+/// A webhook that is to be sent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Delivery {
+    /// The number in the outbox.
+    pub id: i64,
+    /// The job.
+    pub job: String,
+    /// `start`, `output`, `logs` or `completed`.
+    pub event: String,
+    /// How often sending was tried.
+    pub tries: u32,
+}
+
+/// The jobs that wait and compute now, of one kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Those that wait.
+    pub queued: usize,
+    /// Those that a worker has.
+    pub running: usize,
+}
+
+/// How often a job may be started before it counts as one that kills its worker.
+pub const MAX_STARTS: i64 = 3;
+
+/// The name of a lease's length, for signatures below.
+pub type Lease = Duration;
