@@ -36,14 +36,24 @@ pub trait Engine: Send + Sync + 'static {
     ///
     /// # Errors
     /// See [`EngineError`].
-    fn predict(&self, input: &Map<String, Value>, folder: &Path, work: &dyn Work) -> Result<Predicted, EngineError>;
+    fn predict(
+        &self,
+        input: &Map<String, Value>,
+        folder: &Path,
+        work: &dyn Work,
+    ) -> Result<Predicted, EngineError>;
 
     /// Trains in the run folder `folder`. An empty folder starts a training; one with a run in it is resumed, and ends with
     /// the same bytes.
     ///
     /// # Errors
     /// See [`EngineError`].
-    fn train(&self, input: &Map<String, Value>, folder: &Path, work: &dyn Work) -> Result<Trained, EngineError>;
+    fn train(
+        &self,
+        input: &Map<String, Value>,
+        folder: &Path,
+        work: &dyn Work,
+    ) -> Result<Trained, EngineError>;
 }
 
 /// What the engine tells while it computes, and asks.

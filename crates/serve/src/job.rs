@@ -27,6 +27,11 @@ impl Kind {
             Kind::Training => "training",
         }
     }
+
+    /// The kind of a name. `None`: no kind has the name.
+    pub fn of_name(name: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.name() == name)
+    }
 }
 
 /// The states of a job, by their names in Replicate's API.

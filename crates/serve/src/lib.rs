@@ -16,3 +16,4 @@ pub mod error;
 pub mod job;
 pub mod queue;
 pub mod settings;
+pub mod webhooks;

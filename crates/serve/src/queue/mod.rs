@@ -2,19 +2,78 @@
 //!
 //! A worker takes a job for some seconds (the lease) and prolongs the lease with heartbeats. A job whose lease is over belongs to whoever
 //! takes it next. Every change by a worker names the attempt that it has: a worker that lost its job changes nothing. Each step is
-//! one statement or one transaction, by the database's clock.
+//! one statement or one transaction, by the database's clock. Triggers of the tables write the outbox of webhooks, within the
+//! statement that changes the job.
 //!
 //! ```text
-//! sqlite.rs     the statements of SQLite, on one thread that owns the connection
-//! postgres.rs   the statements of Postgres, over a small pool
+//! jobs.rs       the statements about jobs, which SQLite and Postgres both read
+//! records.rs    those about records and the outbox
+//! schema.rs     tables, indexes, triggers; versions of the schema
+//! database.rs   a statement goes to one of the two databases
+//! rows.rs       rows of the database and what they stand for
+//! sqlite.rs     SQLite, on one thread that owns the connection
+//! postgres/     Postgres, over a small pool, and a connection that listens
 //! ```
 
+mod database;
+mod jobs;
+mod postgres;
+mod records;
+mod rows;
+mod schema;
+mod sqlite;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+use tokio::sync::broadcast;
 
 use crate::error::Result;
-use crate::job::{Job, Kind, NewJob, Status};
+use crate::job::{Job, Status};
+use crate::settings::Settings;
+
+use self::database::Database;
+
+/// The jobs, the records and the webhooks of a service, in its database. A clone is another handle of the same queue.
+///
+/// A function fails with [`Error::Database`](crate::error::Error::Database) where the database does not answer, and works again when the
+/// database does.
+#[derive(Clone)]
+pub struct Queue {
+    database: Arc<Database>,
+    changes: broadcast::Sender<String>,
+}
+
+impl Queue {
+    /// Opens the database that the settings name, and makes or upgrades the tables.
+    ///
+    /// # Errors
+    /// [`Error::Settings`](crate::error::Error::Settings): the address is no address of a database, or a newer program made the tables.
+    /// [`Error::Database`](crate::error::Error::Database): the database does not answer.
+    pub async fn open(settings: &Settings) -> Result<Queue> {
+        let changes = broadcast::channel(CHANGES).0;
+        let database = Arc::new(Database::open(settings, &changes).await?);
+        Ok(Queue { database, changes })
+    }
+
+    /// The ids of jobs that changed, from now on: those of this process at once, those of others soon after. Some may be missing,
+    /// and some come twice: readers look at the database every second too.
+    pub fn changes(&self) -> broadcast::Receiver<String> {
+        self.changes.subscribe()
+    }
+
+    /// Tells the readers of [`Queue::changes`] of a change by this process.
+    fn changed(&self, id: &str) {
+        if !self.database.tells_own_changes() {
+            // An error means that nobody reads.
+            let _ = self.changes.send(id.to_owned());
+        }
+    }
+}
+
+/// Changes that a slow reader may be behind.
+const CHANGES: usize = 1024;
 
 /// What became of a new job.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,7 +146,7 @@ pub struct Record {
     pub parent: String,
     /// The content.
     pub body: Value,
-    /// When the record was made.
+    /// When the record was made, in milliseconds since 1970. 0 in a new record: now.
     pub created_at: i64,
 }
 
@@ -100,7 +159,7 @@ pub struct Delivery {
     pub job: String,
     /// `start`, `output`, `logs` or `completed`.
     pub event: String,
-    /// How often sending was tried.
+    /// How often sending was tried before.
     pub tries: u32,
 }
 
@@ -115,6 +174,3 @@ pub struct Counts {
 
 /// How often a job may be started before it counts as one that kills its worker.
 pub const MAX_STARTS: i64 = 3;
-
-/// The name of a lease's length, for signatures below.
-pub type Lease = Duration;
