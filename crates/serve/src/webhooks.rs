@@ -29,8 +29,11 @@ pub type Render = Arc<dyn Fn(Job) -> BoxFuture<'static, Result<Value>> + Send + 
 /// The longest that a receiver may take.
 const TIME_OUT: Duration = Duration::from_secs(30);
 
-/// How long a webhook belongs to the process that sends it.
-const LEASE: Duration = Duration::from_secs(60);
+/// How long a webhook belongs to the process that sends it, unless the process prolongs that time.
+const LEASE: Duration = Duration::from_secs(5);
+
+/// How often it does.
+const PROLONG: Duration = Duration::from_secs(2);
 
 /// How often the outbox is looked at, besides changes that this process hears of.
 const POLL: Duration = Duration::from_millis(500);
@@ -104,7 +107,11 @@ impl Sender {
     /// after its lease.
     async fn deliver(self: Arc<Self>, delivery: Delivery) {
         let Delivery { id, job, event, tries } = &delivery;
-        let result = match self.send(&delivery).await {
+        let sent = tokio::select! {
+            sent = self.send(&delivery) => sent,
+            () = self.prolong(*id) => return,
+        };
+        let result = match sent {
             Ok(()) => self.queue.webhook_sent(*id).await,
             Err(Failure::Passing(problem)) if event == "completed" && *tries < RETRIES => {
                 tracing::info!("webhook {event} of {job}: {problem}; tried again");
@@ -117,6 +124,16 @@ impl Sender {
         };
         if let Err(error) = result {
             tracing::warn!("webhook {event} of {job} may come twice: {error}");
+        }
+    }
+
+    /// Keeps a webhook from other senders, for ever.
+    async fn prolong(&self, id: i64) {
+        loop {
+            tokio::time::sleep(PROLONG).await;
+            if let Err(error) = self.queue.webhook_failed(id, Some(LEASE)).await {
+                tracing::debug!("a webhook may come twice: {error}");
+            }
         }
     }
 
@@ -145,6 +162,7 @@ impl Sender {
         }
         match request.send().await {
             Ok(response) => judge(response.status()),
+            Err(error) if error.is_builder() => Err(Failure::Final(error.without_url().to_string())),
             Err(error) => Err(Failure::Passing(error.without_url().to_string())),
         }
     }

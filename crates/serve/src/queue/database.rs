@@ -9,11 +9,8 @@ use tokio::sync::broadcast;
 use crate::error::Result;
 use crate::settings::Settings;
 
-use super::rows::{Cell, DELIVERY, JOB, RECORD, Row};
+use super::rows::{Cell, DELIVERY, JOB, RECORD, Row, Step};
 use super::{postgres, sqlite};
-
-/// A statement with its parameters `$1`, `$2`, …
-pub(super) type Step = (String, Vec<Cell>);
 
 /// The database.
 pub(super) enum Database {

@@ -78,7 +78,7 @@ const LIST: &str = "SELECT {job} FROM calotype_jobs WHERE ($1 IS NULL OR kind = 
     ORDER BY created_at {order}, id {order} LIMIT $8";
 
 const SEARCH: &str = "SELECT {job} FROM calotype_jobs
-    WHERE lower(input) LIKE $1 ESCAPE '!' OR lower(model) LIKE $1 ESCAPE '!' OR lower(id) LIKE $1 ESCAPE '!'
+    WHERE lower(input) LIKE lower($1) ESCAPE '!' OR lower(model) LIKE lower($1) ESCAPE '!' OR lower(id) LIKE lower($1) ESCAPE '!'
     ORDER BY created_at DESC, id DESC LIMIT $2";
 
 const COUNTS: &str =
@@ -110,7 +110,7 @@ impl Queue {
             (&events).into(),
             job.source.as_str().into(),
             limit.into(),
-            limit.map(|seconds| seconds * 1000).into(),
+            job.cancel_after.map_or(Cell::Int(None), |seconds| Duration::from_secs(seconds).into()),
             cap.into(),
         ];
         if let Some(row) = self.database.run(INSERT, parameters).await?.pop() {
@@ -132,7 +132,7 @@ impl Queue {
         self.cancel_overdue().await?;
         let parameters = vec![
             worker.into(),
-            milliseconds(lease),
+            lease.into(),
             first.name().into(),
             last.name().into(),
             MAX_STARTS.into(),
@@ -165,7 +165,7 @@ impl Queue {
     /// # Errors
     /// The database does not answer.
     pub async fn heartbeat(&self, id: &str, attempt: i64, lease: Duration, update: Update) -> Result<bool> {
-        let mut parameters = vec![id.into(), attempt.into(), milliseconds(lease)];
+        let mut parameters = vec![id.into(), attempt.into(), lease.into()];
         if update == Update::default() {
             return self.change(id, HEARTBEAT, parameters, false).await;
         }
@@ -262,7 +262,7 @@ impl Queue {
     /// The database does not answer.
     pub async fn search(&self, text: &str, limit: usize) -> Result<Vec<Job>> {
         // The input is kept as JSON, so that the text is looked for as it is written there.
-        let json = Value::from(text.to_lowercase()).to_string();
+        let json = Value::from(text).to_string();
         let inner = &json[1..json.len() - 1];
         let escaped = inner.replace('!', "!!").replace('%', "!%").replace('_', "!_");
         self.jobs(SEARCH, vec![format!("%{escaped}%").as_str().into(), limit.into()]).await
@@ -318,9 +318,4 @@ impl Queue {
         }
         Ok(done)
     }
-}
-
-/// A length of time as a parameter. Some 300 years at most.
-pub(super) fn milliseconds(time: Duration) -> Cell {
-    i64::try_from(time.as_millis()).unwrap_or(i64::MAX).min(10_000_000_000_000).into()
 }

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use crate::error::Result;
 
-use super::database::Step;
-use super::rows::{self, Cell};
+use super::rows::{self, Cell, Step};
 use super::{Delivery, Queue, Record};
 
 /// A new record. `{if_there}` says what becomes of one that is there.
@@ -101,7 +100,7 @@ impl Queue {
     /// # Errors
     /// The database does not answer.
     pub async fn due_webhooks(&self, limit: usize, lease: Duration) -> Result<Vec<Delivery>> {
-        let taken = self.database.run(DUE, vec![limit.into(), super::jobs::milliseconds(lease)]).await?;
+        let taken = self.database.run(DUE, vec![limit.into(), lease.into()]).await?;
         let mut deliveries = taken.into_iter().map(rows::delivery).collect::<Result<Vec<_>>>()?;
         deliveries.sort_by_key(|delivery| delivery.id);
         Ok(deliveries)
@@ -121,6 +120,6 @@ impl Queue {
     /// The database does not answer.
     pub async fn webhook_failed(&self, id: i64, again_in: Option<Duration>) -> Result<()> {
         let Some(pause) = again_in else { return self.webhook_sent(id).await };
-        self.database.run(AGAIN, vec![id.into(), super::jobs::milliseconds(pause)]).await.map(drop)
+        self.database.run(AGAIN, vec![id.into(), pause.into()]).await.map(drop)
     }
 }

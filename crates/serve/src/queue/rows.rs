@@ -1,5 +1,7 @@
 //! Rows of the database, and the types that they stand for.
 
+use std::time::Duration;
+
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -18,6 +20,9 @@ pub(super) enum Cell {
 /// The values of a row, in the statement's order.
 pub(super) type Row = Vec<Cell>;
 
+/// A statement with its parameters `$1`, `$2`, …
+pub(super) type Step = (String, Vec<Cell>);
+
 impl From<i64> for Cell {
     fn from(number: i64) -> Cell {
         Cell::Int(Some(number))
@@ -33,6 +38,13 @@ impl From<Option<i64>> for Cell {
 impl From<usize> for Cell {
     fn from(number: usize) -> Cell {
         Cell::Int(Some(i64::try_from(number).unwrap_or(i64::MAX)))
+    }
+}
+
+impl From<Duration> for Cell {
+    /// Milliseconds: some 300 years at most, so that a sum with the clock stays a number of 64 bits.
+    fn from(time: Duration) -> Cell {
+        Cell::Int(Some(i64::try_from(time.as_millis()).unwrap_or(i64::MAX).min(10_000_000_000_000)))
     }
 }
 

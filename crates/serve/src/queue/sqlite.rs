@@ -15,8 +15,7 @@ use tokio::sync::{broadcast, oneshot};
 
 use crate::error::{Error, Result};
 
-use super::database::Step;
-use super::rows::{Cell, Row};
+use super::rows::{Cell, Row, Step};
 use super::schema;
 
 /// The name of the file in the folder of data.

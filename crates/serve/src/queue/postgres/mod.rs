@@ -16,8 +16,7 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::error::{Error, Result};
 
-use super::database::Step;
-use super::rows::{Cell, Row};
+use super::rows::{Cell, Row, Step};
 use super::schema;
 
 use self::pool::Pool;
