@@ -73,7 +73,7 @@ impl Bench {
     /// A database `name` of a cluster.
     pub fn postgres(cluster: &Cluster, name: &str) -> Bench {
         let data = tempfile::tempdir().unwrap();
-        cluster.sql("postgres", &format!("CREATE DATABASE {name}"));
+        cluster.sql("postgres", &format!("CREATE DATABASE \"{name}\""));
         Bench { settings: settings(data.path(), Some(cluster.url(name))), _data: data }
     }
 
