@@ -169,7 +169,8 @@ impl Queue {
         if update == Update::default() {
             return self.change(id, HEARTBEAT, parameters, false).await;
         }
-        parameters.extend([update.logs.as_str().into(), (&update.progress).into(), (&update.output).into()]);
+        let more: [Cell; 3] = [update.logs.as_str().into(), (&update.progress).into(), (&update.output).into()];
+        parameters.extend(more);
         self.change(id, UPDATE, parameters, true).await
     }
 
