@@ -172,7 +172,10 @@ fn noted(folder: &Path, word: &str) -> Vec<(String, String)> {
     let journals = files.filter(|path| path.extension().is_some_and(|extension| extension == "journal"));
     let text = journals.map(|path| fs::read_to_string(path).unwrap()).collect::<String>();
     let lines = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    lines.filter(|line| line.len() == 3 && line[0] == word).map(|line| (line[1].to_owned(), line[2].to_owned())).collect()
+    lines
+        .filter(|line| line.len() == 3 && line[0] == word)
+        .map(|line| (line[1].to_owned(), line[2].to_owned()))
+        .collect()
 }
 
 /// Numbers that look random: the same ones each time, so that a failure depends on the machine's timing alone.
@@ -208,7 +211,10 @@ fn disturbed(bench: &Bench, name: &str) {
     let start = |role: &str| {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["process", "--exact", "--nocapture"]).stdin(Stdio::null()).stdout(Stdio::null());
-        command.env("CALOTYPE_KILL_ROLE", role).env("CALOTYPE_KILL_FOLDER", folder).env("CALOTYPE_KILL_HOOK", &hook);
+        command
+            .env("CALOTYPE_KILL_ROLE", role)
+            .env("CALOTYPE_KILL_FOLDER", folder)
+            .env("CALOTYPE_KILL_HOOK", &hook);
         command.envs(bench.settings.database.iter().map(|url| ("CALOTYPE_KILL_DATABASE", url)));
         command.spawn().unwrap()
     };
@@ -245,7 +251,12 @@ fn settle(runtime: &tokio::runtime::Runtime, queue: &Queue, folder: &Path, told:
     }
     let sender = runtime.spawn(send(queue.clone()));
     loop {
-        let open = runtime.block_on(queue.counts()).unwrap().iter().map(|(_, c)| c.queued + c.running).sum::<usize>();
+        let open = runtime
+            .block_on(queue.counts())
+            .unwrap()
+            .iter()
+            .map(|(_, c)| c.queued + c.running)
+            .sum::<usize>();
         let made = noted(folder, "made");
         let untold = made.iter().filter(|(id, _)| !told.lock().unwrap().contains_key(id)).count();
         if open == 0 && untold == 0 {
@@ -272,7 +283,10 @@ fn check(runtime: &tokio::runtime::Runtime, queue: &Queue, folder: &Path, told: 
             Status::Succeeded => {
                 succeeded += 1;
                 assert_eq!(job.output, Some(json!([job.attempt])), "{id}: another attempt's output");
-                assert!(ends.iter().all(|(_, attempt)| *attempt == job.attempt.to_string()), "{id}: {ends:?}");
+                assert!(
+                    ends.iter().all(|(_, attempt)| *attempt == job.attempt.to_string()),
+                    "{id}: {ends:?}"
+                );
             }
             Status::Failed => at_limit += 1,
             Status::Canceled => assert!(ends.is_empty(), "{id} was canceled, and ended: {ends:?}"),

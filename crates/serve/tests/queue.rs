@@ -119,7 +119,9 @@ async fn inserts(bench: &Bench) {
 /// Protects: the oldest first, of the kinds that the worker takes; before them one whose worker is gone.
 async fn order(bench: &Bench) {
     let queue = bench.open().await;
-    for (id, kind) in [("c", Kind::Training), ("b", Kind::Prediction), ("a", Kind::Prediction), ("d", Kind::Training)] {
+    for (id, kind) in
+        [("c", Kind::Training), ("b", Kind::Prediction), ("a", Kind::Prediction), ("d", Kind::Training)]
+    {
         insert(&queue, NewJob { kind, ..job(id) }).await;
     }
     assert_eq!(queue.claim("w", &[], LONG).await.unwrap(), None);
@@ -147,10 +149,15 @@ async fn expired_lease(bench: &Bench) {
     assert!(one.heartbeat("a", 1, SHORT, Update::default()).await.unwrap());
     outlive(&two).await;
     // Nobody has taken the job: a late worker goes on.
-    assert!(one.heartbeat("a", 1, SHORT, Update { logs: "late\n".into(), ..Update::default() }).await.unwrap());
+    assert!(
+        one.heartbeat("a", 1, SHORT, Update { logs: "late\n".into(), ..Update::default() }).await.unwrap()
+    );
     outlive(&two).await;
     let taken = claim(&two, "two", LONG).await.unwrap();
-    assert_eq!((taken.attempt, taken.logs.as_str(), taken.progress), (2, "one\nlate\n", Some(json!({"done": 1}))));
+    assert_eq!(
+        (taken.attempt, taken.logs.as_str(), taken.progress),
+        (2, "one\nlate\n", Some(json!({"done": 1})))
+    );
 }
 
 /// Protects: a worker that has lost its job changes nothing.
@@ -239,7 +246,11 @@ async fn cancel(bench: &Bench) {
 async fn cancel_after(bench: &Bench) {
     let queue = bench.open().await;
     insert(&queue, NewJob { cancel_after: Some(u64::MAX), ..job("endless") }).await;
-    insert(&queue, NewJob { cancel_after: Some(0), webhook: Some("https://example.com".into()), ..job("waits") }).await;
+    insert(
+        &queue,
+        NewJob { cancel_after: Some(0), webhook: Some("https://example.com".into()), ..job("waits") },
+    )
+    .await;
     assert_eq!(claim(&queue, "w", LONG).await.unwrap().id(), "endless");
     assert_eq!(claim(&queue, "w", LONG).await, None);
     let canceled = get(&queue, "waits").await;
@@ -336,19 +347,19 @@ async fn outbox_again(bench: &Bench) {
     assert_eq!((taken.len(), taken[0].event.as_str(), taken[0].tries), (1, "start", 0));
     outlive(&queue).await;
     let both = queue.due_webhooks(100, LONG).await.unwrap();
-    assert_eq!(both.iter().map(|d| (d.job.as_str(), d.event.as_str(), d.tries)).collect::<Vec<_>>(), [
-        ("a", "start", 1),
-        ("b", "start", 0)
-    ]);
+    assert_eq!(
+        both.iter().map(|d| (d.job.as_str(), d.event.as_str(), d.tries)).collect::<Vec<_>>(),
+        [("a", "start", 1), ("b", "start", 0)]
+    );
     assert!(queue.due_webhooks(100, LONG).await.unwrap().is_empty());
     queue.webhook_failed(both[0].id, Some(SHORT)).await.unwrap();
     queue.webhook_failed(both[1].id, None).await.unwrap();
     outlive(&queue).await;
     let next = queue.due_webhooks(100, LONG).await.unwrap();
-    assert_eq!(next.iter().map(|d| (d.job.as_str(), d.event.as_str(), d.tries)).collect::<Vec<_>>(), [
-        ("a", "start", 2),
-        ("b", "completed", 0)
-    ]);
+    assert_eq!(
+        next.iter().map(|d| (d.job.as_str(), d.event.as_str(), d.tries)).collect::<Vec<_>>(),
+        [("a", "start", 2), ("b", "completed", 0)]
+    );
 }
 
 /// Protects: pages of a list have each job once, in both directions, and filters let the right ones through.
@@ -403,9 +414,16 @@ async fn search(bench: &Bench) {
         let jobs = queue.search(text, 10).await.unwrap();
         jobs.iter().map(|job| job.id().to_owned()).collect::<BTreeSet<_>>().into_iter().collect::<String>()
     };
-    for (text, ids) in
-        [("fox", "ab"), ("red \"fOX", "a"), ("100%", "a"), ("fox!", "b"), ("%", "a"), ("c:\\n", "b"), ("_", ""), ("SDXL", "ab")]
-    {
+    for (text, ids) in [
+        ("fox", "ab"),
+        ("red \"fOX", "a"),
+        ("100%", "a"),
+        ("fox!", "b"),
+        ("%", "a"),
+        ("c:\\n", "b"),
+        ("_", ""),
+        ("SDXL", "ab"),
+    ] {
         assert_eq!(found(text).await, ids, "{text}");
     }
     assert_eq!(queue.search("fox", 1).await.unwrap().len(), 1);
@@ -611,7 +629,9 @@ fn tls(cluster: &mut Cluster) {
         let settings = calotype_serve::settings::Settings { database: Some(url), ..bench.settings.clone() };
         runtime.block_on(Queue::open(&settings))
     };
-    let encrypted = || cluster.sql("tls", "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE ssl AND application_name = 'calotype'");
+    let encrypted = || {
+        cluster.sql("tls", "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE ssl AND application_name = 'calotype'")
+    };
     let disabled = open("sslmode=disable").unwrap();
     assert_eq!(encrypted(), "0");
     drop(disabled);

@@ -51,7 +51,8 @@ fn send(queue: &Queue) {
         url => Ok(client.post(url)),
     });
     let render: webhooks::Render = Arc::new(|job| {
-        let body = json!({"id": job.id(), "status": job.status.name(), "output": job.output, "logs": job.logs});
+        let body =
+            json!({"id": job.id(), "status": job.status.name(), "output": job.output, "logs": job.logs});
         Box::pin(async move { Ok(body) })
     });
     tokio::spawn(webhooks::sender(queue.clone(), request, render));
@@ -105,11 +106,14 @@ async fn events_in_order_and_signed() {
         assert_eq!(header("webhook-signature"), expected);
         bodies.push(serde_json::from_str::<Value>(&body).unwrap());
     }
-    assert_eq!(bodies, [
-        json!({"id": "a", "status": "processing", "output": null, "logs": ""}),
-        json!({"id": "a", "status": "processing", "output": ["a.png"], "logs": "line\n"}),
-        json!({"id": "a", "status": "succeeded", "output": ["a.png"], "logs": "line\n"}),
-    ]);
+    assert_eq!(
+        bodies,
+        [
+            json!({"id": "a", "status": "processing", "output": null, "logs": ""}),
+            json!({"id": "a", "status": "processing", "output": ["a.png"], "logs": "line\n"}),
+            json!({"id": "a", "status": "succeeded", "output": ["a.png"], "logs": "line\n"}),
+        ]
+    );
 }
 
 /// Protects: `completed` comes again after an answer that may pass, under the same id; other events and answers are final.
@@ -118,7 +122,8 @@ async fn failures() {
     let bench = Bench::sqlite();
     let queue = bench.open().await;
     // `start` and `output` fail, and are not sent again; `completed` fails twice.
-    let (address, heard) = receiver(&[503, 404, 500, 429].map(|code| StatusCode::from_u16(code).unwrap())).await;
+    let (address, heard) =
+        receiver(&[503, 404, 500, 429].map(|code| StatusCode::from_u16(code).unwrap())).await;
     ended(&queue, "a", &address).await;
     send(&queue);
     let ids = requests(&heard, 5).await;

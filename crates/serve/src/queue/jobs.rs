@@ -130,13 +130,8 @@ impl Queue {
     pub async fn claim(&self, worker: &str, kinds: &[Kind], lease: Duration) -> Result<Option<Job>> {
         let (Some(first), Some(last)) = (kinds.first(), kinds.last()) else { return Ok(None) };
         self.cancel_overdue().await?;
-        let parameters = vec![
-            worker.into(),
-            lease.into(),
-            first.name().into(),
-            last.name().into(),
-            MAX_STARTS.into(),
-        ];
+        let parameters =
+            vec![worker.into(), lease.into(), first.name().into(), last.name().into(), MAX_STARTS.into()];
         let job = self.database.run(CLAIM, parameters).await?.pop().map(rows::job).transpose()?;
         if let Some(job) = &job {
             self.changed(job.id());
@@ -169,7 +164,8 @@ impl Queue {
         if update == Update::default() {
             return self.change(id, HEARTBEAT, parameters, false).await;
         }
-        let more: [Cell; 3] = [update.logs.as_str().into(), (&update.progress).into(), (&update.output).into()];
+        let more: [Cell; 3] =
+            [update.logs.as_str().into(), (&update.progress).into(), (&update.output).into()];
         parameters.extend(more);
         self.change(id, UPDATE, parameters, true).await
     }

@@ -24,13 +24,12 @@ mod schema;
 mod sqlite;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::{Map, Value};
 use tokio::sync::broadcast;
 
 use crate::error::Result;
-use crate::job::{Job, Status};
+use crate::job::{Job, Kind, Status};
 use crate::settings::Settings;
 
 use self::database::Database;

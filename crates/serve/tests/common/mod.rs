@@ -126,12 +126,25 @@ impl Cluster {
     pub fn resume(&mut self) {
         let log = File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
         let (data, port) = (self.data(), self.port.to_string());
-        let options = ["-c", "fsync=off", "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="];
-        let server =
-            self.command("postgres").arg("-D").arg(data).args(["-p", &port]).args(options).stderr(log).spawn();
+        let options =
+            ["-c", "fsync=off", "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="];
+        let server = self
+            .command("postgres")
+            .arg("-D")
+            .arg(data)
+            .args(["-p", &port])
+            .args(options)
+            .stderr(log)
+            .spawn();
         self.server = Some(server.unwrap());
         let end = Instant::now() + Duration::from_secs(60);
-        while !self.command("pg_isready").args(["-q", "-h", "127.0.0.1", "-p", &port]).status().unwrap().success() {
+        while !self
+            .command("pg_isready")
+            .args(["-q", "-h", "127.0.0.1", "-p", &port])
+            .status()
+            .unwrap()
+            .success()
+        {
             assert!(Instant::now() < end, "{}", fs::read_to_string(self.folder.path().join("log")).unwrap());
         }
     }
@@ -139,8 +152,12 @@ impl Cluster {
     /// Stops the server at once, as a crash does.
     pub fn stop(&mut self) {
         if let Some(mut server) = self.server.take() {
-            let stopped =
-                self.command("pg_ctl").args(["stop", "-m", "immediate", "-D"]).arg(self.data()).output().unwrap();
+            let stopped = self
+                .command("pg_ctl")
+                .args(["stop", "-m", "immediate", "-D"])
+                .arg(self.data())
+                .output()
+                .unwrap();
             assert!(stopped.status.success(), "{}", String::from_utf8_lossy(&stopped.stderr));
             server.wait().unwrap();
         }
@@ -148,7 +165,8 @@ impl Cluster {
 
     /// Runs SQL in a database, and returns what it prints.
     pub fn sql(&self, database: &str, sql: &str) -> String {
-        let output = self.command("psql").args(["-qtAX", "-c", sql]).arg(self.url(database)).output().unwrap();
+        let output =
+            self.command("psql").args(["-qtAX", "-c", sql]).arg(self.url(database)).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
@@ -206,8 +224,10 @@ impl Drop for Cluster {
 /// The programs of the newest Postgres that Debian's packages have installed.
 fn programs() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").ok()?.flatten();
-    let programs = versions.map(|version| version.path().join("bin")).filter(|bin| bin.join("initdb").exists());
-    programs.max_by_key(|bin| bin.parent().and_then(|version| version.file_name()?.to_str()?.parse::<u32>().ok()))
+    let programs =
+        versions.map(|version| version.path().join("bin")).filter(|bin| bin.join("initdb").exists());
+    programs
+        .max_by_key(|bin| bin.parent().and_then(|version| version.file_name()?.to_str()?.parse::<u32>().ok()))
 }
 
 fn is_root() -> bool {
