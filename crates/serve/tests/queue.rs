@@ -33,7 +33,7 @@ macro_rules! on_both {
                 run(stringify!($name), bench, |bench| Box::pin(async move { $name(&bench).await }));
             })*
             database_that_goes_and_comes(&mut cluster);
-            tls(&mut cluster);
+            tls(&cluster);
         }
     };
 }
@@ -544,15 +544,16 @@ async fn reopened(bench: &Bench) {
 async fn changes(bench: &Bench) {
     let (here, there) = (bench.open().await, bench.open().await);
     let (mut own, mut others) = (here.changes(), there.changes());
-    let mut number = 0;
     // Who listens on a connection may have begun just now: until then nothing is heard.
     let heard = async |ids: &mut tokio::sync::broadcast::Receiver<String>| {
         tokio::time::timeout(Duration::from_secs(2), ids.recv()).await.is_ok_and(|id| id.is_ok())
     };
-    while !heard(&mut others).await {
-        number += 1;
+    for number in 0.. {
         assert!(number < 30);
         insert(&here, job(&number.to_string())).await;
+        if heard(&mut others).await {
+            break;
+        }
     }
     assert!(heard(&mut own).await);
 }
@@ -615,17 +616,15 @@ fn database_that_goes_and_comes(cluster: &mut Cluster) {
 }
 
 /// Protects: `sslmode=require` encrypts, and `verify-full` refuses a certificate that it does not know.
-fn tls(cluster: &mut Cluster) {
+fn tls(cluster: &Cluster) {
     if !cluster.make_certificate() {
         eprintln!("openssl is not installed: TLS to Postgres is not tested");
         return;
     }
-    cluster.stop();
-    cluster.resume();
     let bench = Bench::postgres(cluster, "tls");
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let open = |options: &str| {
-        let url = format!("{}?{options}", cluster.url("tls"));
+        let url = format!("{}&{options}", cluster.url("tls"));
         let settings = calotype_serve::settings::Settings { database: Some(url), ..bench.settings.clone() };
         runtime.block_on(Queue::open(&settings))
     };

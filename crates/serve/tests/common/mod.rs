@@ -70,10 +70,10 @@ impl Bench {
         Bench { settings: settings(data.path(), None), _data: data }
     }
 
-    /// A database `name` of a cluster.
+    /// A schema `name` of a cluster's database, which is sooner made than a database.
     pub fn postgres(cluster: &Cluster, name: &str) -> Bench {
         let data = tempfile::tempdir().unwrap();
-        cluster.sql("postgres", &format!("CREATE DATABASE \"{name}\""));
+        cluster.sql("public", &format!("CREATE SCHEMA \"{name}\""));
         Bench { settings: settings(data.path(), Some(cluster.url(name))), _data: data }
     }
 
@@ -171,11 +171,12 @@ impl Cluster {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    pub fn url(&self, database: &str) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    /// The address of a schema.
+    pub fn url(&self, schema: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/postgres?options=-csearch_path%3D{schema}", self.port)
     }
 
-    /// Has the server answer with TLS from its next start on, with a certificate for 127.0.0.1. `false`: there is no openssl.
+    /// Has the server answer with TLS from now on, with a certificate for 127.0.0.1. `false`: there is no openssl.
     pub fn make_certificate(&self) -> bool {
         let data = self.data();
         let request = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test \
@@ -187,6 +188,8 @@ impl Cluster {
         }
         let mut options = File::options().append(true).open(data.join("postgresql.conf")).unwrap();
         options.write_all(b"ssl = on\n").unwrap();
+        self.sql("public", "SELECT pg_reload_conf()");
+        while self.sql("public", "SHOW ssl") != "on" {}
         true
     }
 
