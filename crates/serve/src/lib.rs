@@ -6,6 +6,7 @@
 //! worker/     takes jobs, has the engine compute them, stores what they make
 //! storage/    files in a folder or in S3, and signed links to them
 //! inputs/     files that requests name: data URIs, URLs, uploads
+//! tls.rs      TLS of connections that the service makes
 //! webhooks.rs what is told of jobs' events
 //! engine.rs   what the binary fills in
 //! page/       the page's three files
@@ -13,7 +14,12 @@
 
 pub mod engine;
 pub mod error;
+pub mod inputs;
 pub mod job;
 pub mod queue;
 pub mod settings;
+pub mod storage;
+#[cfg(test)]
+mod stub_s3;
+pub mod tls;
 pub mod webhooks;

@@ -44,3 +44,29 @@ pub struct Settings {
     /// The secret of webhooks' signatures and of links: 32 bytes, made at first use and kept in the database.
     pub node: String,
 }
+
+impl Settings {
+    /// The defaults: everything in a folder, on this machine alone.
+    pub fn in_folder(data: impl Into<PathBuf>) -> Settings {
+        Settings {
+            listen: SocketAddr::from(([127, 0, 0, 1], 5000)),
+            data: data.into(),
+            database: None,
+            storage: None,
+            token_file: None,
+            public_url: None,
+            max_queue: 100,
+            keep_days: None,
+            workers: 1,
+            price_per_second: 0.0,
+            cors: Vec::new(),
+            map_urls: Vec::new(),
+            allow_private_networks: false,
+            lease: Duration::from_secs(30),
+            max_file: 2 << 30,
+            kinds: crate::job::Kind::ALL.to_vec(),
+            once: false,
+            node: "local".into(),
+        }
+    }
+}
