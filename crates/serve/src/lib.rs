@@ -23,3 +23,4 @@ pub mod storage;
 mod stub_s3;
 pub mod tls;
 pub mod webhooks;
+pub mod worker;

@@ -1,0 +1,395 @@
+//! The worker: takes jobs, has the engine compute them, stores what they make.
+//!
+//! A worker process computes one prediction and one training at a time, each in a lane of its own. A training rests while a prediction
+//! computes ([`share`]). While a job computes, a task prolongs its lease ([`attempt`]).
+//!
+//! ```text
+//! attempt.rs      a job in this worker's hands: what the engine tells of it, whether it is to stop, heartbeats
+//! prediction.rs   inputs → pictures in the storage
+//! training.rs     inputs, and the last checkpoint → weights in the storage, and a version
+//! checkpoints.rs  a run's folder in the storage, from which another machine goes on
+//! share.rs        when a training rests
+//! scratch.rs      the worker's own folder on disk
+//! weights.rs      files of trained weights, kept between jobs
+//! ```
+
+mod attempt;
+mod checkpoints;
+mod prediction;
+mod scratch;
+mod share;
+#[cfg(test)]
+mod tests;
+mod training;
+mod weights;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value, json};
+use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
+
+use self::attempt::Attempt;
+use self::scratch::Scratch;
+use self::weights::WeightsCache;
+use crate::engine::{Engine, EngineError, Stop};
+use crate::error::{Error, Result};
+use crate::inputs::{InputProblem, Inputs};
+use crate::job::{Job, Kind, Status};
+use crate::queue::{Outcome, Queue, Record};
+use crate::settings::Settings;
+use crate::storage::Storage;
+
+/// How long an idle worker waits before it looks for a job again, if nothing wakes it.
+const POLL: Duration = Duration::from_secs(1);
+/// The first and the longest pause between two tries, where the database or the storage does not answer.
+const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
+/// How long a worker that ends goes on trying.
+const LAST_TRIES: Duration = Duration::from_secs(30);
+
+/// What the worker works with.
+struct Worker {
+    settings: Arc<Settings>,
+    queue: Queue,
+    storage: Storage,
+    inputs: Inputs,
+    engine: Arc<dyn Engine>,
+    /// True when the worker is to end.
+    drain: watch::Receiver<bool>,
+    scratch: Scratch,
+    weights: WeightsCache,
+    /// The predictions that compute now.
+    predicting: Arc<AtomicUsize>,
+}
+
+/// The end of a job in this worker's hands.
+enum Ended {
+    /// The job has its result.
+    Done(Done),
+    /// The job has an error.
+    Failed(String),
+    /// The job was canceled, or another worker has it.
+    Canceled,
+    /// The worker ends, and somebody else goes on with the job.
+    Released,
+}
+
+/// The result of a job.
+struct Done {
+    output: Value,
+    metrics: Map<String, Value>,
+    record: Option<Record>,
+    /// Names of files, and their keys, for the job's progress.
+    files: Map<String, Value>,
+}
+
+/// Takes jobs of the kinds in `settings` and computes them, until `drain` turns true and the jobs in hand are over or released; with
+/// `settings.once`, until one job is over, or no job waits.
+///
+/// # Errors
+/// The engine cannot be set up, or the worker's folder cannot be made. A database or storage that does not answer is waited for.
+pub async fn run(
+    settings: Arc<Settings>,
+    queue: Queue,
+    storage: Storage,
+    inputs: Inputs,
+    engine: Arc<dyn Engine>,
+    drain: watch::Receiver<bool>,
+) -> Result<()> {
+    let scratch = Scratch::open(&settings.data)?;
+    let weights = WeightsCache::new(scratch.path().join("weights"))?;
+    let own = engine.clone();
+    let set_up = tokio::task::spawn_blocking(move || own.set_up()).await;
+    let set_up = set_up.map_err(|e| Error::Settings(format!("the model: {e}")))?;
+    set_up.map_err(|e| Error::Settings(e.to_string()))?;
+    let predicting = Arc::default();
+    let worker =
+        Arc::new(Worker { settings, queue, storage, inputs, engine, drain, scratch, weights, predicting });
+    let kinds = worker.settings.kinds.clone();
+    if worker.settings.once {
+        worker.clone().lane(kinds).await;
+        return Ok(());
+    }
+    let mut lanes = tokio::task::JoinSet::new();
+    for kind in kinds {
+        let count = if kind == Kind::Prediction { worker.settings.workers.max(1) } else { 1 };
+        for _ in 0..count {
+            lanes.spawn(worker.clone().lane(vec![kind]));
+        }
+    }
+    while let Some(ended) = lanes.join_next().await {
+        ended.map_err(|e| Error::Settings(format!("a worker's lane: {e}")))?;
+    }
+    Ok(())
+}
+
+impl Worker {
+    /// Computes jobs of these kinds, one after the other.
+    async fn lane(self: Arc<Self>, kinds: Vec<Kind>) {
+        let mut changes = self.queue.changes();
+        let mut drain = self.drain.clone();
+        let mut pause = Pause::default();
+        while !*drain.borrow() {
+            match self.queue.claim(&self.settings.node, &kinds, self.settings.lease).await {
+                Ok(Some(job)) => {
+                    pause = Pause::default();
+                    self.work(job).await;
+                    if self.settings.once {
+                        return;
+                    }
+                }
+                Ok(None) if self.settings.once => return,
+                Ok(None) => {
+                    pause = Pause::default();
+                    wait(&mut changes, &mut drain).await;
+                }
+                Err(e) => {
+                    tracing::warn!("{e}");
+                    pause.wait().await;
+                }
+            }
+        }
+    }
+
+    /// Computes a job, and tells the queue how it ended.
+    async fn work(&self, job: Job) {
+        let start = Instant::now();
+        tracing::info!(job = job.id(), attempt = job.attempt, "{} begins", job.made.kind.name());
+        let (storage, drain, predicting) =
+            (self.storage.clone(), self.drain.clone(), self.predicting.clone());
+        let attempt = Arc::new(Attempt::new(&job, storage, drain, predicting, self.scratch.path()));
+        let stop = CancellationToken::new();
+        let beats = tokio::spawn(attempt.clone().beat(self.queue.clone(), self.settings.lease, stop.clone()));
+        let ended = match self.scratch.folder(&job) {
+            Ok(folder) => match job.made.kind {
+                Kind::Prediction => self.predict(&job, &attempt, folder.path()).await,
+                Kind::Training => self.train(&job, &attempt, folder.path()).await,
+            },
+            Err(e) => Ended::Failed(e.to_string()),
+        };
+        // Clients are not told where the worker has its files.
+        let ended = ended.without_folder(self.scratch.path());
+        attempt.previews_stored().await;
+        stop.cancel();
+        let _ = beats.await; // a panic in it has been printed
+        tracing::info!(job = job.id(), "{} {}", job.made.kind.name(), ended.name());
+        self.end(&job, &attempt, ended, start.elapsed()).await;
+    }
+
+    /// Tells the queue how a job ended, and removes what nobody will need.
+    async fn end(&self, job: &Job, attempt: &Attempt, ended: Ended, took: Duration) {
+        let mut metrics = Map::new();
+        metrics.insert("predict_time".into(), json!((took.as_secs_f64() * 1e6).round() / 1e6));
+        let mut outcome = Outcome {
+            status: Status::Failed,
+            output: None,
+            error: None,
+            metrics,
+            logs: String::new(),
+            record: None,
+        };
+        match ended {
+            Ended::Canceled => return self.forget(job, "").await,
+            Ended::Released => {
+                // What the log has so far, which a release does not carry.
+                let update = attempt.news();
+                let _ = self.queue.heartbeat(job.id(), job.attempt, self.settings.lease, update).await;
+                let released = self.tries(|| self.queue.release(job.id(), job.attempt)).await;
+                return if released == Some(false) {
+                    self.forget(job, "").await
+                };
+            }
+            Ended::Failed(error) => outcome.error = Some(error),
+            Ended::Done(done) => {
+                outcome.status = Status::Succeeded;
+                outcome.output = Some(done.output);
+                outcome.metrics.extend(done.metrics);
+                outcome.record = done.record;
+                attempt.set_files(done.files);
+                let update = attempt.news();
+                let told = self.queue.heartbeat(job.id(), job.attempt, self.settings.lease, update).await;
+                told.map_or_else(|e| tracing::warn!("{e}"), drop);
+            }
+        }
+        outcome.logs = attempt.rest_of_logs();
+        let succeeded = outcome.status == Status::Succeeded;
+        let finished = self.tries(|| self.queue.finish(job.id(), job.attempt, outcome.clone())).await;
+        match (finished, job.made.kind) {
+            (Some(true), Kind::Prediction) => self.forget(job, attempt::PREVIEW).await,
+            (Some(true), Kind::Training) if succeeded => checkpoints::remove(&self.storage, job.id()).await,
+            (Some(true), Kind::Training) => {}
+            // Somebody else has the job, or it was canceled.
+            (Some(false), _) => self.forget(job, "").await,
+            (None, _) => {}
+        }
+    }
+
+    /// Removes the files of an attempt whose names begin with `prefix`.
+    async fn forget(&self, job: &Job, prefix: &str) {
+        let folder = format!("jobs/{}/{}/", job.id(), job.attempt);
+        let files = self.storage.list(&folder).await.unwrap_or_default();
+        for (key, _) in files.iter().filter(|(key, _)| key[folder.len().min(key.len())..].starts_with(prefix))
+        {
+            // Retention finds what is left.
+            let _ = self.storage.delete(key).await;
+        }
+    }
+
+    /// Does what the database has to answer, until it answers. `None`: the worker has to end before.
+    async fn tries<T, F: Future<Output = Result<T>>>(&self, ask: impl Fn() -> F) -> Option<T> {
+        let mut pause = Pause::default();
+        let mut ends: Option<Instant> = None;
+        loop {
+            match ask().await {
+                Ok(answer) => return Some(answer),
+                Err(e) => tracing::warn!("{e}"),
+            }
+            if *self.drain.borrow() {
+                let end = *ends.get_or_insert_with(|| Instant::now() + LAST_TRIES);
+                if Instant::now() > end {
+                    return None;
+                }
+            }
+            pause.wait().await;
+        }
+    }
+
+    /// [`Self::tries`] for a job in hand, which may have to stop.
+    async fn answer<T, F: Future<Output = Result<T>>>(
+        &self,
+        attempt: &Attempt,
+        ask: impl Fn() -> F,
+    ) -> std::result::Result<T, Ended> {
+        tokio::select! {
+            answer = self.tries(ask) => answer.ok_or(Ended::Released),
+            stop = attempt.stopped() => Err(stop.into()),
+        }
+    }
+
+    /// The job's input with local files in place of its URLs.
+    async fn resolved(
+        &self,
+        job: &Job,
+        attempt: &Attempt,
+        schema: &calotype_request::schema::Schema,
+        folder: &std::path::Path,
+    ) -> std::result::Result<Map<String, Value>, Ended> {
+        let mut pause = Pause::default();
+        let end = Instant::now() + LAST_TRIES;
+        loop {
+            let resolved = crate::inputs::resolve(&self.inputs, schema, &job.made.input, folder);
+            let resolved = tokio::select! {
+                resolved = resolved => resolved,
+                stop = attempt.stopped() => return Err(stop.into()),
+            };
+            match resolved {
+                Ok(input) => return Ok(input),
+                Err(InputProblem::Client { field, problem }) => {
+                    return Err(Ended::Failed(format!("{field}: {problem}")));
+                }
+                Err(InputProblem::Ours(e)) if Instant::now() > end => {
+                    return Err(Ended::Failed(e.to_string()));
+                }
+                Err(InputProblem::Ours(e)) => tracing::warn!("{e}"),
+            }
+            pause.wait().await;
+        }
+    }
+
+    /// Stores a file of an attempt, and returns its key. Waits for a storage that does not answer.
+    async fn store(
+        &self,
+        job: &Job,
+        attempt: &Attempt,
+        path: &std::path::Path,
+    ) -> std::result::Result<String, Ended> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let key = format!("jobs/{}/{}/{name}", job.id(), job.attempt);
+        tokio::select! {
+            stored = self.tries(|| self.storage.put_file(&key, path)) => match stored {
+                Some(_) => Ok(key),
+                None => Err(Ended::Released),
+            },
+            () = attempt.canceled() => Err(Ended::Canceled),
+        }
+    }
+}
+
+impl Ended {
+    /// The same without the path of the worker's folder in the text of an error.
+    fn without_folder(self, folder: &std::path::Path) -> Ended {
+        match self {
+            Ended::Failed(error) => Ended::Failed(attempt::without(&error, folder)),
+            ended => ended,
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Ended::Done(_) => "succeeded".into(),
+            Ended::Failed(error) => format!("failed: {error}"),
+            Ended::Canceled => "canceled".into(),
+            Ended::Released => "released".into(),
+        }
+    }
+}
+
+impl From<Stop> for Ended {
+    fn from(stop: Stop) -> Ended {
+        match stop {
+            Stop::Cancel => Ended::Canceled,
+            Stop::Drain => Ended::Released,
+        }
+    }
+}
+
+impl From<EngineError> for Ended {
+    fn from(e: EngineError) -> Ended {
+        match e {
+            EngineError::Stopped(stop) => stop.into(),
+            e => Ended::Failed(e.to_string()),
+        }
+    }
+}
+
+/// The result of the engine on a thread of its own. A panic is an error of the job.
+async fn engine<T: Send + 'static>(
+    compute: impl FnOnce() -> std::result::Result<T, EngineError> + Send + 'static,
+) -> std::result::Result<T, Ended> {
+    match tokio::task::spawn_blocking(compute).await {
+        Ok(result) => Ok(result?),
+        Err(e) => {
+            tracing::error!("the engine: {e}");
+            Err(Ended::Failed("the computation has failed; the service's log says more".into()))
+        }
+    }
+}
+
+/// Waits until a job may be there, or the worker is to end.
+async fn wait(changes: &mut broadcast::Receiver<String>, drain: &mut watch::Receiver<bool>) {
+    let change = async {
+        // Whatever was missed, the queue knows.
+        if let Err(broadcast::error::RecvError::Closed) = changes.recv().await {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = change => {}
+        () = tokio::time::sleep(POLL) => {}
+        ended = drain.changed() => if ended.is_err() { tokio::time::sleep(POLL).await },
+    }
+}
+
+/// Pauses that grow.
+#[derive(Default)]
+struct Pause(Option<Duration>);
+
+impl Pause {
+    async fn wait(&mut self) {
+        let pause = self.0.map_or(PAUSES[0], |last| (last * 2).min(PAUSES[1]));
+        self.0 = Some(pause);
+        tokio::time::sleep(pause).await;
+    }
+}

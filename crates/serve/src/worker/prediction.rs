@@ -1,0 +1,127 @@
+//! A prediction: inputs → pictures in the storage.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use calotype_request::{PredictInput, schema};
+use serde_json::{Map, Value};
+
+use super::attempt::{Attempt, Watched};
+use super::{Done, Ended, Worker, engine};
+use crate::job::Job;
+
+/// What the service that this one stands for says where no picture is left.
+const FLAGGED: &str = "NSFW content detected. Try running it again, or try a different prompt.";
+/// The field of trained weights.
+const WEIGHTS: &str = "replicate_weights";
+
+impl Worker {
+    /// Makes the pictures of a prediction, and stores them.
+    pub(super) async fn predict(&self, job: &Job, attempt: &Arc<Attempt>, folder: &Path) -> Ended {
+        match self.pictures(job, attempt, folder).await {
+            Ok(done) => Ended::Done(done),
+            Err(ended) => ended,
+        }
+    }
+
+    async fn pictures(&self, job: &Job, attempt: &Arc<Attempt>, folder: &Path) -> Result<Done, Ended> {
+        attempt.stage("loading");
+        let failed = |e: std::io::Error| Ended::Failed(e.to_string());
+        let [inputs, outputs] = ["inputs", "outputs"].map(|name| folder.join(name));
+        [&inputs, &outputs].iter().try_for_each(std::fs::create_dir).map_err(failed)?;
+        let mut input = self.resolved(job, attempt, &PredictInput::command_line_schema(), &inputs).await?;
+        self.weights_of_version(job, attempt, &mut input, &inputs).await?;
+        self.keep_weights(&mut input).await?;
+        let (own, work, out) = (self.engine.clone(), Watched(attempt.clone()), outputs.clone());
+        let predicted = {
+            let _computes = Computes::begin(&self.predicting);
+            engine(move || own.predict(&input, &out, &work)).await?
+        };
+        if predicted.pictures.iter().all(Option::is_none) {
+            return Err(Ended::Failed(FLAGGED.into()));
+        }
+        let mut keys = Vec::new();
+        for picture in predicted.pictures.iter().flatten() {
+            keys.push(Value::from(self.store(job, attempt, picture).await?));
+        }
+        Ok(Done { output: keys.into(), metrics: predicted.metrics, record: None, files: Map::new() })
+    }
+
+    /// Gives a prediction with the version of a training the training's weights, unless the input names others.
+    async fn weights_of_version(
+        &self,
+        job: &Job,
+        attempt: &Attempt,
+        input: &mut Map<String, Value>,
+        folder: &Path,
+    ) -> Result<(), Ended> {
+        let named = input.get(WEIGHTS).and_then(Value::as_str).is_some_and(|text| !text.trim().is_empty());
+        if named {
+            return Ok(());
+        }
+        let version = self.answer(attempt, || self.queue.record("version", &job.made.version)).await?;
+        let weights = version.as_ref().and_then(|version| version.body["weights"].as_str());
+        let Some(key) = weights else { return Ok(()) }; // the base model's
+        let path = folder.join(key.rsplit('/').next().unwrap_or(key));
+        if !self.answer(attempt, || self.storage.get_to(key, &path)).await? {
+            return Err(Ended::Failed(format!("version: the weights of {} are gone", job.made.version)));
+        }
+        input.insert(WEIGHTS.into(), schema::join(&[path]).into());
+        Ok(())
+    }
+
+    /// Replaces the files of trained weights by those that are kept between jobs.
+    async fn keep_weights(&self, input: &mut Map<String, Value>) -> Result<(), Ended> {
+        let Some(text) = input.get(WEIGHTS).and_then(Value::as_str).map(String::from) else { return Ok(()) };
+        let weights = self.weights.clone();
+        let kept = tokio::task::spawn_blocking(move || {
+            let keep = |name: PathBuf| match split_scale(&name) {
+                (file, scale) if file.is_file() => {
+                    let kept = weights.keep(&file)?;
+                    Ok(match scale {
+                        Some(scale) => PathBuf::from(format!("{}:{scale}", kept.display())),
+                        None => kept,
+                    })
+                }
+                _ => Ok(name),
+            };
+            schema::split(&text).into_iter().map(keep).collect::<std::io::Result<Vec<PathBuf>>>()
+        });
+        match kept.await {
+            Ok(Ok(files)) => {
+                input.insert(WEIGHTS.into(), schema::join(&files).into());
+                Ok(())
+            }
+            Ok(Err(e)) => Err(Ended::Failed(format!("{WEIGHTS}: {e}"))),
+            Err(e) => Err(Ended::Failed(format!("{WEIGHTS}: {e}"))),
+        }
+    }
+}
+
+/// A file, and the scale that follows its name, if one does.
+fn split_scale(name: &Path) -> (PathBuf, Option<String>) {
+    let text = name.to_string_lossy();
+    let parts =
+        text.rsplit_once(':').filter(|(_, scale)| !name.exists() && scale.trim().parse::<f64>().is_ok());
+    match parts {
+        Some((file, scale)) => (file.into(), Some(scale.to_owned())),
+        None => (name.into(), None),
+    }
+}
+
+/// One more prediction computes, until this is dropped.
+struct Computes<'a>(&'a AtomicUsize);
+
+impl Computes<'_> {
+    fn begin(predicting: &AtomicUsize) -> Computes<'_> {
+        predicting.fetch_add(1, Ordering::SeqCst);
+        Computes(predicting)
+    }
+}
+
+impl Drop for Computes<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,62 @@
+//! A training: inputs, and the last checkpoint → weights in the storage, and a version of a model.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use calotype_request::TrainInput;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::attempt::{Attempt, Watched};
+use super::weights::{hex, sum};
+use super::{Done, Ended, Worker, engine};
+use crate::job::Job;
+use crate::queue::Record;
+
+impl Worker {
+    /// Trains, from the last checkpoint if there is one, and stores what the training has made.
+    pub(super) async fn train(&self, job: &Job, attempt: &Arc<Attempt>, folder: &Path) -> Ended {
+        match self.weights(job, attempt, folder).await {
+            Ok(done) => Ended::Done(done),
+            Err(ended) => ended,
+        }
+    }
+
+    async fn weights(&self, job: &Job, attempt: &Arc<Attempt>, folder: &Path) -> Result<Done, Ended> {
+        attempt.stage("loading");
+        let failed = |e: std::io::Error| Ended::Failed(e.to_string());
+        let [inputs, run] = ["inputs", "run"].map(|name| folder.join(name));
+        [&inputs, &run].iter().try_for_each(std::fs::create_dir).map_err(failed)?;
+        let input = self.resolved(job, attempt, &TrainInput::schema(), &inputs).await?;
+        self.answer(attempt, || attempt.restore(&run)).await?;
+        let (own, work, to) = (self.engine.clone(), Watched(attempt.clone()), run.clone());
+        let trained = engine(move || own.train(&input, &to, &work)).await?;
+        let key = self.store(job, attempt, &trained.weights).await?;
+        let mut files = Map::new();
+        for file in &trained.files {
+            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            files.insert(name, self.store(job, attempt, file).await?.into());
+        }
+        let weights = trained.weights.clone();
+        let sum = tokio::task::spawn_blocking(move || sum(&weights)).await;
+        let sum = sum.map_err(|e| Ended::Failed(e.to_string()))?.map_err(failed)?;
+        let record = match &job.made.destination {
+            Some(destination) => Some(self.version(job, destination, &key, &sum).await?),
+            None => None,
+        };
+        let mut output = json!({ "weights": key });
+        if let Some(record) = &record {
+            output = json!({ "version": format!("{}:{}", record.parent, record.id), "weights": key });
+        }
+        Ok(Done { output, metrics: trained.metrics, record, files })
+    }
+
+    /// The version that the training makes.
+    async fn version(&self, job: &Job, destination: &str, key: &str, sum: &str) -> Result<Record, Ended> {
+        let created_at = self.tries(|| self.queue.now()).await.ok_or(Ended::Released)?;
+        let id = hex(Sha256::digest(format!("{destination}\n{}\n{sum}", job.id())).as_slice());
+        let body: Value =
+            json!({ "model": destination, "training": job.id(), "weights": key, "created_at": created_at });
+        Ok(Record { kind: "version".into(), id, parent: destination.into(), body, created_at })
+    }
+}
