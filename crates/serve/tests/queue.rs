@@ -41,7 +41,7 @@ macro_rules! on_both {
 on_both! {
     inserts, order, expired_lease, zombie, starts, release, cancel, cancel_after, outbox, outbox_of_some_events,
     outbox_again, pages, search, records, record_with_the_end, retention, claims_at_once, reopened, changes,
-    odd_texts, newer_tables,
+    odd_texts, newer_tables, opened_at_once,
 }
 
 fn run(name: &str, bench: Bench, test: impl FnOnce(Bench) -> futures_util::future::BoxFuture<'static, ()>) {
@@ -596,6 +596,17 @@ async fn newer_tables(bench: &Bench) {
     match Queue::open(&bench.settings).await.map(drop) {
         Err(Error::Settings(problem)) => assert!(problem.contains("version 1000"), "{problem}"),
         other => panic!("{other:?}"),
+    }
+}
+
+/// Protects: of processes that start at once, one makes the tables.
+async fn opened_at_once(bench: &Bench) {
+    let opened = (0..8).map(|_| {
+        let settings = bench.settings.clone();
+        tokio::spawn(async move { Queue::open(&settings).await.unwrap().now().await.unwrap() })
+    });
+    for queue in opened.collect::<Vec<_>>() {
+        queue.await.unwrap();
     }
 }
 

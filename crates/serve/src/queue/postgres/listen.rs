@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How often the connection is tried: a server that vanished says nothing.
 const TRY: Duration = Duration::from_secs(20);
 
-/// Listens for ever. `listening` is true while changes come.
+/// Listens for ever. `listening` is true while changes come: through a pooler of connections they may not, and nothing says so.
 pub(super) async fn run(server: Server, changes: broadcast::Sender<String>, listening: Arc<AtomicBool>) {
     loop {
         let Err(error) = listen(&server, &changes, &listening).await;
@@ -39,6 +39,9 @@ async fn listen(
     let hear = async {
         loop {
             match poll_fn(|context| connection.poll_message(context)).await {
+                Some(Ok(AsyncMessage::Notification(notice))) if notice.payload().is_empty() => {
+                    listening.store(true, Ordering::Relaxed);
+                }
                 Some(Ok(AsyncMessage::Notification(notice))) => {
                     // An error means that nobody reads.
                     let _ = changes.send(notice.payload().to_owned());
@@ -51,18 +54,18 @@ async fn listen(
     };
     tokio::select! {
         error = hear => error,
-        error = keep(&client, listening) => error,
+        error = keep(&client) => error,
     }
 }
 
 /// Asks for the notices, and makes sure of the connection from time to time.
-async fn keep(client: &Client, listening: &AtomicBool) -> Result<Infallible> {
+async fn keep(client: &Client) -> Result<Infallible> {
     loop {
-        tokio::time::timeout(super::PATIENCE, client.batch_execute("LISTEN calotype"))
+        // A notice without an id shows that notices come.
+        tokio::time::timeout(super::PATIENCE, client.batch_execute("LISTEN calotype; NOTIFY calotype"))
             .await
             .map_err(|_| super::slow())?
             .map_err(|error| problem(&error))?;
-        listening.store(true, Ordering::Relaxed);
         tokio::time::sleep(TRY).await;
     }
 }
