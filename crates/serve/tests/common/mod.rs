@@ -17,26 +17,7 @@ use tempfile::TempDir;
 
 /// Settings with a database, and otherwise what `calotype serve` begins with.
 pub fn settings(data: &Path, database: Option<String>) -> Settings {
-    Settings {
-        listen: ([127, 0, 0, 1], 0).into(),
-        data: data.to_owned(),
-        database,
-        storage: None,
-        token_file: None,
-        public_url: None,
-        max_queue: 100,
-        keep_days: None,
-        workers: 1,
-        price_per_second: 0.0,
-        cors: Vec::new(),
-        map_urls: Vec::new(),
-        allow_private_networks: true,
-        lease: Duration::from_secs(30),
-        max_file: 1 << 31,
-        kinds: Kind::ALL.to_vec(),
-        once: false,
-        node: "test".into(),
-    }
+    Settings { database, ..Settings::in_folder(data) }
 }
 
 /// A prediction without a webhook.

@@ -10,28 +10,29 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 
 use crate::error::{Error, Result};
 
-/// A client that checks the server's certificate (`verify`) by the roots of a PEM file, or by those of browsers; or one that
-/// encrypts for whoever answers.
+/// A client that checks the server's certificate (`verify`) by the roots of a PEM file, or by those of the binary and the system; or
+/// one that encrypts for whoever answers.
 ///
 /// # Errors
 /// The file has no certificates.
 pub(super) fn client(verify: bool, roots: Option<&str>) -> Result<ClientConfig> {
+    let roots = match (verify, roots) {
+        (true, None) => return crate::tls::client_config(),
+        (true, Some(file)) => Some(store(file)?),
+        (false, _) => None,
+    };
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|error| Error::Settings(format!("TLS: {error}")))?;
-    let builder = if verify {
-        builder.with_root_certificates(store(roots)?)
-    } else {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Unchecked(provider)))
+    let builder = match roots {
+        Some(roots) => builder.with_root_certificates(roots),
+        None => builder.dangerous().with_custom_certificate_verifier(Arc::new(Unchecked(provider))),
     };
     Ok(builder.with_no_client_auth())
 }
 
-fn store(file: Option<&str>) -> Result<RootCertStore> {
-    let Some(file) = file else {
-        return Ok(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() });
-    };
+fn store(file: &str) -> Result<RootCertStore> {
     let wrong =
         |problem: String| Error::Settings(format!("the database's URL: sslrootcert: {file}: {problem}"));
     let mut store = RootCertStore::empty();
