@@ -6,17 +6,21 @@
 //! worker/     takes jobs, has the engine compute them, stores what they make
 //! storage/    files in a folder or in S3, and signed links to them
 //! inputs/     files that requests name: data URIs, URLs, uploads
-//! tls.rs      TLS of connections that the service makes
 //! webhooks.rs what is told of jobs' events
 //! engine.rs   what the binary fills in
+//! service.rs  the process: what runs beside each other, and how all of it ends; connections.rs
+//! tls.rs      TLS of connections that the service makes
 //! page/       the page's three files
 //! ```
 
+pub mod api;
+mod connections;
 pub mod engine;
 pub mod error;
 pub mod inputs;
 pub mod job;
 pub mod queue;
+mod service;
 pub mod settings;
 pub mod storage;
 #[cfg(test)]
@@ -24,3 +28,5 @@ mod stub_s3;
 pub mod tls;
 pub mod webhooks;
 pub mod worker;
+
+pub use service::{serve, worker};

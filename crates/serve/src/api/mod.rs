@@ -1,0 +1,76 @@
+//! HTTP.
+//!
+//! ```text
+//! cog/          Cog's API, at the root
+//! replicate/    Replicate's API, under /v1 and /v1/v1
+//! events.rs     a job's events while it goes on
+//! health.rs     /health-check and /metrics
+//! submit.rs     new jobs, and waiting for them: what all APIs do alike
+//! render.rs     jobs as JSON; paging.rs: lists of them
+//! refusal.rs    what is refused, in the form of each API
+//! auth.rs, tokens.rs   who may do what
+//! http.rs       request ids, the log, other origins
+//! state.rs      what every handler has; metrics.rs: its numbers; body.rs: bodies of requests
+//! ```
+
+pub mod auth;
+pub mod body;
+mod cog;
+pub mod events;
+mod health;
+mod http;
+pub mod metrics;
+mod page;
+mod paging;
+pub mod refusal;
+pub mod render;
+pub mod replicate;
+pub mod state;
+pub mod submit;
+pub mod tokens;
+
+pub use cog::openapi::document;
+pub use state::AppState;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
+use axum::response::Response;
+use axum::routing::get;
+
+use self::refusal::{Dialect, Refusal};
+use crate::error::Result;
+
+/// All routes of the service.
+///
+/// # Errors
+/// An origin in the settings is none.
+pub fn router(state: AppState) -> Result<Router> {
+    let v1 = replicate::routes();
+    let guarded = Router::new()
+        .merge(cog::routes())
+        .nest("/v1", v1.clone())
+        // Clients differ in whether their base URL has `/v1`.
+        .nest("/v1/v1", v1)
+        .route("/events/{kind}/{id}", get(events::events))
+        .route("/metrics", get(health::metrics))
+        .method_not_allowed_fallback(not_allowed)
+        .route_layer(from_fn_with_state(state.clone(), auth::check));
+    let open = Router::new().merge(page::routes()).route("/health-check", get(health::health_check));
+    let mut all = guarded.merge(open).fallback(not_found);
+    all = all.layer(from_fn_with_state(state.clone(), http::same_origin));
+    if let Some(cors) = http::cors(&state.settings.cors)? {
+        all = all.layer(cors);
+    }
+    Ok(all.layer(from_fn_with_state(state.clone(), http::observe)).with_state(state))
+}
+
+async fn not_found(request: Request) -> Response {
+    Refusal::not_found("Not Found").in_dialect(Dialect::of_path(request.uri().path()))
+}
+
+async fn not_allowed(request: Request) -> Response {
+    let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+    refusal.in_dialect(Dialect::of_path(request.uri().path()))
+}

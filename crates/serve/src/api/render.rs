@@ -1,0 +1,185 @@
+//! Jobs as JSON: in the form of Replicate's API, which has all that Cog's form has.
+
+use std::collections::HashMap;
+
+use axum::http::HeaderMap;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::{Map, Value, json};
+
+use super::state::AppState;
+use super::submit::url_base;
+use crate::error::Result;
+use crate::job::{Job, Kind, Status};
+
+/// How an answer names files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Files {
+    /// Pictures are in the answer, as data URIs. Weights have URLs, as they are too large.
+    DataUris,
+    /// Files have signed URLs under this base: empty for URLs that are relative to the service.
+    Urls(String),
+}
+
+/// What an answer depends on beside the job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// The service's URL.
+    pub base: String,
+    /// How files are named.
+    pub files: Files,
+    /// Whether the page asks.
+    pub is_page: bool,
+}
+
+impl View {
+    /// The view of a client of Replicate's API: URLs of `https`, which are all that clients take for files, else data URIs. The page asks for
+    /// URLs with the query `file_urls=true`.
+    pub fn of(state: &AppState, headers: &HeaderMap, query: &HashMap<String, String>) -> View {
+        let base = url_base(state, headers);
+        let is_page = query.get("file_urls").is_some_and(|value| value == "true");
+        let files = match is_page {
+            true => Files::Urls(String::new()),
+            false if base.starts_with("https://") => Files::Urls(base.clone()),
+            false => Files::DataUris,
+        };
+        View { base, files, is_page }
+    }
+
+    /// The view of a client of Cog's API: data URIs.
+    pub fn cog(state: &AppState, headers: &HeaderMap) -> View {
+        View { base: url_base(state, headers), files: Files::DataUris, is_page: false }
+    }
+
+    /// The view of a webhook's receiver, whom no request has told the service's URL.
+    pub fn webhook(state: &AppState) -> View {
+        let base = url_base(state, &HeaderMap::new());
+        let files = match state.settings.public_url {
+            Some(_) => Files::Urls(base.clone()),
+            None => Files::DataUris,
+        };
+        View { base, files, is_page: false }
+    }
+
+    /// The same view with URLs in place of data URIs: a page of a hundred jobs would not fit into memory otherwise.
+    pub fn with_urls(mut self) -> View {
+        if self.files == Files::DataUris {
+            self.files = Files::Urls(self.base.clone());
+        }
+        self
+    }
+}
+
+/// A time of the database as RFC 3339.
+pub fn time(milliseconds: i64) -> String {
+    let time = DateTime::<Utc>::from_timestamp_millis(milliseconds).unwrap_or_default();
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+/// The URL of a stored file.
+pub fn file_url(state: &AppState, view: &View, key: &str) -> String {
+    match &view.files {
+        Files::DataUris => state.links.url(&view.base, key),
+        Files::Urls(base) => state.links.url(base, key),
+    }
+}
+
+/// The output of a job, with files as `view` names them. `Value::Null`: there is none.
+///
+/// # Errors
+/// The storage does not answer.
+pub async fn output(state: &AppState, job: &Job, view: &View) -> Result<Value> {
+    match &job.output {
+        Some(Value::Array(keys)) => {
+            let mut files = Vec::with_capacity(keys.len());
+            for key in keys {
+                files.push(Value::from(file(state, view, key.as_str().unwrap_or_default()).await?));
+            }
+            Ok(files.into())
+        }
+        Some(Value::Object(output)) => {
+            let mut output = output.clone();
+            if let Some(key) = output.get("weights").and_then(Value::as_str) {
+                let url = file_url(state, view, key);
+                output.insert("weights".into(), url.into());
+            }
+            Ok(output.into())
+        }
+        _ => Ok(Value::Null),
+    }
+}
+
+/// A picture as `view` names it.
+async fn file(state: &AppState, view: &View, key: &str) -> Result<String> {
+    if view.files == Files::DataUris {
+        // A file that is gone has at least the URL where it was.
+        if let Some(bytes) = state.storage.read(key).await? {
+            let kind = if key.ends_with(".png") { "image/png" } else { "application/octet-stream" };
+            return Ok(format!("data:{kind};base64,{}", STANDARD.encode(&bytes)));
+        }
+    }
+    Ok(file_url(state, view, key))
+}
+
+/// A job in the form of Replicate's API.
+///
+/// # Errors
+/// The storage does not answer.
+pub async fn job(state: &AppState, job: &Job, view: &View) -> Result<Value> {
+    let output = output(state, job, view).await?;
+    Ok(json_of(job, output, view))
+}
+
+/// A job as it was when it was made, whatever has become of it since: what a create answers where nobody waits, or in vain. Clients take any
+/// other status for the end.
+pub fn starting(job: &Job, view: &View) -> Value {
+    let job = Job {
+        status: Status::Starting,
+        logs: String::new(),
+        error: None,
+        metrics: Map::new(),
+        started_at: None,
+        completed_at: None,
+        ..job.clone()
+    };
+    json_of(&job, Value::Null, view)
+}
+
+fn json_of(job: &Job, output: Value, view: &View) -> Value {
+    let made = &job.made;
+    let path = match made.kind {
+        Kind::Prediction => "predictions",
+        Kind::Training => "trainings",
+    };
+    let url = format!("{}/v1/{path}/{}", view.base, job.id());
+    let mut body = json!({
+        "id": job.id(),
+        "model": made.model,
+        "version": made.version,
+        "input": made.input,
+        "output": output,
+        "logs": job.logs,
+        "error": job.error,
+        "status": job.status.name(),
+        "metrics": job.metrics,
+        "created_at": time(job.created_at),
+        "started_at": job.started_at.map(time),
+        "completed_at": job.completed_at.map(time),
+        "source": made.source,
+        "data_removed": false,
+        "urls": {
+            "get": url,
+            "cancel": format!("{url}/cancel"),
+            "web": format!("{}/#history", view.base),
+        },
+    });
+    if let Some(destination) = &made.destination {
+        body["destination"] = destination.as_str().into();
+    }
+    if let Some(webhook) = &made.webhook {
+        body["webhook"] = webhook.as_str().into();
+        body["webhook_events_filter"] = made.webhook_events.clone().into();
+    }
+    body
+}

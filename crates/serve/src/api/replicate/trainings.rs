@@ -1,0 +1,115 @@
+//! Trainings.
+
+use axum::Extension;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::HeaderMap;
+use serde_json::{Map, Value};
+
+use super::catalog::{self, Version};
+use super::jobs::{self, Answer, Asked};
+use crate::api::body;
+use crate::api::refusal::Refusal;
+use crate::api::render::View;
+use crate::api::state::{AppState, BASE};
+use crate::api::submit;
+use crate::api::tokens::Caller;
+use crate::job::{Kind, NewJob};
+
+/// `POST /models/{owner}/{name}/versions/{id}/trainings`.
+pub async fn create(
+    State(state): State<AppState>,
+    Path((owner, name, id)): Path<(String, String, String)>,
+    Extension(caller): Extension<Caller>,
+    Query(query): Query<Asked>,
+    request: Request,
+) -> Answer {
+    let headers = request.headers().clone();
+    let view = View::of(&state, &headers, &query);
+    let body = body::object(request).await?;
+    let model = format!("{owner}/{name}");
+    let version = catalog::version(&state, &id).await?.filter(|version| version.model == model);
+    let version =
+        version.ok_or_else(|| Refusal::not_found(format!("There is no version {id} of {model}")))?;
+    begin(&state, &caller, version, &headers, body, &view).await
+}
+
+/// `POST /trainings`, with the version in the body, as older clients do.
+pub async fn create_by_version(
+    State(state): State<AppState>,
+    Extension(caller): Extension<Caller>,
+    Query(query): Query<Asked>,
+    request: Request,
+) -> Answer {
+    let headers = request.headers().clone();
+    let view = View::of(&state, &headers, &query);
+    let body = body::object(request).await?;
+    let version = jobs::version(&state, &body).await?;
+    begin(&state, &caller, version, &headers, body, &view).await
+}
+
+async fn begin(
+    state: &AppState,
+    caller: &Caller,
+    version: Version,
+    headers: &HeaderMap,
+    body: Map<String, Value>,
+    view: &View,
+) -> Answer {
+    let destination = body::text(&body, "destination")?;
+    let destination =
+        destination.ok_or_else(|| Refusal::body("destination", "expected owner/name, found nothing"))?;
+    if !catalog::is_model(&destination) {
+        let found = body::short(&destination.into());
+        return Err(Refusal::not_found(format!(
+            "destination: expected owner/name in small letters, found {found}"
+        ))
+        .into());
+    }
+    if destination == BASE {
+        return Err(
+            Refusal::body("destination", format!("expected a model of your own, found {BASE}")).into()
+        );
+    }
+    if !version.is_base {
+        let problem = format!(
+            "expected a version of {BASE}, found one of {}: trainings begin from the base model",
+            version.model
+        );
+        return Err(Refusal::body("version", problem).into());
+    }
+    let job = jobs::new(state, caller, Kind::Training, version, headers, body, view)?;
+    let job = submit::submit(state, NewJob { destination: Some(destination.clone()), ..job }).await?;
+    // After the training, so that a refusal makes no model. The model is known by its versions too.
+    if let Err(e) = catalog::put_model(state, &destination, Map::new()).await {
+        tracing::warn!("the model {destination}: {e}");
+    }
+    jobs::created(state, job, headers, view).await
+}
+
+/// `GET /trainings`.
+pub async fn list(State(state): State<AppState>, Query(query): Query<Asked>, headers: HeaderMap) -> Answer {
+    let view = View::of(&state, &headers, &query);
+    jobs::list(&state, Kind::Training, &query, view).await
+}
+
+/// `GET /trainings/{id}`.
+pub async fn get(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    Query(query): Query<Asked>,
+    headers: HeaderMap,
+) -> Answer {
+    let job = jobs::get(&state, Kind::Training, &id).await?;
+    jobs::shown(&state, &job, &View::of(&state, &headers, &query)).await
+}
+
+/// `POST /trainings/{id}/cancel`. Whatever body comes along is not read.
+pub async fn cancel(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    Query(query): Query<Asked>,
+    headers: HeaderMap,
+) -> Answer {
+    let view = View::of(&state, &headers, &query);
+    jobs::cancel(&state, Kind::Training, &id, &view).await
+}

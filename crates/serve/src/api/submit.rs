@@ -1,0 +1,280 @@
+//! New jobs, and waiting for them: what all APIs do alike.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use axum::http::{HeaderMap, header, uri::Authority};
+use calotype_request::schema::{Schema, check};
+use calotype_request::{PredictInput, Problem, TrainInput};
+use ring::rand::{SecureRandom, SystemRandom};
+use serde_json::{Map, Value};
+use tokio::runtime::Handle;
+
+use super::refusal::{FieldProblem, Refusal};
+use super::state::{AppState, BASE};
+use super::tokens::Caller;
+use crate::engine::EngineError;
+use crate::job::{Job, Kind, NewJob};
+use crate::queue::Inserted;
+
+/// How long a waiting request sleeps if nothing wakes it.
+const POLL: Duration = Duration::from_secs(1);
+/// The events that a webhook is told of.
+pub const EVENTS: [&str; 4] = ["start", "output", "logs", "completed"];
+
+/// The published schemas, of predictions and trainings.
+static PUBLISHED: LazyLock<[Schema; 2]> = LazyLock::new(|| [PredictInput::schema(), TrainInput::schema()]);
+/// The schema of predictions with all samplers.
+static WIDE: LazyLock<Schema> = LazyLock::new(PredictInput::command_line_schema);
+
+/// The published schema of a kind's input.
+pub fn schema(kind: Kind) -> &'static Schema {
+    match kind {
+        Kind::Prediction => &PUBLISHED[0],
+        Kind::Training => &PUBLISHED[1],
+    }
+}
+
+/// A new id: 26 characters of a-z and 0-9 that nobody can guess.
+pub fn new_id() -> String {
+    const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+    let mut random = [0_u8; 26];
+    // The system's generator fails on no system that is in use; a process that has none cannot do anything safely.
+    SystemRandom::new().fill(&mut random).expect("the system has random numbers");
+    random.iter().map(|byte| char::from(DIGITS[usize::from(byte % 32)])).collect()
+}
+
+/// A prediction of the base model that is to be made, with a new id.
+pub fn prediction(state: &AppState, caller: &Caller, input: Map<String, Value>) -> NewJob {
+    new_job(state, caller, Kind::Prediction, input)
+}
+
+/// A job of the base model that is to be made, with a new id.
+pub fn new_job(state: &AppState, caller: &Caller, kind: Kind, input: Map<String, Value>) -> NewJob {
+    NewJob {
+        id: new_id(),
+        kind,
+        owner: caller.name.clone(),
+        model: BASE.into(),
+        version: state.version.clone(),
+        input,
+        destination: None,
+        webhook: None,
+        webhook_events: Vec::new(),
+        source: "api".into(),
+        cancel_after: None,
+    }
+}
+
+/// Checks an input against the published schema, and drops what the schema does not have.
+///
+/// # Errors
+/// Fields are invalid. The refusal names all of them.
+pub fn check_published(kind: Kind, input: Map<String, Value>) -> Result<Map<String, Value>, Refusal> {
+    check_input(schema(kind), input)
+}
+
+fn check_input(schema: &Schema, mut input: Map<String, Value>) -> Result<Map<String, Value>, Refusal> {
+    input.retain(|name, _| schema.field(name).is_ok());
+    let mut problems = Vec::new();
+    // A check names one field. Without that field it names the next.
+    let mut checked = check(schema, input.clone());
+    let mut rest = input;
+    loop {
+        let e = match checked {
+            Ok(checked) if problems.is_empty() => return Ok(checked),
+            Ok(_) => return Err(Refusal::fields(problems)),
+            Err(e) => e,
+        };
+        let is_missing = e.problem == Problem::Missing;
+        // A field that was taken out for its value is not missing.
+        if !problems.iter().any(|problem: &FieldProblem| problem.field == e.field) {
+            let message = if is_missing { "Field required".into() } else { e.problem.to_string() };
+            problems.push(FieldProblem { of_input: true, field: e.field.clone(), message, is_missing });
+        }
+        if rest.remove(&e.field).is_none() {
+            return Err(Refusal::fields(problems));
+        }
+        checked = check(schema, rest.clone());
+    }
+}
+
+/// A job, and whether a request made it or found it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Submitted {
+    /// The job.
+    pub job: Job,
+    /// Whether the job was made.
+    pub is_new: bool,
+}
+
+/// Puts a job into the queue. Its input is checked, against the schema of the command line, which has all samplers.
+///
+/// # Errors
+/// The input is invalid, the queue is full, or the service cannot do it now. Nothing is made.
+pub async fn submit(state: &AppState, job: NewJob) -> Result<Job, Refusal> {
+    submit_once(state, job).await.map(|submitted| submitted.job)
+}
+
+/// [`submit`], where a job with the id may be there already.
+///
+/// # Errors
+/// As [`submit`].
+pub async fn submit_once(state: &AppState, mut job: NewJob) -> Result<Submitted, Refusal> {
+    if state.is_draining() {
+        return Err(Refusal::unavailable("The service is about to end, and takes no new jobs"));
+    }
+    let wide = match job.kind {
+        Kind::Prediction => &WIDE,
+        Kind::Training => schema(Kind::Training),
+    };
+    job.input = check_input(wide, job.input)?;
+    let checked = match job.kind {
+        Kind::Prediction => state.engine.check_prediction(&job.input),
+        Kind::Training => state.engine.check_training(&job.input),
+    };
+    checked.map_err(|e| match e {
+        EngineError::Input { field, problem } => Refusal::input(&field, problem),
+        e => {
+            tracing::error!("the check of an input: {e}");
+            Refusal::unavailable("The service cannot check the input now")
+        }
+    })?;
+    if let Some(webhook) = &job.webhook {
+        let checked = state.inputs.client().check_url(webhook);
+        checked.map_err(|problem| Refusal::body("webhook", problem))?;
+    }
+    let kind = job.kind;
+    match state.queue.insert(job, state.settings.max_queue).await? {
+        Inserted::New(job) => Ok(Submitted { job, is_new: true }),
+        Inserted::Exists(job) if job.made.kind != kind => {
+            let other = job.made.kind.name();
+            Err(Refusal::body("id", format!("expected the id of a {}, found that of a {other}", kind.name())))
+        }
+        Inserted::Exists(job) => Ok(Submitted { job, is_new: false }),
+        Inserted::Full => Err(Refusal::full()),
+    }
+}
+
+/// Waits until a job is over, for `at_most`. Returns the job as it is at the end, over or not. A database that does not answer is waited for.
+/// A service that ends does not wait for jobs that no worker has.
+pub async fn wait(state: &AppState, job: Job, at_most: Duration) -> Job {
+    let mut last = job;
+    let (kind, id) = (last.made.kind, last.id().to_owned());
+    let mut changes = state.queue.changes();
+    let mut drain = state.drain.subscribe();
+    let until_over = async {
+        loop {
+            match state.queue.get(kind, &id).await {
+                Ok(Some(job)) => last = job,
+                // Retention has deleted it.
+                Ok(None) => return,
+                Err(e) => tracing::warn!(job = id, "{e}"),
+            }
+            let waits = last.started_at.is_none();
+            if last.status.is_over() || (waits && *drain.borrow()) {
+                return;
+            }
+            tokio::select! {
+                () = changed(&mut changes, &id) => {}
+                () = tokio::time::sleep(POLL) => {}
+                _ = drain.wait_for(|drain| *drain), if waits => {}
+            }
+        }
+    };
+    // Time is up, or the job is over: `last` says which.
+    let _ = tokio::time::timeout(at_most, until_over).await;
+    last
+}
+
+/// Waits until the queue says that a job has changed, or that changes were missed.
+pub async fn changed(changes: &mut tokio::sync::broadcast::Receiver<String>, id: &str) {
+    use tokio::sync::broadcast::error::RecvError;
+    loop {
+        match changes.recv().await {
+            Ok(changed) if changed != id => {}
+            Ok(_) | Err(RecvError::Lagged(_)) => return,
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
+/// Cancels a job when it is dropped: a client that hangs up does not want its answer any more.
+pub struct CancelOnDrop {
+    state: AppState,
+    /// `None`: the job is kept.
+    job: Option<(Kind, String)>,
+}
+
+impl CancelOnDrop {
+    /// A guard of a job.
+    pub fn new(state: &AppState, job: &Job) -> CancelOnDrop {
+        CancelOnDrop { state: state.clone(), job: Some((job.made.kind, job.id().to_owned())) }
+    }
+
+    /// Leaves the job alone from now on.
+    pub fn keep(mut self) {
+        self.job = None;
+    }
+}
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        let (Some((kind, id)), Ok(runtime)) = (self.job.take(), Handle::try_current()) else { return };
+        let queue = self.state.queue.clone();
+        runtime.spawn(async move {
+            if let Err(e) = queue.cancel(kind, &id).await {
+                tracing::warn!(job = id, "not canceled: {e}");
+            }
+        });
+    }
+}
+
+/// The service's URL as a client sees it, without a slash at its end: the public one, or what the client's request says.
+pub fn url_base(state: &AppState, headers: &HeaderMap) -> String {
+    if let Some(url) = &state.settings.public_url {
+        return url.trim_end_matches('/').to_owned();
+    }
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
+    match host {
+        Some(host) if !host.as_str().contains('@') => format!("http://{host}"),
+        _ => format!("http://{}", state.settings.listen),
+    }
+}
+
+/// The address and the events of a webhook in a body.
+///
+/// # Errors
+/// A field has the wrong type, or an event is unknown.
+pub fn webhook(body: &Map<String, Value>) -> Result<(Option<String>, Vec<String>), Refusal> {
+    let url = super::body::text(body, "webhook")?;
+    let wrong = |found: &Value| {
+        let expected = EVENTS.join(", ");
+        let problem =
+            format!("expected a list of events out of {expected}, found {}", super::body::short(found));
+        Refusal::body("webhook_events_filter", problem)
+    };
+    let events = match body.get("webhook_events_filter") {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::Array(events)) => {
+            let known = |event: &Value| event.as_str().filter(|name| EVENTS.contains(name)).map(String::from);
+            events.iter().map(|event| known(event).ok_or_else(|| wrong(event))).collect::<Result<_, _>>()?
+        }
+        Some(other) => return Err(wrong(other)),
+    };
+    Ok((url, events))
+}
+
+/// The input of a body: an object, or nothing.
+///
+/// # Errors
+/// The input is something else.
+pub fn input(body: &mut Map<String, Value>) -> Result<Map<String, Value>, Refusal> {
+    match body.remove("input") {
+        None | Some(Value::Null) => Ok(Map::new()),
+        Some(Value::Object(input)) => Ok(input),
+        Some(other) => {
+            Err(Refusal::body("input", format!("expected an object, found {}", super::body::short(&other))))
+        }
+    }
+}

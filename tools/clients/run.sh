@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Runs published clients, unmodified, against a service with the pocket model: tools/clients/run.sh CALOTYPE [NAME…]
+# NAME is replicate_1, replicate_2 or replicate_js; all of them by default. Needs pip (and npm), and a network or their caches.
+set -euo pipefail
+cd "$(dirname "$0")"
+calotype=$(realpath "$1")
+shift
+names=("$@")
+[[ ${#names[@]} -gt 0 ]] || names=(replicate_1 replicate_2 replicate_js)
+
+work=$(mktemp -d)
+trap '[[ -z ${service:-} ]] || kill "$service"; wait; rm -rf "$work"' EXIT
+
+# A token, so that clients are seen to send theirs.
+token=tools-clients
+printf 'tester admin %s\n' "$(printf %s "$token" | sha256sum | cut -d" " -f1)" >"$work/tokens"
+"$calotype" serve --port 0 --data "$work/data" --token-file "$work/tokens" --allow-private-networks 2>"$work/log" &
+service=$!
+until url=$(grep -o 'http://127[.:0-9]*' "$work/log"); do
+    kill -0 "$service" 2>/dev/null || { cat "$work/log"; exit 1; }
+    sleep 0.1
+done
+export REPLICATE_BASE_URL=$url REPLICATE_API_TOKEN=$token
+
+for name in "${names[@]}"; do
+    case $name in
+        replicate_1) package='replicate>=1,<2' ;;
+        replicate_2) package='replicate==2.0.0b4' ;;
+        replicate_js)
+            (cd "$work" && npm install --silent --no-fund --no-audit replicate@1.4.0 >/dev/null)
+            node replicate.mjs "$work"
+            continue
+            ;;
+        *)
+            echo "unknown client: $name"
+            exit 2
+            ;;
+    esac
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target "$work/$name" "$package"
+    PYTHONPATH=$work/$name python3 "$name.py"
+done
