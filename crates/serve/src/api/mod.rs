@@ -4,6 +4,8 @@
 //! cog/          Cog's API, at the root
 //! replicate/    Replicate's API, under /v1 and /v1/v1
 //! events.rs     a job's events while it goes on
+//! openai/, a1111/   other APIs for pictures; pictures.rs, masks.rs, trained.rs: what both need
+//! files.rs, upload.rs   uploads and downloads
 //! health.rs     /health-check and /metrics
 //! submit.rs     new jobs, and waiting for them: what all APIs do alike
 //! render.rs     jobs as JSON; paging.rs: lists of them
@@ -13,21 +15,30 @@
 //! state.rs      what every handler has; metrics.rs: its numbers; body.rs: bodies of requests
 //! ```
 
+mod a1111;
 pub mod auth;
 pub mod body;
 mod cog;
 pub mod events;
+mod files;
 mod health;
 mod http;
+mod masks;
 pub mod metrics;
+mod openai;
 mod page;
 mod paging;
+mod pictures;
 pub mod refusal;
 pub mod render;
 pub mod replicate;
 pub mod state;
 pub mod submit;
+#[cfg(test)]
+mod testing;
 pub mod tokens;
+mod trained;
+mod upload;
 
 pub use cog::openapi::document;
 pub use state::AppState;
@@ -47,9 +58,10 @@ use crate::error::Result;
 /// # Errors
 /// An origin in the settings is none.
 pub fn router(state: AppState) -> Result<Router> {
-    let v1 = replicate::routes();
+    let v1 = replicate::routes().merge(files::routes()).merge(openai::routes());
     let guarded = Router::new()
         .merge(cog::routes())
+        .merge(a1111::routes())
         .nest("/v1", v1.clone())
         // Clients differ in whether their base URL has `/v1`.
         .nest("/v1/v1", v1)
@@ -57,7 +69,10 @@ pub fn router(state: AppState) -> Result<Router> {
         .route("/metrics", get(health::metrics))
         .method_not_allowed_fallback(not_allowed)
         .route_layer(from_fn_with_state(state.clone(), auth::check));
-    let open = Router::new().merge(page::routes()).route("/health-check", get(health::health_check));
+    let open = Router::new()
+        .merge(page::routes())
+        .merge(files::public_routes())
+        .route("/health-check", get(health::health_check));
     let mut all = guarded.merge(open).fallback(not_found);
     all = all.layer(from_fn_with_state(state.clone(), http::same_origin));
     if let Some(cors) = http::cors(&state.settings.cors)? {

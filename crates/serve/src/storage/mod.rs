@@ -30,6 +30,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 pub use download::download;
 pub use links::Links;
+pub(crate) use links::hex;
 
 use crate::error::{Error, Result};
 use crate::settings::Settings;

@@ -1,0 +1,202 @@
+//! The fields of a request → the input of each picture, and `info` of the answer.
+
+use ring::rand::{SecureRandom, SystemRandom};
+use serde_json::{Map, Value, json};
+
+use super::samplers;
+use crate::api::refusal::Refusal;
+
+/// The most pictures of a request.
+const MOST: u64 = 16;
+
+/// Their fields, ours, and their defaults where these differ from ours. Widths and heights have none: the model's own size is better than
+/// the web UI's 512.
+const FIELDS: [(&str, &str, Option<f64>); 6] = [
+    ("prompt", "prompt", None),
+    ("negative_prompt", "negative_prompt", None),
+    ("steps", "num_inference_steps", None),
+    ("cfg_scale", "guidance_scale", Some(7.0)),
+    ("width", "width", None),
+    ("height", "height", None),
+];
+
+/// Fields for what there is not. They are refused when they are set.
+const ABSENT: [&str; 9] = [
+    "enable_hr",
+    "tiling",
+    "restore_faces",
+    "styles",
+    "script_name",
+    "alwayson_scripts",
+    "refiner_checkpoint",
+    "subseed_strength",
+    "firstpass_image",
+];
+
+/// Their name of one of our fields.
+pub(super) fn theirs(ours: &str) -> &str {
+    match ours {
+        "prompt_strength" => "denoising_strength",
+        "image" => "init_images",
+        _ => FIELDS.iter().find(|(_, name, _)| *name == ours).map_or(ours, |(theirs, ..)| theirs),
+    }
+}
+
+/// Whether a value is one that means that a field is not used.
+pub(super) fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(value) => !value,
+        Value::Number(value) => value.as_f64() == Some(0.0),
+        Value::String(value) => value.is_empty() || value == "None",
+        Value::Array(values) => values.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+    }
+}
+
+/// A request.
+#[derive(Debug)]
+pub(super) struct Request {
+    input: Map<String, Value>,
+    seed: u64,
+    count: u64,
+    batch_size: u64,
+    sampler: String,
+}
+
+impl Request {
+    /// Reads the fields. `with_image`: those of a picture count.
+    pub(super) fn of_fields(fields: &Map<String, Value>, with_image: bool) -> Result<Request, Refusal> {
+        if let Some(name) =
+            ABSENT.iter().find(|name| fields.get(**name).is_some_and(|value| !is_empty(value)))
+        {
+            return Err(Refusal::body(name, "there is nothing of the kind here; leave the field out"));
+        }
+        let given = |name: &str| fields.get(name).filter(|value| !value.is_null());
+        let mut input = Map::new();
+        for (theirs, ours, default) in FIELDS {
+            let value = given(theirs).cloned().or(default.map(Value::from));
+            input.extend(value.map(|value| (ours.to_string(), whole(value))));
+        }
+        if with_image {
+            let strength = given("denoising_strength").cloned().unwrap_or(json!(0.75));
+            input.insert("prompt_strength".into(), strength);
+        }
+        // An empty prompt is one; ours has a default.
+        input.entry("prompt").or_insert_with(|| json!(""));
+        let text = |name: &str| given(name).and_then(Value::as_str).unwrap_or_default();
+        let sampler = [text("sampler_name"), text("sampler_index")]
+            .into_iter()
+            .find(|name| !name.is_empty())
+            .unwrap_or("Euler");
+        input.insert("scheduler".into(), samplers::scheduler(sampler, text("scheduler"))?.into());
+        input.insert("num_outputs".into(), json!(1));
+
+        let batch_size = count(fields, "batch_size")?;
+        let count = batch_size.saturating_mul(count(fields, "n_iter")?);
+        if count > MOST {
+            return Err(Refusal::body(
+                "batch_size",
+                format!("at most {MOST} pictures in all, found {count}"),
+            ));
+        }
+        let seed = match given("seed").map(|seed| whole(seed.clone())) {
+            None => random_seed(),
+            Some(seed) if seed.as_i64() == Some(-1) => random_seed(),
+            Some(seed) => {
+                let problem = || {
+                    Refusal::body("seed", format!("expected an integer of at least 0, or -1, found {seed}"))
+                };
+                seed.as_u64().ok_or_else(problem)?
+            }
+        };
+        Ok(Request { input, seed, count, batch_size, sampler: sampler.into() })
+    }
+
+    /// Sets a field of the input.
+    pub(super) fn set(&mut self, name: &str, value: Value) {
+        self.input.insert(name.into(), value);
+    }
+
+    /// A text of the input.
+    pub(super) fn text(&self, name: &str) -> &str {
+        self.input.get(name).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// The input of each picture. Each has the seed of the one before, and 1 more.
+    pub(super) fn inputs(&self) -> Vec<Map<String, Value>> {
+        let with_seed = |seed: u64| {
+            let mut input = self.input.clone();
+            input.insert("seed".into(), json!(seed));
+            input
+        };
+        self.seeds().into_iter().map(with_seed).collect()
+    }
+
+    fn seeds(&self) -> Vec<u64> {
+        (0..self.count).map(|i| self.seed.wrapping_add(i)).collect()
+    }
+
+    /// What the answer tells of the pictures: `texts` are their infotexts, `size` is width and height.
+    pub(super) fn info(&self, texts: &[String], (width, height): (u32, u32), model: &str) -> Value {
+        let seeds = self.seeds();
+        let repeated = |value: &str| vec![value.to_string(); seeds.len()];
+        let (prompt, negative) = (self.text("prompt"), self.text("negative_prompt"));
+        json!({
+            "prompt": prompt,
+            "all_prompts": repeated(prompt),
+            "negative_prompt": negative,
+            "all_negative_prompts": repeated(negative),
+            "seed": self.seed,
+            "all_seeds": seeds,
+            "subseed": 0,
+            "all_subseeds": vec![0; seeds.len()],
+            "subseed_strength": 0,
+            "width": width,
+            "height": height,
+            "sampler_name": self.sampler,
+            "cfg_scale": self.input.get("guidance_scale"),
+            "steps": self.input.get("num_inference_steps"),
+            "batch_size": self.batch_size,
+            "restore_faces": false,
+            "face_restoration_model": null,
+            "sd_model_name": model,
+            "sd_model_hash": "",
+            "denoising_strength": self.input.get("prompt_strength"),
+            "extra_generation_params": {},
+            "index_of_first_image": 0,
+            "infotexts": texts,
+            "styles": [],
+            "clip_skip": 1,
+            "is_using_inpainting_conditioning": false,
+        })
+    }
+}
+
+/// A seed of 32 bits, as the web UI draws them.
+fn random_seed() -> u64 {
+    let mut bytes = [0; 4];
+    SystemRandom::new().fill(&mut bytes).expect("the system has random numbers");
+    u32::from_le_bytes(bytes).into()
+}
+
+/// A number of pictures: 1 where none is given.
+fn count(fields: &Map<String, Value>, name: &str) -> Result<u64, Refusal> {
+    match fields.get(name).filter(|value| !value.is_null()).map(|value| whole(value.clone())) {
+        None => Ok(1),
+        Some(value) => value
+            .as_u64()
+            .filter(|n| *n > 0)
+            .ok_or_else(|| Refusal::body(name, format!("expected an integer of at least 1, found {value}"))),
+    }
+}
+
+/// A whole number that came with a decimal point, as some clients send it, without one.
+fn whole(value: Value) -> Value {
+    match value.as_f64() {
+        Some(number) if value.is_f64() && number.fract() == 0.0 && number.abs() < 9e15 => {
+            json!(number as i64)
+        }
+        _ => value,
+    }
+}

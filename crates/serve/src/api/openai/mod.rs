@@ -1,0 +1,138 @@
+//! OpenAI's images API: `POST /v1/images/generations` and `/v1/images/edits`. `GET /v1/models` is Replicate's, and serves both.
+//!
+//! `model` may have any name; the name of a trained model takes its weights. `quality`, `style`, `user`, `background`, `moderation` and
+//! `input_fidelity` are accepted and mean nothing here. Beyond OpenAI's fields there are `negative_prompt`, `seed`, `steps`,
+//! `guidance_scale` and `prompt_strength`.
+//!
+//! ```text
+//! request.rs   the fields of a request → inputs of predictions
+//! edits.rs     the parts of an edit
+//! ```
+
+mod edits;
+mod request;
+#[cfg(test)]
+mod tests;
+
+use axum::extract::multipart::MultipartRejection;
+use axum::extract::{DefaultBodyLimit, Multipart, Request as AnyRequest, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Extension, Json, Router};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use self::request::{Answer, Request};
+use super::pictures::{self, Failure, Picture, Waiting};
+use super::refusal::Refusal;
+use super::state::AppState;
+use super::submit::url_base;
+use super::tokens::Caller;
+use super::{body, masks, trained};
+
+/// The most bytes of an edit's body: its picture and its mask.
+const MOST_BYTES: usize = 100 << 20;
+
+/// The two endpoints, below `/v1`.
+pub(super) fn routes() -> Router<AppState> {
+    Router::new()
+        .route("/images/generations", post(generations))
+        .route("/images/edits", post(edits).layer(DefaultBodyLimit::max(MOST_BYTES)))
+}
+
+/// A refusal as OpenAI's clients read it.
+struct Problem(Refusal);
+
+impl<E: Into<Refusal>> From<E> for Problem {
+    fn from(e: E) -> Problem {
+        Problem(e.into())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let has_failed = self.0.status == StatusCode::INTERNAL_SERVER_ERROR;
+        let mut answer = pictures::renamed(self.0, request::theirs).openai();
+        // A prediction that failed fails again; their clients would try it twice more.
+        if has_failed {
+            answer.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
+        }
+        answer
+    }
+}
+
+async fn generations(
+    State(state): State<AppState>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    request: AnyRequest,
+) -> Result<Response, Problem> {
+    let fields = body::object(request).await?;
+    let request = Request::of_fields(&fields)?;
+    answer(&state, &caller, &headers, request).await
+}
+
+async fn edits(
+    State(state): State<AppState>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    parts: Result<Multipart, MultipartRejection>,
+) -> Result<Response, Problem> {
+    let parts = parts.map_err(|_| Refusal::body("image", "expected multipart/form-data"))?;
+    let edit = edits::read(parts).await?;
+    let mut request = Request::of_fields(&edit.fields)?;
+    request.set("image", pictures::store(&state, &caller, "image", &edit.image).await?.into());
+    if let Some(mask) = edit.mask {
+        request.set("mask", pictures::store(&state, &caller, "mask", &mask).await?.into());
+    }
+    answer(&state, &caller, &headers, request).await
+}
+
+/// Makes the pictures of a request, and answers with them.
+async fn answer(
+    state: &AppState,
+    caller: &Caller,
+    headers: &HeaderMap,
+    mut request: Request,
+) -> Result<Response, Problem> {
+    let versions = trained::versions(state).await?;
+    if let Some(version) = trained::find(&versions, &request.model) {
+        request.set("replicate_weights", state.links.url("", &version.weights).into());
+    }
+    let (inputs, how) = request.into_inputs();
+    let waiting = Waiting::submit(state, caller, inputs).await?;
+    let mut data = Vec::new();
+    let made = waiting.pictures().await.map_err(|failure| match failure {
+        Failure::Refused(refusal) => refusal,
+        Failure::Canceled => pictures::failed("the prediction was canceled"),
+    })?;
+    for picture in &made {
+        data.push(shown(state, headers, picture, &how).await?);
+    }
+    let created = made.first().map_or(0, |picture| picture.job.created_at / 1000);
+    Ok(Json(json!({ "created": created, "data": data, "output_format": how.format.name() })).into_response())
+}
+
+/// A picture as the request wants to have it.
+async fn shown(
+    state: &AppState,
+    headers: &HeaderMap,
+    picture: &Picture,
+    how: &Answer,
+) -> Result<Value, Refusal> {
+    let format = how.format;
+    if how.as_url && format == masks::Format::Png {
+        return Ok(json!({ "url": state.links.url(&url_base(state, headers), &picture.key) }));
+    }
+    let png = pictures::read(state, picture).await?;
+    let converted = tokio::task::spawn_blocking(move || masks::convert(&png, format)).await;
+    let bytes = converted.map_err(|e| pictures::failed(e.to_string()))?.map_err(pictures::failed)?;
+    if !how.as_url {
+        return Ok(json!({ "b64_json": STANDARD.encode(bytes) }));
+    }
+    let key = format!("{}.{}", picture.key.trim_end_matches(".png"), format.extension());
+    state.storage.put(&key, bytes.into()).await?;
+    Ok(json!({ "url": state.links.url(&url_base(state, headers), &key) }))
+}

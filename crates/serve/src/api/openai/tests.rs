@@ -1,0 +1,231 @@
+//! Requests as tables.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::request::Request;
+use crate::api::masks::Format;
+use crate::api::testing::{self, Service};
+use crate::job::Status;
+use crate::queue::Filter;
+
+fn read(fields: Value) -> Result<Request, (Option<String>, String)> {
+    Request::of_fields(fields.as_object().unwrap()).map_err(|refusal| (refusal.field, refusal.message))
+}
+
+/// Protects: OpenAI's fields become ours, those of forms as well, and each picture has a seed of its own.
+#[test]
+fn fields() {
+    let given = json!({ "model": "dall-e-3", "prompt": "a fox", "n": "2", "size": "64x32", "seed": "7", "steps": 3, "guidance_scale": "2.5",
+        "quality": "hd", "style": "vivid", "user": "u", "background": null, "negative_prompt": "5", "response_format": "url" });
+    let request = read(given).unwrap();
+    assert_eq!(request.model, "dall-e-3");
+    let (inputs, how) = request.into_inputs();
+    let input = |seed: u64| {
+        json!({ "prompt": "a fox", "negative_prompt": "5", "seed": seed, "num_inference_steps": 3, "guidance_scale": 2.5, "width": 64,
+            "height": 32, "num_outputs": 1 })
+    };
+    assert_eq!(inputs.into_iter().map(Value::Object).collect::<Vec<_>>(), [input(7), input(8)]);
+    assert!(how.as_url && how.format == Format::Png);
+
+    let (inputs, how) =
+        read(json!({ "prompt": "a", "size": "auto", "output_format": "jpeg", "output_compression": 0 }))
+            .unwrap()
+            .into_inputs();
+    assert_eq!(
+        Value::Object(inputs[0].clone()),
+        json!({ "prompt": "a", "num_outputs": 1 }),
+        "the model's own size, a random seed"
+    );
+    assert!(!how.as_url && how.format == Format::Jpeg(Some(1)));
+}
+
+/// Protects: a field that cannot be met is named, by OpenAI's name.
+#[test]
+fn bad_fields() {
+    let cases = [
+        (json!({}), "prompt", "prompt: required, but not given"),
+        (json!({ "prompt": null }), "prompt", "prompt: required, but not given"),
+        (json!({ "prompt": "a", "n": 0 }), "n", "n: expected an integer from 1 to 10, found 0"),
+        (json!({ "prompt": "a", "n": 11 }), "n", "n: expected an integer from 1 to 10, found 11"),
+        (json!({ "prompt": "a", "n": "two" }), "n", "n: expected an integer from 1 to 10, found \"two\""),
+        (
+            json!({ "prompt": "a", "size": "large" }),
+            "size",
+            "size: expected auto or WIDTHxHEIGHT, found \"large\"",
+        ),
+        (
+            json!({ "prompt": "a", "size": "-1x64" }),
+            "size",
+            "size: expected auto or WIDTHxHEIGHT, found \"-1x64\"",
+        ),
+        (
+            json!({ "prompt": "a", "stream": true }),
+            "stream",
+            "stream: answers are not streamed; leave the field out",
+        ),
+        (
+            json!({ "prompt": "a", "response_format": "png" }),
+            "response_format",
+            "response_format: expected b64_json or url, found \"png\"",
+        ),
+        (
+            json!({ "prompt": "a", "output_format": "bmp" }),
+            "output_format",
+            "output_format: expected png, jpeg or webp, found \"bmp\"",
+        ),
+        (
+            json!({ "prompt": "a", "output_compression": 50 }),
+            "output_compression",
+            "output_compression: png and webp are without loss here; jpeg is compressed",
+        ),
+        (
+            json!({ "prompt": "a", "output_format": "jpeg", "output_compression": 101 }),
+            "output_compression",
+            "output_compression: expected an integer from 0 to 100, found 101",
+        ),
+    ];
+    for (fields, field, message) in cases {
+        let (found_field, found) = read(fields).unwrap_err();
+        assert_eq!((found_field.as_deref(), found.as_str()), (Some(field), message));
+    }
+}
+
+/// A form of parts: name, file name or none, content.
+fn form(parts: &[(&str, Option<&str>, &[u8])]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (name, file, content) in parts {
+        let file = file.map(|file| format!("; filename=\"{file}\"")).unwrap_or_default();
+        body.extend(format!("--x\r\nContent-Disposition: form-data; name=\"{name}\"{file}\r\n\r\n").bytes());
+        body.extend(*content);
+        body.extend(b"\r\n");
+    }
+    body.extend(b"--x--\r\n");
+    body
+}
+
+async fn edit(service: &Service, parts: &[(&str, Option<&str>, &[u8])]) -> (u16, Value) {
+    let request = service.client.post(format!("{}/v1/images/edits", service.url)).body(form(parts));
+    testing::read(request.header("content-type", "multipart/form-data; boundary=x")).await
+}
+
+/// Protects: pictures come back as base64 or as URLs that answer without a token, in the format that was asked for.
+#[tokio::test]
+async fn generations() {
+    let service = Service::start().await;
+    let (status, answer) = service
+        .post("/v1/images/generations", json!({ "prompt": "a", "seed": 7, "n": 2, "size": "32x16" }))
+        .await;
+    assert_eq!((status, &answer["output_format"]), (200, &json!("png")), "{answer}");
+    for (i, gray) in [(0, 7), (1, 8)] {
+        let picture = STANDARD.decode(answer["data"][i]["b64_json"].as_str().unwrap()).unwrap();
+        assert_eq!(picture, testing::png(32, 16, gray));
+    }
+    for (format, start) in [("png", &b"\x89PNG"[..]), ("jpeg", b"\xff\xd8")] {
+        let body = json!({ "prompt": "a", "response_format": "url", "output_format": format });
+        // The base URL of some clients ends with /v1 already.
+        let (_, answer) = service.post("/v1/v1/images/generations", body).await;
+        let url = answer["data"][0]["url"].as_str().unwrap();
+        let bytes = service.client.get(url).send().await.unwrap().bytes().await.unwrap();
+        assert!(url.starts_with(&service.url) && bytes.starts_with(start), "{url}");
+    }
+}
+
+/// Protects: refusals and failures have OpenAI's form and names; a failure is not tried again.
+#[tokio::test]
+async fn failures() {
+    let service = Service::start().await;
+    let cases = [
+        (json!({ "prompt": "a", "size": "63x64" }), 400, "size"),
+        (json!({ "prompt": "a", "size": "8x64" }), 400, "size"),
+        (json!({ "prompt": "a", "steps": 0 }), 400, "steps"),
+        (json!({ "prompt": 5 }), 400, "prompt"),
+        (json!({}), 400, "prompt"),
+    ];
+    for (body, expected, field) in cases {
+        let (status, answer) = service.post("/v1/images/generations", body).await;
+        assert_eq!((status, answer["error"]["param"].as_str()), (expected, Some(field)), "{answer}");
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(message.starts_with(&format!("{field}: ")), "{message}");
+    }
+    let request = service.client.post(format!("{}/v1/images/generations", service.url));
+    let answer = request.json(&json!({ "prompt": "fail" })).send().await.unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["x-should-retry"]),
+        (500, &"false".parse().unwrap())
+    );
+    assert_eq!(answer.json::<Value>().await.unwrap()["error"]["message"], "it failed");
+}
+
+/// Protects: picture and mask of an edit reach the prediction as files of the service, with the mask the way round that ours are.
+#[tokio::test]
+async fn edits_of_pictures() {
+    let service = Service::start().await;
+    let image = testing::png(16, 8, 9);
+    let half = image::RgbaImage::from_fn(2, 1, |x, _| [0, 0, 0, if x == 0 { 255 } else { 0 }].into());
+    let mask = super::masks::png(&half.into()).unwrap();
+    let parts = [
+        ("image[]", Some("a.png"), &image[..]),
+        ("mask", Some("m.png"), &mask),
+        ("prompt", None, b"a"),
+        ("seed", None, b"3"),
+    ];
+    let (status, answer) = edit(&service, &parts).await;
+    assert_eq!(status, 200, "{answer}");
+    let input = service.inputs().await.remove(0);
+    let folder = tempfile::tempdir().unwrap();
+    let resolved = crate::inputs::resolve(
+        &service.state.inputs,
+        &calotype_request::PredictInput::schema(),
+        &input,
+        folder.path(),
+    )
+    .await
+    .unwrap();
+    let open = |field: &str| image::open(resolved[field].as_str().unwrap()).unwrap();
+    assert_eq!(open("mask").to_luma8().as_raw(), &[0, 255]);
+    assert_eq!(open("image").to_luma8().dimensions(), (16, 8));
+    assert_eq!(resolved["seed"], 3);
+
+    let cases: [(&[(&str, Option<&str>, &[u8])], &str); 4] = [
+        (&[("prompt", None, b"a")], "image: required, but not given"),
+        (&[("image", Some("a.png"), b"no picture"), ("prompt", None, b"a")], "image: not a picture"),
+        (
+            &[("image", Some("a"), &image), ("image", Some("b"), &image)],
+            "image: one picture is edited at a time",
+        ),
+        (&[("image", Some("a"), &image)], "prompt: required, but not given"),
+    ];
+    for (parts, message) in cases {
+        let (status, answer) = edit(&service, parts).await;
+        let found = answer["error"]["message"].as_str().unwrap_or_default();
+        assert!(status == 400 && found.starts_with(message), "{answer}");
+    }
+}
+
+/// Protects: a client that hangs up cancels its predictions.
+#[tokio::test]
+async fn hanging_up() {
+    let service = Service::start().await;
+    let url = format!("{}/v1/images/generations", service.url);
+    let asking = service.client.post(url).json(&json!({ "prompt": "wait" })).send();
+    let running = async {
+        loop {
+            let counts = service.state.queue.counts().await.unwrap();
+            if counts[0].1.running == 1 {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! { _ = asking => panic!("it never ends"), () = running => {} }
+    // The request is dropped here.
+    loop {
+        let jobs = service.state.queue.list(&Filter { limit: 1, ..Filter::default() }).await.unwrap();
+        if jobs[0].status == Status::Canceled {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,133 @@
+//! Pictures for APIs that answer when all of them are there: OpenAI's and A1111's. Each picture is a prediction of its own, so that
+//! its seed alone makes it again. A client that hangs up cancels what it waits for.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+use super::refusal::Refusal;
+use super::state::AppState;
+use super::submit::{self, CancelOnDrop};
+use super::tokens::Caller;
+use super::{files, upload};
+use crate::job::{Job, Status};
+
+/// How long a prediction is waited for: clients give up long before.
+const PATIENCE: Duration = Duration::from_secs(24 * 3600);
+
+/// A finished picture.
+pub(super) struct Picture {
+    /// The storage key.
+    pub key: String,
+    /// The prediction.
+    pub job: Job,
+}
+
+/// Why there are no pictures.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The request is refused, or a prediction failed.
+    Refused(Refusal),
+    /// Somebody canceled a prediction.
+    Canceled,
+}
+
+impl<E: Into<Refusal>> From<E> for Failure {
+    fn from(e: E) -> Failure {
+        Failure::Refused(e.into())
+    }
+}
+
+/// A prediction failed.
+pub(super) fn failed(message: impl Into<String>) -> Refusal {
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+}
+
+/// A refusal with another API's names of fields.
+pub(super) fn renamed(mut refusal: Refusal, theirs: impl Fn(&str) -> &str) -> Refusal {
+    if refusal.problems.is_empty() {
+        return refusal;
+    }
+    for problem in &mut refusal.problems {
+        problem.field = theirs(&problem.field).to_string();
+    }
+    Refusal { status: refusal.status, retry_after: refusal.retry_after, ..Refusal::fields(refusal.problems) }
+}
+
+/// Predictions that a request waits for. They are canceled when the request goes away before them.
+pub(super) struct Waiting {
+    state: AppState,
+    jobs: Vec<(Job, CancelOnDrop)>,
+}
+
+impl Waiting {
+    /// Makes a prediction for each input. If one is refused, those before are canceled.
+    pub(super) async fn submit(
+        state: &AppState,
+        caller: &Caller,
+        inputs: Vec<Map<String, Value>>,
+    ) -> Result<Waiting, Refusal> {
+        let mut jobs = Vec::new();
+        for input in inputs {
+            let job = submit::prediction(state, caller, input);
+            let job = submit::submit(state, job).await?;
+            let guard = CancelOnDrop::new(state, &job);
+            jobs.push((job, guard));
+        }
+        Ok(Waiting { state: state.clone(), jobs })
+    }
+
+    /// The predictions' ids.
+    pub(super) fn ids(&self) -> Vec<String> {
+        self.jobs.iter().map(|(job, _)| job.id().to_string()).collect()
+    }
+
+    /// Waits until all predictions are over, and returns their pictures in order.
+    pub(super) async fn pictures(self) -> Result<Vec<Picture>, Failure> {
+        let mut pictures = Vec::new();
+        for (job, guard) in self.jobs {
+            let job = submit::wait(&self.state, job, PATIENCE).await;
+            if !job.status.is_over() {
+                // The client has no id to ask for it again, so the prediction is canceled.
+                return Err(Refusal::unavailable("The service is about to end").into());
+            }
+            guard.keep();
+            pictures.push(Picture::of(job)?);
+        }
+        Ok(pictures)
+    }
+}
+
+impl Picture {
+    /// The picture of a prediction that is over.
+    fn of(job: Job) -> Result<Picture, Failure> {
+        let key = job.output.as_ref().and_then(|output| output.get(0)?.as_str()).map(String::from);
+        match (job.status, key) {
+            (Status::Succeeded, Some(key)) => Ok(Picture { key, job }),
+            (Status::Succeeded, None) => Err(failed("the safety checker kept the picture back").into()),
+            (Status::Canceled, _) => Err(Failure::Canceled),
+            _ => Err(failed(job.error.unwrap_or_else(|| "the prediction failed".into())).into()),
+        }
+    }
+}
+
+/// The bytes of a picture, as PNG.
+pub(super) async fn read(state: &AppState, picture: &Picture) -> Result<Bytes, Refusal> {
+    let bytes = state.storage.read(&picture.key).await?;
+    bytes.ok_or_else(|| failed(format!("{}: deleted meanwhile", picture.key)))
+}
+
+/// Stores a picture that came within a request. Returns its URL for an input, valid on whatever host a worker runs.
+pub(super) async fn store(
+    state: &AppState,
+    caller: &Caller,
+    field: &str,
+    png: &[u8],
+) -> Result<String, Refusal> {
+    let upload =
+        upload::of_bytes(&format!("{field}.png"), "image/png", png, &state.settings.data.join("tmp")).await?;
+    let file = files::keep(state, &caller.name, upload).await?;
+    Ok(format!("/v1/files/{}", file.id))
+}
