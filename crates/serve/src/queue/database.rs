@@ -15,7 +15,7 @@ use super::{postgres, sqlite};
 /// The database.
 pub(super) enum Database {
     Sqlite(sqlite::Sqlite),
-    Postgres(postgres::Postgres),
+    Postgres(Box<postgres::Postgres>),
 }
 
 impl Database {
@@ -23,7 +23,9 @@ impl Database {
     pub(super) async fn open(settings: &Settings, changes: &broadcast::Sender<String>) -> Result<Database> {
         match &settings.database {
             None => Ok(Database::Sqlite(sqlite::Sqlite::open(&settings.data, changes.clone()).await?)),
-            Some(url) => Ok(Database::Postgres(postgres::Postgres::open(url, changes.clone()).await?)),
+            Some(url) => {
+                Ok(Database::Postgres(Box::new(postgres::Postgres::open(url, changes.clone()).await?)))
+            }
         }
     }
 
