@@ -80,7 +80,7 @@ impl Weights {
     /// `None` keeps the file's dtype.
     ///
     /// # Errors
-    /// No such file exists, or a file is truncated or not a safetensors file.
+    /// No such file exists, or a file is truncated or in neither format.
     pub fn open(
         dir: &Path,
         network: Network,
@@ -121,7 +121,7 @@ impl Weights {
     /// network, and how each lies in that tensor; `None`: the tensor is not the network's.
     ///
     /// # Errors
-    /// The file is truncated or not a safetensors file, or two of its tensors are the same one.
+    /// The file is truncated or in neither format, or two of its tensors are the same one.
     pub(crate) fn of_slice(
         path: &Path,
         network: Network,

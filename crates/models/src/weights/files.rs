@@ -179,8 +179,10 @@ fn located(map: &[u8], file: usize) -> Result<Vec<(String, Located)>, String> {
         };
         return Ok(tensors.map(located).collect());
     }
-    if torch_file::is_old(map) {
-        return Err("PyTorch's format from before version 1.6: load it there and save it again".into());
+    if torch_file::is_pickle(map) {
+        let problem = "a PyTorch file in the format from before version 1.6 (a bare pickle), which is not read: load it with \
+                       torch.load and save it again with torch.save, or as safetensors";
+        return Err(problem.into());
     }
     let located = |(key, info, bytes): (String, TensorInfo, Range<usize>)| {
         (key, Located { file, dtype: info.dtype, shape: info.shape, bytes, strides: None })

@@ -22,9 +22,13 @@ const MAX_DIMENSIONS: usize = 8;
 /// The longest key of a storage. PyTorch counts them: `0`, `1`, …
 const MAX_STORAGE_KEY: usize = 255;
 
-/// A value's place in [`Pickle::values`]. Values refer to others by place, so that neither nesting nor repetition takes more memory
-/// than the program is long.
-pub(super) type Id = usize;
+/// The most bytes that a program's values may take for each byte of the program. A state dict's take 8 to 13.
+const MOST_HELD: usize = 16;
+/// What they may take besides: tables of a few entries are not worth counting.
+const LEAST_HELD: usize = 1 << 16;
+
+/// A value's place in [`Pickle::values`]. Values refer to others by place, so that neither nesting nor repetition copies them.
+pub(super) type Id = u32;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Name {
@@ -39,7 +43,7 @@ pub(super) enum Value<'a> {
     Bool,
     Int(i64),
     Text(&'a str),
-    Tuple(Vec<Id>),
+    Tuple(Box<[Id]>),
     Dict(Vec<(Id, Id)>),
     Name(Name),
     Storage(Box<Storage<'a>>),
@@ -47,6 +51,18 @@ pub(super) enum Value<'a> {
 }
 
 impl Value<'_> {
+    /// The bytes that a new value takes outside of itself.
+    fn heap(&self) -> usize {
+        match self {
+            Value::Tuple(items) => size_of_val(&**items),
+            Value::Storage(storage) => size_of_val(&**storage),
+            Value::Tensor(tensor) => {
+                size_of_val(&**tensor) + (tensor.shape.len() + tensor.strides.len()) * size_of::<usize>()
+            }
+            _ => 0,
+        }
+    }
+
     /// The value's kind, for messages.
     pub(super) fn kind(&self) -> &'static str {
         match self {
@@ -86,28 +102,33 @@ pub(super) struct StridedTensor {
 
 /// The values that a program made.
 pub(super) struct Pickle<'a> {
-    pub(super) values: Vec<Value<'a>>,
+    values: Vec<Value<'a>>,
     /// The value that the program ends with.
     pub(super) result: Id,
 }
 
-impl Pickle<'_> {
-    /// Runs a program.
+impl<'a> Pickle<'a> {
+    /// Runs a program of less than 4 GiB. What it makes takes at most [`MOST_HELD`] times the program's bytes, and a little.
     ///
     /// # Errors
-    /// The program is cut off, names something else than tensors, or does what state dicts have no use for.
-    pub(super) fn read(program: &[u8]) -> Result<Pickle<'_>, String> {
+    /// The program is cut off, names something else than tensors, makes too many values, or does what state dicts have no use for.
+    pub(super) fn read(program: &'a [u8]) -> Result<Pickle<'a>, String> {
         let (values, stack, marks, memo) = Default::default();
-        let mut machine = Machine { program, at: 0, values, stack, marks, memo };
+        let mut machine = Machine { program, at: 0, values, heap: 0, stack, marks, memo };
         let result = loop {
             let at = machine.at;
             let [op] = machine.array()?;
             if op == b'.' {
                 break machine.pop()?;
             }
-            machine.step(op).map_err(|what| format!("at byte {at}: {what}"))?;
+            let step = machine.step(op).and_then(|()| machine.check_held());
+            step.map_err(|what| format!("at byte {at}: {what}"))?;
         };
         Ok(Pickle { values: machine.values, result })
+    }
+
+    pub(super) fn value(&self, id: Id) -> &Value<'a> {
+        &self.values[id as usize]
     }
 }
 
@@ -115,6 +136,8 @@ struct Machine<'a> {
     program: &'a [u8],
     at: usize,
     values: Vec<Value<'a>>,
+    /// The bytes that the values take outside of `values`.
+    heap: usize,
     stack: Vec<Id>,
     /// Heights of the stack.
     marks: Vec<usize>,
@@ -122,6 +145,24 @@ struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
+    /// Makes sure that what is held, with what is reserved for more, stays a small multiple of the program.
+    fn check_held(&self) -> Result<(), String> {
+        let held = self.heap
+            + self.values.capacity() * size_of::<Value>()
+            + self.stack.capacity() * size_of::<Id>()
+            + self.marks.capacity() * size_of::<usize>()
+            + self.memo.capacity() * size_of::<(u32, Id)>();
+        let most = LEAST_HELD + MOST_HELD * self.program.len();
+        match held <= most {
+            true => Ok(()),
+            false => Err(format!("expected values of at most {most} bytes, as a state dict has, found more")),
+        }
+    }
+
+    fn value(&self, id: Id) -> &Value<'a> {
+        &self.values[id as usize]
+    }
+
     /// One instruction.
     fn step(&mut self, op: u8) -> Result<(), String> {
         match op {
@@ -152,14 +193,14 @@ impl<'a> Machine<'a> {
                 self.push(Value::Text(text));
             }
             b'}' => self.push(Value::Dict(Vec::new())),
-            b')' => self.push(Value::Tuple(Vec::new())),
+            b')' => self.push(Value::Tuple(Box::default())),
             b't' => {
                 let items = self.pop_to_mark()?;
-                self.push(Value::Tuple(items));
+                self.push(Value::Tuple(items.into()));
             }
             0x85..=0x87 => {
                 let items = self.pop_many(usize::from(op - 0x84))?;
-                self.push(Value::Tuple(items));
+                self.push(Value::Tuple(items.into()));
             }
             b'q' | b'r' | b'h' | b'j' => self.remember_or_recall(op)?,
             b'c' => self.name()?,
@@ -205,7 +246,8 @@ impl<'a> Machine<'a> {
     }
 
     fn push(&mut self, value: Value<'a>) {
-        self.stack.push(self.values.len());
+        self.heap += value.heap();
+        self.stack.push(self.values.len() as Id); // fewer than the program has bytes
         self.values.push(value);
     }
 
@@ -271,9 +313,9 @@ impl<'a> Machine<'a> {
     fn storage(&mut self) -> Result<(), String> {
         let id = self.pop()?;
         let bad = || "a storage: expected (\"storage\", type, key, device, size)".to_string();
-        let Value::Tuple(parts) = &self.values[id] else { return Err(bad()) };
+        let Value::Tuple(parts) = self.value(id) else { return Err(bad()) };
         let &[label, dtype, key, _, len] = &parts[..] else { return Err(bad()) };
-        let [label, dtype, key, len] = [label, dtype, key, len].map(|id| &self.values[id]);
+        let [label, dtype, key, len] = [label, dtype, key, len].map(|id| self.value(id));
         match (label, dtype, key, len) {
             (
                 Value::Text("storage"),
@@ -292,7 +334,7 @@ impl<'a> Machine<'a> {
     /// What looks like a call: an empty dict, or a tensor out of a storage.
     fn reduce(&mut self) -> Result<(), String> {
         let ids = self.pop_many(2)?;
-        let made = match (&self.values[ids[0]], &self.values[ids[1]]) {
+        let made = match (self.value(ids[0]), self.value(ids[1])) {
             (Value::Name(Name::Dict), Value::Tuple(parts)) if parts.is_empty() => Value::Dict(Vec::new()),
             (Value::Name(Name::Tensor), Value::Tuple(parts)) => self.tensor(parts)?,
             (what, with) => {
@@ -308,12 +350,12 @@ impl<'a> Machine<'a> {
     fn tensor(&self, parts: &[Id]) -> Result<Value<'a>, String> {
         let bad = || "a tensor: expected (storage, offset, shape, strides, …)".to_string();
         let &[storage, offset, shape, strides, ..] = parts else { return Err(bad()) };
-        let Value::Storage(_) = self.values[storage] else { return Err(bad()) };
-        let size = |id: Id| match self.values[id] {
-            Value::Int(size) => usize::try_from(size).map_err(|_| format!("a tensor: a size of {size}")),
+        let Value::Storage(_) = self.value(storage) else { return Err(bad()) };
+        let size = |id: Id| match self.value(id) {
+            Value::Int(size) => usize::try_from(*size).map_err(|_| format!("a tensor: a size of {size}")),
             _ => Err(bad()),
         };
-        let sizes = |id: Id| match &self.values[id] {
+        let sizes = |id: Id| match self.value(id) {
             Value::Tuple(ids) if ids.len() > MAX_DIMENSIONS => {
                 Err(format!("a tensor: expected at most {MAX_DIMENSIONS} dimensions, found {}", ids.len()))
             }
@@ -330,7 +372,7 @@ impl<'a> Machine<'a> {
     /// The dict on top of the stack.
     fn dict(&mut self) -> Result<&mut Vec<(Id, Id)>, String> {
         let top = *self.stack.last().ok_or("expected a dict on the stack, found nothing")?;
-        match &mut self.values[top] {
+        match &mut self.values[top as usize] {
             Value::Dict(items) => Ok(items),
             other => Err(format!("expected a dict, found {}", other.kind())),
         }
@@ -342,7 +384,11 @@ impl<'a> Machine<'a> {
         if !rest.is_empty() {
             return Err("a key without a value".into());
         }
-        self.dict()?.extend(pairs.iter().map(|[key, value]| (*key, *value)));
+        let dict = self.dict()?;
+        let before = dict.capacity();
+        dict.extend(pairs.iter().map(|[key, value]| (*key, *value)));
+        let more = dict.capacity() - before;
+        self.heap += more * size_of::<(Id, Id)>();
         Ok(())
     }
 }

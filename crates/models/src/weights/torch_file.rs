@@ -9,13 +9,13 @@ use safetensors::tensor::Dtype;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::element::element_bytes;
-use super::pickle::{Pickle, Storage, StridedTensor, Value};
+use super::pickle::{Id, Pickle, Storage, StridedTensor, Value};
 use super::tuple;
 use crate::message::shorten;
 
 /// The largest pickle, in bytes. That of Swin2SR, of 728 tensors, has 130 kB.
 const MAX_PICKLE_BYTES: usize = 8 << 20;
-/// The most entries: a storage for each tensor.
+/// The most entries: a storage for each tensor. Also the most tensors.
 const MAX_ENTRIES: usize = 1 << 16;
 /// The dicts of a training's file that hold the state dict, the best first. Without them the file's own dict is it.
 const STATE_DICTS: [&str; 2] = ["params_ema", "params"];
@@ -36,9 +36,9 @@ pub(super) fn is_zip(file: &[u8]) -> bool {
     file.starts_with(b"PK\x03\x04") && file.get(5..9) != Some(b"\0\0\0{")
 }
 
-/// Whether these are the bytes of a file of PyTorch before 1.6: several pickles, the first of which is a magic number.
-pub(super) fn is_old(file: &[u8]) -> bool {
-    file.starts_with(b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19")
+/// Whether these are the bytes of a pickle by itself, as PyTorch wrote before 1.6. A safetensors file may begin so too.
+pub(super) fn is_pickle(file: &[u8]) -> bool {
+    matches!(file, [0x80, 2..=5, ..]) && file.get(5..9) != Some(b"\0\0\0{")
 }
 
 /// The tensors of a file.
@@ -59,7 +59,7 @@ pub(super) fn read(file: &[u8]) -> Result<Vec<TorchTensor>, String> {
     // Of two items with one key, the later one counts.
     let tensors: BTreeMap<_, _> = state_dict(&pickle)?.into_iter().collect();
     let tensor = |(key, value): (&str, &Value)| match value {
-        Value::Tensor(tensor) => match &pickle.values[tensor.storage] {
+        Value::Tensor(tensor) => match pickle.value(tensor.storage) {
             Value::Storage(storage) => placed(key, tensor, storage, &entries),
             other => Err(format!("expected a storage, found {}", other.kind())),
         }
@@ -75,13 +75,16 @@ fn state_dict<'p, 'a>(pickle: &'p Pickle<'a>) -> Result<Vec<(&'a str, &'p Value<
         let Value::Dict(items) = value else {
             return Err(format!("expected a dict of tensors, found {}", value.kind()));
         };
-        let item = |&(key, value): &(usize, usize)| match &pickle.values[key] {
-            Value::Text(key) => Ok((*key, &pickle.values[value])),
+        if items.len() > MAX_ENTRIES {
+            return Err(format!("a dict: expected at most {MAX_ENTRIES} items, found {}", items.len()));
+        }
+        let item = |&(key, value): &(Id, Id)| match pickle.value(key) {
+            Value::Text(key) => Ok((*key, pickle.value(value))),
             other => Err(format!("a key of a dict: expected text, found {}", other.kind())),
         };
         items.iter().map(item).collect::<Result<Vec<_>, _>>()
     };
-    let top = items(&pickle.values[pickle.result])?;
+    let top = items(pickle.value(pickle.result))?;
     let inner = |name: &&str| top.iter().find(|(key, value)| key == name && matches!(value, Value::Dict(_)));
     STATE_DICTS.iter().find_map(inner).map(|(_, inner)| items(inner)).unwrap_or(Ok(top))
 }
@@ -138,16 +141,21 @@ struct Entries {
 
 impl Entries {
     fn open(file: &[u8]) -> Result<Entries, String> {
-        let bad = |what: String| format!("not a whole PyTorch file (zip): {}", shorten(&what));
-        let mut zip = ZipArchive::new(Cursor::new(file)).map_err(|e| bad(e.to_string()))?;
+        let bad = |what: String| format!("not a whole PyTorch file (a zip archive): {what}");
+        // The library's own words are about zip archives, of which the user need not know anything.
+        let no_end =
+            |_| bad("its list of entries, which is at its end, is missing or damaged (truncated?)".into());
+        let mut zip = ZipArchive::new(Cursor::new(file)).map_err(no_end)?;
         if zip.len() > MAX_ENTRIES {
             return Err(bad(format!("expected at most {MAX_ENTRIES} entries, found {}", zip.len())));
         }
         let mut folder = None;
         let mut places = HashMap::new();
-        for i in 0..zip.len() {
-            let entry = zip.by_index_raw(i).map_err(|e| bad(e.to_string()))?;
-            let name = entry.name().map_err(|e| bad(e.to_string()))?.into_owned();
+        let count = zip.len();
+        for i in 0..count {
+            let damaged = || bad(format!("entry {i} of {count} is damaged"));
+            let entry = zip.by_index_raw(i).map_err(|_| damaged())?;
+            let name = entry.name().map_err(|_| damaged())?.into_owned();
             let Some((top, rest)) = name.split_once('/') else { continue };
             // The folder is that of the first entry, as for PyTorch.
             if folder.get_or_insert_with(|| top.to_string()) != top {
