@@ -196,6 +196,10 @@ impl TrainPlan {
             let expected = "false for a full fine-tune (is_lora false)";
             return Err(ArgumentError::new("textual_inversion_only", expected, "true"));
         }
+        if !matches!(self.method, Method::Lora { .. }) && self.options.lora_layers != LoraLayers::default() {
+            let expected = "attention, as this training has no LoRA whose layers could be chosen";
+            return Err(ArgumentError::new("lora_layers", expected, "all"));
+        }
         let clipped = self.max_grad_norm();
         match self.options.max_grad_norm {
             Some(norm) if norm > 0.0 && clipped.is_none() => {

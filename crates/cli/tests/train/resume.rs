@@ -238,6 +238,9 @@ fn what_a_run_cannot_be_resumed_with() {
         "seed: expected 3, found 9; lora_lr: expected 0.0001, found 1.0",
     );
     refused(&["--noise-offset", "0.1"], "noise_offset: expected 0.0, found 0.1");
+    let not_given = "expected the run's default (it was not given), found";
+    refused(&["--captioner", "none"], &format!("--captioner: {not_given} \"none\""));
+    refused(&["--sample-every", "3"], &format!("--sample-every: {not_given} 3"));
     refused(&["--dtype", "bf16"], "--dtype: expected \"f32\", found \"bf16\"");
     here.write("elsewhere/model_index.json", "{}");
     refused(&["--model", "elsewhere"], "elsewhere");

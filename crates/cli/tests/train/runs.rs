@@ -198,7 +198,7 @@ fn embeddings_alone() {
 }
 
 /// Protects: LoRA of all layers trains, resumes to the same bytes, begins another run, makes a picture and is exported; the settings
-/// have it, another kind of layers is refused by name, and trainings without LoRA say that it changes nothing.
+/// have it, another kind of layers is refused by name, before the pictures are prepared, and trainings without LoRA refuse all layers.
 #[test]
 fn lora_of_all_layers() {
     let here = sandbox();
@@ -222,9 +222,13 @@ fn lora_of_all_layers() {
     let refused = train(&here, &[&begin[..], &["--run-dir", "other"]].concat());
     let says = "error: lora_layers: expected all, the layers of replicate_weights, found attention\n";
     assert_eq!((refused.code, refused.stderr.ends_with(says)), (Some(2), true), "{}", refused.stderr);
-
+    // Before the pictures are prepared: one of these is no picture.
+    here.write("broken/a.png", "no picture");
     let model = tiny_model();
     let model = model.to_str().expect("text");
+    let broken = ["train", "--model", model, "-i", "input_images=@broken", "-i", "lora_rank=4"];
+    here.assert_refused(&[&broken[..], &begin].concat(), says.trim_start_matches("error: ").trim_end());
+
     let picture = |dir: &str, weights: &str| {
         let size = ["predict", "--model", model, "--dtype", "f32", "--width", "64", "--height", "64"];
         let rest = ["--num-inference-steps", "2", "--prompt", "a photo", "--seed", "1", "-o", dir, "-q"];
@@ -241,23 +245,23 @@ fn lora_of_all_layers() {
         assert!(want == picture(format, &file), "{format}");
     }
 
-    let full = ["-i", "is_lora=false", "--lora-layers", "all", "--max-train-steps", "1"];
-    let ended = train(&here, &full);
-    done(&ended);
-    assert!(
-        ended.stderr.contains("lora_layers: changes nothing in this kind of training"),
-        "{}",
-        ended.stderr
-    );
+    let says = "lora_layers: expected attention, as this training has no LoRA";
+    for other in [["-i", "is_lora=false"], ["--textual-inversion-only", "true"]] {
+        here.assert_refused(
+            &["train", "-i", "input_images=@set", other[0], other[1], "--lora-layers", "all"],
+            says,
+        );
+    }
 }
 
 /// Protects: with `--stop auto` a run ends when the validation loss has stopped falling, with the weights that had the lowest, and
-/// says so; cut and resumed it ends with the same bytes; `--stop off` goes on to the last step, and no other run becomes such a one.
+/// says so, with samples of them; cut and resumed it ends with the same bytes; `--stop off` goes on to the last step, and no other run becomes such a one.
 #[test]
 fn a_run_that_ends_when_its_loss_does_not_fall() {
     let here = sandbox();
     let settings = ["--max-train-steps", "80", "--validate-every", "2", "--checkpointing-steps", "1000"];
-    let auto = [&settings[..], &["--lora-lr", "3e-2", "--stop", "auto"]].concat();
+    let samples = ["--sample-every", "1000", "--sample-prompt", "TOK"];
+    let auto = [&settings[..], &samples, &["--lora-lr", "3e-2", "--stop", "auto"]].concat();
     let ended = train(&here, &[&auto[..], &["--run-dir", "whole"]].concat());
     done(&ended);
     let whole = (tar(&here, "whole"), metrics(&here, "whole"));
@@ -280,6 +284,12 @@ fn a_run_that_ends_when_its_loss_does_not_fall() {
     };
     let checkpoint = format!("whole/checkpoints/step-{best:06}");
     assert!(export("whole/trained_model.tar", "a.safetensors") == export(&checkpoint, "b.safetensors"));
+    let samples = |dir: &str| -> Vec<_> {
+        let entries = fs::read_dir(here.path(dir).join("samples")).expect("samples");
+        entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("text")).collect()
+    };
+    let sample = format!("step-{best:06}-1.png");
+    assert_eq!(samples("whole"), [sample.as_str()]);
 
     // Ended before its first checkpoint, between a validation and the next, and after its end.
     for cut in [1, best as usize + 1, step as usize] {
@@ -292,7 +302,19 @@ fn a_run_that_ends_when_its_loss_does_not_fall() {
         let resumed = here.run(&["train", "--resume", &dir, "-q"]);
         done(&resumed);
         assert!((tar(&here, &dir), metrics(&here, &dir)) == whole, "cut at {cut}");
+        assert_eq!(samples(&dir), [sample.as_str()], "cut at {cut}");
     }
+
+    // Without the best checkpoint the result is the last weights, which the last line and the message say.
+    let dir = format!("cut{step}");
+    fs::remove_dir_all(here.path(&dir).join(format!("checkpoints/step-{best:06}"))).expect("removed");
+    let ended = here.run(&["train", "--resume", &dir]);
+    done(&ended);
+    let end = metrics(&here, &dir).pop().expect("metrics");
+    let (loss, last) = (*validations.last().expect("a loss"), &end["best_validation_loss"]);
+    assert_eq!((end["best_step"].as_u64(), last.as_f64()), (Some(step), Some(loss)));
+    let says = format!("the weights are those after step {step}, with a validation loss of {loss:.4}; ");
+    assert!(ended.stderr.contains(&says), "{}", ended.stderr);
 
     let on = here.run(&["train", "--resume", "whole", "--stop", "off", "-q"]);
     done(&on);
@@ -316,4 +338,26 @@ fn from_a_single_file() {
     short(&["--run-dir", "folder"]);
     short(&["--model", "a.safetensors", "--config", model, "--run-dir", "file"]);
     assert!(tar(&here, "file") == tar(&here, "folder"));
+}
+
+/// Protects what is said of memory before a training: no kind of training takes more.
+#[test]
+fn no_more_memory_than_was_said() {
+    let here = sandbox();
+    let megabytes = |line: &str| {
+        let before = line.split(" MB of memory at most").next().expect("a part");
+        before.rsplit(' ').next().and_then(|number| number.parse::<u32>().ok()).expect("a number")
+    };
+    for more in [
+        &["--stop", "auto", "--validate-every", "1"][..],
+        &["--lora-layers", "all", "--sample-every", "5", "--sample-prompt", "TOK"],
+        &["-i", "is_lora=false"],
+    ] {
+        let ended = train(&here, &[&["--max-train-steps", "10"], more].concat());
+        done(&ended);
+        let lines: Vec<_> =
+            ended.stderr.lines().filter(|line| line.contains(" of memory at most")).map(megabytes).collect();
+        let [said, taken] = lines[..] else { panic!("{}", ended.stderr) };
+        assert!(taken <= said, "{more:?}: {taken} MB, said: {said}");
+    }
 }

@@ -16,17 +16,20 @@ use std::ffi::OsStr;
 use super::count::Model;
 use crate::Error;
 use crate::plan::{Method, TrainPlan};
-use crate::trainer::{TrainerOptions, full, lora};
-use calotype_models::nn::Lora;
+use crate::trainer::{TrainerOptions, full, shapes};
 use calotype_models::weights::Weights;
 use calotype_models::weights::store_for;
 use calotype_models::{Component, ModelFolder};
+use calotype_tensor::meta::Counted;
 
 /// The constants of the prediction. Each is measured.
 mod constants {
     /// Bytes for each byte of tensors that are counted: sizes are rounded up, kernels have memory of their own, and freed memory is
     /// kept.
     pub const ACTIVATIONS: f64 = 1.3;
+    /// Bytes that the pool of freed memory may hold, with what is in use, even if less was ever in use at a time. Up to there, the
+    /// activations of steps, validations and captions add up, as their sizes differ.
+    pub const POOL: f64 = 268_435_456.0;
     /// Bytes for each trained value whose gradient is summed: the sum, and the gradient that is added.
     pub const GRADIENT: f64 = 8.0;
     /// Bytes for each value of the largest tensor, if gradients are applied one by one: the gradient at each position of a
@@ -83,7 +86,7 @@ impl Footprint {
         let vae = folder.weights(Component::Vae, None, None)?.packed_bytes(|_| true);
         let loading = vae as f64 + constants::ACTIVATIONS * model.picture()?.peak_bytes as f64;
         // The trained weights are merged into the second UNet in f32, unless weights are bf16.
-        let merged = unet.shapes().filter(|(key, shape)| store.is_none() && trains(key, shape, plan));
+        let merged = unet.shapes().filter(|(key, shape)| store.is_none() && shapes::trains(key, shape, plan));
         let merged: BTreeMap<&str, usize> =
             merged.map(|(key, shape)| (key, shape.iter().product())).collect();
         let values: usize = merged.values().sum();
@@ -91,7 +94,7 @@ impl Footprint {
         Ok(Self {
             weights: weights as f64,
             trained: trained(&unet, plan)?,
-            activations: constants::ACTIVATIONS * model.batch(plan, true)?.peak_bytes as f64,
+            activations: kept([model.batch(plan, true)?, model.validation()?, model.caption()?]),
             loading,
             samples: second + loading,
             pictures: (pictures * plan.resolution.pow(2)) as f64 * constants::PIXEL,
@@ -112,11 +115,18 @@ impl Footprint {
     }
 }
 
+/// Bytes that the activations of several networks take, one after the other.
+fn kept(networks: [Counted; 3]) -> f64 {
+    let bytes = networks.map(|network| constants::ACTIVATIONS * network.peak_bytes as f64);
+    let largest = bytes.into_iter().fold(0.0, f64::max);
+    bytes.into_iter().sum::<f64>().min(constants::POOL).max(largest)
+}
+
 /// Bytes of the UNet's trained parameters, with gradients and optimizer states.
 fn trained(unet: &Weights, plan: &TrainPlan) -> Result<f64, Error> {
     let (optimizer, at_once) = (plan.optimizer()?, plan.steps_at_once()?);
     let (mut bytes, mut largest) = (0.0, 0.0_f64);
-    for shape in unet.shapes().flat_map(|(key, shape)| trained_shapes(key, shape, plan)) {
+    for (_, shape) in unet.shapes().flat_map(|(key, shape)| shapes::trained(key, shape, plan)) {
         let values = shape.iter().product::<usize>() as f64;
         let averages = optimizer.averages(&shape);
         let averages: usize = averages.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
@@ -130,27 +140,8 @@ fn trained(unet: &Weights, plan: &TrainPlan) -> Result<f64, Error> {
 /// The number of trained values that belong to the UNet.
 pub(super) fn trained_values(folder: &ModelFolder, plan: &TrainPlan) -> Result<f64, Error> {
     let unet = folder.weights(Component::UNet, None, None)?;
-    let shapes = unet.shapes().flat_map(|(key, shape)| trained_shapes(key, shape, plan));
-    Ok(shapes.map(|shape| shape.iter().product::<usize>() as f64).sum())
-}
-
-/// Whether this tensor of the UNet is trained, or gets a LoRA.
-fn trains(key: &str, shape: &[usize], plan: &TrainPlan) -> bool {
-    let gets_lora = |path: &str| shape.len() > 1 && lora::trains(path, plan.options.lora_layers);
-    match plan.method {
-        Method::Full => full::trains(key),
-        Method::Lora { .. } => key.strip_suffix(".weight").is_some_and(gets_lora),
-        Method::TextualInversion => false,
-    }
-}
-
-/// The shapes of the trained tensors that belong to this tensor of the UNet.
-fn trained_shapes(key: &str, shape: &[usize], plan: &TrainPlan) -> Vec<Vec<usize>> {
-    match plan.method {
-        _ if !trains(key, shape, plan) => Vec::new(),
-        Method::Lora { rank } => Lora::shapes(rank, shape).into(),
-        _ => vec![shape.to_vec()],
-    }
+    let shapes = unet.shapes().flat_map(|(key, shape)| shapes::trained(key, shape, plan));
+    Ok(shapes.map(|(_, shape)| shape.iter().product::<usize>() as f64).sum())
 }
 
 /// The environment variable with the bytes that a training may take.
@@ -223,6 +214,17 @@ fn group(folder: &std::path::Path, [limit, used]: [&str; 2], cached: &str) -> Op
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Protects the activations of small models: those of several networks add up, as far as the pool keeps them; of large ones the
+    /// largest counts.
+    #[test]
+    fn activations_add_up_in_the_pool() {
+        let kept =
+            |bytes: [usize; 3]| kept(bytes.map(|peak_bytes| Counted { peak_bytes, ..Counted::default() }));
+        assert_eq!(kept([10_000_000, 20_000_000, 0]).round(), 39e6);
+        assert_eq!(kept([150_000_000, 100_000_000, 1]), constants::POOL);
+        assert_eq!(kept([1_000_000_000, 500_000_000, 9]), 1.3e9);
+    }
 
     /// Protects the limit: text that is not a number of bytes is an error that names the variable.
     #[test]

@@ -20,8 +20,8 @@ pub struct Metrics {
     path: PathBuf,
     file: File,
     losses: Losses,
-    /// The step of the last line of an end.
-    ended: Option<usize>,
+    /// The steps of the last line of an end: after which the run ended, and after which its weights were taken.
+    ended: Option<(usize, usize)>,
 }
 
 impl Metrics {
@@ -67,17 +67,17 @@ impl Metrics {
         self.line(&json!({ "step": step, "validation_loss": loss }))
     }
 
-    /// Appends the line of the end of a run after `step` steps, whose result is the weights after `best.0` steps with the lowest
+    /// Appends the line of the end of a run after `step` steps, whose result is the weights after `best.0` steps with the
     /// validation loss `best.1`, unless the file has that line.
     ///
     /// # Errors
     /// The file cannot be written.
     pub fn end(&mut self, step: usize, stopped: bool, best: (usize, f64)) -> Result<(), Error> {
-        if self.ended == Some(step) {
+        let (best_step, loss) = best;
+        if self.ended == Some((step, best_step)) {
             return Ok(());
         }
-        self.ended = Some(step);
-        let (best_step, loss) = best;
+        self.ended = Some((step, best_step));
         self.line(&json!({
             "step": step, "stopped": stopped, "best_step": best_step, "best_validation_loss": loss
         }))
@@ -107,8 +107,8 @@ pub struct MetricsRead {
     pub losses: Losses,
     /// The number of bytes of their lines.
     kept: u64,
-    /// The step of the last line of an end.
-    ended: Option<usize>,
+    /// As in [`Metrics`].
+    ended: Option<(usize, usize)>,
 }
 
 /// Reads the file at `path`, if it exists, up to step `done` or to a damaged line. A loss out of the range of f32 is skipped.
@@ -140,8 +140,8 @@ pub fn read(path: &Path, done: usize) -> Result<MetricsRead, Error> {
 fn add(line: &[u8], done: usize, found: &mut MetricsRead) -> bool {
     let Ok(value) = serde_json::from_slice::<Value>(line) else { return false };
     let Some(step) = value["step"].as_u64().filter(|&step| step <= done as u64) else { return false };
-    if value["best_step"].is_u64() {
-        found.ended = usize::try_from(step).ok();
+    if let Some(best) = value["best_step"].as_u64() {
+        found.ended = usize::try_from(step).ok().zip(usize::try_from(best).ok());
     }
     let losses = &mut found.losses;
     for (name, to) in [("loss", &mut losses.training), ("validation_loss", &mut losses.validation)] {

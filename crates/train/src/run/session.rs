@@ -34,8 +34,10 @@ pub struct Best {
     pub stopped: bool,
     /// The step after which the weights are taken.
     pub step: usize,
-    /// The lowest validation loss.
+    /// The validation loss after that step.
     pub loss: f64,
+    /// Whether no other step has a lower validation loss. False where the checkpoint of the step that has was lost.
+    pub lowest: bool,
 }
 
 /// A run that goes on.
@@ -63,7 +65,8 @@ impl Session<'_> {
     }
 
     /// Takes all steps that are left, or those until the validation loss has stopped falling, if the plan says so: the trainer then
-    /// has the best of its weights, which are described. Where `observer` stops the run, it ends after its step, with a checkpoint.
+    /// has the best of its weights, which are described, and which samples are made with. Where `observer` stops the run, it ends
+    /// after its step, with a checkpoint.
     ///
     /// # Errors
     /// The loss is not a number, a file cannot be written, or `observer` stops the run.
@@ -79,24 +82,29 @@ impl Session<'_> {
             }
             ended?;
         }
-        self.take_best()
+        let Some(best) = self.take_best()? else { return Ok(None) };
+        self.metrics.end(best.done, best.stopped, (best.step, best.loss))?;
+        match self.options.samples.as_ref() {
+            Some(samples) if !self.sample(samples, true, observer)? => Err(Error::Interrupted),
+            _ => Ok(Some(best)),
+        }
     }
 
     /// Restores the weights with the lowest validation loss, if the run may end before its last step.
     fn take_best(&mut self) -> Result<Option<Best>, Error> {
+        if self.trainer.plan().options.stop == Stop::Off {
+            return Ok(None);
+        }
         let (done, stopped) = (self.trainer.steps_done(), self.trainer.stops());
-        let best = stop::best(self.trainer.validations());
-        let Some((step, loss)) = best.filter(|_| self.trainer.plan().options.stop == Stop::Auto) else {
+        let validations = self.trainer.validations();
+        let Some(((step, loss), last)) = stop::best(validations).zip(validations.last().copied()) else {
             return Ok(None);
         };
-        self.metrics.end(done, stopped, (step, loss))?;
-        if step != done && !checkpoint::restore_at(self.dir.path(), step, self.trainer)? {
-            tracing::warn!(
-                "the checkpoint of step {step} is missing or damaged: the result is the last weights"
-            );
-            return Ok(Some(Best { done, stopped, step: done, loss }));
+        if step == done || checkpoint::restore_at(self.dir.path(), step, self.trainer)? {
+            return Ok(Some(Best { done, stopped, step, loss, lowest: true }));
         }
-        Ok(Some(Best { done, stopped, step, loss }))
+        tracing::warn!("the checkpoint of step {step} is missing or damaged: the result is the last weights");
+        Ok(Some(Best { done, stopped, step: done, loss: last.1, lowest: false }))
     }
 
     /// The steps of the whole run.
@@ -123,18 +131,23 @@ impl Session<'_> {
     /// Validates and makes samples where the present step asks for them; with `missing`, only those that were cut short
     /// after this step. False where `observer` stops the run now.
     fn validate_and_sample(&mut self, missing: bool, observer: &mut dyn Observer) -> Result<bool, Error> {
-        let done = self.trainer.steps_done();
         let validate = self.is_due(self.options.validate_every) && !(missing && self.is_validated());
         if validate && self.validate(observer)?.is_none() {
             return Ok(false);
         }
-        let Some(samples) = self.options.samples.as_ref().filter(|samples| self.is_due(samples.every)) else {
-            return Ok(true);
-        };
-        if missing && samples.are_made(self.dir.path(), done) {
+        match self.options.samples.as_ref().filter(|samples| self.is_due(samples.every)) {
+            Some(samples) => self.sample(samples, missing, observer),
+            None => Ok(true),
+        }
+    }
+
+    /// Makes the samples of the present weights; with `missing`, unless they are there. False where `observer` stops the run now.
+    fn sample(&self, samples: &Samples, missing: bool, observer: &mut dyn Observer) -> Result<bool, Error> {
+        let (dir, done) = (self.dir.path(), self.trainer.steps_done());
+        if missing && samples.are_made(dir, done) {
             return Ok(true);
         }
-        samples.make(&self.trainer.trained_weights(), self.dir.path(), done, observer)
+        samples.make(&self.trainer.trained_weights(), dir, done, observer)
     }
 
     /// Whether what is done every so many steps, and at the end, is due after the present step.

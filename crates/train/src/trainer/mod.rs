@@ -8,6 +8,7 @@
 //! text.rs         the captions, encoded by the text encoders, and the new tokens' embeddings
 //! batches.rs      makes batches from all of these
 //! lora.rs, full.rs   which parameters of the UNet are trained: LoRA matrices, or the UNet's own tensors
+//! shapes.rs       the same, by the keys and shapes of the UNet's file
 //! trained.rs      trained parameters, each with its optimizer
 //! gradients.rs    a step's gradients, summed or applied at once
 //! unet_trainer.rs one step on its batches
@@ -23,6 +24,7 @@ mod initial;
 mod latents;
 pub(crate) mod lora;
 pub mod noise;
+pub(crate) mod shapes;
 pub mod stream;
 pub(crate) mod text;
 pub(crate) mod trained;
@@ -49,6 +51,7 @@ use calotype_sdxl::ArgumentError;
 use calotype_sdxl::adapters::{LoraPair, Stored, TrainedWeights};
 use calotype_sdxl::plan::check_size;
 
+pub use self::initial::check_initial;
 pub use self::stream::{Purpose, stream};
 pub use self::text::NEW_TOKENS;
 pub use self::unet_trainer::{Batch, Rates, UNetTrainer};

@@ -3,7 +3,7 @@
 use calotype_models::ModelFolder;
 use calotype_tensor::DType;
 use calotype_train::TrainerOptions;
-use calotype_train::forecast::memory::{Footprint, available};
+use calotype_train::forecast::memory::{Footprint, available, taken};
 use calotype_train::{Method, TrainOptions, TrainPlan};
 
 use super::args::Recompute;
@@ -49,6 +49,7 @@ pub fn fit(
             tracing::warn!("--sample-every: expected about {}, found {room}: no samples", size(with_samples));
         }
         let needed = if samples { with_samples } else { needed };
+        let needed = taken().map_or(needed, |before| needed.max(before)); // the networks that made captions and masks
         let again = if on { ", computing activations again to save memory" } else { "" };
         let summary = format!("about {} of memory at most{again}", size(needed));
         return Ok(Fit { options: TrainerOptions { dtype, recompute: on }, samples, summary });

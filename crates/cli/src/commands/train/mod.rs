@@ -32,7 +32,7 @@ use calotype_train::lr_schedule::LrScheduler;
 use calotype_train::preprocess::Writer;
 use calotype_train::run::{self, Best, Metrics, RunDir, RunOptions, Samples, Session};
 use calotype_train::stop::Stop;
-use calotype_train::trainer::check_model;
+use calotype_train::trainer::{check_initial, check_model};
 use calotype_train::{Error, Trainer, checkpoint};
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use indicatif::HumanDuration;
@@ -134,6 +134,10 @@ impl Job {
             Some(_) if record.weights == weights => record,
             Some(_) => return Err(changed_input("--model", &record.model, "weights and configs")),
         };
+        if let Some(initial) = record.initial.as_ref().filter(|_| !resumed) {
+            let weights = read_initial(&folder, &initial.path)?;
+            check_initial(&folder, &configs, &record.plan, &weights)?;
+        }
         let made = dir.as_ref().map(|dir| dir.path().join(PREPROCESSED)).filter(|made| made.is_dir());
         let Record { request, plan, networks, dtype, .. } = &record;
         let source =
@@ -210,9 +214,7 @@ impl Job {
     /// Sets the trained parameters to the values of `replicate_weights`, if given.
     fn begin_from(&mut self, trainer: &mut Trainer) -> Result<(), Failure> {
         let Some(initial) = &mut self.record.initial else { return Ok(()) };
-        let configs = self.folder.configs().map_err(Error::from)?;
-        let modules = Modules::of(&self.folder, &configs).map_err(Error::from)?;
-        let weights = TrainedWeights::read(&initial.path, Some(&modules)).map_err(Error::from)?;
+        let weights = read_initial(&self.folder, &initial.path)?;
         trainer.begin_from(&weights)?;
         let token = &self.record.plan.token_string;
         if let Some(other) = weights.tokens.keys().find(|word| *word != token) {
@@ -288,10 +290,13 @@ impl Job {
 
     /// Describes the end of a run that may end before its last step.
     fn end(&self, best: &Best, dir: &Path) -> String {
-        let Best { done, stopped, step, loss } = *best;
+        let Best { done, stopped, step, loss, lowest } = *best;
         let (path, steps) = (dir.display(), self.record.plan.steps);
-        let weights =
-            format!("the weights are those after step {step}, with the lowest validation loss, {loss:.4}");
+        let loss = match lowest {
+            true => format!("the lowest validation loss, {loss:.4}"),
+            false => format!("a validation loss of {loss:.4}"),
+        };
+        let weights = format!("the weights are those after step {step}, with {loss}");
         if !stopped {
             return format!("{path}: {weights}");
         }
@@ -351,6 +356,13 @@ impl Job {
             output::note(line);
         }
     }
+}
+
+/// Reads the trained weights that a run begins from.
+fn read_initial(folder: &ModelFolder, path: &Path) -> Result<TrainedWeights, Failure> {
+    let configs = folder.configs().map_err(Error::from)?;
+    let modules = Modules::of(folder, &configs).map_err(Error::from)?;
+    Ok(TrainedWeights::read(path, Some(&modules)).map_err(Error::from)?)
 }
 
 /// The error of a run's model or set. If it is no longer at its place, the message says how to name the new place.

@@ -308,7 +308,13 @@ impl Record {
         let prompts = Some(&settings.sample_prompt).filter(|prompts| !prompts.is_empty());
         option("--sample-prompt", self.sample_prompts.clone().into(), prompts.cloned().map(Value::from));
         let differ = pairs.into_iter().filter(|(_, run, given)| !same(run, given));
-        Ok(differ.map(|(name, run, given)| format!("{name}: expected {run}, found {given}")).collect())
+        let expected = |run: Value| match run {
+            Value::Null => "the run's default (it was not given)".to_owned(),
+            run => run.to_string(),
+        };
+        Ok(differ
+            .map(|(name, run, given)| format!("{name}: expected {}, found {given}", expected(run)))
+            .collect())
     }
 }
 
