@@ -77,14 +77,33 @@ impl OutputDir {
         Err(ErrorKind::AlreadyExists.into())
     }
 
-    /// The path of the preview of the picture that [`Self::write`] will give the next number plus `i`.
+    /// Writes a preview of the picture that [`Self::write`] will give the next number plus `i`: `out-<n>.preview.png`, or where
+    /// that exists, the first of `out-<n>.preview-2.png`, `out-<n>.preview-3.png` … that does not.
     ///
     /// # Errors
-    /// The directory can be neither made nor read.
-    pub fn preview(&self, i: usize) -> Result<PathBuf, Failure> {
-        let next = fs::create_dir_all(&self.path).and_then(|()| self.next_number("png"));
-        let next = next.map_err(|e| Failure::io(&self.path, &e))?;
-        Ok(self.path.join(format!("out-{}.preview.png", next.saturating_add(i as u64))))
+    /// The directory or the file cannot be written.
+    pub fn write_preview(
+        &self,
+        i: usize,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<PathBuf, Failure> {
+        let written = || -> io::Result<PathBuf> {
+            fs::create_dir_all(&self.path)?;
+            let n = self.next_number("png")?.saturating_add(i as u64);
+            let mut file = files::temporary(&self.path)?;
+            files::write_buffered(file.as_file(), write)?;
+            let more = (2..).map(|k: u32| format!("-{k}"));
+            for more in std::iter::once(String::new()).chain(more) {
+                let path = self.path.join(format!("out-{n}.preview{more}.png"));
+                match file.persist_noclobber(&path) {
+                    Ok(_) => return Ok(path),
+                    Err(e) if e.error.kind() == ErrorKind::AlreadyExists => file = e.file,
+                    Err(e) => return Err(e.error),
+                }
+            }
+            Err(ErrorKind::AlreadyExists.into())
+        };
+        written().map_err(|e| Failure::Failed(format!("{}: {}", self.path.display(), message(e))))
     }
 
     /// One more than the highest n of existing `out-<n>.<extension>`, or 0.

@@ -1,7 +1,9 @@
 //! Previews of the pictures that are being made, as files beside the pictures.
 
 use std::fs;
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use calotype_sdxl::pipeline::Preview;
 
@@ -9,13 +11,39 @@ use crate::failure::Failure;
 use crate::output::{self, OutputDir};
 use crate::picture;
 
-/// The previews of a request. Their files are removed when this is dropped.
+/// The previews of a request. Their files are removed when this is dropped. A file that somebody else has written is never touched.
 pub struct Previews<'a> {
     output: &'a OutputDir,
     /// A preview is written after so many steps of a picture.
     every: usize,
     /// The file of each picture that has a preview.
-    files: Vec<(usize, PathBuf)>,
+    files: Vec<(usize, Written)>,
+}
+
+/// A file of previews.
+struct Written {
+    path: PathBuf,
+    /// The file as this program has written it last.
+    state: Option<State>,
+}
+
+/// What tells a file from another one in its place: its length and its time.
+type State = (u64, SystemTime);
+
+impl Written {
+    fn of(path: PathBuf) -> Written {
+        Written { state: state(&path), path }
+    }
+
+    /// Whether the file is there, and nobody else has changed it.
+    fn is_own(&self) -> bool {
+        self.state.is_some() && self.state == state(&self.path)
+    }
+}
+
+fn state(path: &Path) -> Option<State> {
+    let found = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file)?;
+    Some((found.len(), found.modified().ok()?))
 }
 
 impl<'a> Previews<'a> {
@@ -32,27 +60,30 @@ impl<'a> Previews<'a> {
         if preview.step.checked_rem(self.every) != Some(0) {
             return Ok(());
         }
-        let path = self.path(preview.picture)?;
         let image = preview.decode();
         let size = (image.width() as usize, image.height() as usize);
-        output::write_file(&path, |file| picture::write_png(file, size, image.as_raw(), &[]))
-    }
-
-    /// The file of a picture's previews. Numbers are looked up once, so that a preview keeps its name.
-    fn path(&mut self, picture: usize) -> Result<PathBuf, Failure> {
-        if let Some((_, path)) = self.files.iter().find(|(of, _)| *of == picture) {
-            return Ok(path.clone());
+        let write = |file: &mut dyn Write| picture::write_png(file, size, image.as_raw(), &[]);
+        // Numbers are looked up once, so that a preview keeps its name.
+        let file = self.files.iter_mut().find(|(picture, _)| *picture == preview.picture);
+        match file.filter(|(_, file)| file.is_own()) {
+            Some((_, file)) => {
+                output::write_file(&file.path, write)?;
+                *file = Written::of(std::mem::take(&mut file.path));
+            }
+            None => {
+                let path = self.output.write_preview(preview.picture, write)?;
+                self.files.retain(|(picture, _)| *picture != preview.picture);
+                self.files.push((preview.picture, Written::of(path)));
+            }
         }
-        let path = self.output.preview(picture)?;
-        self.files.push((picture, path.clone()));
-        Ok(path)
+        Ok(())
     }
 }
 
 impl Drop for Previews<'_> {
     fn drop(&mut self) {
-        for (_, path) in &self.files {
-            let _ = fs::remove_file(path);
+        for (_, file) in self.files.iter().filter(|(_, file)| file.is_own()) {
+            let _ = fs::remove_file(&file.path);
         }
     }
 }
@@ -69,13 +100,15 @@ mod tests {
     use super::*;
 
     /// Protects previews' files: each picture has one, named for the number that the picture will get, of its size, after every second
-    /// step; none is left at the end.
+    /// step; none is left at the end. A file of such a name that was there is neither written nor removed.
     #[test]
     fn files_are_named_after_pictures() {
         let here = tempfile::tempdir().expect("a directory");
         let folder = here.path().join("pictures");
         fs::create_dir(&folder).expect("made");
-        fs::write(folder.join("out-4.png"), "theirs").expect("written");
+        for theirs in ["out-4.png", "out-6.preview.png"] {
+            fs::write(folder.join(theirs), "theirs").expect("written");
+        }
         let names = || {
             let entries =
                 fs::read_dir(&folder).expect("there").map(|entry| entry.expect("there").file_name());
@@ -105,12 +138,15 @@ mod tests {
             ControlFlow::Continue(())
         });
         made.expect("pictures");
-        assert_eq!(seen, [1, 2, 2, 2, 3, 3]);
-        assert_eq!(names(), ["out-4.png", "out-5.preview.png", "out-6.preview.png"]);
-        let file = fs::File::open(folder.join("out-6.preview.png")).expect("there");
+        assert_eq!(seen, [2, 3, 3, 3, 4, 4]);
+        let own = ["out-5.preview.png", "out-6.preview-2.png"];
+        assert_eq!(names(), ["out-4.png", own[0], own[1], "out-6.preview.png"]);
+        let file = fs::File::open(folder.join(own[1])).expect("there");
         let reader = png::Decoder::new(std::io::BufReader::new(file)).read_info().expect("a PNG");
         assert_eq!(reader.info().size(), (24, 16));
+        fs::write(folder.join(own[0]), "theirs too").expect("written");
         drop(previews);
-        assert_eq!(names(), ["out-4.png"]);
+        assert_eq!(names(), ["out-4.png", own[0], "out-6.preview.png"]);
+        assert_eq!(fs::read(folder.join("out-6.preview.png")).expect("there"), b"theirs");
     }
 }
