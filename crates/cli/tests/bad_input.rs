@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::Sandbox;
+use common::{Sandbox, tiny_model};
 
 /// Protects: values that a field does not take, named with what it does take, as flag and as pair.
 #[test]
@@ -122,13 +122,24 @@ fn no_model() {
     here.assert_refused(&["predict", "--model", "folder", "-o", "out"], "model_index.json");
 }
 
-/// Protects: who forgot to name the model is told which one it was, as trained weights are often for another.
+/// Protects: who forgot to name the model is told which one it was, where trained weights are for another. Where the file is no such
+/// file, or for no SDXL at all, the model has no part in it.
 #[test]
 fn weights_without_their_model() {
     let here = Sandbox::new();
-    here.write("weights.tar", "none");
     let said = "(the model is pocket: --model names another)";
-    here.assert_refused(&["predict", "-i", "replicate_weights=@weights.tar"], said);
+    let kohya = tiny_model().join("../adapters/kohya.safetensors");
+    std::fs::copy(kohya, here.path("other.safetensors")).expect("copied");
+    here.assert_refused(&["predict", "-i", "replicate_weights=@other.safetensors"], said);
+    here.write("weights.tar", "none");
+    let header = r#"{"double_blocks.0.img_attn.proj.lora_A.weight":{"dtype":"F32","shape":[1,1],"data_offsets":[0,4]}}"#;
+    let length = (header.len() as u64).to_le_bytes();
+    here.write("flux.safetensors", [&length[..], header.as_bytes(), &[0; 4]].concat());
+    for name in ["weights.tar", "flux.safetensors"] {
+        let ended = here.run(&["predict", "-i", &format!("replicate_weights=@{name}")]);
+        assert_eq!(ended.code, Some(2), "{name}: {}", ended.stderr);
+        assert!(ended.stderr.contains(name) && !ended.stderr.contains(said), "{}", ended.stderr);
+    }
 }
 
 /// Protects: environment variables that are misspelt, or say what they cannot mean, are not passed over in silence.

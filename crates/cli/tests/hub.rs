@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use indicatif::DecimalBytes;
 
-use common::hub::{COMMIT, Hub, UNET, Way, sum};
+use common::hub::{COMMIT, Hub, OTHER_COMMIT, UNET, Way, sum};
 use common::{Ended, Sandbox, copy_folder, tiny_model};
 
 fn predict(here: &Sandbox, hub: Option<&Hub>, model: &str) -> Ended {
@@ -130,6 +130,36 @@ fn a_safety_checker_by_name() {
     assert!(asked.len() == 2 && asked[1].ends_with("/model.safetensors"), "{asked:?}");
 }
 
+/// Protects: a decoder for previews is fetched by its name, and found again without the network; what is no decoder is one line.
+#[test]
+fn a_decoder_for_previews_by_name() {
+    let (here, hub) = (Sandbox::new(), Hub::start());
+    let model = tiny_model().to_str().expect("text").to_owned();
+    let run = |hub: Option<&Hub>, name: &str| {
+        let small = ["--width", "64", "--height", "64", "--num-inference-steps", "1", "--seed", "1"];
+        let args = [
+            "predict",
+            "--model",
+            &model,
+            "--prompt",
+            "a cat",
+            "--preview-every",
+            "1",
+            "--preview-vae",
+            name,
+        ];
+        ended(&here, &[&args[..], &small].concat(), hub, &[])
+    };
+    let first = run(Some(&hub), "tiny/decoder");
+    assert!(first.stderr.contains("tiny/decoder: fetching 2 files, "), "{}", first.stderr);
+    assert_eq!(first.code, Some(0), "{}", first.stderr);
+    let again = run(None, "tiny/decoder");
+    assert_eq!(again.code, Some(0), "{}", again.stderr);
+    let other = run(Some(&hub), "tiny/sdxl");
+    let says = "error: --preview-vae tiny/sdxl: expected a small decoder (AutoencoderTiny) as diffusers saves it, found no config.json";
+    assert!(other.code == Some(2) && other.stderr.contains(says), "{}", other.stderr);
+}
+
 /// Protects: a name that is no safety checker, or a revision that is not there, is one line; nothing of it is fetched.
 #[test]
 fn names_that_are_no_safety_checker() {
@@ -151,6 +181,20 @@ fn names_that_are_no_safety_checker() {
         assert!(ended.code == Some(2) && ended.stderr.contains(&says), "{}", ended.stderr);
         assert!(files(&here.path("hub")).is_empty(), "{name}");
     }
+}
+
+/// Protects: a hub that answers for a commit with another one is refused, before anything is fetched.
+#[test]
+fn another_commit_than_was_asked_for() {
+    let (here, hub) = (Sandbox::new(), Hub::start());
+    let model = tiny_model().to_str().expect("text").to_owned();
+    let name = format!("tiny/checker@{OTHER_COMMIT}");
+    let args = ["predict", "--model", &model, "--prompt", "a cat", "--safety-checker", &name];
+    let ended = ended(&here, &args, Some(&hub), &[]);
+    let says = format!("(sha: expected {OTHER_COMMIT}, which was asked for, found {COMMIT})");
+    assert!(ended.code == Some(1) && ended.stderr.contains(&says), "{}", ended.stderr);
+    assert_eq!(hub.asked().len(), 1);
+    assert!(files(&here.path("hub")).is_empty());
 }
 
 /// Protects: what cannot be a model on the hub, or is none, and no network: one line each, in seconds.
@@ -242,6 +286,7 @@ fn hubs_that_are_not_to_be_trusted() {
         (Way::Says("x-linked-etag", "\"/tmp/victim\""), 1, "ETag: expected 1 to 128 letters"),
         (Way::Says("etag", "\"../../../victim\""), 1, "ETag: expected 1 to 128 letters"),
         (Way::Says("x-repo-commit", "../../../../outside"), 1, "X-Repo-Commit: expected 4 to 64 hex digits"),
+        (Way::Says("x-repo-commit", OTHER_COMMIT), 1, "X-Repo-Commit: expected 0123456789abcdef"),
         (Way::Says("x-linked-size", "5"), 1, "as the model's listing says, found 5"),
         (Way::Redirects(None), 1, "a redirect: expected to an address of the web, found none"),
         (Way::Redirects(Some("file:///etc/passwd")), 1, "a redirect: expected"),

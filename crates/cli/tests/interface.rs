@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::collections::BTreeSet;
+
 use common::Sandbox;
 
 /// Protects: help and version go to stdout with code 0; the help has every field that works.
@@ -28,6 +30,39 @@ fn help_and_version() {
     }
     let version = here.run(&["--version"]);
     assert_eq!(version.stdout, format!("calotype {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+/// Protects the synopsis of docs/usage.md: it has every option of every command, and no other.
+#[test]
+fn the_synopsis_is_whole() {
+    let here = Sandbox::new();
+    let usage = include_str!("../../../docs/usage.md");
+    let synopsis =
+        usage.split("\n```\n").find(|part| part.starts_with("calotype predict ")).expect("a synopsis");
+    let options = |text: &str| -> BTreeSet<String> {
+        let names = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
+        names.filter(|name| name.len() > 2 && name.starts_with("--")).map(String::from).collect()
+    };
+    let of_all = ["--quiet", "--help", "--input", "--output", "--field"];
+    for command in ["predict", "preprocess", "train", "export", "watermark", "schema", "demo"] {
+        let lines = synopsis
+            .split("\ncalotype ")
+            .filter(|lines| lines.trim_start_matches("calotype ").starts_with(command));
+        let mut said = options(&lines.collect::<String>());
+        let help = here.run(&[command, "-h"]).stdout;
+        let help = help.split("\nFields:").next().expect("a part");
+        let is_option = |line: &&str| line.trim_start().starts_with('-');
+        let mut known: BTreeSet<String> = BTreeSet::new();
+        for line in help.lines().filter(is_option) {
+            known.extend(options(
+                line.trim_start().splitn(3, ' ').take(2).collect::<Vec<_>>().join(" ").as_str(),
+            ));
+        }
+        for name in of_all {
+            (said.remove(name), known.remove(name));
+        }
+        assert_eq!(said, known, "{command}");
+    }
 }
 
 /// Protects: the program alone says what it can do, as `--help` does.

@@ -59,7 +59,7 @@ impl NetworkArgs {
             Kind::Captioner => self.captioner.as_deref(),
             Kind::Segmenter => self.segmenter.as_deref(),
             Kind::Upscaler => self.upscaler.as_deref(),
-            Kind::SafetyChecker => None,
+            Kind::SafetyChecker | Kind::PreviewVae => None,
         }
     }
 
@@ -121,6 +121,8 @@ pub struct Library {
     captioner: Option<Place>,
     segmenter: Option<Place>,
     upscaler: Option<Place>,
+    /// Whether the user asked for no segmenter.
+    is_unsegmented: bool,
     decoding: DecodingName,
     dtype: DType,
 }
@@ -150,6 +152,7 @@ impl Library {
             captioner: place(Kind::Captioner, "captioner"),
             segmenter: place(Kind::Segmenter, "segmenter"),
             upscaler: place(Kind::Upscaler, "upscaler"),
+            is_unsegmented: args.get(Kind::Segmenter) == Some(NONE),
             decoding: args.caption_decoding.unwrap_or(DecodingName::Sample),
             dtype,
         }
@@ -191,8 +194,13 @@ impl Library {
                 Some(Network::segmenter(path, text.clone(), *temperature, self.dtype).map_err(Error::from)?)
             }
             (Masks::Prompt { .. }, None) if needs.mask => {
-                let expected = "a segmenter for it (--segmenter DIR|NAME), as none goes with this model";
-                return Err(ArgumentError::new("mask_target_prompts", expected, "none").into());
+                let (expected, found) = match self.is_unsegmented {
+                    true => ("a segmenter that finds it in the pictures without a mask", "--segmenter none"),
+                    false => {
+                        ("a segmenter for it (--segmenter DIR|NAME), as none goes with this model", "none")
+                    }
+                };
+                return Err(ArgumentError::new("mask_target_prompts", expected, found).into());
             }
             _ => None,
         };

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use calotype_models::ModelFolder;
 use calotype_request::PredictInput;
+use calotype_sdxl::adapters::AdapterError;
 use calotype_sdxl::pipeline::{EmptyNegative, Image, Options, Pipeline, Rng};
 use calotype_sdxl::prompt::{LongPrompts, PromptSyntax};
 use calotype_sdxl::samplers::Spacing;
@@ -23,7 +24,7 @@ use crate::output::{self, OutputDir};
 use crate::previews::Previews;
 use crate::progress::Progress;
 
-use crate::{fields, interrupt, picture, plans, pocket, safety};
+use crate::{fields, hub, interrupt, picture, plans, pocket, safety};
 
 /// What is not part of the request.
 #[derive(Debug, Args)]
@@ -64,8 +65,9 @@ struct PredictArgs {
     /// Every N steps, write what the picture is going to be as out-<n>.preview.png; removed when the command ends
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     preview_every: Option<u32>,
-    /// Folder of a small decoder for previews, diffusers' AutoencoderTiny (TAESD) [default: a linear map, which shows less detail]
-    #[arg(long, value_name = "DIR", requires = "preview_every")]
+    /// A small decoder for previews, diffusers' AutoencoderTiny (TAESD): its folder or its name on the hub, such as
+    /// madebyollin/taesdxl [default: a linear map, which shows less detail]
+    #[arg(long, value_name = "DIR|NAME", requires = "preview_every")]
     preview_vae: Option<PathBuf>,
     /// Directory for the pictures: out-<n>.png, counting on from what is there
     #[arg(short, long, value_name = "DIR", default_value = ".")]
@@ -168,8 +170,9 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
         pipeline = pipeline.with_refiner(&folder)?;
         maker.refiner = Some(name_of(Some(&refiner), &folder));
     }
-    if let Some(folder) = &settings.preview_vae {
-        pipeline = pipeline.with_preview_vae(folder)?;
+    if let Some(given) = &settings.preview_vae {
+        let folder = hub::component(hub::Kind::PreviewVae, given, quiet)?;
+        pipeline = pipeline.with_preview_vae(&folder)?;
     }
     let plan = plans::predict_at_size(plan, &given, &pipeline)?;
     let plan = PredictPlan { prompt_syntax: settings.prompt_syntax(), ..plan };
@@ -190,14 +193,8 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let every = settings.preview_every.map_or(0, |every| every as usize);
     let mut previews = Previews::new(&output, every);
     let progress = Progress::start(lines.join("\n"), quiet);
-    let images = sample(&pipeline, &plan, progress, &mut previews);
-    let images = images.map_err(|failure| match failure {
-        // The cause is often that the weights are for another model.
-        Failure::BadInput(what) if unasked && !plan.replicate_weights.is_empty() => {
-            Failure::BadInput(format!("{what} (the model is pocket: --model names another)"))
-        }
-        failure => failure,
-    })?;
+    let images = sample(&pipeline, &plan, progress, &mut previews)?;
+    let images = images.map_err(|e| refused(e, unasked))?;
     if let Some(line) = without_watermark(&plan, &given, &images, pipeline.native_size()) {
         tracing::warn!("{line}");
     }
@@ -244,13 +241,21 @@ fn without_watermark(
     expected.then(|| format!("no watermark: {width} × {height} is below {MIN_SIDE} × {MIN_SIDE} pixels"))
 }
 
+/// The failure of a prediction. Whose trained weights do not suit the model is told which one it is, if nobody has chosen it.
+fn refused(error: calotype_sdxl::Error, unasked: bool) -> Failure {
+    use calotype_sdxl::Error::Adapter;
+    let is_other = matches!(error, Adapter(AdapterError::Unsuitable { .. }));
+    let failure = Failure::from(error);
+    if unasked && is_other { failure.with("(the model is pocket: --model names another)") } else { failure }
+}
+
 /// Makes the pictures, with progress and previews. Stops at the next step after a signal.
 fn sample(
     pipeline: &Pipeline,
     plan: &PredictPlan,
     mut progress: Progress,
     previews: &mut Previews,
-) -> Result<Vec<Image>, Failure> {
+) -> Result<Result<Vec<Image>, calotype_sdxl::Error>, Failure> {
     let mut unwritten = None;
     let images = pipeline.predict(plan, &mut |step| {
         if step.step > 0 {
@@ -268,7 +273,7 @@ fn sample(
         return Err(failure);
     }
     // A signal may also arrive while the pictures are decoded.
-    if interrupt::asked() { Err(Failure::Interrupted) } else { Ok(images?) }
+    if interrupt::asked() { Err(Failure::Interrupted) } else { Ok(images) }
 }
 
 /// Writes a picture and prints its path. `skipped` numbers before its own stay free.

@@ -63,6 +63,10 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
             return Err(Failure::BadInput(format!("{INPUT}: given twice, as PHOTOS too")));
         }
     }
+    if !given.contains_key(INPUT) {
+        let problem = "expected a folder, a .zip, a .tar or a .tar.gz with the pictures, found none";
+        return Err(Failure::BadInput(format!("PHOTOS: {problem}")));
+    }
     let request = TrainInput::from_json(given.clone())?;
     let set = &settings.output;
     check_output(set, Path::new(&request.input_images))?;

@@ -83,9 +83,15 @@ impl Fetch<'_> {
             Problem::Refused(404) => wrong("listed, and not there (status 404)".into()),
             problem => problem,
         })?;
-        let commit = commit.or(first.about.commit.as_ref()).cloned();
-        let commit =
-            commit.ok_or_else(|| wrong("expected the version's X-Repo-Commit, found none".into()))?;
+        let commit = match (commit, first.about.commit.as_ref()) {
+            (Some(asked), Some(found)) if asked != found => {
+                return Err(wrong(format!("X-Repo-Commit: expected {asked}, found {found}")).into());
+            }
+            (None, None) => {
+                return Err(wrong("expected the version's X-Repo-Commit, found none".into()).into());
+            }
+            (Some(known), _) | (None, Some(known)) => known.clone(),
+        };
         let tag = first.about.tag.clone().or_else(|| Tag::parse(listed.sum.as_ref()?.text()).ok());
         let tag = tag.ok_or_else(|| wrong("expected an ETag, found none".into()))?;
         let size = match (listed.size, first.about.size) {

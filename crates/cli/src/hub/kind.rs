@@ -1,5 +1,5 @@
-//! Networks that are no part of SDXL, each on the hub by itself, as transformers saves it: config.json, the tables of a tokenizer,
-//! weights.
+//! Networks that are no part of SDXL, each on the hub by itself, as transformers or diffusers saves it: config.json, the tables of a
+//! tokenizer, weights.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,6 +14,7 @@ pub enum Kind {
     Captioner,
     Segmenter,
     SafetyChecker,
+    PreviewVae,
 }
 
 /// The folder of a safety checker within that of a Stable Diffusion 1.5.
@@ -31,8 +32,16 @@ const TABLES: [&str; 6] = [
 ];
 /// Weights by the beginning and the end of their names, the best first: safetensors, of which the fp16 variant is half as large, or
 /// pickled ones. A file's name may say a shard's number between the two.
-const WEIGHTS: [[&str; 2]; 3] =
+type WeightNames = [[&'static str; 2]; 3];
+/// As transformers names them.
+const WEIGHTS: WeightNames =
     [["model", ".fp16.safetensors"], ["model", ".safetensors"], ["pytorch_model", ".bin"]];
+/// As diffusers names them.
+const DIFFUSERS_WEIGHTS: WeightNames = [
+    ["diffusion_pytorch_model", ".fp16.safetensors"],
+    ["diffusion_pytorch_model", ".safetensors"],
+    ["diffusion_pytorch_model", ".bin"],
+];
 
 impl Kind {
     /// The option that names the network.
@@ -42,16 +51,18 @@ impl Kind {
             Kind::Captioner => "--captioner",
             Kind::Segmenter => "--segmenter",
             Kind::SafetyChecker => "--safety-checker",
+            Kind::PreviewVae => "--preview-vae",
         }
     }
 
-    /// The name on the hub of the network that is used unless another is named.
+    /// The name on the hub of the network that is published for SDXL.
     pub fn default_name(self) -> &'static str {
         match self {
             Kind::Upscaler => "caidas/swin2SR-realworld-sr-x4-64-bsrgan-psnr",
             Kind::Captioner => "Salesforce/blip-image-captioning-large",
             Kind::Segmenter => "CIDAS/clipseg-rd64-refined",
             Kind::SafetyChecker => "CompVis/stable-diffusion-safety-checker",
+            Kind::PreviewVae => "madebyollin/taesdxl",
         }
     }
 
@@ -67,13 +78,18 @@ impl Kind {
             Kind::Captioner => "a captioner as transformers saves it",
             Kind::Segmenter => "a segmenter as transformers saves it",
             Kind::SafetyChecker => "a safety checker as diffusers saves it",
+            Kind::PreviewVae => "a small decoder (AutoencoderTiny) as diffusers saves it",
         }
+    }
+
+    fn weight_names(self) -> WeightNames {
+        if self == Kind::PreviewVae { DIFFUSERS_WEIGHTS } else { WEIGHTS }
     }
 
     /// The sets of tables, one of which the network's tokenizer needs.
     fn tables(self) -> &'static [&'static [&'static str]] {
         match self {
-            Kind::Upscaler | Kind::SafetyChecker => &[&[]],
+            Kind::Upscaler | Kind::SafetyChecker | Kind::PreviewVae => &[&[]],
             Kind::Captioner => &[&["vocab.txt"], &["tokenizer.json"]],
             Kind::Segmenter => &[&["vocab.json", "merges.txt"], &["tokenizer.json"]],
         }
@@ -93,8 +109,8 @@ impl Kind {
         let small = |name: &str| name == CONFIG || name == PROCESSOR || has_tables && TABLES.contains(&name);
         let mut found: Vec<&str> =
             inside.clone().filter(|(_, name)| small(name)).map(|(file, _)| file).collect();
-        let weights = WEIGHTS.iter().map(|kind| weights(inside.clone(), *kind));
-        found.extend(weights.into_iter().find(|weights| !weights.is_empty()).unwrap_or_default());
+        let mut weights = self.weight_names().into_iter().map(|names| weights(inside.clone(), names));
+        found.extend(weights.find(|weights| !weights.is_empty()).unwrap_or_default());
         found.sort_unstable();
         found
     }
@@ -110,8 +126,11 @@ impl Kind {
         if !self.tables().iter().any(|tables| tables.iter().all(|table| has(table))) {
             return self.tables()[0].iter().find(|table| !has(table)).copied();
         }
-        let has_weights = WEIGHTS.iter().any(|kind| !weights(inside(), *kind).is_empty());
-        (!has_weights).then_some("weights (model.safetensors or pytorch_model.bin)")
+        let has_weights = self.weight_names().into_iter().any(|names| !weights(inside(), names).is_empty());
+        (!has_weights).then_some(match self {
+            Kind::PreviewVae => "weights (diffusion_pytorch_model.safetensors or .bin)",
+            _ => "weights (model.safetensors or pytorch_model.bin)",
+        })
     }
 
     /// Describes what is missing or damaged in a folder in the cache. `None`: all is right.
@@ -127,8 +146,9 @@ impl Kind {
         if serde_json::from_str::<serde_json::Value>(&config).is_err() {
             return Some(format!("{CONFIG}: damaged"));
         }
-        // Every kind's weights have the names of a safety checker's.
-        let weights = || Weights::open(&folder, Network::SafetyChecker, None, None);
+        // The weights of all kinds but one have the names of a safety checker's.
+        let network = if self == Kind::PreviewVae { Network::DecoderTiny } else { Network::SafetyChecker };
+        let weights = || Weights::open(&folder, network, None, None);
         let has_safetensors = files.iter().any(|name| name.ends_with(".safetensors"));
         has_safetensors.then(|| weights().err()).flatten().map(|e| e.to_string())
     }
@@ -201,6 +221,11 @@ mod tests {
                  safety_checker/model.safetensors safety_checker/pytorch_model.bin unet/config.json",
                 "safety_checker/config.json safety_checker/model.fp16.safetensors",
             ),
+            (
+                Kind::PreviewVae,
+                "README.md config.json diffusion_pytorch_model.bin diffusion_pytorch_model.safetensors taesdxl_decoder.safetensors",
+                "config.json diffusion_pytorch_model.safetensors",
+            ),
         ] {
             assert_eq!(wanted(kind, files), expected, "{kind:?}");
         }
@@ -224,6 +249,11 @@ mod tests {
                 Kind::SafetyChecker,
                 "config.json model.safetensors.index.json",
                 Some("weights (model.safetensors or pytorch_model.bin)"),
+            ),
+            (
+                Kind::PreviewVae,
+                "config.json model.safetensors",
+                Some("weights (diffusion_pytorch_model.safetensors or .bin)"),
             ),
         ] {
             assert_eq!(kind.lacks(&files.split_whitespace().collect()), lacks, "{kind:?} {files}");

@@ -85,6 +85,17 @@ impl Listing {
         Ok(Listing { commit, files })
     }
 
+    /// Makes sure that this is the version `asked`.
+    pub fn pin(&mut self, asked: Commit) -> Result<(), Problem> {
+        if let Some(found) = self.commit.as_ref().filter(|found| **found != asked) {
+            return Err(Problem::Invalid(format!(
+                "sha: expected {asked}, which was asked for, found {found}"
+            )));
+        }
+        self.commit = Some(asked);
+        Ok(())
+    }
+
     pub fn has(&self, name: &str) -> bool {
         self.files.iter().any(|file| file.name == name)
     }

@@ -147,7 +147,10 @@ fn fetched(fetch: &Fetch, asked: &str, needed: Needed) -> Result<PathBuf, Fault>
     let name = fetch.name;
     let bad = |problem: String| Fault::Here(Failure::BadInput(format!("{asked}: {problem}")));
     let path = format!("/api/models/{}/revision/{}?blobs=true", name.repo, address::part(name.revision));
-    let listing = Listing::parse(&fetch.patiently(|| fetch.client.text(&path))?, needed)?;
+    let mut listing = Listing::parse(&fetch.patiently(|| fetch.client.text(&path))?, needed)?;
+    if let Some(asked) = name.commit() {
+        listing.pin(asked)?;
+    }
     if let Some(problem) = lacks(&listing, needed) {
         return Err(bad(problem));
     }

@@ -9,7 +9,7 @@ const MAIN: &str = "main";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tag(String);
 
-/// The version of a model.
+/// The version of a model, in lower case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit(String);
 
@@ -32,7 +32,7 @@ impl Commit {
     /// The commit is not valid. The error is the text.
     pub fn parse(text: &str) -> Result<Commit, String> {
         let fits = (4..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
-        if fits { Ok(Commit(text.to_owned())) } else { Err(text.to_owned()) }
+        if fits { Ok(Commit(text.to_ascii_lowercase())) } else { Err(text.to_owned()) }
     }
 }
 

@@ -15,15 +15,19 @@ use super::tiny_model;
 
 /// Of the models.
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+/// Of no model, but the hub answers requests for it.
+pub const OTHER_COMMIT: &str = "fedcba9876543210fedcba9876543210fedcba98";
 /// A large file of the model, as far as any is.
 pub const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 
 /// The models by name and revision, with the folders of their files below that of the tiny model.
-const MODELS: [(&str, &str, &str); 4] = [
+const MODELS: [(&str, &str, &str); 6] = [
     ("tiny/sdxl", "main", ""),
     ("stabilityai/stable-diffusion-xl-base-1.0", "main", ""),
     ("tiny/checker", "refs%2Fpr%2F1", "../models/safety_checker"),
     ("tiny/checker", COMMIT, "../models/safety_checker"),
+    ("tiny/checker", OTHER_COMMIT, "../models/safety_checker"),
+    ("tiny/decoder", "main", "../models/autoencoder_tiny"),
 ];
 
 /// The folder of a model's files.
@@ -80,7 +84,7 @@ pub struct Asked {
 }
 
 /// A hub that has the tiny model as `tiny/sdxl` and under SDXL's name, a folder without a model as `tiny/text`, another for those
-/// with the token `key` as `tiny/gated`, a safety checker as `tiny/checker`, on no branch, and nothing else.
+/// with the token `key` as `tiny/gated`, a safety checker as `tiny/checker`, on no branch, a decoder for previews as `tiny/decoder`, and nothing else.
 pub struct Hub {
     pub address: String,
     state: Arc<State>,

@@ -114,7 +114,7 @@ fn what_is_refused() {
     let model = ["--model", model.to_str().expect("text")];
     for (args, says) in [
         (&["preprocess", "photos"][..], "--output <SET>"),
-        (&["preprocess", "-o", "set"], "input_images: required, but not given"),
+        (&["preprocess", "-o", "set"], "PHOTOS: expected a folder, a .zip, a .tar or a .tar.gz"),
         (&["preprocess", "nothing", "-o", "set"], "input_images: nothing: "),
         (&["preprocess", "photos", "-o", "photos"], "-o photos: expected another folder"),
         (&["preprocess", "photos", "-o", "."], "-o .: expected another folder"),
@@ -135,6 +135,10 @@ fn what_is_refused() {
         (
             &["preprocess", "photos", "-o", "set", "--mask-target-prompts", "a dog"],
             "mask_target_prompts: expected a segmenter for it (--segmenter DIR|NAME)",
+        ),
+        (
+            &["preprocess", "photos", "-o", "set", "--mask-target-prompts", "a dog", "--segmenter", "none"],
+            "mask_target_prompts: expected a segmenter that finds it in the pictures without a mask, found --segmenter none",
         ),
         (
             &["preprocess", "photos", "-o", "set", "--token-string", "XYZ", "--caption-prefix", "a cat"],

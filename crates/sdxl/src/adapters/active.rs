@@ -157,10 +157,8 @@ impl Adapters {
         self.files.push(FileWords { path: path.into(), words, new_tokens: before..before + count });
         let Some(embeddings) = &found.embeddings else { return Ok(()) };
         let Some(first) = &configs.text_encoder else {
-            return Err(AdapterError::file(
-                path,
-                "embeddings of new tokens: the model has no first text encoder",
-            ));
+            let problem = "the model has no first text encoder";
+            return Err(AdapterError::unsuitable(path, "embeddings of new tokens", problem));
         };
         if before + count > MAX_NEW_TOKENS {
             let problem =
@@ -171,8 +169,8 @@ impl Adapters {
         for ((tensor, width), name) in embeddings.iter().zip(widths).zip(ENCODERS) {
             if tensor.dim(1) != width {
                 let (n, c) = (tensor.dim(0), tensor.dim(1));
-                let problem = format!("embeddings for {name}: expected ({n}, {width}), found ({n}, {c})");
-                return Err(AdapterError::file(path, problem));
+                let problem = format!("expected ({n}, {width}), found ({n}, {c})");
+                return Err(AdapterError::unsuitable(path, &format!("embeddings for {name}"), problem));
             }
         }
         self.indices_in_file.extend(0..count);

@@ -25,6 +25,16 @@ pub enum AdapterError {
         /// What was expected and what was found.
         problem: String,
     },
+    /// A tensor does not suit the model: weights for another model are a likely cause.
+    #[error("{path}: {key}: {problem}")]
+    Unsuitable {
+        /// The file.
+        path: PathBuf,
+        /// The key in the file.
+        key: String,
+        /// What the model expects and what was found.
+        problem: String,
+    },
     /// The weights have a part that the layout cannot store.
     #[error("{0}")]
     Layout(String),
@@ -39,12 +49,18 @@ impl AdapterError {
         Self::Key { path: path.to_path_buf(), key: shorten(key), problem: line(problem) }
     }
 
-    /// The same error, with a note at the end of its message.
+    pub(super) fn unsuitable(path: &Path, key: &str, problem: impl std::fmt::Display) -> Self {
+        Self::Unsuitable { path: path.to_path_buf(), key: shorten(key), problem: line(problem) }
+    }
+
+    /// The same error, with a note at the end of its message that says what the file is.
     pub(super) fn noted(self, note: &str) -> Self {
         let with = |problem: String| format!("{problem} ({note})");
         match self {
             Self::File { path, problem } => Self::File { path, problem: with(problem) },
-            Self::Key { path, key, problem } => Self::Key { path, key, problem: with(problem) },
+            Self::Key { path, key, problem } | Self::Unsuitable { path, key, problem } => {
+                Self::Key { path, key, problem: with(problem) }
+            }
             Self::Layout(problem) => Self::Layout(with(problem)),
         }
     }

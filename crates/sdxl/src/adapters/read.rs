@@ -202,7 +202,7 @@ impl TrainedWeights {
         }
         for ((_, path), (component, parts)) in std::mem::take(&mut reader.lora) {
             let layer = Layer { component, path: &path, modules, peft };
-            let found = parts.found(&layer).map_err(|(key, problem)| reader.fail(&key, problem))?;
+            let found = parts.found(&layer).map_err(|(key, problem)| reader.unsuitable(&key, problem))?;
             self.add_change(&layer, found);
         }
         Ok(reader.embeddings)
@@ -229,6 +229,10 @@ impl Reader<'_> {
         AdapterError::key(self.path, key, problem)
     }
 
+    fn unsuitable(&self, key: &str, problem: impl std::fmt::Display) -> AdapterError {
+        AdapterError::unsuitable(self.path, key, problem)
+    }
+
     /// Stores one tensor by its key.
     fn take(&mut self, key: &str, info: &TensorInfo, bytes: &[u8]) -> Result<(), AdapterError> {
         if let Some((name, encoder)) = embedding(key) {
@@ -239,7 +243,7 @@ impl Reader<'_> {
             return Ok(());
         }
         let LoraKey { component, path, part } =
-            key::parse(key, self.modules).map_err(|why| self.fail(key, why))?;
+            key::parse(key, self.modules).map_err(|why| self.unsuitable(key, why))?;
         let value = match part {
             Part::Alpha => Tensor::from_vec(vec![scalar(self.path, key, info, bytes)?], &[]),
             _ => floats(self.path, key, info, bytes)?,
@@ -292,11 +296,12 @@ fn full(member: &Member, modules: Option<&Modules>) -> Result<BTreeMap<String, S
     for (key, info, range) in header.tensors {
         let fail = |problem: String| AdapterError::key(path, &key, problem);
         if let Some(modules) = modules {
+            let unsuitable = |problem: String| Err(AdapterError::unsuitable(path, &key, problem));
             let Some(shape) = modules.tensor(Component::UNet, &key) else {
-                return Err(fail("the model's unet has no such tensor".into()));
+                return unsuitable("the model's unet has no such tensor".into());
             };
             if shape != info.shape {
-                return Err(fail(format!("expected {}, found {}", tuple(shape), tuple(&info.shape))));
+                return unsuitable(format!("expected {}, found {}", tuple(shape), tuple(&info.shape)));
             }
         }
         let bytes: Option<Region> = member.bytes.part(range);
