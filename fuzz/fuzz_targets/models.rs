@@ -1,27 +1,30 @@
 //! A model folder in which one file is the input: a config, a tokenizer's file, weights; or a prompt to its tokenizer; or a model in a
-//! single file.
+//! single file; or a file of a network that is no part of SDXL.
 //!
 //! The first byte of an input says which file it replaces, the rest is the file.
 
 #![no_main]
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use calotype_fuzz::{check_error, copy, golden, new_folder};
 use calotype_models::tokenizer::Tokenizer;
 use calotype_models::weights::{Network, Weights};
-use calotype_models::{Component, ModelFolder, ModelPaths};
+use calotype_models::{Component, DecoderTiny, ModelFolder, ModelPaths};
 use calotype_models::{clip_text::ClipTextModel, unet::UNet, vae::Vae};
 use calotype_sdxl::Error;
+use calotype_sdxl::safety::Safety;
 use calotype_sdxl::samplers::{Sampler, Schedule, SchedulerConfig};
 use calotype_tensor::DType;
+use calotype_train::preprocess::{CaptionDecoding, Captioner, Segmenter, Upscaler};
+use image::{Rgb, RgbImage};
 use libfuzzer_sys::fuzz_target;
 use safetensors::SafeTensors;
 
-/// What an input can replace. The last five are in folders of their own.
-const FILES: [&str; 16] = [
+/// What an input can replace. Those from `weights/` on are in folders of their own.
+const FILES: [&str; 28] = [
     "model_index.json",
     "unet/config.json",
     "vae/config.json",
@@ -38,15 +41,33 @@ const FILES: [&str; 16] = [
     "prompt",
     "single/model.safetensors",
     "single/vae.safetensors",
+    "blip/config.json",
+    "blip/preprocessor_config.json",
+    "blip/vocab.txt",
+    "blip_json/tokenizer.json",
+    "clipseg/config.json",
+    "clipseg/preprocessor_config.json",
+    "clipseg/vocab.json",
+    "clipseg/merges.txt",
+    "swin2sr/config.json",
+    "swinir/model.safetensors",
+    "safety_checker/config.json",
+    "autoencoder_tiny/config.json",
 ];
 
-/// The golden pipeline, and beside it weights and shards alone.
+/// The golden pipeline, and beside it weights and shards alone, and the networks that are no part of SDXL.
 static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
     let (pipeline, folder) = (golden("pipeline"), new_folder("model"));
     copy(&pipeline, &folder);
-    for name in ["weights", "shards", "single"] {
+    for name in ["weights", "shards", "single", "swinir"] {
         fs::create_dir(folder.join(name)).unwrap();
     }
+    for name in ["blip", "clipseg", "safety_checker", "autoencoder_tiny"] {
+        copy(&golden("models").join(name), &folder.join(name));
+    }
+    copy(&golden("../../../../models/pocket/upscaler"), &folder.join("swin2sr"));
+    copy(&folder.join("blip"), &folder.join("blip_json"));
+    fs::remove_file(folder.join("blip_json/vocab.txt")).unwrap(); // which would be read first
     fs::copy(pipeline.join("vae/diffusion_pytorch_model.safetensors"), folder.join("shards/a.safetensors"))
         .unwrap();
     folder
@@ -66,6 +87,13 @@ fuzz_target!(|input: &[u8]| {
         Some("tokenizer" | "tokenizer_2") => tokenizers(),
         Some("prompt") => prompt(bytes),
         Some("single") => single(name),
+        Some(captioner @ ("blip" | "blip_json")) => caption(&FOLDER.join(captioner)),
+        Some("clipseg") => segment(&FOLDER.join("clipseg")),
+        Some(upscaler @ ("swin2sr" | "swinir")) => upscale(&FOLDER.join(upscaler)),
+        Some("safety_checker") => Safety::open(&FOLDER.join("safety_checker")).map(drop),
+        Some("autoencoder_tiny") => {
+            DecoderTiny::open(&FOLDER.join("autoencoder_tiny")).map(drop).map_err(Error::from)
+        }
         _ => networks(&ModelPaths { model: FOLDER.clone(), ..ModelPaths::default() }),
     };
     match before {
@@ -132,6 +160,31 @@ fn tokenizers() -> Result<(), Error> {
             assert_eq!(encoding.ids.len(), tokenizer.length());
         }
     }
+    Ok(())
+}
+
+/// A picture for the networks that take one.
+fn picture() -> RgbImage {
+    RgbImage::from_fn(3, 2, |x, y| Rgb([90 * x as u8, 80 * y as u8, 70]))
+}
+
+fn caption(folder: &Path) -> Result<(), Error> {
+    let captioner = Captioner::open(folder, DType::F32)?;
+    captioner.caption(&picture(), CaptionDecoding::Beam, 1);
+    Ok(())
+}
+
+fn segment(folder: &Path) -> Result<(), Error> {
+    let segmenter = Segmenter::open(folder, DType::F32)?;
+    let mask = segmenter.segment(&picture(), &segmenter.prompt("a b")?, 1.0).mask;
+    assert_eq!(mask.dimensions(), (3, 2));
+    Ok(())
+}
+
+fn upscale(folder: &Path) -> Result<(), Error> {
+    let upscaler = Upscaler::open(folder, DType::F32)?;
+    let factor = upscaler.factor();
+    assert_eq!(upscaler.upscale(&picture()).dimensions(), (3 * factor, 2 * factor));
     Ok(())
 }
 
