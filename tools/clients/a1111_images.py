@@ -1,21 +1,17 @@
 #!/usr/bin/env python3
-"""What clients of AUTOMATIC1111's web UI ask for (Open WebUI, SillyTavern, LibreChat), against a running service.
+"""The Python client of AUTOMATIC1111's web UI, `webuiapi`, as it comes from PyPI, against a running service: URL [TOKEN].
 
-    calotype serve &
-    pip install webuiapi
-    tools/clients/a1111_images.py 127.0.0.1 5000 [USER:TOKEN]
-
-`webuiapi` is the Python client of the web UI, as it comes from PyPI. Fails at the first thing that does not work.
+Fails at the first thing that does not work. `run.sh` starts the service.
 """
 
 import sys
 
 import webuiapi
 
-host, port = sys.argv[1], int(sys.argv[2])
-api = webuiapi.WebUIApi(host=host, port=port, sampler="Euler a", steps=2)
-if len(sys.argv) > 3:
-    api.set_auth(*sys.argv[3].split(":", 1))
+base = sys.argv[1].rstrip("/")
+api = webuiapi.WebUIApi(baseurl=f"{base}/sdapi/v1", sampler="Euler a", steps=2)
+if len(sys.argv) > 2:
+    api.set_auth("anyone", sys.argv[2])
 
 answer = api.txt2img(prompt="a red fox", seed=7, width=64, height=64, n_iter=2)
 assert [image.size for image in answer.images] == [(64, 64)] * 2

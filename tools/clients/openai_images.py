@@ -1,11 +1,7 @@
 #!/usr/bin/env python3
-"""OpenAI's own Python client, as it comes from PyPI, against a running service.
+"""OpenAI's own Python client, as it comes from PyPI, against a running service: URL [TOKEN].
 
-    calotype serve &
-    pip install openai pillow
-    tools/clients/openai_images.py http://127.0.0.1:5000 [TOKEN]
-
-Prints a line for each thing that works, and fails at the first that does not.
+Prints a line for each thing that works, and fails at the first that does not. `run.sh` starts the service.
 """
 
 import base64

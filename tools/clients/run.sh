@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Runs published clients, unmodified, against a service with the pocket model: tools/clients/run.sh CALOTYPE [NAME…]
-# NAME is replicate_1, replicate_2 or replicate_js; all of them by default. Needs pip (and npm), and a network or their caches.
+# NAME is replicate_1, replicate_2, replicate_js, openai_images or a1111_images; all of them by default. Needs pip (and npm), and a network or their caches.
 set -euo pipefail
 cd "$(dirname "$0")"
 calotype=$(realpath "$1")
 shift
 names=("$@")
-[[ ${#names[@]} -gt 0 ]] || names=(replicate_1 replicate_2 replicate_js)
+[[ ${#names[@]} -gt 0 ]] || names=(replicate_1 replicate_2 replicate_js openai_images a1111_images)
 
 work=$(mktemp -d)
 trap '[[ -z ${service:-} ]] || kill "$service"; wait; rm -rf "$work"' EXIT
@@ -24,8 +24,10 @@ export REPLICATE_BASE_URL=$url REPLICATE_API_TOKEN=$token
 
 for name in "${names[@]}"; do
     case $name in
-        replicate_1) package='replicate>=1,<2' ;;
-        replicate_2) package='replicate==2.0.0b4' ;;
+        replicate_1) packages=('replicate>=1,<2') ;;
+        replicate_2) packages=('replicate==2.0.0b4') ;;
+        openai_images) packages=('openai>=3,<4' pillow) ;;
+        a1111_images) packages=('webuiapi==0.9.17') ;;
         replicate_js)
             (cd "$work" && npm install --silent --no-fund --no-audit replicate@1.4.0 >/dev/null)
             node replicate.mjs "$work"
@@ -36,6 +38,6 @@ for name in "${names[@]}"; do
             exit 2
             ;;
     esac
-    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target "$work/$name" "$package"
-    PYTHONPATH=$work/$name python3 "$name.py"
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target "$work/$name" "${packages[@]}"
+    PYTHONPATH=$work/$name python3 "$name.py" "$url" "$token"
 done

@@ -42,15 +42,16 @@ pub(super) fn theirs(ours: &str) -> &str {
     }
 }
 
-/// Whether a value is one that means that a field is not used.
+/// Whether a value is one that means that a field is not used. A list or an object of such values is one too: scripts that are switched off
+/// have arguments.
 pub(super) fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Bool(value) => !value,
         Value::Number(value) => value.as_f64() == Some(0.0),
         Value::String(value) => value.is_empty() || value == "None",
-        Value::Array(values) => values.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
+        Value::Array(values) => values.iter().all(is_empty),
+        Value::Object(fields) => fields.values().all(is_empty),
     }
 }
 

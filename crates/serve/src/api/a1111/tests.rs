@@ -17,7 +17,7 @@ fn read(fields: Value, with_image: bool) -> Result<Request, String> {
 fn fields() {
     let given = json!({ "prompt": "a fox", "negative_prompt": "dog", "steps": 4.0, "cfg_scale": 3, "width": 64, "height": 32, "seed": 5,
         "sampler_name": "DPM++ 2M", "scheduler": "Karras", "batch_size": 2, "n_iter": 1, "denoising_strength": 0.7, "enable_hr": false,
-        "restore_faces": false, "styles": [], "alwayson_scripts": {}, "save_images": true, "override_settings": { "CLIP_stop_at_last_layers": 2 } });
+        "restore_faces": false, "styles": [], "alwayson_scripts": { "ADetailer": { "args": [false] } }, "save_images": true, "override_settings": { "CLIP_stop_at_last_layers": 2 } });
     let input = |seed: u64| {
         json!({ "prompt": "a fox", "negative_prompt": "dog", "num_inference_steps": 4, "guidance_scale": 3, "width": 64, "height": 32,
             "scheduler": "KarrasDPM", "num_outputs": 1, "seed": seed })
@@ -40,7 +40,7 @@ fn bad_fields() {
     let cases = [
         (json!({ "enable_hr": true }), "enable_hr: there is nothing of the kind here; leave the field out"),
         (
-            json!({ "alwayson_scripts": { "controlnet": {} } }),
+            json!({ "alwayson_scripts": { "controlnet": { "args": [1] } } }),
             "alwayson_scripts: there is nothing of the kind here; leave the field out",
         ),
         (json!({ "batch_size": 4, "n_iter": 5 }), "batch_size: at most 16 pictures in all, found 20"),
