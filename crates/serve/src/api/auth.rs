@@ -14,6 +14,10 @@ pub use super::tokens::{Caller, Rights};
 /// Lets a request through whose token allows it, with its [`Caller`] as an extension.
 pub async fn check(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     let path = request.uri().path();
+    if path == "/" && is_browser(request.headers()) {
+        // The page has no secrets, and is what asks for the token.
+        return next.run(request).await;
+    }
     let caller = match caller(&state, request.headers()) {
         Ok(caller) if caller.rights >= needed(request.method(), path) => caller,
         Ok(caller) => {
@@ -33,6 +37,12 @@ pub async fn check(State(state): State<AppState>, mut request: Request, next: Ne
     // For the log.
     answer.extensions_mut().insert(caller);
     answer
+}
+
+/// Whether a request for `/` comes from a browser, which gets the page.
+pub fn is_browser(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("text/html"))
 }
 
 /// The right that a request needs.

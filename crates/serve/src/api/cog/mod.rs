@@ -10,12 +10,13 @@ pub mod openapi;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Router, http};
 use serde_json::{Map, Value, json};
 
+use super::auth::is_browser;
 use super::state::{AppState, COG_VERSION};
 use crate::api::page;
 
@@ -32,12 +33,6 @@ pub fn routes() -> Router<AppState> {
             .route(&format!("/{names}/{{id}}/cancel"), post(jobs::cancel));
     }
     router
-}
-
-/// Whether a request for `/` comes from a browser, which gets the page.
-pub fn is_browser(headers: &HeaderMap) -> bool {
-    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    accept.is_some_and(|accept| accept.contains("text/html"))
 }
 
 async fn root(headers: HeaderMap) -> Response {
