@@ -37,7 +37,7 @@ fn run(args: &[&str]) -> Result<(), Box<dyn std::error::Error>> {
             for picture in pictures {
                 let image = open(picture)?;
                 let begun = Instant::now();
-                let tokens = captioner.tokens(&image, how, seed.parse()?);
+                let tokens = captioner.tokens(&image, how, seed.parse()?)?;
                 let seconds = begun.elapsed().as_secs_f64();
                 let text = captioner.text(&tokens);
                 line(
@@ -51,7 +51,7 @@ fn run(args: &[&str]) -> Result<(), Box<dyn std::error::Error>> {
             for picture in pictures {
                 let image = open(picture)?;
                 let begun = Instant::now();
-                let found = segmenter.segment(&image, &prompt, temperature.parse()?);
+                let found = segmenter.segment(&image, &prompt, temperature.parse()?)?;
                 let seconds = begun.elapsed().as_secs_f64();
                 found.mask.save(format!("{picture}.mask.png"))?;
                 line(serde_json::json!({ "picture": picture, "largest": found.largest, "seconds": seconds }));

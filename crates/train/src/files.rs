@@ -12,10 +12,30 @@ pub const TEMPORARY: &str = ".calotype-";
 /// # Errors
 /// The directory or the file cannot be written.
 pub fn write_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    written(path, write)?.persist(path).map(drop).map_err(|e| without_path(e.error))
+}
+
+/// Writes the file at `path`, unless there is something already: `false`. The error's text does not name the path.
+///
+/// # Errors
+/// The directory or the file cannot be written.
+pub fn write_new_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<bool> {
+    match written(path, write)?.persist_noclobber(path) {
+        Ok(_) => Ok(true),
+        Err(e) if e.error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(e) => Err(without_path(e.error)),
+    }
+}
+
+/// A whole file beside `path` that has no name yet.
+fn written(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<tempfile::NamedTempFile> {
     let file = temporary(parent(path)).map_err(without_path)?;
     write_buffered(file.as_file(), write)?;
     file.as_file().sync_all()?;
-    file.persist(path).map(drop).map_err(|e| without_path(e.error))
+    Ok(file)
 }
 
 /// Writes to an open file by way of a buffer.

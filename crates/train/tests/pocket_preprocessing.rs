@@ -59,7 +59,7 @@ fn captions() {
     let captioner = Captioner::open(&network("captioner"), DType::F32).unwrap();
     for name in NAMES {
         let picture = golden.picture(&format!("{name}.picture"));
-        let found = captioner.caption(&picture, CaptionDecoding::Greedy, 0);
+        let found = captioner.caption(&picture, CaptionDecoding::Greedy, 0).unwrap();
         assert_eq!(found, golden.text(&format!("{name}.caption")), "{name}");
     }
 }
@@ -74,7 +74,7 @@ fn masks() {
         let picture = golden.picture(&format!("{name}.picture"));
         let [there, absent] = ["prompt", "absent"].map(|which| {
             let prompt = segmenter.prompt(&golden.text(&format!("{name}.{which}"))).unwrap();
-            segmenter.segment(&picture, &prompt, 1.0)
+            segmenter.segment(&picture, &prompt, 1.0).unwrap()
         });
         let (_, want) = golden.tensor(&format!("{name}.largest"));
         for (found, want) in [&there, &absent].iter().zip(want.as_chunks().0) {
@@ -92,7 +92,7 @@ fn masks() {
 fn enlarged() {
     let golden = Golden::load();
     let upscaler = Upscaler::open(&network("upscaler"), DType::F32).unwrap();
-    let found = upscaler.upscale(&golden.picture("small.picture"));
+    let found = upscaler.upscale(&golden.picture("small.picture")).unwrap();
     let want = golden.picture("small.upscaled");
     assert_eq!(found.dimensions(), want.dimensions());
     let apart = apart(found.as_raw(), want.as_raw());

@@ -6,7 +6,7 @@ mod synthetic;
 mod temp;
 
 use calotype_tensor::DType;
-use calotype_train::preprocess::Upscaler;
+use calotype_train::preprocess::{NotFinite, Upscaler};
 use image::RgbImage;
 use safetensors::SafeTensors;
 use synthetic::Synthetic;
@@ -31,12 +31,26 @@ fn pictures_of_any_size() {
         Synthetic::of(&path).write_folder(folder.path());
         let upscaler = Upscaler::open(folder.path(), DType::F32).unwrap();
         assert_eq!(upscaler.factor(), 4);
-        let found = upscaler.upscale(&small);
+        let found = upscaler.upscale(&small).unwrap();
         assert_eq!(found.dimensions(), want.dimensions());
         let worst = found.as_raw().iter().zip(want.as_raw()).map(|(a, b)| a.abs_diff(*b)).max();
         assert!(worst <= Some(1), "{size}: {worst:?}");
-        assert_eq!(upscaler.upscale(&small).as_raw(), found.as_raw(), "the same bytes again");
+        assert_eq!(upscaler.upscale(&small).unwrap().as_raw(), found.as_raw(), "the same bytes again");
     }
+}
+
+/// Protects against damaged weights: pixels that are no numbers are refused.
+#[test]
+fn weights_that_are_no_numbers() {
+    let folder = Temp::new();
+    Synthetic::of(&golden().join("models/swin2sr_picture_3x1.safetensors")).write_folder(folder.path());
+    let path = folder.path().join("model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    bytes[header..].fill(0xff);
+    std::fs::write(path, bytes).unwrap();
+    let upscaler = Upscaler::open(folder.path(), DType::F32).unwrap();
+    assert_eq!(upscaler.upscale(&RgbImage::new(5, 3)), Err(NotFinite));
 }
 
 /// SwinIR's file and folder are told from Swin2SR's; a folder with neither says what it lacks.
@@ -50,6 +64,6 @@ fn networks_are_told_apart() {
     for path in [folder.path().join("model.safetensors"), folder.path().to_path_buf()] {
         let upscaler = Upscaler::open(&path, DType::F32).unwrap();
         assert_eq!(upscaler.factor(), 2);
-        assert_eq!(upscaler.upscale(&small).dimensions(), (10, 6));
+        assert_eq!(upscaler.upscale(&small).unwrap().dimensions(), (10, 6));
     }
 }

@@ -7,7 +7,7 @@ mod temp;
 use std::path::{Path, PathBuf};
 
 use calotype_tensor::DType;
-use calotype_train::preprocess::{CaptionDecoding, Captioner, Segmenter};
+use calotype_train::preprocess::{CaptionDecoding, Captioner, NotFinite, Segmenter};
 use image::{GrayImage, RgbImage};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Metadata, TensorView};
@@ -78,7 +78,7 @@ fn captions_are_those_of_transformers() {
     for size in golden.sizes() {
         let picture = golden.picture(&size);
         for (name, decoding) in [("greedy", CaptionDecoding::Greedy), ("beam", CaptionDecoding::Beam)] {
-            let tokens = captioner.tokens(&picture, decoding, 0);
+            let tokens = captioner.tokens(&picture, decoding, 0).unwrap();
             assert_eq!(tokens, golden.tokens(&format!("{name}.{size}")), "{name} {size}");
             assert_eq!(captioner.text(&tokens), golden.text(&format!("{name}.{size}")), "{name} {size}");
         }
@@ -91,8 +91,9 @@ fn a_seed_is_a_caption() {
     let (golden, first, second) =
         (Golden::load("blip"), captioner(&folder("blip")), captioner(&folder("blip")));
     let (picture, other) = (golden.picture("64x50"), golden.picture("30x70"));
-    let sample =
-        |captioner: &Captioner, picture, seed| captioner.caption(picture, CaptionDecoding::Sample, seed);
+    let sample = |captioner: &Captioner, picture, seed| {
+        captioner.caption(picture, CaptionDecoding::Sample, seed).unwrap()
+    };
     let seeds = [1, 2, 3, 4, 5, 6, 7, 1 << 32, 1 << 33, u64::MAX];
     let captions: Vec<String> = seeds.iter().map(|&seed| sample(&first, &picture, seed)).collect();
     let different: std::collections::BTreeSet<&String> = captions.iter().collect();
@@ -114,7 +115,7 @@ fn other_files_of_the_same() {
     std::fs::remove_file(old).unwrap();
     std::fs::write(new, format!("{{\"image_processor\": {processor}}}")).unwrap();
     let (golden, captioner) = (Golden::load("blip"), captioner(folder.path()));
-    let tokens = captioner.tokens(&golden.picture("64x50"), CaptionDecoding::Greedy, 0);
+    let tokens = captioner.tokens(&golden.picture("64x50"), CaptionDecoding::Greedy, 0).unwrap();
     assert_eq!(captioner.text(&tokens), golden.text("greedy.64x50"));
 }
 
@@ -128,7 +129,7 @@ fn masks_are_those_of_transformers() {
         let prompt = segmenter.prompt(&golden.text("prompt")).unwrap();
         for size in golden.sizes() {
             let temperature = golden.text("temperature").parse().unwrap();
-            let found = segmenter.segment(&golden.picture(&size), &prompt, temperature);
+            let found = segmenter.segment(&golden.picture(&size), &prompt, temperature).unwrap();
             let tensors = golden.tensors();
             let value = |view: TensorView| f32::from_le_bytes(view.data().try_into().unwrap());
             let largest = value(tensors.tensor(&format!("largest.{size}")).unwrap());
@@ -161,12 +162,35 @@ fn odd_pictures() {
     for (width, height, shade) in [(1, 1, 0), (1, 4000, 255), (4000, 1, 9), (64, 64, 128)] {
         let picture = RgbImage::from_pixel(width, height, image::Rgb([shade; 3]));
         for decoding in [CaptionDecoding::Sample, CaptionDecoding::Greedy, CaptionDecoding::Beam] {
-            captioner.caption(&picture, decoding, 7);
+            captioner.caption(&picture, decoding, 7).unwrap();
         }
-        let found = segmenter.segment(&picture, &prompt, 1.0);
+        let found = segmenter.segment(&picture, &prompt, 1.0).unwrap();
         assert_eq!(GrayImage::dimensions(&found.mask), (width, height));
         assert!(found.largest > 0.0 && found.largest <= 1.0);
     }
+}
+
+/// Protects against damaged weights: what is no number is no caption and no mask.
+#[test]
+fn weights_that_are_no_numbers() {
+    let broken = |name: &str| {
+        let folder = copy(name);
+        let path = folder.path().join("model.safetensors");
+        let mut bytes = std::fs::read(&path).unwrap();
+        let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        bytes[header..].fill(0xff);
+        std::fs::write(path, bytes).unwrap();
+        folder
+    };
+    let picture = RgbImage::from_pixel(40, 30, image::Rgb([90, 40, 200]));
+    let (blip, clipseg) = (broken("blip"), broken("clipseg"));
+    let captioner = captioner(blip.path());
+    for decoding in [CaptionDecoding::Sample, CaptionDecoding::Greedy, CaptionDecoding::Beam] {
+        assert_eq!(captioner.caption(&picture, decoding, 7), Err(NotFinite));
+    }
+    let segmenter = Segmenter::open(clipseg.path(), DType::F32).unwrap();
+    let prompt = segmenter.prompt("a red fox").unwrap();
+    assert_eq!(segmenter.segment(&picture, &prompt, 1.0), Err(NotFinite));
 }
 
 /// What becomes of a file's text; `None`: there is no such file.

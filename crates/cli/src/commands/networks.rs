@@ -165,14 +165,15 @@ impl Library {
 
     /// Which network each step uses.
     pub fn used(&self, masks: &Masks) -> Used {
-        let identity = |place: &Option<Place>| place.as_ref().map_or(Identity::None, Place::identity);
+        let identity = |place: &Place| place.identity(self.dtype);
+        let known = |place: &Option<Place>| place.as_ref().map_or(Identity::None, identity);
         let mask = match (masks, &self.segmenter) {
             (Masks::Own, _) => Identity::None,
             (Masks::Faces, _) => preprocess::faces_identity(),
-            (Masks::Prompt { .. }, Some(segmenter)) => segmenter.identity(),
-            (Masks::Prompt { .. }, None) => Identity::Unknown, // an error if it is needed
+            (Masks::Prompt { .. }, Some(segmenter)) => identity(segmenter),
+            (Masks::Prompt { .. }, None) => Identity::Unknown(self.dtype), // an error if it is needed
         };
-        Used { mask, upscaler: identity(&self.upscaler), captioner: identity(&self.captioner) }
+        Used { mask, upscaler: known(&self.upscaler), captioner: known(&self.captioner) }
     }
 
     /// The networks that are needed. What has a name on a hub is fetched.
@@ -219,11 +220,11 @@ impl Library {
 }
 
 impl Place {
-    /// The network's checksum, if its files are there.
-    fn identity(&self) -> Identity {
+    /// What tells the network from others, if its files are there.
+    fn identity(&self, dtype: DType) -> Identity {
         let cached = || hub::cached(self.path.to_str()?);
         let found = if self.path.exists() { Some(self.path.clone()) } else { cached() };
-        found.map_or(Identity::Unknown, |path| Identity::Known(preprocess::identity(&path)))
+        found.map_or(Identity::Unknown(dtype), |path| Identity::Known(preprocess::identity(&path, dtype)))
     }
 
     fn find(&self, kind: Kind, quiet: bool) -> Result<PathBuf, Failure> {

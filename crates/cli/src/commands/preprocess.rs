@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::model::ModelArgs;
 use super::networks::NetworkArgs;
 use super::predict::DtypeName;
-use super::set::Source;
+use super::set::{self, Source};
 use crate::args::{self, Verbosity};
 use crate::failure::Failure;
 use crate::{fields, interrupt, output, plans, pocket};
@@ -94,16 +94,11 @@ fn make(source: &Source, set: &Path, notice: Option<&str>) -> Result<(), Failure
             output::note(line)
         }
     };
-    let mut writer = Writer::open(set, source.plan.seed).map_err(Error::from)?;
-    let dataset = source.prepare(Some(set), Some(&mut writer))?;
+    let writer = Writer::open(set, source.plan.seed).map_err(Error::from)?;
+    let (dataset, writer) = source.list(Some(set))?.prepare(|| Ok(Some(writer)))?;
     notice.inspect(|notice| print_line(notice));
     print_line(dataset.report().trim_end());
-    for file in writer.finish(&dataset).map_err(Error::from)? {
-        tracing::warn!(
-            "{}: stays, as it was changed by hand, though its picture is gone",
-            set.join(file).display()
-        );
-    }
+    set::finish(writer, &dataset, set)?;
     print_line(&format!("seed {}; look at {}", source.plan.seed, set.join("contact_sheet.png").display()));
     output::print_path(set)
 }

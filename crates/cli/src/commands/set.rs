@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use calotype_models::{Component, ModelConfigs, ModelFolder};
+use calotype_models::{Component, ModelConfigs, ModelFolder, Tokenizer};
 use calotype_request::TrainInput;
 use calotype_sdxl::plan::check_size;
 use calotype_sdxl::token::replace_token;
 use calotype_train::dataset::{Dataset, DatasetOptions};
-use calotype_train::preprocess::{Preprocess, Settings, Stage, Writer};
+use calotype_train::preprocess::{Masks, Preprocess, Settings, Stage, Writer};
 use calotype_train::trainer::NEW_TOKENS;
 use calotype_train::{Error, TrainPlan};
 
@@ -33,22 +33,28 @@ pub struct Source<'a> {
     pub quiet: bool,
 }
 
-impl Source<'_> {
-    /// Prepares the set. What a preprocessing has made in the folder `made` is taken where nothing has changed. With a `writer`, what
-    /// is made is written at once.
+/// A set whose pictures are listed.
+pub struct Listed<'a> {
+    preprocess: Preprocess<'a>,
+    library: Library,
+    masks: Masks,
+    tokenizer: Tokenizer,
+    token: &'a str,
+    quiet: bool,
+}
+
+impl<'a> Source<'a> {
+    /// Lists the pictures of the set. Of the made set in `folder`, if there is one, is taken what would be made again just the same, and
+    /// what was changed by hand.
     ///
     /// # Errors
-    /// The set or one of its files is invalid, a network cannot be had, or the user stops it. The resolution does not suit the VAE.
-    pub fn prepare(&self, made: Option<&Path>, writer: Option<&mut Writer>) -> Result<Dataset, Failure> {
+    /// The set, or a file in `folder`, is invalid, or the user stops it. The resolution does not suit the VAE.
+    pub fn list(&self, made_set: Option<&Path>) -> Result<Listed<'a>, Failure> {
         let Source { folder, configs, plan, .. } = self;
         check_size("resolution", plan.resolution, configs.vae.scale())?;
         let tokenizer =
             folder.tokenizer(Component::TextEncoder2, &configs.text_encoder_2).map_err(Error::from)?;
         let (tokenizer, _) = tokenizer.with_tokens(&NEW_TOKENS.map(String::from)).map_err(Error::from)?;
-        // A caption that the tokenizer cannot encode is refused later, where it is encoded.
-        let count = |caption: &str| {
-            tokenizer.count(&replace_token(caption, &plan.token_string, &NEW_TOKENS.concat())).unwrap_or(0)
-        };
         let masks = plans::masks(self.request)?;
         let library = Library::new(self.networks, folder, configs, self.dtype.into());
         let settings = Settings {
@@ -64,17 +70,58 @@ impl Source<'_> {
             seed: plan.seed,
             caption_decoding: library.decoding(),
         };
-        let listed = Preprocess::open(&plan.input_images, settings, made, &mut |_, _, _| interrupt::flow());
-        let listed = listed.map_err(Error::from)?;
-        let networks = library.networks(listed.needs(), &masks, self.quiet)?;
-        let mut stages = Stages::new(networks.mask.is_some(), self.quiet);
-        let prepared = listed.run(networks, writer, &count, &mut |stage, done, count| {
+        let asked = &mut |_, _, _| interrupt::flow();
+        let preprocess = Preprocess::open(&plan.input_images, settings, made_set, asked);
+        let preprocess = preprocess.map_err(Error::from)?;
+        Ok(Listed { preprocess, library, masks, tokenizer, token: &plan.token_string, quiet: self.quiet })
+    }
+}
+
+impl Listed<'_> {
+    /// Whether any network has anything to make.
+    pub fn needs_networks(&self) -> bool {
+        self.preprocess.needs().any()
+    }
+
+    /// Whether the made set has anything of these pictures.
+    pub fn goes_on(&self) -> bool {
+        self.preprocess.goes_on()
+    }
+
+    /// Prepares the set. With a writer, what is made is written at once: `open_writer` opens it, once the networks are there.
+    ///
+    /// # Errors
+    /// A file of the set is invalid, a network cannot be had, or the user stops it.
+    pub fn prepare(
+        self,
+        open_writer: impl FnOnce() -> Result<Option<Writer>, Failure>,
+    ) -> Result<(Dataset, Option<Writer>), Failure> {
+        let Listed { preprocess, library, masks, tokenizer, token, quiet } = self;
+        // A caption that the tokenizer cannot encode is refused later, where it is encoded.
+        let count = |caption: &str| {
+            tokenizer.count(&replace_token(caption, token, &NEW_TOKENS.concat())).unwrap_or(0)
+        };
+        let networks = library.networks(preprocess.needs(), &masks, quiet)?;
+        let mut writer = open_writer()?;
+        let mut stages = Stages::new(networks.mask.is_some(), quiet);
+        let prepared = preprocess.run(networks, writer.as_mut(), &count, &mut |stage, done, count| {
             stages.step(stage, done, count);
             interrupt::flow()
         });
         stages.finish(prepared.is_ok());
-        Ok(prepared.map_err(Error::from)?)
+        Ok((prepared.map_err(Error::from)?, writer))
     }
+}
+
+/// Ends the made set in `folder`, and says which files stay as they are.
+///
+/// # Errors
+/// A file cannot be written or removed.
+pub fn finish(writer: Option<Writer>, dataset: &Dataset, folder: &Path) -> Result<(), Failure> {
+    let Some(writer) = writer else { return Ok(()) };
+    let untouched = writer.finish(dataset).map_err(Error::from)?;
+    untouched.lines(folder).iter().for_each(|line| tracing::warn!("{line}"));
+    Ok(())
 }
 
 /// A bar for each stage in which a network works, if it takes a while.

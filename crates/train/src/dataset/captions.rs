@@ -41,23 +41,31 @@ impl Sources {
     }
 }
 
-/// The caption of each of `pictures` (paths), which is empty if the set has none for it. A table must have them all. Without a
-/// table, a picture's text file has its caption.
+/// The caption of each of `pictures` (paths). `None`: the set has none for it. A text file that is there and empty is an empty caption.
+/// A table comes before text files.
 pub(super) fn assign(
     archive: &mut Archive,
     sources: &Sources,
     pictures: &[&str],
     warnings: &mut Vec<String>,
-) -> Result<Vec<String>, DatasetError> {
-    match table(archive, sources, pictures, warnings)? {
-        None => sidecars(archive, sources, pictures),
-        Some((table, content)) => {
-            let unused: Vec<&str> =
-                sources.texts_of(pictures).flatten().map(|text| text.name.as_str()).collect();
-            warn_unused(&unused, &table.name, warnings);
-            table::captions(&table.name, &content, pictures)
-        }
+) -> Result<Vec<Option<String>>, DatasetError> {
+    let Some((table, content)) = table(archive, sources, pictures, warnings)? else {
+        return sidecars(archive, sources.texts_of(pictures));
+    };
+    let captions = table::captions(&table.name, &content, pictures)?;
+    let has_row = |i: usize| captions[i].is_some();
+    let texts: Vec<Option<&Entry>> = sources.texts_of(pictures).collect();
+    let unused = texts.iter().enumerate().filter(|(i, _)| has_row(*i)).filter_map(|(_, text)| *text);
+    warn_unused(&unused.map(|text| text.name.as_str()).collect::<Vec<_>>(), &table.name, warnings);
+    let texts = texts.into_iter().enumerate().map(|(i, text)| text.filter(|_| !has_row(i)));
+    let texts = sidecars(archive, texts)?;
+    let captions: Vec<_> = captions.into_iter().zip(texts).map(|(row, text)| row.or(text)).collect();
+    let without = pictures.iter().zip(&captions).filter(|(_, caption)| caption.is_none());
+    let without: Vec<&str> = without.map(|(picture, _)| *picture).collect();
+    if !without.is_empty() {
+        warnings.push(format!("{} has no caption for {}", shorten(&table.name), list_most(&without, NAMED)));
     }
+    Ok(captions)
 }
 
 fn warn_unused(names: &[&str], table: &str, warnings: &mut Vec<String>) {
@@ -104,23 +112,25 @@ fn table<'a>(
     Ok(tables.pop())
 }
 
-/// Reads the text files of the pictures. If the encoding of some is not supported, the error names them.
-fn sidecars(
+/// Reads the text files of pictures, of those that have one. If the encoding of some is not supported, the error names them.
+fn sidecars<'a>(
     archive: &mut Archive,
-    sources: &Sources,
-    pictures: &[&str],
-) -> Result<Vec<String>, DatasetError> {
+    texts: impl Iterator<Item = Option<&'a Entry>>,
+) -> Result<Vec<Option<String>>, DatasetError> {
     let (mut captions, mut wrong, mut total) = (Vec::new(), Vec::new(), 0);
-    for text in sources.texts_of(pictures) {
+    for text in texts {
         let Some(text) = text else {
-            captions.push(String::new());
+            captions.push(None);
             continue;
         };
         match text::decode(&archive.read(text, MAX_TEXT)?) {
-            Ok(content) => captions.push(one_line(&content)),
+            Ok(content) => {
+                let caption = one_line(&content);
+                total += caption.len();
+                captions.push(Some(caption));
+            }
             Err(at) => wrong.push((text.name.as_str(), at)),
         }
-        total += captions.last().map_or(0, String::len);
         if total > MAX_TEXTS {
             let problem = format!("expected captions of at most {MAX_TEXTS} bytes together, found more");
             return Err(DatasetError::caption(&text.name, problem));

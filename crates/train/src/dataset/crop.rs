@@ -1,22 +1,22 @@
 //! The square of a picture that is used for training.
 
 use image::imageops::{self, FilterType};
-use image::{GrayImage, RgbImage};
+use image::{GenericImageView, GrayImage, RgbImage};
 use serde::{Deserialize, Serialize};
 
 /// A square inside of a picture, in the picture's pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Square {
+pub(crate) struct Crop {
     pub top: u32,
     pub left: u32,
     pub side: u32,
 }
 
-impl Square {
+impl Crop {
     /// The largest square of a picture: centred at the mask's centre of mass as far as the edges allow, or in the middle. The
     /// centre's fractions are rounded, halves up.
-    pub(crate) fn choose((width, height): (u32, u32), mask: Option<&GrayImage>) -> Square {
+    pub(crate) fn choose((width, height): (u32, u32), mask: Option<&GrayImage>) -> Crop {
         let side = width.min(height);
         let Mass { sum, y, x } = mask.map_or_else(|| Mass::middle(width, height), Mass::of);
         let start = |twice: i128, length: u32| {
@@ -24,7 +24,7 @@ impl Square {
             let start = (twice + (1 - i128::from(side)) * sum).div_euclid(2 * sum);
             start.clamp(0, i128::from(length - side)) as u32
         };
-        Square { top: start(y, height), left: start(x, width), side }
+        Crop { top: start(y, height), left: start(x, width), side }
     }
 
     /// The square of a picture, as it is.
@@ -42,6 +42,12 @@ impl Square {
     pub(crate) fn mask(self, mask: &GrayImage, resolution: u32) -> GrayImage {
         let square = imageops::crop_imm(mask, self.left, self.top, self.side, self.side);
         imageops::resize(&*square, resolution, resolution, FilterType::Triangle)
+    }
+
+    /// The largest value of a mask in the square.
+    pub(crate) fn brightest(self, mask: &GrayImage) -> u8 {
+        let square = imageops::crop_imm(mask, self.left, self.top, self.side, self.side);
+        GenericImageView::pixels(&*square).map(|(_, _, pixel)| pixel.0[0]).max().unwrap_or_default()
     }
 
     /// (top, left) of the square, in pixels of the resized picture. SDXL's crop conditioning counts after resizing, as in
@@ -88,28 +94,24 @@ impl Mass {
 mod tests {
     use super::*;
 
-    fn square(top: u32, left: u32, side: u32) -> Square {
-        Square { top, left, side }
+    fn crop(top: u32, left: u32, side: u32) -> Crop {
+        Crop { top, left, side }
     }
 
     /// Protects the square: in the middle without a mask, around the mask's white part with one, and always
     /// inside of the picture.
     #[test]
     fn the_square_follows_the_mask() {
-        assert_eq!(Square::choose((30, 10), None), square(0, 10, 10));
-        assert_eq!(Square::choose((10, 31), None), square(11, 0, 10));
+        assert_eq!(Crop::choose((30, 10), None), crop(0, 10, 10));
+        assert_eq!(Crop::choose((10, 31), None), crop(11, 0, 10));
         let spot = |x0: u32, x1: u32| {
             GrayImage::from_fn(30, 10, |x, _| [if (x0..x1).contains(&x) { 255 } else { 0 }].into())
         };
-        assert_eq!(Square::choose((30, 10), Some(&spot(16, 18))), square(0, 12, 10));
-        assert_eq!(Square::choose((30, 10), Some(&spot(0, 2))), square(0, 0, 10));
-        assert_eq!(Square::choose((30, 10), Some(&spot(29, 30))), square(0, 20, 10));
-        assert_eq!(
-            Square::choose((30, 10), Some(&spot(0, 0))),
-            square(0, 10, 10),
-            "a black mask has no centre"
-        );
-        assert_eq!(Square::choose((1, 1), None), square(0, 0, 1));
+        assert_eq!(Crop::choose((30, 10), Some(&spot(16, 18))), crop(0, 12, 10));
+        assert_eq!(Crop::choose((30, 10), Some(&spot(0, 2))), crop(0, 0, 10));
+        assert_eq!(Crop::choose((30, 10), Some(&spot(29, 30))), crop(0, 20, 10));
+        assert_eq!(Crop::choose((30, 10), Some(&spot(0, 0))), crop(0, 10, 10), "a black mask has no centre");
+        assert_eq!(Crop::choose((1, 1), None), crop(0, 0, 1));
     }
 
     /// Protects the centre of mass: it weights values, each raised by 0.01, and positions are centres of pixels.
@@ -118,15 +120,15 @@ mod tests {
         let Mass { sum, y, x } = Mass::of(&GrayImage::from_raw(3, 1, vec![100, 0, 50]).expect("a mask"));
         assert_eq!((sum, y, x), (15_003, 15_003, 10_001 + 3 + 5 * 5_001));
         let flat = GrayImage::from_pixel(31, 10, [50].into());
-        assert_eq!(Square::choose((31, 10), Some(&flat)), Square::choose((31, 10), None));
+        assert_eq!(Crop::choose((31, 10), Some(&flat)), Crop::choose((31, 10), None));
     }
 
     /// Protects the crop's position, which is in resized pixels.
     #[test]
     fn the_crop_is_scaled() {
-        assert_eq!(square(0, 240, 960).top_left(512), [0, 128]);
-        assert_eq!(square(3, 0, 10).top_left(1024), [307, 0]);
-        assert_eq!(square(1, 0, 2).top_left(1), [1, 0], "rounded");
+        assert_eq!(crop(0, 240, 960).top_left(512), [0, 128]);
+        assert_eq!(crop(3, 0, 10).top_left(1024), [307, 0]);
+        assert_eq!(crop(1, 0, 2).top_left(1), [1, 0], "rounded");
     }
 
     /// Protects the crop: it contains the square and nothing else, and a uniform mask does not change.
@@ -138,9 +140,9 @@ mod tests {
                 10,
                 |x, _| if (10..20).contains(&x) { [9, 8, 7].into() } else { [255; 3].into() },
             );
-        let seen = square(0, 10, 10).picture(&picture, 16);
+        let seen = crop(0, 10, 10).picture(&picture, 16);
         assert!(seen.pixels().all(|p| p.0 == [9, 8, 7]));
         let mask = GrayImage::from_pixel(30, 10, [77].into());
-        assert!(square(0, 10, 10).mask(&mask, 7).pixels().all(|p| p.0 == [77]));
+        assert!(crop(0, 10, 10).mask(&mask, 7).pixels().all(|p| p.0 == [77]));
     }
 }

@@ -66,9 +66,22 @@ pub enum DatasetError {
         /// The file, and what was expected and found.
         problem: calotype_models::Error,
     },
-    /// A file of an earlier preprocessing cannot be used.
+    /// A network of the preprocessing computed values that are no numbers.
+    #[error(
+        "{option}: {}: computes values that are no numbers: its weights are damaged, or too large for {dtype}",
+        shorten(path)
+    )]
+    NotFinite {
+        /// The setting that names the network.
+        option: &'static str,
+        /// The network's folder or file.
+        path: String,
+        /// The number format that it computed in.
+        dtype: calotype_tensor::DType,
+    },
+    /// A file of a made set cannot be used.
     #[error("{}: {problem}", shorten(path))]
-    Made {
+    MadeSet {
         /// The file.
         path: String,
         /// What was expected and what was found.

@@ -1,16 +1,18 @@
 //! The index of a set that a preprocessing has made: what each of its squares was made from, and what a training must know of
 //! the whole pictures.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::DatasetError;
 use super::archive::{Archive, Entry};
-use super::crop::Square;
+use super::crop::Crop;
 use super::error::list;
-use super::kind::{FileKind, base};
+use super::kind::{FileKind, base, masked, normal};
 use super::note::Note;
+use super::{DatasetError, FileType};
 
 /// The name of the index.
 pub const INDEX: &str = "preprocess.json";
@@ -39,12 +41,15 @@ pub(crate) struct Record {
     pub name: String,
     /// The picture's path in its own set.
     pub source: String,
+    /// A checksum of the picture's own file. Empty if it is not known.
+    #[serde(default)]
+    pub file: String,
     /// A checksum of the whole picture's pixels.
     pub pixels: String,
     /// Height and width of the whole picture, upright, in its own pixels.
     pub original_size: [usize; 2],
     /// The square in the whole picture.
-    pub square: Square,
+    pub square: Crop,
     /// The factor by which a network enlarged the square before it was resized.
     pub upscaled: Option<u32>,
     /// Whether a part of the picture is transparent.
@@ -56,18 +61,18 @@ pub(crate) struct Record {
     pub upscaler: Option<String>,
     pub captioner: Option<String>,
     /// The files.
-    pub picture: Made,
-    pub mask: Made,
-    pub caption: Made,
+    pub picture: MadeFile,
+    pub mask: MadeFile,
+    pub caption: MadeFile,
 }
 
-/// A file of a square. All parts are empty if the set has no such file.
+/// A file of the made set. All parts are empty if the set has no such file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Made {
+pub(crate) struct MadeFile {
     /// A checksum of what the file was made from. A file that would be made from something else has to be made anew.
     pub from: String,
-    /// The checksum of the file as it was made. A file with another one was changed by hand.
+    /// The checksum of the file as it was written. A file with another one was changed by hand.
     pub checksum: String,
     /// Whether the file is the user's and must not be written.
     #[serde(skip)]
@@ -77,7 +82,7 @@ pub(crate) struct Made {
 impl Record {
     /// Whether the numbers can be those of a square in a picture.
     pub(crate) fn is_valid(&self) -> bool {
-        let Square { top, left, side } = self.square;
+        let Crop { top, left, side } = self.square;
         let [height, width] = self.original_size.map(|n| n as u64);
         let inside = |at: u32, length: u64| u64::from(at) + u64::from(side) <= length && length <= 1 << 31;
         side > 0 && inside(top, height) && inside(left, width)
@@ -121,6 +126,21 @@ pub(super) fn take(
     };
     entries.retain(|entry| !folders.iter().any(|folder| is_beside(&entry.name, folder)));
     Ok(origins)
+}
+
+/// The pictures in a folder that are none of the squares of these records. Of a folder that cannot be read, none.
+pub(crate) fn other_pictures(folder: &Path, records: &[Record]) -> Vec<String> {
+    let progress = &mut |_, _| ControlFlow::Continue(());
+    let Ok((_, entries)) = Archive::open(folder, FileType::Infer, u64::MAX, progress) else {
+        return Vec::new();
+    };
+    let names: HashSet<String> = records.iter().map(|record| normal(&record.name)).collect();
+    let is_own = |name: &str| {
+        let squares = name.strip_suffix(".png").map(normal);
+        squares.into_iter().chain(masked(name)).any(|square| names.contains(&square))
+    };
+    let pictures = entries.into_iter().filter(|entry| entry.kind == FileKind::Picture);
+    pictures.map(|entry| entry.name).filter(|name| !is_own(name)).collect()
 }
 
 /// A square's place in the order of its index; others come after all squares.

@@ -105,7 +105,7 @@ pub struct Dataset {
 
 impl Dataset {
     /// Whether a network made any mask, square or caption.
-    pub fn is_made(&self) -> bool {
+    pub fn used_networks(&self) -> bool {
         let networks = |r: &Record| r.segmenter.is_some() || r.upscaler.is_some() || r.captioner.is_some();
         self.records.iter().any(networks)
     }

@@ -15,11 +15,18 @@ pub(crate) enum Note {
     NoFace,
     /// The number of the picture's faces, if there are several.
     Faces(usize),
+    /// What matters, by a network, lies outside of the crop.
+    Outside,
     /// The caption has a word that captioners make up.
     Word(String),
 }
 
 impl Note {
+    /// Whether the note is about a mask that a network made, so that it says nothing of another mask.
+    pub(crate) fn is_about_mask(&self) -> bool {
+        matches!(self, Note::Nothing { .. } | Note::NoFace | Note::Faces(_) | Note::Outside)
+    }
+
     /// The note beside the picture.
     pub(crate) fn text(&self) -> String {
         match self {
@@ -28,8 +35,10 @@ impl Note {
                 format!("{width} × {height} is smaller than {resolution}: {how}")
             }
             Note::Nothing { prompt, largest } => {
-                format!("found nothing for '{}': largest probability {largest:.2}", shorten(prompt))
+                let prompt = shorten(prompt);
+                format!("found nothing for '{prompt}': largest probability {largest:.2}, so all of it counts")
             }
+            Note::Outside => "what was found lies outside of the crop: all of the crop counts".to_owned(),
             Note::NoFace => "no face found: all of it counts".to_owned(),
             Note::Faces(count) => format!("{count} faces; the larger one decides the crop"),
             Note::Word(word) => format!("caption says '{}'", shorten(word)),
@@ -41,7 +50,10 @@ impl Note {
         let name = shorten(name);
         match self {
             Note::Nothing { prompt, largest } => {
-                format!("found nothing for '{}' in {name}: largest probability {largest:.2}", shorten(prompt))
+                let prompt = shorten(prompt);
+                format!(
+                    "found nothing for '{prompt}' in {name}: largest probability {largest:.2}, so all of it counts"
+                )
             }
             note => format!("{name}: {}", note.text()),
         }

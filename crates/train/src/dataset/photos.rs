@@ -8,7 +8,8 @@ use super::archive::{Archive, Entry};
 use super::files::Files;
 use super::index::{self, Record};
 use super::kind::stem;
-use super::{DatasetError, DatasetOptions, Progress, captions, check};
+use super::text::alone;
+use super::{DatasetError, DatasetOptions, Progress, captions, check, list};
 use calotype_models::shorten;
 use calotype_sdxl::picture::{self, CAMERA_PIXELS, Undecoded};
 
@@ -39,8 +40,8 @@ pub(crate) struct Photos {
 pub(crate) struct Photo {
     /// The path in the set.
     pub name: String,
-    /// The caption of the set; empty if there is none.
-    pub caption: String,
+    /// The caption of the set, if there is one.
+    pub caption: Option<String>,
     /// The shorter side in pixels, by the header. `None`: the header cannot be read.
     pub side: Option<u32>,
     /// What an earlier preprocessing says of the picture from which this square was cut.
@@ -56,8 +57,19 @@ pub(crate) struct Decoded {
     pub picture: RgbImage,
     pub is_transparent: bool,
     pub mask: Option<GrayImage>,
-    /// A checksum of the files of picture and mask.
-    pub files: String,
+    pub files: Checksums,
+}
+
+/// Checksums of a picture's file and of the file of its mask.
+pub(crate) struct Checksums {
+    pub picture: String,
+    pub mask: Option<String>,
+}
+
+impl std::fmt::Display for Checksums {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.picture, self.mask.as_deref().unwrap_or("-"))
+    }
 }
 
 impl Photos {
@@ -80,10 +92,13 @@ impl Photos {
         }
         files.pictures.sort_by_key(|entry| index::position(&origins, &entry.name)); // stable: otherwise by path
         check::fits(files.pictures.len(), settings.resolution, MAX_PREPARED)?;
-        let sides = sides(&mut archive, &files, progress)?;
+        let sizes = sizes(&mut archive, &files, progress)?;
+        check_masks(&files, &sizes)?;
+        let sides = sizes.into_iter().map(|size| size.map(|(width, height)| width.min(height)));
         let names: Vec<&str> = files.pictures.iter().map(|p| p.name.as_str()).collect();
-        let captions = captions::assign(&mut archive, &files.sources, &names, warnings)?;
-        let photo = |(file, (caption, side)): (usize, (String, Option<u32>))| {
+        let mut captions = captions::assign(&mut archive, &files.sources, &names, warnings)?;
+        fill_empty(&mut captions, &names, settings.caption_prefix, warnings);
+        let photo = |(file, (caption, side)): (usize, (Option<String>, Option<u32>))| {
             let name = files.pictures[file].name.clone();
             let origin = origins.get(&name).map(|(_, record)| record.clone());
             Photo { has_mask: files.masks.contains_key(&stem(&name)), name, caption, side, origin, file }
@@ -109,27 +124,27 @@ impl Photos {
                 return Err(DatasetError::TooManyPixels { name, width, height, limit });
             }
         };
-        let files = index::checksum(&file);
+        let mut files = Checksums { picture: index::checksum(&file), mask: None };
         drop(file);
         let Some(mask) = self.masks.get(&stem(&entry.name)) else {
-            return Ok(Ok(Decoded { picture, is_transparent, mask: None, files: both(&files, None) }));
+            return Ok(Ok(Decoded { picture, is_transparent, mask: None, files }));
         };
         let mask_file = self.archive.read(mask, MAX_FILE)?;
-        let files = both(&files, Some(&mask_file));
+        files.mask = Some(index::checksum(&mask_file));
         let mask = Some(fitting_mask(&mask.name, &mask_file, &picture)?);
         Ok(Ok(Decoded { picture, is_transparent, mask, files }))
     }
 
-    /// A checksum of the files of picture `i` and its mask.
+    /// Checksums of the files of picture `i` and its mask.
     ///
     /// # Errors
     /// The archive is broken.
-    pub(crate) fn checksum(&mut self, i: usize) -> Result<String, DatasetError> {
+    pub(crate) fn checksums(&mut self, i: usize) -> Result<Checksums, DatasetError> {
         let entry = &self.pictures[self.all[i].file];
         let picture = index::checksum(&self.archive.read(entry, MAX_FILE)?);
         let mask = self.masks.get(&stem(&entry.name));
         let mask = mask.map(|mask| self.archive.read(mask, MAX_FILE)).transpose()?;
-        Ok(both(&picture, mask.as_deref()))
+        Ok(Checksums { picture, mask: mask.as_deref().map(index::checksum) })
     }
 
     /// The file of the mask of picture `i`.
@@ -138,16 +153,16 @@ impl Photos {
     }
 }
 
-/// The shorter side of each picture, by its header. An error if all pictures and masks have more pixels, by their headers, than
-/// files of their size plausibly have: decoding them would take hours.
-fn sides(
+/// Width and height of each picture, then of each mask, by their headers. An error if all have more pixels than files of their size
+/// plausibly have: decoding them would take hours.
+fn sizes(
     archive: &mut Archive,
     files: &Files,
     progress: &mut Progress,
-) -> Result<Vec<Option<u32>>, DatasetError> {
+) -> Result<Vec<Option<(u32, u32)>>, DatasetError> {
     let limit = SET_PIXELS.saturating_add(archive.stored.saturating_mul(PIXELS_PER_BYTE));
-    let (mut total, mut sides) = (0_u64, Vec::with_capacity(files.pictures.len()));
-    for (i, entry) in files.pictures.iter().chain(files.masks.values()).enumerate() {
+    let (mut total, mut sizes) = (0_u64, Vec::with_capacity(files.pictures.len()));
+    for entry in files.pictures.iter().chain(files.masks.values()) {
         if progress(0, files.pictures.len()).is_break() {
             return Err(DatasetError::Interrupted);
         }
@@ -165,28 +180,55 @@ fn sides(
             }
         };
         total = total.saturating_add(size.map_or(0, |(width, height)| u64::from(width) * u64::from(height)));
-        if i < files.pictures.len() {
-            sides.push(size.map(|(width, height)| width.min(height)));
-        }
+        sizes.push(size);
     }
-    if total <= limit { Ok(sides) } else { Err(DatasetError::TooManyPixelsInAll { pixels: total, limit }) }
+    if total <= limit { Ok(sizes) } else { Err(DatasetError::TooManyPixelsInAll { pixels: total, limit }) }
 }
 
-/// The checksum of a picture's file and of its mask's content.
-fn both(picture: &str, mask: Option<&[u8]>) -> String {
-    format!("{picture} {}", mask.map_or("-".to_owned(), index::checksum))
+/// An error if a mask has another size than its picture, by their headers, whichever way up the picture is: found before anything is made.
+fn check_masks(files: &Files, sizes: &[Option<(u32, u32)>]) -> Result<(), DatasetError> {
+    let (pictures, masks) = sizes.split_at(files.pictures.len());
+    let masks: HashMap<&str, (&Entry, &Option<(u32, u32)>)> =
+        (files.masks.iter().zip(masks)).map(|((stem, entry), size)| (stem.as_str(), (entry, size))).collect();
+    let sorted = |(width, height): (u32, u32)| (width.min(height), width.max(height));
+    for (picture, size) in files.pictures.iter().zip(pictures) {
+        if let (Some(size), Some((entry, Some(mask)))) = (size, masks.get(stem(&picture.name).as_str()))
+            && sorted(*size) != sorted(*mask)
+        {
+            return Err(other_size(&entry.name, *size, *mask));
+        }
+    }
+    Ok(())
+}
+
+/// The error of a mask that does not have the size of its picture.
+fn other_size(mask: &str, (w, h): (u32, u32), (mw, mh): (u32, u32)) -> DatasetError {
+    let problem = format!("expected the size of its picture, {w} × {h}, found {mw} × {mh}");
+    DatasetError::mask(mask, problem)
+}
+
+/// Gives pictures whose caption is there and empty the prefix alone, with a warning.
+fn fill_empty(captions: &mut [Option<String>], names: &[&str], prefix: &str, warnings: &mut Vec<String>) {
+    let mut filled = Vec::new();
+    for (caption, name) in captions.iter_mut().zip(names) {
+        if caption.as_ref().is_some_and(String::is_empty) {
+            *caption = Some(alone(prefix));
+            filled.push(*name);
+        }
+    }
+    if !filled.is_empty() {
+        warnings.push(format!("the caption of {} is empty: \"{}\" is used", list(&filled), alone(prefix)));
+    }
 }
 
 /// Decodes the mask in the file `name`, whose size must be that of its picture.
 fn fitting_mask(name: &str, file: &[u8], picture: &RgbImage) -> Result<GrayImage, DatasetError> {
     let decoded =
         picture::decode_mask(file, CAMERA_PIXELS).map_err(|e| DatasetError::mask(name, e.to_string()))?;
-    let ((w, h), (mw, mh)) = (picture.dimensions(), decoded.dimensions());
-    if (w, h) != (mw, mh) {
-        let problem = format!("expected the size of its picture, {w} × {h}, found {mw} × {mh}");
-        return Err(DatasetError::mask(name, problem));
+    match picture.dimensions() == decoded.dimensions() {
+        true => Ok(decoded),
+        false => Err(other_size(name, picture.dimensions(), decoded.dimensions())),
     }
-    Ok(decoded)
 }
 
 /// The pictures that appear twice: pairs of names, by the pictures' checksums.

@@ -31,12 +31,17 @@ pub(super) fn has_captions(table: &str, content: &str) -> bool {
     rows(table, content).is_ok_and(|mut rows| rows.next().is_none_or(|row| row.is_ok()))
 }
 
-/// The caption of each of `pictures` (paths), from the table with this path and content.
+/// The caption of each of `pictures` (paths), from the table with this path and content. `None`: the picture has no row, or its field
+/// is not filled in.
 ///
 /// # Errors
-/// The table lacks the columns, names a file that may be any of several pictures, names a picture twice, names files that are
-/// not pictures of the set, or lacks captions of pictures. In the last two cases, the error names all files (up to a limit).
-pub(super) fn captions(table: &str, content: &str, pictures: &[&str]) -> Result<Vec<String>, DatasetError> {
+/// The table lacks the columns, names a file that may be any of several pictures, names a picture twice, or names files that are
+/// not pictures of the set: all of them (up to a limit).
+pub(super) fn captions(
+    table: &str,
+    content: &str,
+    pictures: &[&str],
+) -> Result<Vec<Option<String>>, DatasetError> {
     let wrong =
         |line: u64, problem: String| Err(DatasetError::caption(table, format!("line {line}: {problem}")));
     let index = Index::new(table, pictures);
@@ -64,22 +69,14 @@ pub(super) fn captions(table: &str, content: &str, pictures: &[&str]) -> Result<
         }
         captions[picture] = Some((line, caption));
     }
-    let captions =
-        captions.into_iter().map(|caption| caption.map(|(_, caption)| caption).unwrap_or_default());
-    let captions: Vec<String> = captions.collect();
-    let without = pictures.iter().zip(&captions).filter(|(_, caption)| caption.is_empty());
-    let without: Vec<&str> = without.map(|(picture, _)| *picture).collect();
-    let unknown: Vec<&str> = unknown.iter().map(String::as_str).collect();
-    for (what, files, more) in
-        [("no such picture in the set:", unknown, more), ("no caption for", without, 0)]
-    {
-        if !files.is_empty() {
-            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-            let problem = format!("{what} {}{more}", list_most(&files, NAMED));
-            return Err(DatasetError::caption(table, problem));
-        }
+    if !unknown.is_empty() {
+        let unknown: Vec<&str> = unknown.iter().map(String::as_str).collect();
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        let problem = format!("no such picture in the set: {}{more}", list_most(&unknown, NAMED));
+        return Err(DatasetError::caption(table, problem));
     }
-    Ok(captions)
+    let filled = |(_, caption): (u64, String)| Some(caption).filter(|caption| !caption.is_empty());
+    Ok(captions.into_iter().map(|row| row.and_then(filled)).collect())
 }
 
 /// The pictures by the names that a table may give them, in normal form.

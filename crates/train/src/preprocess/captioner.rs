@@ -10,6 +10,7 @@ use image::RgbImage;
 
 use super::CaptionDecoding;
 use super::decoding::{self, Limits};
+use super::networks::NotFinite;
 use super::pixels::pixels;
 use super::wording::mended;
 
@@ -45,17 +46,33 @@ impl Captioner {
     /// [`CaptionDecoding::Beam`] follows 3 texts of 5 to 20 tokens. The same picture, decoding and seed (which matters to [`CaptionDecoding::Sample`] alone)
     /// give the same caption. A caption may be empty.
     ///
+    /// # Errors
+    /// As [`Self::tokens`].
+    ///
     /// # Panics
     /// If the picture is empty.
-    pub fn caption(&self, picture: &RgbImage, decoding: CaptionDecoding, seed: u64) -> String {
-        mended(&self.words.text(&self.tokens(picture, decoding, seed)))
+    pub fn caption(
+        &self,
+        picture: &RgbImage,
+        decoding: CaptionDecoding,
+        seed: u64,
+    ) -> Result<String, NotFinite> {
+        Ok(mended(&self.words.text(&self.tokens(picture, decoding, seed)?)))
     }
 
     /// The tokens of a caption, from the token that begins it to the one that ends it, unless it reached the most tokens.
     ///
+    /// # Errors
+    /// The network's logits are no numbers.
+    ///
     /// # Panics
     /// If the picture is empty.
-    pub fn tokens(&self, picture: &RgbImage, decoding: CaptionDecoding, seed: u64) -> Vec<u32> {
+    pub fn tokens(
+        &self,
+        picture: &RgbImage,
+        decoding: CaptionDecoding,
+        seed: u64,
+    ) -> Result<Vec<u32>, NotFinite> {
         let seen = self.net.see(&pixels(picture, &self.processor));
         let limits = |least, most| Limits::new(&self.config.text, least, most);
         match decoding {

@@ -2,28 +2,28 @@
 
 use image::RgbImage;
 
-use super::earlier;
-use super::job::{Piece, caption_from};
+use super::draft::Draft;
+use super::earlier::{self, unusable_file};
+use super::job::{CAPTION, Piece, caption_from};
 use super::networks::{Caption, Network};
-use super::squares::Square;
 use super::wording::MADE_UP;
 use super::{Preprocess, Progress, Stage, Writer};
 use crate::dataset::DatasetError;
 use crate::dataset::note::Note;
-use crate::dataset::text::one_line;
+use crate::dataset::text::{alone, one_line};
 use calotype_sdxl::text;
 use calotype_sdxl::token::replace_token;
 
 impl Preprocess<'_> {
     /// Gives each square its caption: that of the set, of a file that is there already, or of the network; or else the prefix alone.
     pub(super) fn caption(
-        &self,
-        squares: &mut [Square],
+        &mut self,
+        squares: &mut [Draft],
         mut network: Option<Network<Caption>>,
         writer: &mut Option<&mut Writer>,
         progress: &mut Progress,
     ) -> Result<(), DatasetError> {
-        let asks = |square: &Square| network.is_some() && self.jobs[square.i].asks_captioner();
+        let asks = |square: &Draft| network.is_some() && self.jobs[square.i].asks_captioner();
         let count = squares.iter().filter(|square| asks(square)).count();
         let mut done = 0;
         for square in squares {
@@ -50,28 +50,33 @@ impl Preprocess<'_> {
 
     /// The caption of one square.
     fn caption_of(
-        &self,
-        square: &mut Square,
+        &mut self,
+        square: &mut Draft,
         network: &mut Option<Network<Caption>>,
     ) -> Result<String, DatasetError> {
         let (job, set) = (&self.jobs[square.i], &self.settings.set);
         if let (Piece::Taken | Piece::ByHand, Some(folder)) = (job.caption, &self.folder) {
             square.record.caption.by_hand = job.caption == Piece::ByHand;
-            let file = format!("{}.txt", job.name);
+            let file = format!("{}.{CAPTION}", job.name);
             let bytes = earlier::read(folder, &file)?.unwrap_or_default();
             let caption = text::decode(&bytes)
-                .map_err(|at| earlier::made(&folder.join(&file), text::problem(at)))
+                .map_err(|at| unusable_file(&folder.join(&file), text::problem(at)))
                 .map(|text| one_line(&text))?;
-            return Ok(if caption.is_empty() { alone(set.caption_prefix) } else { caption });
+            if !caption.is_empty() {
+                return Ok(caption);
+            }
+            let alone = alone(set.caption_prefix);
+            self.warnings.push(format!("{file} is empty: \"{alone}\" is used"));
+            return Ok(alone);
         }
         square.record.captioner = None;
-        let own = &self.photos.all[square.i].caption;
+        let own = self.photos.all[square.i].caption.as_deref();
         square.record.caption.from = match job.caption_from.is_empty() {
             true => caption_from(&square.record.picture.from, own, &self.settings),
             false => job.caption_from.clone(),
         };
-        if !own.is_empty() {
-            return Ok(own.clone());
+        if let Some(own) = own {
+            return Ok(own.to_owned());
         }
         let Some(network) = network else { return Ok(alone(set.caption_prefix)) };
         let identity = network.identity.clone();
@@ -81,7 +86,7 @@ impl Preprocess<'_> {
             return Ok(alone(set.caption_prefix));
         };
         square.record.captioner = Some(identity);
-        let words = caption(&picture, seed(self.settings.seed, picture.as_raw()));
+        let words = caption(&picture, seed(self.settings.seed, picture.as_raw()))?;
         Ok(joined(set.caption_prefix, &words, set.token_string))
     }
 }
@@ -91,11 +96,6 @@ fn seed(run: u64, pixels: &[u8]) -> u64 {
     let mut crc = flate2::Crc::new();
     crc.update(pixels);
     run.wrapping_add(u64::from(crc.sum()) << 32)
-}
-
-/// The prefix as a caption of its own, without the comma that would separate it from the rest.
-pub(super) fn alone(prefix: &str) -> String {
-    one_line(prefix).trim_end_matches([',', ' ']).to_owned()
 }
 
 /// The prefix and what a captioner says. The token has its own case, also where a captioner, which knows small letters alone, says

@@ -4,6 +4,8 @@ use calotype_models::config::BlipTextConfig;
 use calotype_models::{Blip, PictureKeys, TextCache};
 use calotype_tensor::rng::TorchCpu;
 
+use super::networks::{NotFinite, finite};
+
 /// The texts that a beam search follows.
 const BEAMS: usize = 3;
 
@@ -24,7 +26,7 @@ impl Limits {
 }
 
 /// Takes the likeliest token each time.
-pub(super) fn greedy(net: &Blip, picture: &PictureKeys, limits: Limits) -> Vec<u32> {
+pub(super) fn greedy(net: &Blip, picture: &PictureKeys, limits: Limits) -> Result<Vec<u32>, NotFinite> {
     one_by_one(net, picture, limits, likeliest)
 }
 
@@ -35,7 +37,7 @@ pub(super) fn sample(
     limits: Limits,
     (temperature, top_k): (f32, usize),
     seed: u64,
-) -> Vec<u32> {
+) -> Result<Vec<u32>, NotFinite> {
     // The generator takes 32 bits.
     let mut random = TorchCpu::new(seed ^ (seed >> 32));
     one_by_one(net, picture, limits, |logits| {
@@ -48,19 +50,19 @@ fn one_by_one(
     picture: &PictureKeys,
     limits: Limits,
     mut choose: impl FnMut(&[f32]) -> u32,
-) -> Vec<u32> {
+) -> Result<Vec<u32>, NotFinite> {
     let (mut tokens, mut cache, mut last) = (vec![limits.begin], [net.empty_text()], limits.begin);
     while tokens.len() < limits.most {
-        last = choose(&net.step(picture, &[last], &mut cache).to_vec());
+        last = choose(finite(&net.step(picture, &[last], &mut cache).to_vec())?);
         tokens.push(last);
         if last == limits.end {
             break;
         }
     }
-    tokens
+    Ok(tokens)
 }
 
-/// The first of the largest logits. Logits that are no numbers, as broken weights give, count as the least.
+/// The first of the largest logits.
 fn likeliest(logits: &[f32]) -> u32 {
     let mut best = (0, f32::NEG_INFINITY);
     for (token, &logit) in (0..).zip(logits) {
@@ -73,7 +75,7 @@ fn likeliest(logits: &[f32]) -> u32 {
 
 /// Of each token that may be drawn, its probability. Of tokens as likely as the last of the `top_k`, all are kept.
 fn probabilities(logits: &[f32], temperature: f32, top_k: usize) -> Vec<(u32, f64)> {
-    let mut sorted: Vec<f32> = logits.iter().copied().filter(|logit| !logit.is_nan()).collect();
+    let mut sorted = logits.to_vec();
     sorted.sort_unstable_by(|a, b| b.total_cmp(a));
     let Some((&largest, &least)) = sorted.first().zip(sorted.get(top_k - 1).or(sorted.last())) else {
         return Vec::new();
@@ -108,11 +110,11 @@ struct Beam {
 
 /// Follows the [`BEAMS`] likeliest texts and takes the one whose tokens are the likeliest on average, as transformers does with
 /// `num_beams=3`. Before it has `least` tokens, no text ends.
-pub(super) fn beam(net: &Blip, picture: &PictureKeys, limits: Limits) -> Vec<u32> {
+pub(super) fn beam(net: &Blip, picture: &PictureKeys, limits: Limits) -> Result<Vec<u32>, NotFinite> {
     let begin = Beam { tokens: vec![limits.begin], cache: net.empty_text(), score: 0.0 };
     let (mut running, mut finished) = (vec![begin], Vec::<(f32, Vec<u32>)>::new());
     while let Some(length) = running.first().map(|beam| beam.tokens.len()).filter(|n| *n < limits.most) {
-        let candidates = candidates(net, picture, limits, &mut running);
+        let candidates = candidates(net, picture, limits, &mut running)?;
         let ends = |token: u32| token == limits.end || length + 1 == limits.most;
         let longer = |beam: usize, token| [running[beam].tokens.as_slice(), &[token]].concat();
         // Only the first of the candidates may end a text; the others are there so that there are enough that go on.
@@ -133,10 +135,10 @@ pub(super) fn beam(net: &Blip, picture: &PictureKeys, limits: Limits) -> Vec<u32
             break;
         }
     }
-    match finished.into_iter().next() {
+    Ok(match finished.into_iter().next() {
         Some((_, tokens)) => tokens,
         None => running.into_iter().next().map_or(vec![limits.begin], |beam| beam.tokens),
-    }
+    })
 }
 
 /// The likeliest continuations of all running texts, twice as many as [`BEAMS`]: score, text and token.
@@ -145,12 +147,12 @@ fn candidates(
     picture: &PictureKeys,
     limits: Limits,
     running: &mut [Beam],
-) -> Vec<(f32, usize, u32)> {
+) -> Result<Vec<(f32, usize, u32)>, NotFinite> {
     let last: Vec<u32> = running.iter().map(|beam| beam.tokens[beam.tokens.len() - 1]).collect();
     let mut caches: Vec<TextCache> = running.iter_mut().map(|beam| std::mem::take(&mut beam.cache)).collect();
     let logits = net.step(picture, &last, &mut caches);
     let (mut all, values) = (Vec::new(), logits.to_vec());
-    let texts = running.iter_mut().zip(caches).zip(values.chunks(logits.last_dim())).enumerate();
+    let texts = running.iter_mut().zip(caches).zip(finite(&values)?.chunks(logits.last_dim())).enumerate();
     for (i, ((beam, cache), logits)) in texts {
         beam.cache = cache;
         let may_end = beam.tokens.len() >= limits.least;
@@ -160,18 +162,14 @@ fn candidates(
     // Sorted stably, so that of equals the first comes first.
     all.sort_by(|a, b| b.0.total_cmp(&a.0));
     all.truncate(2 * BEAMS);
-    all
+    Ok(all)
 }
 
-/// Logarithms of probabilities. What is no number, as broken weights give, counts as impossible.
+/// Logarithms of probabilities.
 fn log_softmax(logits: &[f32]) -> Vec<f32> {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|logit| f64::from(logit - largest).exp()).filter(|x| !x.is_nan()).sum();
-    let log = |logit: &f32| match logit - largest - sum.ln() as f32 {
-        log if log.is_nan() => f32::NEG_INFINITY,
-        log => log,
-    };
-    logits.iter().map(log).collect()
+    let sum: f64 = logits.iter().map(|logit| f64::from(logit - largest).exp()).sum();
+    logits.iter().map(|logit| logit - largest - sum.ln() as f32).collect()
 }
 
 #[cfg(test)]
@@ -181,7 +179,7 @@ mod tests {
     /// Protects what is drawn: only the likeliest tokens, in proportion to their probabilities, whatever the uniform number.
     #[test]
     fn draws_by_probability() {
-        let logits = [0.0, 2.0_f32.ln(), -9.0, f32::NAN, 4.0_f32.ln()];
+        let logits = [0.0, 2.0_f32.ln(), -9.0, -8.0, 4.0_f32.ln()];
         let kept = probabilities(&logits, 1.0, 3);
         assert_eq!(kept.iter().map(|(token, _)| *token).collect::<Vec<_>>(), [0, 1, 4]);
         for ((_, found), want) in kept.iter().zip([1.0 / 7.0, 2.0 / 7.0, 4.0 / 7.0]) {
@@ -193,16 +191,6 @@ mod tests {
         }
         let sharper = probabilities(&logits, 0.5, 3);
         assert!((sharper[2].1 - 16.0 / 21.0).abs() < 1e-6, "{sharper:?}");
-        assert_eq!(probabilities(&logits, 1.0, 50).len(), 4);
-    }
-
-    /// Protects against broken weights: logits that are no numbers give a token, not a panic.
-    #[test]
-    fn no_numbers() {
-        let broken = [f32::NAN; 4];
-        assert_eq!(likeliest(&broken), 0);
-        assert_eq!(draw(&probabilities(&broken, 0.7, 50), 0.5), 0);
-        assert!(log_softmax(&broken).iter().all(|log| *log == f32::NEG_INFINITY));
-        assert_eq!(draw(&probabilities(&[f32::NEG_INFINITY; 3], 0.7, 50), 0.5), 2);
+        assert_eq!(probabilities(&logits, 1.0, 50).len(), 5);
     }
 }

@@ -14,18 +14,19 @@ const MAX_FILE: u64 = 512 << 20;
 /// A made set.
 pub(super) struct Earlier {
     pub index: Index,
-    /// The places of records by the paths of their pictures.
-    places: HashMap<String, usize>,
+    /// The places of records by the paths of their pictures, and by their own names in small letters.
+    by_source: HashMap<String, usize>,
+    by_name: HashMap<String, usize>,
 }
 
 /// What is known of a file of a made set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Found {
     Missing,
-    /// As it was made.
-    Made,
-    /// Not, or no longer, as a preprocessing made it.
-    ByHand,
+    /// As a preprocessing has written it.
+    AsWritten,
+    /// Not, or no longer, as a preprocessing has written it: the user's. Its content.
+    ByHand(Vec<u8>),
 }
 
 impl Earlier {
@@ -35,17 +36,26 @@ impl Earlier {
     /// The index is damaged.
     pub(super) fn open(folder: &Path) -> Result<Option<Earlier>, DatasetError> {
         let Some(bytes) = read(folder, INDEX)? else { return Ok(None) };
-        let mut index: Index = serde_json::from_slice(&bytes)
-            .map_err(|e| made(&folder.join(INDEX), format!("expected the index of a preprocessing: {e}")))?;
+        let mut index: Index = serde_json::from_slice(&bytes).map_err(|e| {
+            unusable_file(&folder.join(INDEX), format!("expected the index of a preprocessing: {e}"))
+        })?;
         index.pictures.retain(|record| record.is_valid() && is_inside(&record.name));
-        let places =
-            index.pictures.iter().enumerate().map(|(i, record)| (record.source.clone(), i)).collect();
-        Ok(Some(Earlier { index, places }))
+        let places = |key: fn(&Record) -> String| {
+            index.pictures.iter().enumerate().map(|(i, record)| (key(record), i)).collect()
+        };
+        let by_source = places(|record| record.source.clone());
+        let by_name = places(|record| record.name.to_lowercase());
+        Ok(Some(Earlier { index, by_source, by_name }))
     }
 
     /// The record of the picture at `source`.
     pub(super) fn record(&self, source: &str) -> Option<&Record> {
-        self.places.get(source).map(|&place| &self.index.pictures[place])
+        self.by_source.get(source).map(|&place| &self.index.pictures[place])
+    }
+
+    /// The record of the files called `name`, in whatever case.
+    pub(super) fn named(&self, name: &str) -> Option<&Record> {
+        self.by_name.get(&name.to_lowercase()).map(|&place| &self.index.pictures[place])
     }
 }
 
@@ -54,15 +64,15 @@ fn is_inside(name: &str) -> bool {
     !name.is_empty() && Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))
 }
 
-/// Whether the file `name` in `folder` has the content that was made, by its checksum.
+/// Whether the file `name` in `folder` has the content that was written, by its checksum.
 ///
 /// # Errors
 /// The file cannot be read.
 pub(super) fn found(folder: &Path, name: &str, checksum: Option<&str>) -> Result<Found, DatasetError> {
     Ok(match read(folder, name)? {
         None => Found::Missing,
-        Some(bytes) if Some(&*index::checksum(&bytes)) == checksum => Found::Made,
-        Some(_) => Found::ByHand,
+        Some(bytes) if Some(&*index::checksum(&bytes)) == checksum => Found::AsWritten,
+        Some(bytes) => Found::ByHand(bytes),
     })
 }
 
@@ -72,7 +82,7 @@ pub(super) fn found(folder: &Path, name: &str, checksum: Option<&str>) -> Result
 /// It cannot be read, or it is no file, or a link leads out of the folder.
 pub(super) fn read(folder: &Path, name: &str) -> Result<Option<Vec<u8>>, DatasetError> {
     let path = folder.join(name);
-    let io = |e: std::io::Error| made(&path, e.to_string());
+    let io = |e: std::io::Error| unusable_file(&path, e.to_string());
     let kind = match fs::symlink_metadata(&path) {
         Ok(found) => found.file_type(),
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
@@ -80,17 +90,20 @@ pub(super) fn read(folder: &Path, name: &str) -> Result<Option<Vec<u8>>, Dataset
     };
     let real = |path: &Path| path.canonicalize().map_err(io);
     if !kind.is_file() || !real(&path)?.starts_with(real(folder)?) {
-        return Err(made(&path, "expected a file of this folder, found a folder, a link or a device".into()));
+        return Err(unusable_file(
+            &path,
+            "expected a file of this folder, found a folder, a link or a device".into(),
+        ));
     }
     let mut bytes = Vec::new();
     File::open(&path).map_err(io)?.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(io)?;
     if bytes.len() as u64 > MAX_FILE {
-        return Err(made(&path, format!("expected at most {MAX_FILE} bytes, found more")));
+        return Err(unusable_file(&path, format!("expected at most {MAX_FILE} bytes, found more")));
     }
     Ok(Some(bytes))
 }
 
 /// The error of a file of a made set.
-pub(super) fn made(path: &Path, problem: String) -> DatasetError {
-    DatasetError::Made { path: path.display().to_string(), problem }
+pub(super) fn unusable_file(path: &Path, problem: String) -> DatasetError {
+    DatasetError::MadeSet { path: path.display().to_string(), problem }
 }

@@ -9,7 +9,8 @@
 //! captioner.rs              captions by BLIP; decoding.rs: how their tokens are chosen; wording.rs: what is mended in them
 //! segmenter.rs              masks by CLIPSeg of what a prompt names
 //! pixels.rs, pillow.rs      a picture as a network's input; pictures resized as Pillow does
-//! earlier.rs, writer.rs     the set that is made, on disk: read, and written
+//! draft.rs                  a square on its way
+//! earlier.rs, writer.rs     the made set on disk: read, and written; lock.rs: by one process at a time
 //! ```
 //!
 //! The steps are taken one after the other, each for all pictures, so that one network at a time is in memory. What is made of a
@@ -18,9 +19,11 @@
 pub mod captioner;
 mod captions;
 mod decoding;
+mod draft;
 mod earlier;
 pub mod faces;
 mod job;
+mod lock;
 mod networks;
 mod open;
 mod pillow;
@@ -35,18 +38,22 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::dataset::photos::{Photos, Seen};
+use crate::dataset::text::alone;
 use crate::dataset::{Dataset, DatasetError, DatasetOptions, list};
 
 pub use self::captioner::Captioner;
-pub use self::networks::{Caption, Identity, MadeMask, MakeMask, Network, Networks, Opener, Upscale, Used};
+pub use self::networks::{
+    Caption, FindMask, FoundMask, Identity, Network, Networks, NotFinite, Opener, Upscale, Used,
+};
 pub use self::open::{faces_identity, identity};
 pub use self::segmenter::{Prompt, Segmented, Segmenter};
 pub use self::upscaler::Upscaler;
-pub use self::writer::Writer;
+pub use self::writer::{Untouched, Writer};
 
+use self::draft::Draft;
 use self::earlier::Earlier;
-use self::job::{Job, Piece};
-use self::squares::{Square, Unreadable};
+use self::job::Job;
+use self::squares::Unreadable;
 
 /// The settings of a preprocessing.
 #[derive(Debug, Clone)]
@@ -117,28 +124,34 @@ pub struct Preprocess<'a> {
 }
 
 impl<'a> Preprocess<'a> {
-    /// Lists the pictures of the set at `path`. What a preprocessing has made in the folder `made`, if there is one, is taken where
-    /// nothing has changed.
+    /// Lists the pictures of the set at `path`. Of the made set in `folder`, if there is one, is taken what would be made again just
+    /// the same, and what was changed by hand. Nothing is written.
     ///
     /// # Errors
-    /// As [`Dataset::open`], but for the content of pictures and masks; or `made` has files in the way that no preprocessing has
-    /// made.
+    /// As [`Dataset::open`], but for the content of pictures and masks; or `folder` has files in the way that no preprocessing has
+    /// made, or files that were changed by hand and cannot be used: squares and masks have the size of the resolution.
     pub fn open(
         path: &Path,
         settings: Settings<'a>,
-        made: Option<&Path>,
+        folder: Option<&Path>,
         progress: &mut Progress,
     ) -> Result<Preprocess<'a>, DatasetError> {
         let mut warnings = Vec::new();
         let asked = &mut |done, count| progress(Stage::Pictures, done, count);
         let mut photos = Photos::open(path, &settings.set, &mut warnings, asked)?;
-        let earlier = made.map(Earlier::open).transpose()?.flatten();
+        let earlier = folder.map(Earlier::open).transpose()?.flatten();
         let names = job::names(&photos.all, earlier.as_ref());
         let mut jobs = Vec::with_capacity(names.len());
         for (i, name) in names.into_iter().enumerate() {
-            jobs.push(Job::new(&mut photos, i, name, &settings, made, earlier.as_ref())?);
+            jobs.push(Job::new(&mut photos, i, name, &settings, folder, earlier.as_ref())?);
         }
-        Ok(Preprocess { settings, photos, jobs, folder: made.map(Path::to_path_buf), warnings })
+        warnings.extend(jobs.iter().filter_map(Job::replaced));
+        Ok(Preprocess { settings, photos, jobs, folder: folder.map(Path::to_path_buf), warnings })
+    }
+
+    /// Whether the made set in the folder has anything of these pictures.
+    pub fn goes_on(&self) -> bool {
+        self.jobs.iter().any(Job::goes_on)
     }
 
     /// The networks that are needed.
@@ -182,7 +195,7 @@ impl<'a> Preprocess<'a> {
         networks: Networks,
         writer: &mut Option<&mut Writer>,
         progress: &mut Progress,
-    ) -> Result<(Vec<Square>, Unreadable), DatasetError> {
+    ) -> Result<(Vec<Draft>, Unreadable), DatasetError> {
         let (mut squares, problems) =
             self.squares(networks.mask, networks.upscale.is_some(), writer, progress)?;
         if squares.is_empty() {
@@ -196,22 +209,22 @@ impl<'a> Preprocess<'a> {
     /// Warns about pictures that get the prefix as their caption though others have one.
     fn warn_without_captions(&mut self, has_captioner: bool) {
         let none: Vec<&str> = (self.jobs.iter().zip(&self.photos.all))
-            .filter(|(job, photo)| photo.caption.is_empty() && job.caption == Piece::Make)
+            .filter(|(job, _)| job.asks_captioner())
             .map(|(_, photo)| photo.name.as_str())
             .collect();
         if !has_captioner && !none.is_empty() && none.len() < self.jobs.len() {
-            let alone = captions::alone(self.settings.set.caption_prefix);
+            let alone = alone(self.settings.set.caption_prefix);
             self.warnings.push(format!("no caption for {}: \"{alone}\" is used", list(&none)));
         }
     }
 
     /// All warnings about the set, in the order of its pictures.
-    fn warnings(&mut self, squares: &[Square], problems: Unreadable) -> Vec<String> {
+    fn warnings(&mut self, squares: &[Draft], problems: Unreadable) -> Vec<String> {
         let mut warnings = std::mem::take(&mut self.warnings);
         let mut problems = problems.into_iter().peekable();
         let (mut seen, mut transparent) = (Seen::default(), Vec::new());
         let unreadable = |why: String| format!("{why} (left out)");
-        for Square { i, example, record, .. } in squares {
+        for Draft { i, example, record, .. } in squares {
             while let Some((_, why)) = problems.next_if(|(at, _)| at < i) {
                 warnings.push(unreadable(why));
             }
@@ -238,6 +251,13 @@ pub struct Needs {
     pub upscaler: bool,
     /// The captioner.
     pub captioner: bool,
+}
+
+impl Needs {
+    /// Whether any network is needed.
+    pub fn any(self) -> bool {
+        self.mask || self.upscaler || self.captioner
+    }
 }
 
 impl Dataset {

@@ -10,8 +10,8 @@ use calotype_tensor::DType;
 use image::{GrayImage, RgbImage};
 
 use super::faces::{FaceFinder, face_mask};
-use super::networks::{Caption, Identity, MadeMask, MakeMask, Network, Upscale};
-use super::{CaptionDecoding, Captioner, DatasetError, Segmenter, Upscaler};
+use super::networks::{Caption, FindMask, FoundMask, Identity, Network, NotFinite, Upscale, ending};
+use super::{CaptionDecoding, Captioner, DatasetError, Segmented, Segmenter, Upscaler};
 use crate::dataset::note::Note;
 
 /// The pieces of a file that tell it from others, and the bytes of each.
@@ -22,9 +22,9 @@ const SURE: f32 = 0.3;
 /// The most bytes of a network's config.json.
 const MAX_CONFIG: u64 = 16 << 20;
 
-/// A checksum that tells the network at `path`, a folder or a file, from others: of the names and sizes of its files, and of samples
-/// of their contents. Files that cannot be read count by their names.
-pub fn identity(path: &Path) -> String {
+/// Tells the network at `path`, a folder or a file, that computes in a number format from others: a checksum of the names and sizes of its files
+/// and of samples of their contents, and the format. Files that cannot be read count by their names.
+pub fn identity(path: &Path, dtype: DType) -> String {
     let mut crc = flate2::Crc::new();
     let entries = || fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut files: Vec<PathBuf> = if path.is_dir() { entries().collect() } else { vec![path.into()] };
@@ -33,7 +33,7 @@ pub fn identity(path: &Path) -> String {
         crc.update(file.file_name().unwrap_or_default().as_encoded_bytes());
         let _ = sample(file, &mut crc); // whoever opens the network reports this
     }
-    format!("{:08x}", crc.sum())
+    format!("{:08x}{}", crc.sum(), ending(dtype))
 }
 
 fn sample(path: &Path, crc: &mut flate2::Crc) -> std::io::Result<()> {
@@ -84,6 +84,12 @@ fn unusable(option: &'static str, problem: calotype_models::Error) -> DatasetErr
     DatasetError::Network { option, problem }
 }
 
+/// The error of a network in `path` whose values are no numbers.
+fn not_finite(option: &'static str, path: &Path, dtype: DType) -> impl Fn(NotFinite) -> DatasetError + use<> {
+    let path = path.display().to_string();
+    move |NotFinite| DatasetError::NotFinite { option, path: path.clone(), dtype }
+}
+
 /// The error of a prompt that the segmenter does not read as a whole.
 fn refused(e: calotype_sdxl::Error) -> DatasetError {
     match e {
@@ -95,17 +101,18 @@ fn refused(e: calotype_sdxl::Error) -> DatasetError {
     }
 }
 
-impl Network<'static, MakeMask> {
+impl Network<'static, FindMask> {
     /// Masks of faces: the outlines of all faces count, and the largest one decides the crop.
     pub fn faces() -> Self {
         let open = || {
             let finder = FaceFinder::carried();
-            Ok(Box::new(move |picture: &RgbImage| faces_of(&finder, picture)) as Box<MakeMask>)
+            Ok(Box::new(move |picture: &RgbImage| Ok(faces_of(&finder, picture))) as Box<FindMask>)
         };
         Network::new("faces".into(), Box::new(open))
     }
 
-    /// Masks of what `prompt` names, by the segmenter in a folder. A temperature above 1 makes masks softer.
+    /// Masks of what `prompt` names, by the segmenter in a folder. A temperature above 1 makes masks softer. Where nothing is found, all of
+    /// the picture counts, because a mask would be noise.
     ///
     /// # Errors
     /// The folder is that of another network.
@@ -116,25 +123,32 @@ impl Network<'static, MakeMask> {
         dtype: DType,
     ) -> Result<Self, DatasetError> {
         check_type("--segmenter", &path, "clipseg")?;
-        let identity = identity(&path);
+        let identity = identity(&path, dtype);
         let open = move || {
+            let broken = not_finite("--segmenter", &path, dtype);
             let segmenter = Segmenter::open(&path, dtype).map_err(|e| unusable("--segmenter", e))?;
             let encoded = segmenter.prompt(&prompt).map_err(refused)?;
             Ok(Box::new(move |picture: &RgbImage| {
-                let found = segmenter.segment(picture, &encoded, temperature as f32);
-                let mut made = MadeMask::new(found.mask);
-                if found.largest < SURE {
-                    made.notes.push(Note::Nothing { prompt: prompt.clone(), largest: found.largest });
-                }
-                made
-            }) as Box<MakeMask>)
+                let found = segmenter.segment(picture, &encoded, temperature as f32).map_err(&broken)?;
+                Ok(sure(&prompt, found))
+            }) as Box<FindMask>)
         };
         Ok(Network::new(identity, Box::new(open)))
     }
 }
 
+/// What a segmenter has found, or all of the picture if that is nothing of the kind.
+fn sure(prompt: &str, found: Segmented) -> FoundMask {
+    let mut mask = FoundMask::new(found.mask);
+    if found.largest < SURE {
+        mask.mask.pixels_mut().for_each(|pixel| pixel.0 = [u8::MAX]);
+        mask.notes.push(Note::Nothing { prompt: prompt.into(), largest: found.largest });
+    }
+    mask
+}
+
 /// The mask of a picture's faces.
-fn faces_of(finder: &FaceFinder, picture: &RgbImage) -> MadeMask {
+fn faces_of(finder: &FaceFinder, picture: &RgbImage) -> FoundMask {
     let (size, faces) = (picture.dimensions(), finder.find(picture));
     let notes = match faces.len() {
         0 => vec![Note::NoFace],
@@ -146,7 +160,7 @@ fn faces_of(finder: &FaceFinder, picture: &RgbImage) -> MadeMask {
         largest.outline.fill(&mut alone);
         alone
     });
-    MadeMask { mask: face_mask(size, &faces), crop, notes }
+    FoundMask { mask: face_mask(size, &faces), crop, notes }
 }
 
 impl Network<'static, Upscale> {
@@ -159,10 +173,12 @@ impl Network<'static, Upscale> {
         if path.join("config.json").exists() {
             check_type("--upscaler", &path, "swin2sr")?;
         }
-        let identity = identity(&path);
+        let identity = identity(&path, dtype);
         let open = move || {
+            let broken = not_finite("--upscaler", &path, dtype);
             let upscaler = Upscaler::open(&path, dtype).map_err(|e| unusable("--upscaler", e))?;
-            Ok(Box::new(move |picture: &RgbImage| upscaler.upscale(picture)) as Box<Upscale>)
+            let upscale = move |picture: &RgbImage| upscaler.upscale(picture).map_err(&broken);
+            Ok(Box::new(upscale) as Box<Upscale>)
         };
         Ok(Network::new(identity, Box::new(open)))
     }
@@ -175,10 +191,13 @@ impl Network<'static, Caption> {
     /// The folder is that of another network.
     pub fn captioner(path: PathBuf, decoding: CaptionDecoding, dtype: DType) -> Result<Self, DatasetError> {
         check_type("--captioner", &path, "blip")?;
-        let identity = identity(&path);
+        let identity = identity(&path, dtype);
         let open = move || {
+            let broken = not_finite("--captioner", &path, dtype);
             let captioner = Captioner::open(&path, dtype).map_err(|e| unusable("--captioner", e))?;
-            let caption = move |picture: &RgbImage, seed: u64| captioner.caption(picture, decoding, seed);
+            let caption = move |picture: &RgbImage, seed: u64| {
+                captioner.caption(picture, decoding, seed).map_err(&broken)
+            };
             Ok(Box::new(caption) as Box<Caption>)
         };
         Ok(Network::new(identity, Box::new(open)))
@@ -189,8 +208,8 @@ impl Network<'static, Caption> {
 mod tests {
     use super::*;
 
-    /// Protects results of another network: its checksum differs by a file's name, length or content, at the end of a large file too,
-    /// and not by its place.
+    /// Protects results of another network: its identity differs by a file's name, length or content, at the end of a large file too, and by
+    /// the number format, and not by its place.
     #[test]
     fn networks_are_told_apart() {
         let here = tempfile::tempdir().expect("a directory");
@@ -198,7 +217,7 @@ mod tests {
             let folder = here.path().join(name);
             fs::create_dir(&folder).expect("made");
             files.iter().for_each(|(file, content)| fs::write(folder.join(file), content).expect("written"));
-            identity(&folder)
+            identity(&folder, DType::F32)
         };
         let (zeros, mut last) = (vec![0; 1 << 20], vec![0; 1 << 20]);
         last[(1 << 20) - 1] = 1;
@@ -211,6 +230,18 @@ mod tests {
         let distinct: std::collections::HashSet<&String> = all.iter().collect();
         assert_eq!(distinct.len(), all.len());
         assert_eq!(network("e", &[("config.json", b"{}"), ("model.bin", &zeros)]), all[0]);
+        assert_ne!(identity(&here.path().join("e"), DType::BF16), all[0]);
+    }
+
+    /// Protects masks: where nothing was found, all of the picture counts, and a note says so.
+    #[test]
+    fn nothing_found_is_no_mask() {
+        let found =
+            |largest| sure("a dog", Segmented { mask: GrayImage::from_pixel(3, 2, [9].into()), largest });
+        let (none, some) = (found(0.04), found(SURE));
+        assert!(none.mask.pixels().all(|pixel| pixel.0 == [255]) && some.mask.pixels().all(|p| p.0 == [9]));
+        assert_eq!(none.notes, [Note::Nothing { prompt: "a dog".into(), largest: 0.04 }]);
+        assert_eq!(some.notes, []);
     }
 
     /// Protects against the folder of another network: it is refused before any work is done, with what it is.

@@ -9,6 +9,7 @@ use calotype_tensor::DType;
 use calotype_tensor::Tensor;
 use image::{GrayImage, RgbImage};
 
+use super::networks::{NotFinite, finite};
 use super::pillow::resize;
 use super::pixels::pixels;
 
@@ -71,23 +72,32 @@ impl Segmenter {
     /// Finds what a prompt names. The probability of a pixel is that of the prompt against an empty one, after the logits of both have
     /// been divided by `temperature`, which is above 0; the higher it is, the softer are the mask's edges.
     ///
+    /// # Errors
+    /// The network's logits are no numbers.
+    ///
     /// # Panics
     /// If the picture is empty.
-    pub fn segment(&self, picture: &RgbImage, prompt: &Prompt, temperature: f32) -> Segmented {
+    pub fn segment(
+        &self,
+        picture: &RgbImage,
+        prompt: &Prompt,
+        temperature: f32,
+    ) -> Result<Segmented, NotFinite> {
         let seen = self.net.see(&pixels(picture, &self.processor));
         let [found, nothing] = [&prompt.0, &self.nothing].map(|prompt| self.net.logits(&seen, prompt));
         let side = found.dim(0);
+        let (found, nothing) = (finite(found.f32s())?, finite(nothing.f32s())?);
         let probability =
             |(found, nothing): (&f32, &f32)| 1.0 / (1.0 + ((nothing - found) / temperature).exp());
-        let probabilities: Vec<f32> = found.f32s().iter().zip(nothing.f32s()).map(probability).collect();
+        let probabilities: Vec<f32> = found.iter().zip(nothing).map(probability).collect();
         let largest = probabilities.iter().copied().fold(0.0, f32::max);
         let most = (largest + BIAS).clamp(0.0, 1.0);
-        // A cast cuts what is no whole number, and makes 0 of what is no number, as broken weights give.
+        // A cast cuts what is no whole number.
         let grey: Vec<u8> =
             probabilities.iter().map(|p| (255.0 * (p + BIAS).clamp(0.0, 1.0) / most) as u8).collect();
         let (width, height) = picture.dimensions();
         let mask = resize(&grey, 1, [side, side], [width as usize, height as usize], Resample::Bicubic);
         let mask = GrayImage::from_raw(width, height, mask).expect("a byte for each pixel");
-        Segmented { mask, largest }
+        Ok(Segmented { mask, largest })
     }
 }

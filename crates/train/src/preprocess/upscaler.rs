@@ -6,6 +6,8 @@ use calotype_models::{Error, Swin2Sr, SwinIr};
 use calotype_tensor::{DType, Tensor};
 use image::RgbImage;
 
+use super::networks::{NotFinite, finite};
+
 /// A network that enlarges pictures.
 pub struct Upscaler(Either);
 
@@ -37,21 +39,25 @@ impl Upscaler {
     }
 
     /// The picture, larger by the factor.
-    pub fn upscale(&self, picture: &RgbImage) -> RgbImage {
+    ///
+    /// # Errors
+    /// The network's pixels are no numbers.
+    pub fn upscale(&self, picture: &RgbImage) -> Result<RgbImage, NotFinite> {
         let size @ [width, height] =
             [picture.width(), picture.height()].map(|side| side as usize * self.factor() as usize);
         if size.contains(&0) {
-            return RgbImage::new(0, 0);
+            return Ok(RgbImage::new(0, 0));
         }
         let enlarged = match &self.0 {
             Either::Swin2Sr(network) => network.forward(&padded(picture, network.window_size())),
             Either::SwinIr(network) => network.forward(&padded(picture, network.window_size())),
         };
-        let (values, across) = (enlarged.f32s(), enlarged.dim(2));
+        let (values, across) = (finite(enlarged.f32s())?, enlarged.dim(2));
         let rows = values.chunks_exact(across * 3).take(height);
         let byte = |x: &f32| (x.clamp(0.0, 1.0) * 255.0).round_ties_even() as u8;
         let bytes = rows.flat_map(|row| row[..width * 3].iter().map(byte)).collect();
-        RgbImage::from_raw(width as u32, height as u32, bytes).expect("as many bytes as the picture has")
+        let enlarged = RgbImage::from_raw(width as u32, height as u32, bytes);
+        Ok(enlarged.expect("as many bytes as the picture has"))
     }
 }
 

@@ -80,6 +80,12 @@ impl RunDir {
         &self.path
     }
 
+    /// Gives up a folder in which nothing is but the lock: it is removed.
+    pub fn abandon(&self) {
+        let _ = fs::remove_file(self.path.join(LOCK)); // what cannot be removed is in no one's way
+        let _ = fs::remove_dir(&self.path);
+    }
+
     /// Writes a file, whole or not at all.
     ///
     /// # Errors

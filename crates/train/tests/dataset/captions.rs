@@ -64,16 +64,51 @@ fn a_wrong_csv_is_refused() {
         with(b"image_file,caption\na.png,TOK, smiling\n"),
         "caption.csv: line 2: expected 2 fields, found 3 (a comma in a caption needs quotes around it)"
     );
-    assert_eq!(with(b"image_file,caption\n"), "caption.csv: no caption for a.png");
-    assert_eq!(with(b"image_file,caption\na.png, \n"), "caption.csv: no caption for a.png");
     assert_eq!(with(b"caption\xff"), "caption.csv: expected UTF-8, found another encoding at byte 7");
     let two = [("a.png", picture(20, 20, 1)), ("caption.csv", vec![]), ("captions2.csv", vec![])];
     assert_eq!(error(&two), "caption.csv: expected one table of captions, found captions2.csv as well");
+}
+
+/// Protects a table with gaps: it is named with all pictures that it has no caption for, whose own texts come before the prefix.
+#[test]
+fn a_csv_with_gaps() {
+    let with = |csv: &[u8]| {
+        let set = set(&[("a.png", picture(20, 20, 1)), ("caption.csv", csv.to_vec())]);
+        assert_eq!(captions(&set), ["a photo of TOK"]);
+        assert_eq!(set.warnings, ["caption.csv has no caption for a.png"]);
+    };
+    with(b"image_file,caption\n");
+    with(b"image_file,caption\na.png, \n");
     let mut many: Vec<(String, Vec<u8>)> = (0..6).map(|i| (format!("{i}.png"), picture(20, 20, i))).collect();
     many.push(("caption.csv".into(), b"image_file,caption\n1.png,TOK\n4.png,\n".to_vec()));
+    many.push(("3.txt".into(), b"TOK three".to_vec()));
+    many.push(("1.txt".into(), b"not this".to_vec()));
     let many: Vec<(&str, Vec<u8>)> =
         many.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
-    assert_eq!(error(&many), "caption.csv: no caption for 0.png, 2.png, 3.png, 4.png, 5.png");
+    let set = set(&many);
+    let prefix = "a photo of TOK";
+    assert_eq!(captions(&set), [prefix, "TOK", prefix, "TOK three", prefix, prefix]);
+    assert_eq!(
+        set.warnings,
+        [
+            "not used, since there is caption.csv: 1.txt",
+            "caption.csv has no caption for 0.png, 2.png, 4.png, 5.png",
+            "no caption for 0.png, 2.png, 4.png and 1 more: \"a photo of TOK\" is used"
+        ]
+    );
+}
+
+/// Protects an empty text beside a picture: it means the prefix alone, also where a captioner is there, and the user is told.
+#[test]
+fn an_empty_text() {
+    let set = set(&[
+        ("a.png", picture(20, 20, 1)),
+        ("a.txt", b" \n".to_vec()),
+        ("b.png", picture(20, 20, 2)),
+        ("b.txt", b"TOK".to_vec()),
+    ]);
+    assert_eq!(captions(&set), ["a photo of TOK", "TOK"]);
+    assert_eq!(set.warnings, ["the caption of a.png is empty: \"a photo of TOK\" is used"]);
 }
 
 /// Protects: a text beside a picture is its caption; pictures without one get the prefix, and the user is told.

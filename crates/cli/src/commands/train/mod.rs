@@ -4,6 +4,7 @@
 //! args.rs       the options of the command line
 //! record.rs     the settings that are stored, and compared when a run is resumed
 //! run_dir.rs    the run's folder
+//! set.rs        the run's set, with what networks make for it
 //! check.rs      whether the content of a run's folder is valid
 //! memory.rs     whether the training fits into memory
 //! observer.rs   what the command line shows of a run
@@ -15,6 +16,7 @@ mod memory;
 mod observer;
 mod record;
 pub mod run_dir;
+mod set;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -29,7 +31,6 @@ use calotype_train::dataset::Dataset;
 use calotype_train::forecast::memory::taken;
 use calotype_train::forecast::time::Times;
 use calotype_train::lr_schedule::LrScheduler;
-use calotype_train::preprocess::Writer;
 use calotype_train::run::{self, Best, Metrics, RunDir, RunOptions, Samples, Session};
 use calotype_train::stop::Stop;
 use calotype_train::trainer::{check_initial, check_model};
@@ -42,7 +43,7 @@ use self::args::TrainArgs;
 use self::memory::Fit;
 use self::observer::Console;
 use self::record::{Initial, Record};
-use self::run_dir::{METRICS, PREPROCESSED, RESULT};
+use self::run_dir::{METRICS, RESULT};
 use super::set::{SHORT, Source};
 use crate::args::Verbosity;
 use crate::failure::Failure;
@@ -87,7 +88,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     output.map_or(Ok(()), |output| output::check_file(output, &inputs))?;
     interrupt::install().map_err(Failure::signals)?;
     let notice = (settings.model.model.is_none() && dir.is_none()).then_some(pocket::NOTICE);
-    let job = Job::open(record, dir, &given, quiet)?;
+    let job = Job::open(record, dir, settings.run_dir.as_deref(), &given, quiet)?;
     notice.inspect(|notice| job.print_line(notice));
     job.run(settings.run_dir.as_deref())
 }
@@ -111,8 +112,9 @@ struct Job {
     record: Record,
     dataset: Dataset,
     fit: Fit,
-    /// The folder of a resumed run. `None`: the run is new.
+    /// The folder, if it is there: of a resumed run, or of a new one for whose set networks have made something.
     dir: Option<RunDir>,
+    resumed: bool,
     quiet: bool,
 }
 
@@ -120,6 +122,7 @@ impl Job {
     fn open(
         record: Record,
         dir: Option<RunDir>,
+        run_dir: Option<&Path>,
         given: &Map<String, Value>,
         quiet: bool,
     ) -> Result<Job, Failure> {
@@ -138,18 +141,24 @@ impl Job {
             let weights = read_initial(&folder, &initial.path)?;
             check_initial(&folder, &configs, &record.plan, &weights)?;
         }
-        let made = dir.as_ref().map(|dir| dir.path().join(PREPROCESSED)).filter(|made| made.is_dir());
+        let (record, begun) = match resumed {
+            true => (record, None),
+            false => set::begun(record, given, run_dir)?,
+        };
         let Record { request, plan, networks, dtype, .. } = &record;
         let source =
             Source { folder: &folder, configs: &configs, request, plan, networks, dtype: *dtype, quiet };
-        let dataset = source.prepare(made.as_deref(), None);
-        let dataset = dataset.map_err(|e| {
+        let prepared = match dir {
+            Some(dir) => set::again(&source, &dir).map(|dataset| (dataset, Some(dir))),
+            None => set::new(&source, begun, run_dir),
+        };
+        let (dataset, dir) = prepared.map_err(|e| {
             with_hint(e, resumed && !record.plan.input_images.exists(), "-i input_images=@PATH")
         })?;
-        let record = match &dir {
-            None => record.with_set(given, &dataset.examples),
-            Some(_) if record.set == record::set(&dataset.examples) => record,
-            Some(_) => {
+        let record = match resumed {
+            false => record.with_set(given, &dataset.examples),
+            true if record.set == record::set(&dataset.examples) => record,
+            true => {
                 return Err(changed_input(
                     "input_images",
                     &record.plan.input_images,
@@ -158,27 +167,27 @@ impl Job {
             }
         };
         let fit = memory::fit(&folder, &record, dataset.examples.len())?;
-        Ok(Job { folder, record, dataset, fit, dir, quiet })
+        Ok(Job { folder, record, dataset, fit, dir, resumed, quiet })
     }
 
-    /// Trains in the run's folder. A new run makes the folder; nothing is written before the model is loaded.
+    /// Trains in the run's folder. A new run makes the folder, if it is not there; nothing is written before the model is loaded.
     fn run(mut self, run_dir: Option<&Path>) -> Result<(), Failure> {
         let start = Instant::now();
         self.print_line(self.dataset.report().trim_end());
         self.print_line(&format!("{}, {}", self.fit.summary, self.time()?));
         let mut trainer = self.trainer()?;
-        if self.dir.is_none() {
+        if !self.resumed {
             self.begin_from(&mut trainer)?;
         }
         if interrupt::asked() {
             return Err(Failure::Interrupted);
         }
         let dir = match &self.dir {
-            Some(dir) => dir.clone(),
-            None => self.begin(run_dir)?,
+            Some(dir) if self.resumed => dir.clone(),
+            dir => self.begin(dir.clone(), run_dir)?,
         };
         self.dataset.examples = Vec::new(); // encoded to latents by now
-        if self.dir.is_some() {
+        if self.resumed {
             if checkpoint::restore(dir.path(), &mut trainer)?.is_none() {
                 self.begin_from(&mut trainer)?;
             }
@@ -248,13 +257,9 @@ impl Job {
         Ok(format!("{most}about {} ({step})", HumanDuration(total)))
     }
 
-    /// Makes the folder of a new run, and writes the files that exist before its first step.
-    fn begin(&self, run_dir: Option<&Path>) -> Result<RunDir, Failure> {
-        let dir = run_dir::make(run_dir, &self.record.plan.input_images)?;
-        if self.dataset.is_made() {
-            let writer = Writer::open(&dir.path().join(PREPROCESSED), self.record.plan.seed);
-            writer.and_then(|writer| writer.write_all(&self.dataset)).map_err(Error::from)?;
-        }
+    /// Makes the folder of a new run, if it is not there, and writes the files that exist before its first step.
+    fn begin(&self, dir: Option<RunDir>, run_dir: Option<&Path>) -> Result<RunDir, Failure> {
+        let dir = dir.map_or_else(|| run_dir::make(run_dir, &self.record.plan.input_images), Ok)?;
         dir.write("dataset.txt", self.dataset.report().as_bytes())?;
         dir.write("contact_sheet.png", &self.dataset.contact_sheet())?;
         run_dir::write_settings(&dir, &self.record)?;

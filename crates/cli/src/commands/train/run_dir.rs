@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use calotype_train::dataset::INDEX;
 use calotype_train::run::{self, RunDir};
 pub use calotype_train::run::{CHECKPOINTS, FILES, METRICS, PREPROCESSED, RESULT, SAMPLES, SETTINGS};
 
@@ -24,6 +25,23 @@ pub fn check_new(asked: Option<&Path>) -> Result<(), Failure> {
     }
     output::check_folder("--run-dir", path)?;
     run::no_links(path).map_err(|e| Failure::BadInput(format!("--run-dir {}: {e}", path.display())))
+}
+
+/// The folder of a run that ended while its set was prepared, so that there is a made set in it and no run: `asked`, or the last of those
+/// called after the set.
+///
+/// # Errors
+/// Another process is training in the folder `asked`.
+pub fn begun(asked: Option<&Path>, set: &Path) -> Result<Option<RunDir>, Failure> {
+    let is_begun =
+        |path: &Path| path.join(PREPROCESSED).join(INDEX).is_file() && check_new(Some(path)).is_ok();
+    if let Some(path) = asked {
+        return is_begun(path).then(|| lock("--run-dir", path)).transpose();
+    }
+    let name = set_name(set);
+    let names = std::iter::once(name.clone()).chain((2..).map(|n: u32| format!("{name}-{n}")));
+    let last = names.map(|name| Path::new("runs").join(name)).take_while(|path| path.exists()).last();
+    Ok(last.filter(|path| is_begun(path)).and_then(|path| lock("--run-dir", &path).ok()))
 }
 
 /// Makes the folder of a new run: `asked`, or one called after the set.

@@ -9,7 +9,7 @@ const PARTS: i64 = 32;
 
 /// A square of a picture, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Square {
+pub struct Cut {
     /// x and y of its middle.
     pub middle: [f32; 2],
     pub side: f32,
@@ -25,7 +25,7 @@ pub enum Outside {
     Edge,
 }
 
-impl Square {
+impl Cut {
     /// The place in the picture of a place in the square, both (x, y); in the square from 0 to 1.
     pub fn place(&self, [x, y]: [f32; 2]) -> [f32; 2] {
         let (sin, cos) = self.angle.sin_cos();
@@ -89,14 +89,14 @@ mod tests {
     #[test]
     fn squares_of_a_picture() {
         let picture = RgbImage::from_fn(2, 2, |x, y| Rgb([(100 * x + 50 * y) as u8, 10, 20]));
-        let red = |square: Square, side, outside| -> Vec<u8> {
+        let red = |square: Cut, side, outside| -> Vec<u8> {
             square.cut(&picture, side, outside).chunks(3).map(|pixel| pixel[0]).collect()
         };
-        let whole = Square { middle: [1.0, 1.0], side: 2.0, angle: 0.0 };
+        let whole = Cut { middle: [1.0, 1.0], side: 2.0, angle: 0.0 };
         assert_eq!(red(whole, 2, Outside::Black), [0, 100, 50, 150]);
         assert_eq!(red(whole, 4, Outside::Edge)[..4], [0, 50, 100, 100]);
         assert_eq!(red(whole, 4, Outside::Black)[..4], [0, 50, 100, 50]);
-        let quarter = Square { angle: std::f32::consts::FRAC_PI_2, middle: [0.5, 0.5], ..whole };
+        let quarter = Cut { angle: std::f32::consts::FRAC_PI_2, middle: [0.5, 0.5], ..whole };
         // The square's right is the picture's below.
         assert_eq!(red(quarter, 2, Outside::Edge), [100, 125, 50, 75]);
     }

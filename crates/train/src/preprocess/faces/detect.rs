@@ -3,7 +3,7 @@
 use calotype_models::faces::{BOX_VALUES, CELLS, Detections, FaceDetector, SIDE};
 use image::RgbImage;
 
-use super::cut::{Outside, Square};
+use super::cut::{Cut, Outside};
 
 /// The least score of a face.
 const LEAST_SCORE: f32 = 0.6;
@@ -28,7 +28,7 @@ pub struct Detection {
 pub fn detections(network: &FaceDetector, picture: &RgbImage) -> Vec<Detection> {
     let size = [picture.width(), picture.height()].map(|length| length as f32);
     let side = size[0].max(size[1]);
-    let square = Square { middle: size.map(|length| length / 2.0), side, angle: 0.0 };
+    let square = Cut { middle: size.map(|length| length / 2.0), side, angle: 0.0 };
     let pixels = square.cut(picture, SIDE, Outside::Black);
     let values: Vec<f32> = pixels.iter().map(|value| f32::from(*value) / 127.5 - 1.0).collect();
     let mut found = suppressed(candidates(&network.forward(&values)));

@@ -3,7 +3,7 @@
 use calotype_models::faces::{FaceLandmarks, SIDE};
 use image::RgbImage;
 
-use super::cut::{Outside, Square};
+use super::cut::{Cut, Outside};
 use super::detect::Detection;
 
 /// The side of the square that the network sees, in sides of the detector's box.
@@ -32,10 +32,10 @@ pub fn landmarks(network: &FaceLandmarks, picture: &RgbImage, detection: &Detect
 }
 
 /// The square around a face, turned so that the eyes are level.
-fn square_of(detection: &Detection) -> Square {
+fn square_of(detection: &Detection) -> Cut {
     let [x, y, width, height] = detection.rectangle;
     let [right, left] = [detection.points[0], detection.points[1]];
-    Square {
+    Cut {
         middle: [x + width / 2.0, y + height / 2.0],
         side: width.max(height) * ENLARGED,
         angle: (left[1] - right[1]).atan2(left[0] - right[0]),

@@ -128,7 +128,7 @@ fn masks_of_a_set() {
     let mut network = Network::faces();
     let mask_of = network.get().expect("opened").expect("a network");
     let goldens = goldens();
-    let made = mask_of(&goldens["two"].picture());
+    let made = mask_of(&goldens["two"].picture()).expect("a mask");
     let (mask, crop) = (made.mask, made.crop.expect("a crop"));
     let white = |mask: &GrayImage, x: u32| mask.get_pixel(x, 128).0 == [255];
     // The astronaut's face is on the left; the officer's, on the right, is smaller.
@@ -136,7 +136,7 @@ fn masks_of_a_set() {
     assert_eq!([120, 400].map(|x| white(&crop, x)), [true, false]);
     assert_eq!((mask.get_pixel(0, 0).0, crop.get_pixel(0, 0).0), ([50], [0]));
     assert_eq!(made.notes, [Note::Faces(2)]);
-    let none = mask_of(&goldens["none"].picture());
+    let none = mask_of(&goldens["none"].picture()).expect("a mask");
     assert!(none.mask.pixels().all(|pixel| pixel.0 == [255]) && none.crop.is_none());
     assert_eq!(none.notes, [Note::NoFace]);
 }

@@ -1,6 +1,8 @@
 //! The steps of a preprocessing and the set that it writes, with functions in the place of networks.
 
-#[path = "../../sdxl/tests/temp/mod.rs"]
+mod by_hand;
+mod made_set;
+#[path = "../../../sdxl/tests/temp/mod.rs"]
 mod temp;
 
 use std::cell::RefCell;
@@ -8,9 +10,10 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use calotype_tensor::DType;
 use calotype_train::dataset::{Dataset, DatasetError, DatasetOptions, Example, FileType, INDEX};
 use calotype_train::preprocess::{
-    Identity, MadeMask, Masks, Network, Networks, Preprocess, Settings, Stage, Used, Writer,
+    FoundMask, Identity, Masks, Network, Networks, Preprocess, Settings, Stage, Untouched, Used, Writer,
 };
 use image::imageops::{self, FilterType};
 use image::{GrayImage, ImageFormat, Rgb, RgbImage};
@@ -46,38 +49,38 @@ fn networks(asked: &Asked) -> Networks<'static> {
     let (masks, upscaler, captioner) = (asked.clone(), asked.clone(), asked.clone());
     Networks {
         mask: Some(Network::new(
-            "m".into(),
+            "m f32".into(),
             Box::new(move || {
                 let noted = Noted::open("mask", &masks);
                 Ok(Box::new(move |picture: &RgbImage| {
                     let (width, height) = picture.dimensions();
                     noted.ask(format!("{width}x{height}"));
                     let right = 2 * width / 3;
-                    MadeMask::new(GrayImage::from_fn(width, height, |x, _| {
+                    Ok(FoundMask::new(GrayImage::from_fn(width, height, |x, _| {
                         [if x < right { 3 } else { 255 }].into()
-                    }))
+                    })))
                 }))
             }),
         )),
         upscale: Some(Network::new(
-            "u".into(),
+            "u f32".into(),
             Box::new(move || {
                 let noted = Noted::open("upscale", &upscaler);
                 Ok(Box::new(move |picture: &RgbImage| {
                     let (width, height) = picture.dimensions();
                     noted.ask(format!("{width}x{height}"));
-                    imageops::resize(picture, 2 * width, 2 * height, FilterType::Nearest)
+                    Ok(imageops::resize(picture, 2 * width, 2 * height, FilterType::Nearest))
                 }))
             }),
         )),
         caption: Some(Network::new(
-            "c".into(),
+            "c f32".into(),
             Box::new(move || {
                 let noted = Noted::open("caption", &captioner);
                 Ok(Box::new(move |picture: &RgbImage, seed: u64| {
                     let (width, height) = picture.dimensions();
                     noted.ask(format!("{width}x{height}"));
-                    format!("a tok, red {} seed {seed}", picture.get_pixel(0, 0).0[0])
+                    Ok(format!("a tok, red {} seed {seed}", picture.get_pixel(0, 0).0[0]))
                 }))
             }),
         )),
@@ -85,7 +88,7 @@ fn networks(asked: &Asked) -> Networks<'static> {
 }
 
 fn used() -> Used {
-    let known = |name: &str| Identity::Known(name.into());
+    let known = |name: &str| Identity::Known(format!("{name} f32"));
     Used { mask: known("m"), upscaler: known("u"), captioner: known("c") }
 }
 
@@ -124,19 +127,29 @@ fn make(
     photos: &Path,
     set: &Path,
     settings: Settings,
-) -> Result<(Dataset, Vec<String>, Vec<String>), DatasetError> {
+) -> Result<(Dataset, Vec<String>, Untouched), DatasetError> {
+    make_while(photos, set, settings, &mut on)
+}
+
+/// The same with another progress callback.
+fn make_while(
+    photos: &Path,
+    set: &Path,
+    settings: Settings,
+    progress: &mut dyn FnMut(Stage, usize, usize) -> ControlFlow<()>,
+) -> Result<(Dataset, Vec<String>, Untouched), DatasetError> {
     let asked = Asked::default();
     let mut writer = Writer::open(set, settings.seed)?;
-    let listed = Preprocess::open(photos, settings, Some(set), &mut on)?;
+    let listed = Preprocess::open(photos, settings, Some(set), progress)?;
     let needs = listed.needs();
     let mut all = networks(&asked);
     all.mask = all.mask.filter(|_| needs.mask);
     all.upscale = all.upscale.filter(|_| needs.upscaler);
     all.caption = all.caption.filter(|_| needs.captioner);
-    let dataset = listed.run(all, Some(&mut writer), &words, &mut on)?;
-    let kept = writer.finish(&dataset)?;
+    let dataset = listed.run(all, Some(&mut writer), &words, progress)?;
+    let untouched = writer.finish(&dataset)?;
     let asked = asked.take().into_iter().filter(|line| !line.starts_with("drop")).collect();
-    Ok((dataset, asked, kept))
+    Ok((dataset, asked, untouched))
 }
 
 /// A picture whose red grows to the right and whose green grows downwards.
@@ -211,7 +224,7 @@ fn steps_are_taken_in_order() {
     assert_eq!(b.original_size, [16, 20]);
     assert_eq!(set.warnings, ["b.png: 20 × 16 is smaller than 32: upscaled ×2"]);
     assert!(set.report().contains("20 × 16, upscaled ×2"), "{}", set.report());
-    assert!(set.is_made());
+    assert!(set.used_networks());
 }
 
 /// Protects: what is made of a picture does not depend on others, nor on the order. The seed does matter.
@@ -227,34 +240,6 @@ fn each_picture_by_itself() {
     let other = other.run(networks(&asked), None, &words, &mut on).unwrap().examples;
     assert_ne!(other[0].caption, alone[0].caption);
     assert_eq!(other[0].rgb, alone[0].rgb);
-}
-
-/// Protects the set that is made: a training reads from it what it reads from the pictures themselves, in their order, and no
-/// network is asked.
-#[test]
-fn a_made_set_is_the_set() {
-    let (temp, asked) = (photos(), Asked::default());
-    let (source, set) = (temp.path().join("photos"), temp.path().join("set"));
-    // Sorted by path, a.k.png comes before a.png, but after it where the ending is .jpg.
-    temp.write("photos/a.k.png", picture(50, 33, 9));
-    std::fs::rename(source.join("a.png"), source.join("a.jpg")).unwrap();
-    temp.write("photos/inner/a.png", picture(33, 50, 4));
-    make(&source, &set, settings(used())).unwrap();
-    let first = prepare(&source, &Asked::default()).unwrap();
-    let again = prepare(&set, &asked).unwrap();
-    assert_eq!(*asked.borrow(), [""; 0]);
-    assert_eq!(again.warnings, [""; 0]);
-    let unnamed = |set: &Dataset| -> Vec<Example> {
-        set.examples.iter().map(|example| Example { name: String::new(), ..example.clone() }).collect()
-    };
-    assert_eq!(unnamed(&again), unnamed(&first));
-    // The same in another resolution: the crop is counted in its pixels.
-    let twice = DatasetOptions { resolution: 2 * RESOLUTION as usize, ..settings(used()).set };
-    let twice = Dataset::open(&set, &twice, &words, &mut |_, _| ControlFlow::Continue(())).unwrap();
-    for (twice, once) in twice.examples.iter().zip(&again.examples) {
-        assert_eq!(twice.original_size, once.original_size);
-        assert!(twice.crop_top_left[1].abs_diff(2 * once.crop_top_left[1]) <= 1);
-    }
 }
 
 /// Protects the second run: nothing is made again where nothing has changed, and what has is made anew.
@@ -282,12 +267,15 @@ fn a_second_run_makes_what_has_changed() {
         ["open mask", "mask 20x16", "open upscale", "upscale 16x16", "open caption", "caption 32x32"];
     assert_eq!(asked, expected);
 
-    let other = Used { captioner: Identity::Known("other".into()), ..used() };
-    let (_, asked, _) = make(&source, &set, settings(other.clone())).unwrap();
-    assert_eq!(asked, ["open caption", "caption 32x32", "caption 32x32"]);
-    let unknown = Used { captioner: Identity::Unknown, ..used() };
-    let (_, asked, _) = make(&source, &set, settings(unknown)).unwrap();
+    let other = Used { captioner: Identity::Known("c bf16".into()), ..used() };
+    let (_, asked, _) = make(&source, &set, settings(other)).unwrap();
+    assert_eq!(asked, ["open caption", "caption 32x32", "caption 32x32"], "in another number format");
+    make(&source, &set, settings(used())).unwrap();
+    let unknown = |dtype| settings(Used { captioner: Identity::Unknown(dtype), ..used() });
+    let (_, asked, _) = make(&source, &set, unknown(DType::F32)).unwrap();
     assert_eq!(asked, [""; 0], "a network that is not there is taken for the one that was");
+    let (_, asked, _) = make(&source, &set, unknown(DType::BF16)).unwrap();
+    assert_eq!(asked.len(), 3, "but not in another number format");
 
     std::fs::remove_file(source.join("a.png")).unwrap();
     make(&source, &set, settings(used())).unwrap();
@@ -307,124 +295,6 @@ fn a_second_run_makes_what_has_changed() {
         INDEX,
     ];
     assert_eq!(names, expected);
-}
-
-/// Protects what a user has corrected: files that were changed by hand stay, whatever is made anew, and are what counts.
-#[test]
-fn corrections_stay() {
-    let temp = photos();
-    let (source, set) = (temp.path().join("photos"), temp.path().join("set"));
-    make(&source, &set, settings(used())).unwrap();
-    let red = png(&RgbImage::from_pixel(32, 32, Rgb([200, 0, 0])));
-    temp.write("set/a.txt", "TOK on a bench");
-    temp.write("set/b.png", &red);
-    let black = png(&RgbImage::from_fn(32, 32, |x, _| if x < 9 { Rgb([255; 3]) } else { Rgb([0; 3]) }));
-    temp.write("set/b.mask.png", &black);
-    let again = |settings| {
-        let (dataset, ..) = make(&source, &set, settings).unwrap();
-        assert_eq!(std::fs::read(set.join("a.txt")).unwrap(), b"TOK on a bench");
-        assert!(std::fs::read(set.join("b.png")).unwrap() == red);
-        assert!(std::fs::read(set.join("b.mask.png")).unwrap() == black);
-        dataset
-    };
-    let dataset = again(settings(used()));
-    assert_eq!(dataset.examples[0].caption, "TOK on a bench");
-    assert_eq!((dataset.examples[1].rgb[0], dataset.examples[1].mask.as_ref().unwrap()[31]), (200, 0));
-    let caption = &dataset.examples[1].caption;
-    assert!(caption.contains("red 200"), "a square that was changed is described as it is: {caption}");
-    again(Settings { seed: 8, ..settings(used()) });
-    let unmasked = Used { mask: Identity::None, ..used() };
-    let dataset = again(Settings { masks: Masks::Own, ..settings(unmasked) });
-    assert_eq!(dataset.examples[0].mask, None);
-    assert!(!set.join("a.mask.png").exists() && dataset.examples[1].mask.is_some());
-    temp.write("photos/b.png", picture(50, 50, 5));
-    again(settings(used()));
-    std::fs::remove_file(source.join("a.png")).unwrap();
-    let (.., kept) = make(&source, &set, settings(used())).unwrap();
-    assert_eq!(kept, ["a.txt"]);
-}
-
-/// Protects an interrupted run: wherever it stops, no file is half written or taken for the user's, and the next run makes what
-/// is missing and ends with the same files.
-#[test]
-fn an_interrupted_run_goes_on() {
-    let temp = photos();
-    let source = temp.path().join("photos");
-    let whole = temp.path().join("whole");
-    make(&source, &whole, settings(used())).unwrap();
-    let expected = files(&whole);
-    let mut asked_before = usize::MAX;
-    for stop in 0..20 {
-        let set = temp.path().join(format!("set-{stop}"));
-        let mut left = stop;
-        let mut progress = |_, _, _| match left {
-            0 => ControlFlow::Break(()),
-            _ => {
-                left -= 1;
-                ControlFlow::Continue(())
-            }
-        };
-        let mut writer = Writer::open(&set, 7).unwrap();
-        let stopped =
-            Preprocess::open(&source, settings(used()), Some(&set), &mut progress).and_then(|listed| {
-                listed.run(networks(&Asked::default()), Some(&mut writer), &words, &mut progress)
-            });
-        let ended = match stopped {
-            Ok(_) => true,
-            Err(DatasetError::Interrupted) => false,
-            Err(e) => panic!("{e}"),
-        };
-        let (_, asked, kept) = make(&source, &set, settings(used())).unwrap();
-        assert_eq!(kept, [""; 0]);
-        assert!(asked.len() <= asked_before, "{stop}: {asked:?}");
-        asked_before = asked.len();
-        let made = files(&set);
-        assert_eq!(made.len(), expected.len());
-        for ((path, bytes), (other, whole)) in made.iter().zip(&expected) {
-            assert!(bytes == whole && path.file_name() == other.file_name(), "{stop}: {}", path.display());
-        }
-        if ended {
-            return;
-        }
-    }
-    panic!("it never ends");
-}
-
-/// Protects the user's files: a folder with pictures of its own, or with a report, is refused by the name of the file.
-#[test]
-fn nothing_is_in_the_way() {
-    let temp = photos();
-    let source = temp.path().join("photos");
-    temp.write("own/a.png", picture(8, 8, 1));
-    temp.write("report/dataset.txt", "mine");
-    temp.write("index/preprocess.json", "{");
-    for (folder, file) in [("own", "a.png"), ("report", "dataset.txt"), ("index", INDEX)] {
-        let set = temp.path().join(folder);
-        let before = files(&set);
-        let error = make(&source, &set, settings(used())).map(|_| ()).unwrap_err().to_string();
-        assert!(error.contains(file) && !error.contains('\n'), "{error}");
-        assert_eq!(files(&set), before);
-    }
-}
-
-/// Protects names: pictures that differ in their ending, or that are called as other files of the set, have files of their own.
-#[test]
-fn names_are_kept_apart() {
-    let temp = Temp::new();
-    let source = temp.path().join("photos");
-    for (i, name) in ["a.png", "a.bmp", "dataset.png", "A.gif", "x/contact_sheet.jpg"].iter().enumerate() {
-        temp.write(&format!("photos/{name}"), picture(40, 40, 50 * i as u8));
-    }
-    let set = temp.path().join("set");
-    let (made, ..) = make(&source, &set, settings(used())).unwrap();
-    assert_eq!(made.examples.len(), 5);
-    let read = prepare(&set, &Asked::default()).unwrap();
-    let blue = |set: &Dataset| set.examples.iter().map(|example| example.rgb[2]).collect::<Vec<_>>();
-    assert_eq!(blue(&read), blue(&made));
-    // A set among its own pictures is passed over.
-    make(&source, &source.join("made"), settings(used())).unwrap();
-    let (again, ..) = make(&source, &source.join("made"), settings(used())).unwrap();
-    assert_eq!(again.examples.len(), 5, "{:?}", again.warnings);
 }
 
 /// Protects pictures without extent or contrast: they go through all steps.
