@@ -58,7 +58,9 @@ fn help(field: &Field) -> String {
         what if ["text", "a file", "true or false"].contains(&what.as_str()) => String::new(),
         what => format!(" ({what})"),
     };
-    format!("{}{takes}{default}", field.description().trim_end_matches('.'))
+    let description = field.description().trim_end_matches('.');
+    let addition = field.addition().map(|more| format!(". {more}")).unwrap_or_default();
+    format!("{description}{addition}{takes}{default}")
 }
 
 /// The request's JSON object: the fields that were given on the command line, and no others.

@@ -24,6 +24,10 @@ fn help_and_version() {
         assert!(train.contains(flag), "{flag}");
     }
     assert!(train.contains("--use-face-detection-instead") && train.contains("--captioner"));
+    let published = "If you want to crop the image to";
+    assert!(train.contains(published) && train.contains("false crops in the middle"), "what the field does");
+    let schema = here.run(&["schema", "train"]).stdout;
+    assert!(schema.contains(published) && !schema.contains("false crops in the middle"));
     let help = here.run(&["--help"]).stdout;
     for variable in ["CALOTYPE_MODEL", "CALOTYPE_MEMORY", "CALOTYPE_ISA"] {
         assert!(help.contains(variable), "{variable}");

@@ -33,6 +33,8 @@ pub struct Field {
     required: bool,
     files: bool,
     folder: bool,
+    /// What the command line's help adds to the published description.
+    addition: Option<&'static str>,
 }
 
 /// A field's JSON type.
@@ -71,6 +73,7 @@ impl Schema {
                     required,
                     files,
                     folder,
+                    addition: None,
                 }
             })
             .collect();
@@ -88,7 +91,16 @@ impl Schema {
     pub(crate) fn with_path(mut self, name: &str, description: &str) -> Schema {
         let spec = json!({ "type": "string", "format": "uri", "description": description });
         let spec = spec.as_object().cloned().unwrap_or_default();
-        self.fields.push(Field { name: name.into(), spec, required: false, files: false, folder: true });
+        let name = name.into();
+        self.fields.push(Field { name, spec, required: false, files: false, folder: true, addition: None });
+        self
+    }
+
+    /// Adds to a field's description on the command line. The published one stays in the schema.
+    pub(crate) fn with_addition(mut self, name: &str, addition: &'static str) -> Schema {
+        for field in self.fields.iter_mut().filter(|field| field.name == name) {
+            field.addition = Some(addition);
+        }
         self
     }
 
@@ -232,6 +244,11 @@ impl Field {
     /// The description of the field.
     pub fn description(&self) -> &str {
         self.spec["description"].as_str().unwrap_or_default()
+    }
+
+    /// What the command line's help adds to the description.
+    pub fn addition(&self) -> Option<&'static str> {
+        self.addition
     }
 
     /// The values that the field takes, in words: `an integer from 1 to 500`.

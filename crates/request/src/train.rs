@@ -127,6 +127,13 @@ const OF_THE_SET: [&str; 11] = [
     "input_images_filetype",
 ];
 
+/// What the published description of a field leaves out, or says otherwise than the published program does.
+const CROP: (&str, &str) = (
+    "crop_based_on_salience",
+    "Here, as in the published program: true crops around what the mask shows, which is the largest face with \
+     use_face_detection_instead; false crops in the middle",
+);
+
 impl TrainInput {
     /// The published schema.
     pub fn schema() -> Schema {
@@ -136,12 +143,12 @@ impl TrainInput {
     /// The schema on the command line: the published fields, and the weights that a training begins from.
     pub fn command_line_schema() -> Schema {
         let description = "Trained weights to begin from, of the same kind and rank [default: random]";
-        TrainInput::schema().with_path("replicate_weights", description)
+        TrainInput::schema().with_path("replicate_weights", description).with_addition(CROP.0, CROP.1)
     }
 
     /// The fields that say what the training set is made of.
     pub fn preprocess_schema() -> Schema {
-        TrainInput::schema().with_only(&OF_THE_SET)
+        TrainInput::schema().with_only(&OF_THE_SET).with_addition(CROP.0, CROP.1)
     }
 
     /// Makes a request from its JSON object. `given` has the fields that the caller gave; the others have their defaults. The
