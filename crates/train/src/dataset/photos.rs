@@ -188,7 +188,7 @@ fn sizes(
 /// An error if a mask has another size than its picture, by their headers, whichever way up the picture is: found before anything is made.
 fn check_masks(files: &Files, sizes: &[Option<(u32, u32)>]) -> Result<(), DatasetError> {
     let (pictures, masks) = sizes.split_at(files.pictures.len());
-    let masks: HashMap<&str, (&Entry, &Option<(u32, u32)>)> =
+    let masks: HashMap<&str, _> =
         (files.masks.iter().zip(masks)).map(|((stem, entry), size)| (stem.as_str(), (entry, size))).collect();
     let sorted = |(width, height): (u32, u32)| (width.min(height), width.max(height));
     for (picture, size) in files.pictures.iter().zip(pictures) {
