@@ -1,4 +1,4 @@
-// The npm package `replicate` against a running service: REPLICATE_BASE_URL, REPLICATE_API_TOKEN; NODE_PATH's parent has node_modules.
+// The npm package `replicate` against a running service: REPLICATE_BASE_URL, REPLICATE_API_TOKEN. The argument is the folder with node_modules.
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import http from "node:http";

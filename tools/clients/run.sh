@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs published clients, unmodified, against a service with the pocket model: tools/clients/run.sh CALOTYPE [NAME…]
-# NAME is replicate_1, replicate_2, replicate_js, openai_images or a1111_images; all of them by default. Needs pip (and npm), and a network or their caches.
+# NAME is one of the scripts beside this one, without its ending; all of them by default. Needs pip and npm; a client whose package cannot
+# be had is left out.
 set -euo pipefail
 cd "$(dirname "$0")"
 calotype=$(realpath "$1")
@@ -25,19 +26,20 @@ export REPLICATE_BASE_URL=$url REPLICATE_API_TOKEN=$token
 for name in "${names[@]}"; do
     case $name in
         replicate_1) packages=('replicate>=1,<2') ;;
-        replicate_2) packages=('replicate==2.0.0b4') ;;
-        openai_images) packages=('openai>=3,<4' pillow) ;;
-        a1111_images) packages=('webuiapi==0.9.17') ;;
-        replicate_js)
-            (cd "$work" && npm install --silent --no-fund --no-audit replicate@1.4.0 >/dev/null)
-            node replicate.mjs "$work"
-            continue
-            ;;
+        replicate_2) packages=(replicate==2.0.0b4) ;;
+        replicate) packages=(replicate@1.4.0) ;;
+        openai_images) packages=(openai pillow) ;;
+        a1111_images) packages=(webuiapi) ;;
         *)
             echo "unknown client: $name"
             exit 2
             ;;
     esac
-    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target "$work/$name" "${packages[@]}"
-    PYTHONPATH=$work/$name python3 "$name.py" "$url" "$token"
+    if [[ -e $name.mjs ]]; then
+        npm install --prefix "$work/$name" --silent --no-fund --no-audit "${packages[@]}" >/dev/null || { echo "$name: not run, no package"; continue; }
+        node "$name.mjs" "$work/$name"
+    else
+        python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target "$work/$name" "${packages[@]}" || { echo "$name: not run, no package"; continue; }
+        PYTHONPATH=$work/$name python3 "$name.py" "$url" "$token"
+    fi
 done
