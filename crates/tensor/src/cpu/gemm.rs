@@ -125,6 +125,14 @@ pub(crate) fn gemm(g: &Gemm) -> Buffer {
     with_micro!(bf16, M => run::<M>(g))
 }
 
+impl Gemm<'_> {
+    /// Rows of a block at most. Panels of frequencies are made for each block: where rows take half the memory, twice as many share
+    /// a panel.
+    fn most_rows(&self) -> usize {
+        if self.b.are_frequencies() && self.a.dtype() == DType::BF16 { 2 * MC } else { MC }
+    }
+}
+
 fn run<M: Micro>(g: &Gemm) -> Buffer {
     let width = if g.epilogue.act == Activation::Geglu { g.n / 2 } else { g.n };
     let mut out = Buffer::uninit(g.m * width * g.dtype.size());
@@ -132,7 +140,7 @@ fn run<M: Micro>(g: &Gemm) -> Buffer {
     let bias = g.epilogue.bias.map(to_vec);
     let shift = g.epilogue.shift.map(to_vec);
     let panels = g.n.div_ceil(M::NR);
-    let row_blocks = g.m.div_ceil(MC);
+    let row_blocks = g.m.div_ceil(g.most_rows());
     let block_rows = g.m.div_ceil(row_blocks.max(1)).next_multiple_of(M::MR);
     // Few rows: narrower blocks, so that there is work for every core.
     let per_block = (NC / M::NR).min((panels * row_blocks).div_ceil(32)).next_multiple_of(2);
@@ -283,7 +291,7 @@ simd_fn! {
 }
 
 simd_fn! {
-    pub(super) fn store_row<T: Element>(values: &[f32], residual: Option<&[T]>, out: &mut [T]) {
+    fn store_row<T: Element>(values: &[f32], residual: Option<&[T]>, out: &mut [T]) {
         match residual {
             None => out.iter_mut().zip(values).for_each(|(y, x)| *y = T::from_f32(*x)),
             Some(r) => out.iter_mut().zip(values).zip(r).for_each(|((y, x), r)| *y = T::from_f32(x + r.to_f32())),

@@ -155,10 +155,10 @@ macro_rules! simd_fn {
             match isa {
                 // SAFETY: an Isa is only ever had by detection, so the CPU has these instructions.
                 #[cfg(target_arch = "x86_64")]
-                $crate::cpu::isa::Isa::Avx2 => unsafe { avx2($($arg),*) },
+                $crate::cpu::isa::Isa::Avx2 => unsafe { avx2 $(::<$($g),+>)? ($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                $crate::cpu::isa::Isa::Avx512 | $crate::cpu::isa::Isa::Avx512Bf16 => unsafe { avx512($($arg),*) },
+                $crate::cpu::isa::Isa::Avx512 | $crate::cpu::isa::Isa::Avx512Bf16 => unsafe { avx512 $(::<$($g),+>)? ($($arg),*) },
                 _ => body::<{ cfg!(target_arch = "aarch64") } $(, $($g),+)?>($($arg),*),
             }
         }

@@ -6,11 +6,11 @@ use half::{bf16, f16};
 use super::Buffer;
 use super::elementwise::with_element;
 use super::isa::{isa, simd_fn};
-use super::kernel_transform::{Terms, kernel_terms};
 use super::math::{Element, mul_add};
 use super::micro::Micro;
 use super::operand::{Chunk, KC, Window, convert_slice};
 use super::pack::Packed;
+use super::transforms::{Frequency, Terms};
 use super::transpose::{transpose, transpose_pairs};
 use crate::dtype::DType;
 use crate::stored::StoredWeight;
@@ -26,9 +26,9 @@ pub(crate) enum Panels<'a> {
     /// B = W: k runs over the weight's outputs, n over its inputs.
     Transposed(&'a Packed),
     /// One frequency of 3 × 3 kernels: k runs over their inputs, n over their outputs.
-    Winograd(&'a Packed, usize),
+    Winograd(&'a Packed, Frequency),
     /// One frequency of 3 × 3 kernels flipped in both directions, for gradients: k runs over their outputs, n over their inputs.
-    WinogradTransposed(&'a Packed, usize),
+    WinogradTransposed(&'a Packed, Frequency),
     /// Row-major (k, n).
     Matrix(&'a Tensor),
     /// The pixels of an image (B, H, W, n) at one kernel position: k runs over the window's rows.
@@ -40,9 +40,14 @@ impl Panels<'_> {
         match self {
             Panels::Packed(w) | Panels::Transposed(w) => w.store,
             Panels::Stored(w) => w.dtype,
-            Panels::Winograd(..) | Panels::WinogradTransposed(..) => DType::F32,
+            Panels::Winograd(_, frequency) | Panels::WinogradTransposed(_, frequency) => frequency.dtype,
             Panels::Matrix(x) | Panels::Image(x, ..) => x.dtype(),
         }
+    }
+
+    /// Whether panels are made by Winograd's transform of kernels.
+    pub(super) fn are_frequencies(&self) -> bool {
+        matches!(self, Panels::Winograd(..) | Panels::WinogradTransposed(..))
     }
 
     /// A panel's rows of a chunk: a pointer into the weight where it already has the kernel's layout, else
@@ -58,16 +63,19 @@ impl Panels<'_> {
                 unpack_rows(w, p, row, &mut scratch[..len]);
             }
             Panels::Winograd(w, frequency) => {
-                debug_assert_eq!(M::PAIR, 1, "frequencies are f32");
-                let scratch: &mut [f32] = bytemuck::cast_slice_mut(scratch);
                 let len = chunk.len.next_multiple_of(w.pair) * w.nr;
-                transform_kernels(w, p, chunk.k0, kernel_terms(*frequency), &mut scratch[..len]);
+                transform_kernels(w, p, chunk.k0, frequency.terms(), &mut scratch[..len]);
             }
             Panels::WinogradTransposed(w, frequency) => {
+                // Kernels in pairs of inputs become rows, of which `blocks` makes pairs of outputs.
+                let mut pairs = Buffer::uninit(if M::PAIR == 1 { 0 } else { M::NR * w.nr * 2 });
                 blocks::<M>(w, p, chunk, scratch, |q, first, block| {
-                    let turned =
-                        kernel_terms(*frequency).map(|terms| terms.map(|(tap, factor)| (8 - tap, factor)));
-                    transform_kernels(w, q, first, turned, bytemuck::cast_slice_mut(block));
+                    if M::PAIR == 1 {
+                        return transform_kernels(w, q, first, frequency.flipped(), block);
+                    }
+                    let pairs = &mut pairs.as_mut_slice::<bf16>()[..block.len()];
+                    transform_kernels(w, q, first, frequency.flipped(), pairs);
+                    unpair(isa(), pairs, w.nr, block);
                 });
             }
             Panels::Stored(w) => stream::<M>(w, p, chunk, scratch),
@@ -126,7 +134,7 @@ fn blocks<M: Micro>(
     p: usize,
     chunk: &Chunk,
     scratch: &mut [M::E],
-    fill: impl Fn(usize, usize, &mut [M::E]),
+    mut fill: impl FnMut(usize, usize, &mut [M::E]),
 ) {
     let first = p * M::NR;
     let columns = M::NR.min(w.inp - first);
@@ -207,8 +215,33 @@ fn unpack_rows<E: Element>(w: &Packed, p: usize, row: usize, out: &mut [E]) {
     }
 }
 
-/// One frequency of a panel's 3 × 3 kernels, for the channels from `k0` on: the sum of their positions, each times its factor.
-fn transform_kernels(w: &Packed, p: usize, k0: usize, terms: impl Iterator<Item = Terms>, out: &mut [f32]) {
+/// One frequency of a panel's 3 × 3 kernels, for the channels from `k0` on: the sum of their positions, each times its factor. In
+/// bf16 its elements lie in pairs, as those of the panel do.
+fn transform_kernels<E: Element>(
+    w: &Packed,
+    p: usize,
+    k0: usize,
+    terms: impl Iterator<Item = Terms>,
+    out: &mut [E],
+) {
+    match E::DTYPE {
+        DType::BF16 => sum_in_bf16(w, p, k0, terms, bytemuck::cast_slice_mut(out)),
+        _ => sum_in_f32(w, p, k0, terms, bytemuck::cast_slice_mut(out)),
+    }
+}
+
+fn sum_in_bf16(w: &Packed, p: usize, k0: usize, terms: impl Iterator<Item = Terms>, out: &mut [bf16]) {
+    assert_eq!((w.store, w.pair), (DType::BF16, 2), "kernels that are summed in bf16");
+    let (mut rows, mut factors, mut count) = ([&[][..]; 9], [0.0; 9], 0);
+    for (tap, factor) in terms.flatten().filter(|(_, factor)| *factor != 0.0) {
+        rows[count] = &w.panel::<bf16>(p, w.row(tap, k0))[..out.len()];
+        factors[count] = factor;
+        count += 1;
+    }
+    weighted_sum(isa(), &rows[..count], &factors[..count], out);
+}
+
+fn sum_in_f32(w: &Packed, p: usize, k0: usize, terms: impl Iterator<Item = Terms>, out: &mut [f32]) {
     out.fill(0.0);
     let len = out.len();
     for terms in terms {
@@ -224,6 +257,23 @@ fn transform_kernels(w: &Packed, p: usize, k0: usize, terms: impl Iterator<Item 
                 rows.iter().zip(staged.chunks_mut(len)).for_each(|(row, out)| unpack_rows(w, p, *row, out));
                 add_three(isa(), [0, 1, 2].map(|i| &staged[i * len..][..len]), factors, out);
             }
+        }
+    }
+}
+
+simd_fn! {
+    /// y = Σ factor · x, of whole registers, summed in f32.
+    fn weighted_sum[FMA](x: &[&[bf16]], factors: &[f32], y: &mut [bf16]) {
+        const REGISTERS: usize = 32;
+        for (i, y) in y.chunks_exact_mut(REGISTERS).enumerate() {
+            let mut sums = [0.0; REGISTERS];
+            for (x, factor) in x.iter().zip(factors) {
+                let x = &x[i * REGISTERS..][..REGISTERS];
+                for (sum, x) in sums.iter_mut().zip(x) {
+                    *sum = mul_add::<FMA>(*factor, Element::to_f32(*x), *sum);
+                }
+            }
+            y.iter_mut().zip(sums).for_each(|(y, sum)| *y = Element::from_f32(sum));
         }
     }
 }

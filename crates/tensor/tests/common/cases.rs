@@ -219,11 +219,18 @@ fn convolutions(large: bool) -> Vec<Case> {
             )
         }
     };
-    vec![
+    let mut cases = vec![
         case("conv_3x3", &[image, three, bias, shift, same], conv(1, Padding::Same)),
         case("conv_big", &[big, wide, big_bias, big_shift, big_same], conv(1, Padding::Same)),
         case("conv_1x1", &[image, one, bias, shift, same], conv(1, Padding::Same)),
         case("conv_half", &[image, three, bias], conv(2, Padding::Same)),
         case("conv_bottom_right", &[image, three, bias], conv(2, Padding::BottomRight)),
-    ]
+    ];
+    if large {
+        // Enough tiles and channels for the tiled algorithm in bf16.
+        let (image, kernels): (&[usize], &[usize]) = (&[2, 15, 16, 64], &[66, 64, 3, 3]);
+        let (bias, shift, same): (&[usize], &[usize], &[usize]) = (&[66], &[2, 66], &[2, 15, 16, 66]);
+        cases.push(case("conv_wide", &[image, kernels, bias, shift, same], conv(1, Padding::Same)));
+    }
+    cases
 }
