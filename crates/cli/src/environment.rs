@@ -15,6 +15,7 @@ const PREFIX: &str = "CALOTYPE_";
 /// Every variable, with its description. A new variable is a row.
 const VARIABLES: &[(&str, &str)] = &[
     ("CALOTYPE_MODEL", "The model where --model is not given: a folder or a name"),
+    ("CALOTYPE_DATABASE", "The database of serve and worker where --database is not given"),
     ("CALOTYPE_MEMORY", "The bytes of memory that a training may take, such as 16000000000"),
     (
         "CALOTYPE_ISA",

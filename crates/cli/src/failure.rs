@@ -42,9 +42,17 @@ impl Failure {
     /// The message for the user, always on one line.
     pub fn line(&self) -> String {
         match self {
+            Failure::BadInput(_) | Failure::Failed(_) => format!("error: {}", self.problem()),
+            Failure::Interrupted => self.problem(),
+        }
+    }
+
+    /// What is wrong, on one line.
+    pub fn problem(&self) -> String {
+        match self {
             Failure::BadInput(what) | Failure::Failed(what) => {
                 let words: Vec<&str> = what.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
-                format!("error: {}", words.join(" "))
+                words.join(" ")
             }
             Failure::Interrupted => "interrupted".into(),
         }

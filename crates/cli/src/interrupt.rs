@@ -44,6 +44,15 @@ fn register() -> Result<(), std::io::Error> {
     Ok(())
 }
 
+/// Ends the process when stdin is closed: the process at its other end is gone, and nobody would get a result. What is being written stays
+/// incomplete under another name.
+pub fn end_with_stdin() {
+    std::thread::spawn(|| {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        std::process::exit(exit_code_of(1)); // SIGHUP
+    });
+}
+
 /// The exit code that shells use.
 fn exit_code_of(signal: i32) -> i32 {
     128 + signal

@@ -6,6 +6,7 @@
 
 mod args;
 mod commands;
+mod dtype;
 mod environment;
 mod failure;
 mod fields;
@@ -13,6 +14,7 @@ mod hub;
 mod infotext;
 mod interrupt;
 mod log;
+mod model;
 mod output;
 mod picture;
 #[cfg(not(fuzzing))]
@@ -20,9 +22,11 @@ mod plans;
 #[cfg(fuzzing)]
 pub mod plans;
 mod pocket;
+mod predictor;
 mod previews;
 mod progress;
 mod safety;
+mod service;
 mod shell;
 
 use std::process::ExitCode;
@@ -48,7 +52,11 @@ fn run() -> Result<(), Failure> {
         Err(e) => return output::print(&e.to_string()),
     };
     environment::check(std::env::vars_os())?;
-    log::start(args::Verbosity::of(&matches).level());
+    let verbosity = match (args::Verbosity::of(&matches), matches.subcommand_name()) {
+        (args::Verbosity::Normal, Some(name)) if commands::is_service(name) => args::Verbosity::Verbose,
+        (verbosity, _) => verbosity,
+    };
+    log::start(verbosity.level());
     if matches.get_flag("licenses") {
         return output::print(include_str!("../../../THIRD-PARTY.md"));
     }

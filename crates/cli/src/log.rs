@@ -1,6 +1,8 @@
 //! Logs on stderr, in the form of the errors: `warning: …`.
 
 use std::fmt;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::FmtContext;
@@ -12,6 +14,37 @@ pub fn start(level: Level) {
     // With a closed terminal, a message about the message that could not be written would panic.
     let logs = tracing_subscriber::fmt().log_internal_errors(false);
     logs.with_writer(std::io::stderr).with_max_level(level).event_format(Plain).init();
+}
+
+/// The warnings of some work, instead of on stderr.
+#[derive(Debug, Clone, Default)]
+pub struct Warnings(Arc<Mutex<Vec<u8>>>);
+
+impl Warnings {
+    /// Runs `work`, and keeps the warnings of this thread.
+    pub fn of<R>(&self, work: impl FnOnce() -> R) -> R {
+        let to = self.clone();
+        let logs = tracing_subscriber::fmt().log_internal_errors(false).with_max_level(Level::WARN);
+        let logs = logs.with_writer(move || to.clone()).event_format(Plain).finish();
+        tracing::subscriber::with_default(logs, work)
+    }
+
+    /// The lines since the last call.
+    pub fn take(&self) -> Vec<String> {
+        let bytes = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        String::from_utf8_lossy(&bytes).lines().map(String::from).collect()
+    }
+}
+
+impl Write for Warnings {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 struct Plain;

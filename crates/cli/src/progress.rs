@@ -69,7 +69,7 @@ impl Progress {
         }
         self.done = done;
         self.print_title();
-        let timing = format!("{}{more}", self.pace.step(self.pace.start.elapsed(), done, steps));
+        let timing = format!("{}{more}", self.pace.now(done, steps).0);
         match &self.view {
             View::Bar(bar) => {
                 bar.update(|state| {
@@ -125,13 +125,13 @@ fn bar() -> ProgressBar {
 }
 
 /// Whether a line is due after step `done`, if the last line was written after step `shown`.
-fn is_due(shown: Option<usize>, done: usize, steps: usize) -> bool {
+pub fn is_due(shown: Option<usize>, done: usize, steps: usize) -> bool {
     let part = |step: usize| PARTS * step / steps.max(1);
     shown.is_none_or(|shown| part(done) != part(shown))
 }
 
 /// A line in the layout of tqdm, which clients of the HTTP interface parse: `  4%|▌         | 2/50 …`.
-fn line(done: usize, steps: usize, timing: &str) -> String {
+pub fn line(done: usize, steps: usize, timing: &str) -> String {
     const WIDTH: usize = 10;
     let steps_or_one = steps.max(1);
     let (full, percent) = (WIDTH * done / steps_or_one, 100 * done / steps_or_one);
@@ -143,7 +143,7 @@ fn line(done: usize, steps: usize, timing: &str) -> String {
 }
 
 /// Seconds per step, counted from the end of the first step, because the first also warms up caches.
-struct Pace {
+pub struct Pace {
     start: Instant,
     /// Steps that were done at the start.
     before: usize,
@@ -151,19 +151,25 @@ struct Pace {
 }
 
 impl Pace {
-    fn start(before: usize) -> Pace {
+    /// Begins where `before` steps are done.
+    pub fn start(before: usize) -> Pace {
         Pace { start: Instant::now(), before, first: None }
     }
 
-    /// `[elapsed<left, seconds a step]`, `done` steps being done after `elapsed`.
-    fn step(&mut self, elapsed: Duration, done: usize, steps: usize) -> String {
+    /// `[elapsed<left, seconds a step]` now that `done` steps are done, and the seconds that are left.
+    pub fn now(&mut self, done: usize, steps: usize) -> (String, f64) {
+        self.step(self.start.elapsed(), done, steps)
+    }
+
+    fn step(&mut self, elapsed: Duration, done: usize, steps: usize) -> (String, f64) {
         let (first, counted) = *self.first.get_or_insert((elapsed, done));
         let pace = match done.saturating_sub(counted) {
             0 => elapsed.as_secs_f64() / done.saturating_sub(self.before).max(1) as f64,
             more => (elapsed - first).as_secs_f64() / more as f64,
         };
         let left = pace * steps.saturating_sub(done) as f64;
-        format!("[{}<{}, {pace:.2}s/step]", clock(elapsed.as_secs()), clock(left.round() as u64))
+        let text = format!("[{}<{}, {pace:.2}s/step]", clock(elapsed.as_secs()), clock(left.round() as u64));
+        (text, left)
     }
 }
 
@@ -207,10 +213,10 @@ mod tests {
     fn the_first_step_does_not_count() {
         let mut pace = Pace::start(0);
         let second = Duration::from_secs;
-        assert_eq!(pace.step(second(10), 1, 5), "[00:10<00:40, 10.00s/step]");
-        assert_eq!(pace.step(second(12), 2, 5), "[00:12<00:06, 2.00s/step]");
-        assert_eq!(pace.step(second(3700), 3, 5), "[1:01:40<1:01:30, 1845.00s/step]");
+        assert_eq!(pace.step(second(10), 1, 5).0, "[00:10<00:40, 10.00s/step]");
+        assert_eq!(pace.step(second(12), 2, 5).0, "[00:12<00:06, 2.00s/step]");
+        assert_eq!(pace.step(second(3700), 3, 5).0, "[1:01:40<1:01:30, 1845.00s/step]");
         let mut resumed = Pace::start(3);
-        assert_eq!(resumed.step(second(10), 4, 5), "[00:10<00:10, 10.00s/step]");
+        assert_eq!(resumed.step(second(10), 4, 5).0, "[00:10<00:10, 10.00s/step]");
     }
 }

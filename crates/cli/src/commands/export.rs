@@ -10,10 +10,10 @@ use calotype_tensor::DType;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 
-use super::model::ModelArgs;
 use super::train::run_dir;
 use crate::args::Verbosity;
 use crate::failure::Failure;
+use crate::model::ModelArgs;
 use crate::output;
 
 #[derive(Debug, Args)]

@@ -5,20 +5,20 @@ mod completions;
 mod demo;
 mod export;
 mod man;
-mod model;
 mod networks;
 mod predict;
 mod preprocess;
 mod schema;
+mod serve;
 mod set;
+mod token;
 pub mod train;
 mod watermark;
+mod worker;
 
 use calotype_tensor::cpu::Workers;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use self::model::model_folder;
-use self::predict::DtypeName;
 use crate::environment;
 use crate::failure::Failure;
 
@@ -34,6 +34,9 @@ const COMMANDS: &[Row] = &[
     ("watermark", watermark::options, watermark::run),
     ("schema", schema::options, schema::run),
     ("demo", demo::options, demo::run),
+    ("serve", serve::options, serve::run),
+    ("worker", worker::options, worker::run),
+    ("token", token::options, token::run),
     ("completions", completions::options, completions::run),
     ("man", man::options, man::run),
     ("bench", bench::options, bench::run),
@@ -57,9 +60,18 @@ pub fn program() -> Command {
         .after_help(environment::help())
 }
 
+/// The commands that serve others: work is given to threads of its own, and the log says what is done.
+const SERVICES: [&str; 2] = ["serve", "worker"];
+
+/// Whether the command with this name serves others.
+pub fn is_service(name: &str) -> bool {
+    SERVICES.contains(&name)
+}
+
 /// Runs the command with this name.
 pub fn run(name: &str, matches: &ArgMatches) -> Result<(), Failure> {
     match COMMANDS.iter().find(|(known, ..)| *known == name) {
+        Some((.., run)) if is_service(name) => run(matches),
         Some((.., run)) => among_threads(matches, || run(matches)),
         None => Err(Failure::BadInput(format!("{name}: unknown command"))),
     }
@@ -80,10 +92,4 @@ fn among_threads(
     }
     let workers = Workers::new(threads.into());
     workers.map_err(|e| Failure::Failed(format!("--threads {threads}: {e}")))?.run(command)
-}
-
-/// The dtype of the networks: the given one, or the one that suits this CPU.
-fn dtype(asked: Option<DtypeName>) -> DtypeName {
-    let native = if calotype_tensor::cpu::isa().has_bf16() { DtypeName::Bf16 } else { DtypeName::F32 };
-    asked.unwrap_or(native)
 }

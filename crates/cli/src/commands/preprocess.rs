@@ -10,12 +10,12 @@ use calotype_train::{Error, TrainOptions, TrainPlan};
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use serde_json::{Map, Value};
 
-use super::model::ModelArgs;
 use super::networks::NetworkArgs;
-use super::predict::DtypeName;
 use super::set::{self, Source};
 use crate::args::{self, Verbosity};
+use crate::dtype::DtypeName;
 use crate::failure::Failure;
+use crate::model::ModelArgs;
 use crate::{fields, interrupt, output, plans, pocket};
 
 const INPUT: &str = "input_images";
@@ -81,7 +81,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     check_model(&configs)?;
     let plan = plans::train_at_native_size(plan, &given, configs.native_size());
     let plan = with_seed(plan, &given, set)?;
-    let dtype = super::dtype(settings.dtype);
+    let dtype = DtypeName::or_native(settings.dtype);
     let (folder, configs, request, plan) = (&folder, &configs, &request, &plan);
     let source = Source { folder, configs, request, plan, networks: &networks, dtype, quiet };
     make(&source, set, settings.model.model.is_none().then_some(pocket::NOTICE))

@@ -13,7 +13,7 @@ use calotype_train::trainer::NEW_TOKENS;
 use calotype_train::{Error, TrainPlan};
 
 use super::networks::{Library, NetworkArgs};
-use super::predict::DtypeName;
+use crate::dtype::DtypeName;
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::{interrupt, plans};

@@ -18,7 +18,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
 use self::inputs::{Inputs, weights};
-use super::predict::DtypeName;
+use crate::dtype::DtypeName;
 use crate::failure::Failure;
 use crate::output;
 

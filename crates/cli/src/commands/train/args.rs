@@ -7,9 +7,9 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::commands::model::ModelArgs;
 use crate::commands::networks::NetworkArgs;
-use crate::commands::predict::DtypeName;
+use crate::dtype::DtypeName;
+use crate::model::ModelArgs;
 
 /// What is not part of the request.
 #[derive(Debug, Args)]
@@ -48,6 +48,9 @@ pub struct TrainArgs {
     /// How many of the last checkpoints stay [default: 2]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub keep_checkpoints: Option<u32>,
+    /// End when stdin is closed: whoever has started the run is gone
+    #[arg(long, hide = true)]
+    pub end_with_stdin: bool,
     #[command(flatten)]
     pub networks: NetworkArgs,
     #[command(flatten)]

@@ -62,6 +62,9 @@ pub fn options(command: Command) -> Command {
 pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let settings = TrainArgs::from_arg_matches(matches).map_err(|e| crate::args::in_one_line(&e))?;
     let quiet = Verbosity::of(matches) == Verbosity::Quiet;
+    if settings.end_with_stdin {
+        interrupt::end_with_stdin();
+    }
     let mut given = fields::given(&TrainInput::command_line_schema(), matches)?;
     let initial = given.remove("replicate_weights");
     let initial = initial.as_ref().and_then(Value::as_str).map(Path::new);

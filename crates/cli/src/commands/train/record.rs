@@ -15,8 +15,9 @@ use serde_json::{Map, Value};
 
 use super::args::{Recompute, TrainArgs};
 use crate::commands::networks::NetworkArgs;
-use crate::commands::predict::DtypeName;
+use crate::dtype::DtypeName;
 use crate::failure::Failure;
+use crate::model::model_folder;
 use crate::plans;
 
 /// Denoising steps of samples.
@@ -117,7 +118,7 @@ impl Record {
             config: paths.config.as_deref().map(absolute),
             vae: paths.vae.as_deref().map(absolute),
             networks,
-            dtype: super::super::dtype(settings.dtype),
+            dtype: DtypeName::or_native(settings.dtype),
             recompute: settings.recompute.unwrap_or(Recompute::Auto),
             output: settings.output.as_deref().map(absolute),
             sample_every: count(settings.sample_every),
@@ -197,7 +198,7 @@ impl Record {
         if matches.value_source("model") == Some(ValueSource::CommandLine)
             && let Some(model) = &settings.model.model
         {
-            self.model = absolute(&super::super::model_folder(Some(model), true)?);
+            self.model = absolute(&model_folder(Some(model), true)?);
         }
         let others = settings.model.others(true)?;
         self.config = others.config.as_deref().map(absolute).or(self.config);

@@ -1,0 +1,68 @@
+//! `calotype token`: a new token for clients of `calotype serve`.
+
+use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
+use ring::digest::{SHA256, digest};
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::failure::Failure;
+use crate::output;
+
+/// The random bytes of a token.
+const BYTES: usize = 24;
+
+#[derive(Debug, Args)]
+struct TokenArgs {
+    /// Whose token it is, for the file and for logs
+    #[arg(value_name = "NAME", value_parser = one_word)]
+    name: String,
+    /// What the token allows
+    #[arg(long, value_enum, default_value = "write")]
+    rights: Rights,
+}
+
+/// What a token allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Rights {
+    /// To see jobs, files and models
+    Read,
+    /// Also to make and cancel jobs
+    Write,
+    /// Also to end the service
+    Admin,
+}
+
+/// The command's options.
+pub fn options(command: Command) -> Command {
+    // The about comes last, because the arguments' doc comment would replace it.
+    TokenArgs::augment_args(command)
+        .about("Print a new token, and its line for the file of `calotype serve --token-file`")
+}
+
+/// Prints the token, and the line with its SHA-256. The token itself is in no file.
+pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
+    let args = TokenArgs::from_arg_matches(matches).map_err(|e| crate::args::in_one_line(&e))?;
+    let mut random = [0; BYTES];
+    let filled = SystemRandom::new().fill(&mut random);
+    filled.map_err(|_| Failure::Failed("the system has no random numbers".into()))?;
+    let token = format!("ct_{}", hex(&random));
+    let rights = match args.rights {
+        Rights::Read => "read",
+        Rights::Write => "write",
+        Rights::Admin => "admin",
+    };
+    let sum = hex(digest(&SHA256, token.as_bytes()).as_ref());
+    output::print(&format!("{token}\n{} {rights} {sum}\n", args.name))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A name that is one word in a line.
+fn one_word(text: &str) -> Result<String, String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.@".contains(c);
+    match !text.is_empty() && text.chars().all(is_plain) {
+        true => Ok(text.into()),
+        false => Err("expected a name of letters, digits and -_.@".into()),
+    }
+}

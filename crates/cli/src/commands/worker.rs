@@ -1,0 +1,41 @@
+//! `calotype worker`: computes the jobs that `calotype serve` takes in, on any number of machines.
+
+use calotype_serve::job::Kind;
+use calotype_serve::settings::Settings;
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+
+use super::serve::{Only, SharedArgs, failure};
+use crate::args::Verbosity;
+use crate::failure::Failure;
+
+#[derive(Debug, Args)]
+struct WorkerArgs {
+    /// End after one job, or where no job waits
+    #[arg(long)]
+    once: bool,
+    /// Take jobs of one kind [default: both]
+    #[arg(long, value_enum, value_name = "KIND")]
+    only: Option<Only>,
+    #[command(flatten)]
+    shared: SharedArgs,
+}
+
+/// The command's options.
+pub fn options(command: Command) -> Command {
+    // The about comes last, because the arguments' doc comment would replace it.
+    WorkerArgs::augment_args(command)
+        .about("Compute jobs of `calotype serve`, with its --database and --storage")
+}
+
+/// Takes jobs until a signal ends it.
+pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
+    let args = WorkerArgs::from_arg_matches(matches).map_err(|e| crate::args::in_one_line(&e))?;
+    let quiet = Verbosity::of(matches) == Verbosity::Quiet;
+    let kinds = match args.only {
+        Some(Only::Predict) => vec![Kind::Prediction],
+        Some(Only::Train) => vec![Kind::Training],
+        None => Kind::ALL.into(),
+    };
+    let settings = Settings { kinds, once: args.once, ..args.shared.settings()? };
+    calotype_serve::worker(settings, args.shared.engine(true, quiet)?).map_err(failure)
+}

@@ -1,0 +1,8 @@
+//! `calotype serve` and `calotype worker` on the tiny model, over HTTP: the whole way from a request to its files.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod predictions;
+mod service;
+#[cfg(unix)]
+mod trainings;
