@@ -206,7 +206,7 @@ fn programs_that_hold_too_much() {
         assert!(said.contains(&says), "{each:?}: {said}");
     }
     let many =
-        [&b"\x80\x02}(X\x01\x00\x00\x00kq\x00K\x01"[..], &b"h\x00K\x01".repeat(1 << 16), b"u."].concat();
+        [&b"\x80\x02}(X\x01\x00\x00\x00kq\x00K\x01q\x01"[..], &b"h\x00h\x01".repeat(1 << 16), b"u."].concat();
     assert!(refused(&torch_file(&many)).contains("a dict: expected at most 65536 items, found 65537"));
 }
 
