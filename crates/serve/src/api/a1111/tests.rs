@@ -30,7 +30,7 @@ fn fields() {
 
     let mut input = Value::Object(read(json!({ "seed": -1 }), true).unwrap().inputs().remove(0));
     assert!(input["seed"].take().is_u64(), "a seed is drawn");
-    let expected = json!({ "guidance_scale": 7.0, "prompt_strength": 0.75, "prompt": "", "scheduler": "K_EULER", "num_outputs": 1, "seed": null });
+    let expected = json!({ "guidance_scale": 7, "prompt_strength": 0.75, "prompt": "", "scheduler": "K_EULER", "num_outputs": 1, "seed": null });
     assert_eq!(input, expected);
 }
 
