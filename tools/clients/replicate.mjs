@@ -29,7 +29,8 @@ let found = false;
 for await (const page of replicate.paginate(replicate.predictions.list)) found ||= page.some((job) => job.id === long.id);
 assert(found);
 
-const training = await replicate.trainings.create("stability-ai", "sdxl", PUBLISHED, { destination: "clients/javascript", input: { input_images: new Blob(["none"]) } });
+const set = await replicate.files.create(new Blob(["none"]));
+const training = await replicate.trainings.create("stability-ai", "sdxl", PUBLISHED, { destination: "clients/javascript", input: { input_images: set.urls.get } });
 assert.equal((await replicate.trainings.cancel(training.id)).status, "canceled");
 assert.equal((await replicate.models.get("stability-ai", "sdxl")).name, "sdxl");
 assert.equal((await replicate.models.search("sdxl")).results[0].name, "sdxl");

@@ -9,6 +9,7 @@ import zipfile
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import replicate
+import replicate.__about__
 from replicate.exceptions import ModelError, ReplicateError
 from replicate.webhook import Webhooks
 
@@ -132,11 +133,11 @@ def the_rest():
     models = replicate.models.list()
     assert SDXL in [f"{model.owner}/{model.name}" for model in models]
     assert [model.name for model in replicate.models.search("sdxl")] == ["sdxl"]
-    assert replicate.account.current().username
+    assert replicate.default_client.accounts.current().username
     assert replicate.hardware.list()[0].sku
     assert replicate.collections.get("text-to-image").models
     refused(404, lambda: replicate.deployments.get("a/b"))
-    refused(401, lambda: replicate.Client(api_token="invalid").account.current()) if replicate.default_client._api_token else None
+    refused(401, lambda: replicate.Client(api_token="invalid").accounts.current())
 
 
 async def at_once():
@@ -150,4 +151,4 @@ the_rest()
 asyncio.run(at_once())
 webhooks()
 trainings(picture)
-print("replicate", replicate.__about__.__version__ if hasattr(replicate, "__about__") else replicate.__version__, "works")
+print("replicate", replicate.__about__.__version__, "works")

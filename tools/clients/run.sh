@@ -39,7 +39,7 @@ for name in "${names[@]}"; do
         npm install --prefix "$work/$name" --silent --no-fund --no-audit "${packages[@]}" >/dev/null || { echo "$name: not run, no package"; continue; }
         node "$name.mjs" "$work/$name"
     else
-        python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target "$work/$name" "${packages[@]}" || { echo "$name: not run, no package"; continue; }
+        python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target "$work/$name" "${packages[@]}" 2>"$work/pip" || { echo "$name: not run, no package"; continue; }
         PYTHONPATH=$work/$name python3 "$name.py" "$url" "$token"
     fi
 done
