@@ -56,7 +56,8 @@ impl Engine for Service {
             plans::train(request, Default::default())?;
             Ok::<(), Failure>(())
         };
-        check().map_err(|failure| engine_error(failure, &TrainInput::schema(), &[]))
+        check().map_err(|failure| engine_error(failure, &TrainInput::schema(), &[]))?;
+        trainings::check_texts(input)
     }
 
     fn predict(

@@ -69,6 +69,7 @@ impl Trainings {
         folder: &Path,
         work: &dyn Work,
     ) -> Result<Trained, EngineError> {
+        check_texts(input)?;
         let failed = |e: io::Error| EngineError::Failed(e.to_string());
         let texts = tempfile::Builder::new().prefix("texts-").tempdir_in(folder.parent().unwrap_or(folder));
         let texts = texts.map_err(failed)?;
@@ -122,6 +123,21 @@ impl Trainings {
             }
         }
         Ok(args)
+    }
+}
+
+/// Refuses texts with a character that no text file has.
+///
+/// # Errors
+/// The first field with one.
+pub fn check_texts(input: &Map<String, Value>) -> Result<(), EngineError> {
+    let has_null = |value: &Value| value.as_str().is_some_and(|text| text.contains('\0'));
+    match input.iter().find(|(_, value)| has_null(value)) {
+        Some((field, _)) => {
+            let problem = "expected a text without the character U+0000, found one with it".into();
+            Err(EngineError::Input { field: field.clone(), problem })
+        }
+        None => Ok(()),
     }
 }
 
@@ -248,7 +264,7 @@ mod tests {
     fn texts_stay_texts() {
         let here = tempfile::tempdir().expect("a folder");
         let schema = TrainInput::command_line_schema();
-        let texts = ["@/etc/passwd", "", "-x", "a\r", "a\n", "\u{feff}a", "猫", "\u{0}"];
+        let texts = ["@/etc/passwd", "", "-x", "a\r", "a\n", "\u{feff}a", "猫"];
         for text in texts.into_iter().map(String::from).chain(["long ".repeat(100_000)]) {
             let field = schema.field("caption_prefix").expect("a field");
             let args = arg(field, &json!(text), here.path()).expect("written");
@@ -258,5 +274,8 @@ mod tests {
             let given = crate::fields::given(&schema, &matches).expect("read");
             assert_eq!(given["caption_prefix"], json!(text));
         }
+        let input = json!({ "caption_prefix": "a\0b" });
+        let refused = check_texts(input.as_object().expect("an object")).expect_err("refused");
+        assert!(refused.to_string().starts_with("caption_prefix: expected "), "{refused}");
     }
 }
