@@ -142,7 +142,7 @@ class Form {
   field(name, schema) {
     const control = controlOf(name, schema);
     control.id = `${schema.title}-${name}-${Math.random().toString(36).slice(2, 8)}`;
-    const about = el("span", { class: "about", id: `${control.id}-about` }, schema.description === name ? "" : (schema.description ?? ""));
+    const about = el("span", { class: "about", id: `${control.id}-about` }, aboutOf(name, schema));
     control.setAttribute("aria-describedby", about.id);
     const title = el("span", { class: "name" }, words(name));
     const check = schema.type === "boolean";
@@ -185,6 +185,13 @@ class Form {
     first?.control.closest("details")?.setAttribute("open", "");
     first?.control.focus();
   }
+}
+
+/** A field's description without links' marks; none where it only repeats the name. */
+function aboutOf(name, schema) {
+  const said = (schema.description ?? "").replace(/\[([^\]]*)\]\([^)]*\)/g, "$1").replaceAll("`", "");
+  const bare = said.toLowerCase().replace(/^input /, "");
+  return bare === words(name).toLowerCase() ? "" : said;
 }
 
 function controlOf(name, schema) {
@@ -424,6 +431,7 @@ async function submitMake() {
     make.job = job.id;
     $("make-cancel").hidden = false;
     const view = new ProgressView($("make-progress"));
+    $("make-progress").scrollIntoView({ block: "nearest" });
     const over = await follow("prediction", job.id, { progress: (p) => view.progress(p), preview: (p) => view.preview(p) });
     if (over.status === "failed") throw new Refusal(over.error ?? "The prediction failed.");
     if (over.status === "succeeded") showPictures($("make-gallery"), over, true);
@@ -709,6 +717,7 @@ function showPage() {
     else link.removeAttribute("aria-current");
   }
   document.title = `${words(name)} – calotype`;
+  window.scrollTo(0, 0);
   Promise.resolve(PAGES[name]()).catch(showServiceProblem);
 }
 
