@@ -7,7 +7,7 @@ cd "$(dirname "$0")"
 calotype=$(realpath "$1")
 shift
 names=("$@")
-[[ ${#names[@]} -gt 0 ]] || names=(replicate_1 replicate_2 replicate_js openai_images a1111_images)
+[[ ${#names[@]} -gt 0 ]] || names=(replicate_1 replicate_2 replicate openai_images a1111_images)
 
 work=$(mktemp -d)
 trap '[[ -z ${service:-} ]] || kill "$service"; wait; rm -rf "$work"' EXIT

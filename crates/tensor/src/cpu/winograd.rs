@@ -291,6 +291,7 @@ simd_fn! {
         };
         let mut rows = [[0.0; LANES]; WIDEST * 4]; // WINDOW × SIDE
         for row in 0..F::WINDOW {
+            #[allow(clippy::needless_range_loop)] // the lane is the innermost index, of the input too
             for lane in 0..LANES {
                 let out = line(&m, row * F::WINDOW, 1, lane);
                 (0..F::SIDE).for_each(|i| rows[row * F::SIDE + i][lane] = out[i]);
