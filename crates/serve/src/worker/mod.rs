@@ -67,7 +67,7 @@ struct Worker {
 /// The end of a job in this worker's hands.
 enum Ended {
     /// The job has its result.
-    Done(Done),
+    Done(Box<Done>),
     /// The job has an error.
     Failed(String),
     /// The job was canceled, or another worker has it.

@@ -20,7 +20,7 @@ impl Worker {
     /// Makes the pictures of a prediction, and stores them.
     pub(super) async fn predict(&self, job: &Job, attempt: &Arc<Attempt>, folder: &Path) -> Ended {
         match self.pictures(job, attempt, folder).await {
-            Ok(done) => Ended::Done(done),
+            Ok(done) => Ended::Done(Box::new(done)),
             Err(ended) => ended,
         }
     }

@@ -17,7 +17,7 @@ impl Worker {
     /// Trains, from the last checkpoint if there is one, and stores what the training has made.
     pub(super) async fn train(&self, job: &Job, attempt: &Arc<Attempt>, folder: &Path) -> Ended {
         match self.weights(job, attempt, folder).await {
-            Ok(done) => Ended::Done(done),
+            Ok(done) => Ended::Done(Box::new(done)),
             Err(ended) => ended,
         }
     }

@@ -188,7 +188,8 @@ async fn edits_of_pictures() {
     assert_eq!(open("image").to_luma8().dimensions(), (16, 8));
     assert_eq!(resolved["seed"], 3);
 
-    let cases: [(&[(&str, Option<&str>, &[u8])], &str); 4] = [
+    type Part<'a> = (&'a str, Option<&'a str>, &'a [u8]);
+    let cases: [(&[Part], &str); 4] = [
         (&[("prompt", None, b"a")], "image: required, but not given"),
         (&[("image", Some("a.png"), b"no picture"), ("prompt", None, b"a")], "image: not a picture"),
         (
