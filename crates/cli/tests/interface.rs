@@ -63,7 +63,8 @@ fn the_synopsis_is_whole() {
             ));
         }
         for name in of_all {
-            (said.remove(name), known.remove(name));
+            said.remove(name);
+            known.remove(name);
         }
         assert_eq!(said, known, "{command}");
     }
