@@ -339,25 +339,3 @@ fn from_a_single_file() {
     short(&["--model", "a.safetensors", "--config", model, "--run-dir", "file"]);
     assert!(tar(&here, "file") == tar(&here, "folder"));
 }
-
-/// Protects what is said of memory before a training: no kind of training takes more.
-#[test]
-fn no_more_memory_than_was_said() {
-    let here = sandbox();
-    let megabytes = |line: &str| {
-        let before = line.split(" MB of memory at most").next().expect("a part");
-        before.rsplit(' ').next().and_then(|number| number.parse::<u32>().ok()).expect("a number")
-    };
-    for more in [
-        &["--stop", "auto", "--validate-every", "1"][..],
-        &["--lora-layers", "all", "--sample-every", "5", "--sample-prompt", "TOK"],
-        &["-i", "is_lora=false"],
-    ] {
-        let ended = train(&here, &[&["--max-train-steps", "10"], more].concat());
-        done(&ended);
-        let lines: Vec<_> =
-            ended.stderr.lines().filter(|line| line.contains(" of memory at most")).map(megabytes).collect();
-        let [said, taken] = lines[..] else { panic!("{}", ended.stderr) };
-        assert!(taken <= said, "{more:?}: {taken} MB, said: {said}");
-    }
-}
