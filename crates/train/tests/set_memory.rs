@@ -279,7 +279,7 @@ fn sets_take_no_more_than_they_may() {
         "captions.csv: line 3: a.png was given in line 2",
     );
     table("unknown-rows", (columns, "b,x\n", 15), 40 * MB, "captions.csv: no such picture in the set");
-    table("empty-rows", (columns, ",\n", 15), 40 * MB, "captions.csv: no caption for a.png");
+    table("empty-rows", (columns, ",\n", 15), 40 * MB, "1 read; captions.csv has no caption for a.png");
     table("field", (&format!("{columns}a.png,TOK "), "a", 15), 100 * MB, "1 read");
     table("name", (columns, "a", 15), 80 * MB, "captions.csv: line 2: expected 2 fields");
     table("columns", ("", "a,", 15), 250 * MB, "captions.csv: expected at most 1000 columns");
