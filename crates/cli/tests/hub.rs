@@ -130,7 +130,7 @@ fn a_safety_checker_by_name() {
     assert!(asked.len() == 2 && asked[1].ends_with("/model.safetensors"), "{asked:?}");
 }
 
-/// Protects: a decoder for previews is fetched by its name, and found again without the network; what is no decoder is one line.
+/// Protects: a decoder for previews is fetched by its name, and found again without the network. Another network is refused in one line.
 #[test]
 fn a_decoder_for_previews_by_name() {
     let (here, hub) = (Sandbox::new(), Hub::start());

@@ -41,7 +41,7 @@ pub struct Settings {
     pub kinds: Vec<crate::job::Kind>,
     /// Whether the worker ends after one job, or where no job waits.
     pub once: bool,
-    /// The secret of webhooks' signatures and of links: 32 bytes, made at first use and kept in the database.
+    /// The name under which this process takes jobs from the queue.
     pub node: String,
 }
 

@@ -88,7 +88,7 @@ impl Listed<'_> {
         self.preprocess.goes_on()
     }
 
-    /// Prepares the set. With a writer, what is made is written at once: `open_writer` opens it, once the networks are there.
+    /// Prepares the set. `open_writer` is called once the networks are there. With a writer, each file is written as soon as a network has made it.
     ///
     /// # Errors
     /// A file of the set is invalid, a network cannot be had, or the user stops it.

@@ -26,8 +26,6 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How often samples are made, in parts of a run, and the least steps between them.
 const SAMPLES: u64 = 5;
 const SAMPLE_STEPS: u64 = 20;
-/// The steps of a request without.
-const STEPS: u64 = 1000;
 /// The files beside the weights that are kept.
 const FILES: [&str; 3] = ["loss.png", "contact_sheet.png", "dataset.txt"];
 /// What goes on before the first step, as the program says it.
@@ -110,7 +108,8 @@ impl Trainings {
         args.extend([if resumed { "--resume" } else { "--run-dir" }.into(), folder.into()]);
         args.extend(if resumed { &self.options_of_resumed } else { &self.options }.iter().cloned());
         if !resumed {
-            let steps = input.get("max_train_steps").and_then(Value::as_u64).unwrap_or(STEPS);
+            let given = input.get("max_train_steps").and_then(Value::as_u64);
+            let steps = given.unwrap_or(TrainInput::default().max_train_steps as u64);
             args.push(format!("--sample-every={}", (steps / SAMPLES).max(SAMPLE_STEPS)).into());
         }
         let schema = TrainInput::schema();

@@ -129,8 +129,8 @@ fn pictures_without_faces() {
     assert!(!ended.stderr.contains("- c.png: no face"), "its own mask comes before: {}", ended.stderr);
 }
 
-/// Protects a run that ends while its set is prepared: what was made is in its folder, and the same command goes on from it, without what
-/// is no longer needed.
+/// Protects a run that ends while its set is prepared: the files that were made are in the run's folder. The same command goes on from these
+/// files, and opens only the networks that are still needed.
 #[test]
 fn a_training_goes_on_with_its_set() {
     let here = with_networks();

@@ -92,8 +92,8 @@ fn a_prediction_is_canceled() {
     assert_eq!(service.get(&long).1["status"], "canceled");
 }
 
-/// Protects what was begun: a service that is asked to end finishes its prediction, and then ends without an error. The job is there when
-/// it is back.
+/// Protects the prediction that computes when a service is asked to end: the service finishes the prediction, and ends without an error.
+/// A new process on the same folder still has the job.
 #[cfg(unix)]
 #[test]
 fn a_prediction_is_finished() {

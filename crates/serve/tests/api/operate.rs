@@ -165,8 +165,8 @@ async fn bodies_that_are_too_large() {
     assert_eq!(taken.status, 202, "8 MB");
 }
 
-/// Protects what was begun: a service that is asked to end takes nothing new, finishes the prediction that computes, answers whoever waits for it,
-/// and leaves the others in the queue.
+/// Protects the jobs of a service that is asked to end: the service takes no new job, finishes the prediction that computes, answers the clients that wait for
+/// the prediction, and leaves the other jobs in the queue.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_ends() {
     let service = Service::start();

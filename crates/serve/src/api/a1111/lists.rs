@@ -1,4 +1,5 @@
-//! What there is: the model, samplers, trained versions, options. And empty lists of what there is not, which clients ask for.
+//! Lists that clients ask for: the model, samplers, trained versions, options. The lists of things that the service lacks, such as
+//! upscalers, are empty.
 
 use axum::extract::{Request, State};
 use axum::response::IntoResponse;

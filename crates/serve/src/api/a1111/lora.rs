@@ -1,4 +1,4 @@
-//! `<lora:NAME:WEIGHT>` in prompts: NAME is that of a trained model, `owner/name`, or the id of a version.
+//! `<lora:NAME:WEIGHT>` in prompts. NAME is the name of a trained model, its `owner/name`, or the id of a version.
 
 use calotype_request::schema;
 

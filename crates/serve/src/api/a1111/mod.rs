@@ -1,8 +1,8 @@
 //! The API of AUTOMATIC1111's web UI, `/sdapi/v1/…`, as far as clients without a browser use it.
 //!
 //! Where the web UI has no seed it draws one here, so that `info` says what made each picture. `mask_blur`, `inpaint_full_res`,
-//! `inpainting_fill`, `resize_mode` and options of the web UI's own are accepted and mean nothing; fields for what does not exist here, such as
-//! `enable_hr`, are refused when they are set.
+//! `inpainting_fill`, `resize_mode` and the web UI's own options are accepted and have no effect. Fields for functions that the service
+//! lacks, such as `enable_hr`, are refused when they are set.
 //!
 //! ```text
 //! request.rs   the fields of a request → the input of a prediction
