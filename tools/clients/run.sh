@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Runs published clients, unmodified, against a service with the pocket model: tools/clients/run.sh CALOTYPE [NAME…]
 # NAME is one of the scripts beside this one, without its ending; all of them by default. Needs pip and npm; a client whose package cannot
-# be had is left out.
+# be had is left out. `page` drives the service's own page in Chromium, where that is installed; with SHOTS=DIR it leaves pictures of the screen.
 set -euo pipefail
+[[ -z ${SHOTS:-} ]] || SHOTS=$(realpath "$SHOTS")
 cd "$(dirname "$0")"
 calotype=$(realpath "$1")
 shift
 names=("$@")
-[[ ${#names[@]} -gt 0 ]] || names=(replicate_1 replicate_2 replicate openai_images a1111_images)
+[[ ${#names[@]} -gt 0 ]] || names=(replicate_1 replicate_2 replicate openai_images a1111_images page)
 
 work=$(mktemp -d)
 trap '[[ -z ${service:-} ]] || kill "$service"; wait; rm -rf "$work"' EXIT
@@ -30,6 +31,11 @@ for name in "${names[@]}"; do
         replicate) packages=(replicate@1.4.0) ;;
         openai_images) packages=(openai pillow) ;;
         a1111_images) packages=(webuiapi) ;;
+        page)
+            packages=(playwright-core@1.65.1)
+            CHROMIUM=$(command -v chromium || command -v chromium-browser || command -v google-chrome) || { echo "page: not run, Chromium is not installed"; continue; }
+            export CHROMIUM
+            ;;
         *)
             echo "unknown client: $name"
             exit 2
@@ -37,7 +43,7 @@ for name in "${names[@]}"; do
     esac
     if [[ -e $name.mjs ]]; then
         npm install --prefix "$work/$name" --silent --no-fund --no-audit "${packages[@]}" >/dev/null || { echo "$name: not run, no package"; continue; }
-        node "$name.mjs" "$work/$name"
+        node "$name.mjs" "$work/$name" ${SHOTS:+"$SHOTS"}
     else
         python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target "$work/$name" "${packages[@]}" 2>"$work/pip" || { echo "$name: not run, no package"; continue; }
         PYTHONPATH=$work/$name python3 "$name.py" "$url" "$token"

@@ -1,8 +1,9 @@
-//! The page for people: three files, which the binary carries.
+//! The page for people: files that the binary carries.
 
 use axum::Router;
-use axum::http::HeaderValue;
+use axum::extract::Path;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
@@ -13,23 +14,50 @@ use super::state::AppState;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
+/// Names and contents of files in `page/`.
+macro_rules! files {
+    ($($name:literal),* $(,)?) => { [$(($name, include_str!(concat!("../page/", $name)))),*] };
+}
+
+/// The files beside the page itself. They hold no secrets: whoever has no token may read them.
+const FILES: [(&str, &str); 15] = files![
+    "page.css",
+    "page.js",
+    "dom.js",
+    "form.js",
+    "history.js",
+    "make.js",
+    "paint.js",
+    "photos.js",
+    "pictures.js",
+    "progress.js",
+    "report.js",
+    "service.js",
+    "train.js",
+    "trainings.js",
+    "zip.js",
+];
+
 /// The page itself, for `GET /` by browsers.
 pub fn index() -> Response {
-    file("text/html; charset=utf-8", include_bytes!("../page/index.html"))
+    file("text/html; charset=utf-8", include_str!("../page/index.html"))
 }
 
-/// The page's other files. They hold no secrets: whoever has no token may read them.
+/// The page's other files.
 pub fn routes() -> Router<AppState> {
-    Router::new()
-        .route("/page.css", get(async || file("text/css; charset=utf-8", include_bytes!("../page/page.css"))))
-        .route(
-            "/page.js",
-            get(async || file("text/javascript; charset=utf-8", include_bytes!("../page/page.js"))),
-        )
+    Router::new().route("/page/{name}", get(named))
 }
 
-fn file(kind: &'static str, bytes: &'static [u8]) -> Response {
-    let mut answer = bytes.into_response();
+async fn named(Path(name): Path<String>) -> Response {
+    match FILES.iter().find(|(known, _)| *known == name) {
+        Some((name, text)) if name.ends_with(".css") => file("text/css; charset=utf-8", text),
+        Some((_, text)) => file("text/javascript; charset=utf-8", text),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+fn file(kind: &'static str, text: &'static str) -> Response {
+    let mut answer = text.into_response();
     let headers = [
         (CONTENT_TYPE, kind),
         (CONTENT_SECURITY_POLICY, POLICY),
@@ -42,4 +70,54 @@ fn file(kind: &'static str, bytes: &'static [u8]) -> Response {
     }
     answer.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::testing::Service;
+
+    /// Protects the page in the binary: a file that another one names is served, with the policy, and nothing else is.
+    #[tokio::test]
+    async fn what_the_page_names_is_served() {
+        let service = Service::start().await;
+        let index = service.client.get(&service.url).header("accept", "text/html").send().await.unwrap();
+        assert_eq!(index.headers()[CONTENT_SECURITY_POLICY], POLICY);
+        let index = index.text().await.unwrap();
+        let mut named: Vec<String> = index.split("\"/page/").skip(1).map(until_quote).collect();
+        named.extend(FILES.iter().flat_map(|(_, text)| text.split("from \"./").skip(1).map(until_quote)));
+        for (name, text) in FILES {
+            assert!(named.contains(&name.into()), "{name}: no file names it");
+            let answer = service.client.get(format!("{}/page/{name}", service.url)).send().await.unwrap();
+            assert_eq!(answer.headers()[CONTENT_SECURITY_POLICY], POLICY, "{name}");
+            let kind = if name.ends_with(".css") { "text/css" } else { "text/javascript" };
+            assert!(answer.headers()[CONTENT_TYPE].to_str().unwrap().starts_with(kind), "{name}");
+            assert_eq!(answer.text().await.unwrap(), text, "{name}");
+        }
+        for name in &named {
+            assert!(FILES.iter().any(|(known, _)| known == name), "{name}: not served");
+        }
+        assert_eq!(service.get("/page/index.html").await.0, 404);
+    }
+
+    fn until_quote(text: &str) -> String {
+        text.split('"').next().unwrap_or_default().into()
+    }
+
+    /// Protects visitors from prompts and file names that are scripts: the page's own files make no HTML from text.
+    #[test]
+    fn no_html_is_made_from_text() {
+        for (name, text) in FILES {
+            for risky in [
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+                "eval(",
+                "setAttribute(\"style\"",
+            ] {
+                assert!(!text.contains(risky), "{name}: {risky}");
+            }
+        }
+    }
 }

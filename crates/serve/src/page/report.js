@@ -1,0 +1,135 @@
+// What a training would learn from, before anything is spent: squares, captions, masks, warnings, time, memory, price.
+
+import { button, duration, el, memory } from "./dom.js";
+import { paintMask } from "./paint.js";
+import { enlarge } from "./pictures.js";
+import { blobOf, upload } from "./service.js";
+import { edited } from "./zip.js";
+
+const textOf = (name) => name.replace(/\.[^.]+$/, ".txt");
+const maskOf = (name) => name.replace(/\.[^.]+$/, ".mask.png");
+
+/** The report of a preparation. `values` are the form's values that it was made with; `start` gets a function that makes the set's URL;
+ * `former` is the report before, whose corrections are kept where the picture is the same. */
+export class Report {
+  constructor(output, { values, price, start, again, close, former }) {
+    this.output = output;
+    this.values = values;
+    this.price = price;
+    this.pictures = output.pictures.map((picture) => new Picture(picture, former?.pictures.find((other) => other.picture.name === picture.name)));
+    this.notice = el("p", { class: "notice", hidden: true });
+    const problem = el("p", { class: "problem", role: "alert" });
+    this.start = button("Start training with these", () => start(() => this.set(), problem), { class: "main" });
+    this.again = button("Look again", again, { hidden: true });
+    const masks = el("input", { type: "checkbox", checked: true, onchange: () => grid.classList.toggle("without-masks", !masks.checked) });
+    const grid = el("ul", { class: "squares", "aria-label": "The squares that the training learns from" }, ...this.pictures.map((picture) => picture.element));
+    const sheet = output.contact_sheet && button("Contact sheet", () => enlarge(output.contact_sheet, "The contact sheet"), { class: "small" });
+    this.element = el("article", { class: "report", "aria-labelledby": "report-title" },
+      el("h2", { id: "report-title", tabindex: "-1" }, "What the training learns from"),
+      this.forecast(),
+      warningsOf(output.warnings),
+      el("div", { class: "row tools" },
+        output.pictures.some((picture) => picture.mask) ? el("label", {}, masks, " Show masks: what is dark does not count") : el("span", { class: "about" }, "Without masks: all of each square counts."),
+        sheet),
+      grid,
+      el("div", { class: "bottom" }, this.notice, problem, el("div", { class: "actions" }, this.start, this.again, button("Back", close, { class: "quiet" }))));
+  }
+
+  /** What is known of the training beforehand. What is not known is said. */
+  forecast() {
+    const { steps, seconds, bytes } = this.output.forecast ?? {}, unknown = "unknown";
+    const dollars = seconds && this.price ? seconds * this.price : null;
+    const price = dollars === null ? (this.price ? unknown : "none set") : dollars < 0.01 ? "under $0.01" : `$${dollars.toFixed(2)}`;
+    const tiles = [
+      ["Pictures", this.pictures.length],
+      ["Steps", steps ?? unknown],
+      ["Time, about", seconds ? duration(seconds) : unknown],
+      ["Memory", bytes ? memory(bytes) : unknown],
+      ["Price, about", price],
+    ];
+    this.tiles = el("dl", { class: "tiles" }, ...tiles.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", { class: value === unknown ? "unknown" : "" }, String(value)))));
+    return this.tiles;
+  }
+
+  changed({ set, others }) {
+    this.notice.hidden = !others && !set;
+    this.notice.textContent = set
+      ? "The pictures, or settings that say what is made of them, have changed since. Look again; your corrections are kept where a picture is the same."
+      : "Settings have changed since. The training takes the new ones; time, memory and price above are those of the former.";
+    this.start.disabled = set;
+    this.again.hidden = !others && !set;
+    this.tiles.classList.toggle("stale", others || set);
+  }
+
+  /** The URL of the set as it is corrected. */
+  async set() {
+    const changes = new Map(this.pictures.flatMap((picture) => [...picture.changes()]));
+    if (this.pictures.every((picture) => picture.isLeftOut)) throw new Error("All pictures are left out: there is nothing to learn from.");
+    if (!changes.size) return this.output.set;
+    const bytes = new Map();
+    for (const [name, change] of changes) bytes.set(name, change && new Uint8Array(await change.arrayBuffer()));
+    return upload(await edited(await blobOf(this.output.set), bytes), "corrected.zip");
+  }
+}
+
+function warningsOf(warnings) {
+  if (!warnings?.length) return null;
+  return el("ul", { class: "warnings" }, ...warnings.map((warning) => el("li", {}, warning)));
+}
+
+/** A square with its caption and mask, as they are corrected. */
+class Picture {
+  constructor(picture, former) {
+    this.picture = picture;
+    this.isLeftOut = former?.isLeftOut ?? false;
+    this.mask = former?.mask ?? null;
+    const { name, size, upscaled, caption } = picture;
+    this.caption = el("textarea", { rows: "3", "aria-label": `Caption of ${name}`, oninput: () => this.show() });
+    this.caption.value = former && former.caption.value !== former.picture.caption ? former.caption.value : caption;
+    this.overlay = el("img", { class: "mask", alt: "" });
+    this.state = el("span");
+    this.out = button("", () => { this.isLeftOut = !this.isLeftOut; this.show(); }, { class: "small quiet" });
+    const facts = [size?.length ? `${size[0]} × ${size[1]}` : null, upscaled ? "enlarged" : null];
+    const look = el("button", { type: "button", class: "square", "aria-label": `Show large: ${name}`, onclick: () => enlarge(picture.picture, this.caption.value, [["File", name]]) }, el("img", { src: picture.picture, alt: "", loading: "lazy" }), this.overlay);
+    this.element = el("li", {}, look,
+      el("div", { class: "row" }, el("span", {}, facts.filter(Boolean).join(", ")), this.state),
+      warningsOf(picture.warnings),
+      this.caption,
+      el("div", { class: "row" }, button("Paint mask", () => this.paint(), { class: "small", "aria-label": `Paint mask: ${name}` }), this.out));
+    this.show();
+  }
+
+  get hasNewCaption() {
+    return this.caption.value.trim() !== this.picture.caption.trim();
+  }
+
+  show() {
+    const source = this.mask ? (this.url ??= URL.createObjectURL(this.mask)) : this.picture.mask;
+    this.overlay.hidden = !source;
+    if (source) this.overlay.src = source;
+    this.element.classList.toggle("out", this.isLeftOut);
+    this.out.textContent = this.isLeftOut ? "Take it again" : "Leave out";
+    this.out.setAttribute("aria-label", `${this.out.textContent}: ${this.picture.name}`);
+    this.state.textContent = this.isLeftOut ? "left out" : this.mask || this.hasNewCaption ? "corrected" : "";
+  }
+
+  async paint() {
+    const [picture, mask] = await Promise.all([blobOf(this.picture.picture), this.mask ?? (this.picture.mask ? blobOf(this.picture.mask) : null)]);
+    const painted = await paintMask({ title: "Paint what the training looks at", picture, mask });
+    if (!painted) return;
+    if (this.url) URL.revokeObjectURL(this.url);
+    this.url = null;
+    this.mask = painted;
+    this.show();
+  }
+
+  /** The files of the set that are not as they were made: their new contents, or null for those that are left out. */
+  changes() {
+    const { name } = this.picture;
+    if (this.isLeftOut) return new Map([name, textOf(name), maskOf(name)].map((file) => [file, null]));
+    const changes = new Map();
+    if (this.hasNewCaption) changes.set(textOf(name), new Blob([this.caption.value.trim()]));
+    if (this.mask) changes.set(maskOf(name), this.mask);
+    return changes;
+  }
+}
