@@ -191,6 +191,8 @@ async function choosePhotos() {
 async function lookAndTrain() {
   await button("Look at the pictures first").click();
   await page.locator(".report").waitFor({ timeout: SLOW });
+  await page.reload();
+  await page.locator(".report").waitFor();
   const tiles = await page.locator(".tiles").textContent();
   assert.match(tiles, /Pictures3.*Steps4.*Time.*Memory.*Price/);
   const caption = page.locator(".report").getByLabel("Caption of two.png");
@@ -229,6 +231,7 @@ async function useTheResult() {
   await training.getByRole("button", { name: "Use in Make" }).click();
   await page.locator("#make:not([hidden])").waitFor();
   assert.match(await page.locator("#make-model option:checked").textContent(), /^me\/model-1/);
+  await page.locator("#make-more > summary").click();
   await field("Prompt").fill("a photo of TOK");
   await field("Num inference steps").fill("2");
   await pictures(1, () => button("Make").click());

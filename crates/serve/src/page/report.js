@@ -61,6 +61,10 @@ export class Report {
     this.tiles.classList.toggle("stale", others || set);
   }
 
+  get isCorrected() {
+    return this.pictures.some((picture) => picture.changes().size);
+  }
+
   /** The URL of the set as it is corrected. */
   async set() {
     const changes = new Map(this.pictures.flatMap((picture) => [...picture.changes()]));

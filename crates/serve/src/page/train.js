@@ -16,6 +16,12 @@ const LATEST = 5;
 let form, photos, report = null;
 /** The set as it was uploaded last, until it changes. */
 let uploaded = null;
+/** The last look, for a page that is loaded again: the preparation's id, the form's values, the set's URL, the destination. */
+const last = {
+  get: () => JSON.parse(sessionStorage.getItem("look")),
+  set: (look) => sessionStorage.setItem("look", JSON.stringify(look)),
+  forget: () => sessionStorage.removeItem("look"),
+};
 
 export function setUpTrain() {
   form = new Form(schemas.TrainingInput, ["input_images", "input_images_filetype"]);
@@ -28,18 +34,21 @@ export function setUpTrain() {
   $("train-destination").value = "me/model-1";
   $("train-form").addEventListener("submit", (event) => { event.preventDefault(); attempt(look); });
   $("train-form").addEventListener("input", compare);
+  window.addEventListener("beforeunload", (event) => { if (report?.isCorrected) event.preventDefault(); });
   $("train-direct").addEventListener("click", () => attempt(async () => train({ ...form.values(), input_images: await set() })));
+  if (last.get()) restore(last.get());
 }
 
 /** The prefix has the token, as long as nobody writes another one. */
 function followToken() {
   const token = form.control("token_string"), prefix = form.control("caption_prefix");
   const prefixOf = (word) => schemas.TrainingInput.properties.caption_prefix.default.replace("TOK", word);
-  let own = prefix.value;
+  let former = token.value;
   token.addEventListener("input", () => {
     const word = token.value.trim() || "TOK";
     $("train-token").textContent = word;
-    if (prefix.value === own) prefix.value = own = prefixOf(word);
+    if (prefix.value === prefixOf(former)) prefix.value = prefixOf(word);
+    former = word;
   });
 }
 
@@ -51,7 +60,7 @@ export async function loadTrainings() {
 }
 
 function showEmpty() {
-  $("train-empty").hidden = !photos.isEmpty || Boolean(report) || $("trainings").children.length > 0;
+  $("train-empty").hidden = !photos.isEmpty || Boolean(uploaded) || Boolean(report) || $("trainings").children.length > 0;
 }
 
 /** Does what a button asks for, with both buttons at rest meanwhile, and shows why it fails. */
@@ -62,7 +71,7 @@ async function attempt(action, place = $("train-problem")) {
   form.mark({});
   for (const each of buttons) each.disabled = true;
   try {
-    if (photos.isEmpty) throw new Refusal("Choose some pictures first.");
+    if (photos.isEmpty && !uploaded) throw new Refusal("Choose some pictures first.");
     if (!$("train-destination").checkValidity()) {
       $("train-destination").focus();
       throw new Refusal("The name of the new model is owner/name, in small letters.");
@@ -90,16 +99,32 @@ async function set() {
 
 async function look() {
   const values = form.values(), input = { ...values, input_images: await set() };
-  const job = await post(v1("preparations"), { input });
+  const { id } = await post(v1("preparations"), { input });
+  await showLook({ id, values, uploaded, destination: $("train-destination").value });
+}
+
+/** Goes on with the look of before the page was loaded again. */
+function restore(look) {
+  form.set(look.values);
+  form.control("token_string").dispatchEvent(new Event("input"));
+  $("train-destination").value = look.destination;
+  $("photos-summary").textContent = "The pictures that were chosen before this page was loaded again.";
+  uploaded = look.uploaded;
+  attempt(() => showLook(look));
+}
+
+async function showLook(look) {
+  const { id, values } = look;
+  last.set(look);
   const view = new ProgressView();
-  const cancel = button("Cancel", () => post(jobPath("preparation", job.id, "/cancel")).catch((error) => { view.line.textContent = error.message; }));
+  const cancel = button("Cancel", () => post(jobPath("preparation", id, "/cancel")).catch((error) => { view.line.textContent = error.message; }));
   const waiting = el("article", { class: "job" }, el("h2", {}, "Looking at the pictures"), view.element, el("div", { class: "actions" }, cancel));
   const former = report;
   $("report").replaceChildren(waiting);
   waiting.scrollIntoView({ block: "nearest" });
   say("Looking at the pictures");
   try {
-    const over = await follow("preparation", job.id, { start: () => view.start(), progress: (progress) => view.progress(progress), lost: () => view.lost() });
+    const over = await follow("preparation", id, { start: () => view.start(), progress: (progress) => view.progress(progress), lost: () => view.lost() });
     if (over.status === "failed") throw new Refusal(over.error || "The pictures could not be prepared.");
     if (over.status !== "succeeded") return showReport(former);
     const price = await pricePerSecond();
@@ -113,6 +138,7 @@ async function look() {
 
 function showReport(next) {
   report = next;
+  if (!next) last.forget();
   $("report").replaceChildren(...(next ? [next.element] : []));
   $("photos").hidden = Boolean(next);
   showEmpty();
