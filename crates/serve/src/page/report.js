@@ -9,6 +9,9 @@ import { edited } from "./zip.js";
 const textOf = (name) => name.replace(/\.[^.]+$/, ".txt");
 const maskOf = (name) => name.replace(/\.[^.]+$/, ".mask.png");
 
+/** Settings that say which squares are cut out, and how their masks are: a mask that was painted is of its square. */
+const OF_THE_SQUARES = ["resolution", "mask_target_prompts", "crop_based_on_salience", "use_face_detection_instead", "clipseg_temperature"];
+
 /** The report of a preparation. `values` are the form's values that it was made with; `start` gets a function that makes the set's URL;
  * `former` is the report before, whose corrections are kept where the picture is the same. */
 export class Report {
@@ -16,7 +19,9 @@ export class Report {
     this.output = output;
     this.values = values;
     this.price = price;
-    this.pictures = output.pictures.map((picture) => new Picture(picture, former?.pictures.find((other) => other.picture.name === picture.name)));
+    const hasSameSquares = OF_THE_SQUARES.every((name) => former?.values[name] === values[name]);
+    const before = (picture) => former?.pictures.find((other) => other.picture.name === picture.name && String(other.picture.size) === String(picture.size));
+    this.pictures = output.pictures.map((picture) => new Picture(picture, before(picture), hasSameSquares));
     this.notice = el("p", { class: "notice", hidden: true });
     const problem = el("p", { class: "problem", role: "alert" });
     this.start = button("Start training with these", () => start(() => this.set(), problem), { class: "main" });
@@ -54,7 +59,7 @@ export class Report {
   changed({ set, others }) {
     this.notice.hidden = !others && !set;
     this.notice.textContent = set
-      ? "The pictures, or settings that say what is made of them, have changed since. Look again; your corrections are kept where a picture is the same."
+      ? "The pictures, or settings that say what is made of them, have changed since. Look again: captions that you have corrected are kept, and masks where the squares are the same."
       : "Settings have changed since. The training takes the new ones; time, memory and price above are those of the former.";
     this.start.disabled = set;
     this.again.hidden = !others && !set;
@@ -83,10 +88,10 @@ function warningsOf(warnings) {
 
 /** A square with its caption and mask, as they are corrected. */
 class Picture {
-  constructor(picture, former) {
+  constructor(picture, former, hasSameSquare) {
     this.picture = picture;
     this.isLeftOut = former?.isLeftOut ?? false;
-    this.mask = former?.mask ?? null;
+    this.mask = (hasSameSquare && former?.mask) || null;
     const { name, size, upscaled, caption } = picture;
     this.caption = el("textarea", { rows: "3", "aria-label": `Caption of ${name}`, oninput: () => this.show() });
     this.caption.value = former && former.caption.value !== former.picture.caption ? former.caption.value : caption;
