@@ -32,7 +32,7 @@ export class Report {
     this.element = el("article", { class: "report", "aria-labelledby": "report-title" },
       el("h2", { id: "report-title", tabindex: "-1" }, "What the training learns from"),
       this.forecast(),
-      warningsOf(output.warnings),
+      warningsOf(output.warnings.filter((warning) => !output.pictures.some((picture) => picture.warnings.some((own) => warning.includes(own))))),
       el("div", { class: "row tools" },
         output.pictures.some((picture) => picture.mask) ? el("label", {}, masks, " Show masks: what is dark does not count") : el("span", { class: "about" }, "Without masks: all of each square counts."),
         sheet),
