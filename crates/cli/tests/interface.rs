@@ -48,7 +48,18 @@ fn the_synopsis_is_whole() {
         names.filter(|name| name.len() > 2 && name.starts_with("--")).map(String::from).collect()
     };
     let of_all = ["--quiet", "--help", "--input", "--output", "--field"];
-    for command in ["predict", "preprocess", "train", "export", "watermark", "schema", "demo", "serve", "worker", "token"] {
+    for command in [
+        "predict",
+        "preprocess",
+        "train",
+        "export",
+        "watermark",
+        "schema",
+        "demo",
+        "serve",
+        "worker",
+        "token",
+    ] {
         let lines = synopsis
             .split("\ncalotype ")
             .filter(|lines| lines.trim_start_matches("calotype ").starts_with(command));
