@@ -3,7 +3,7 @@
 import { $, button, count, duration, el, when } from "./dom.js";
 import { fillMake, promptOf } from "./make.js";
 import { enlarge } from "./pictures.js";
-import { all, list, v1 } from "./service.js";
+import { all, BASE, list, v1 } from "./service.js";
 import { showTraining, using } from "./trainings.js";
 
 const KINDS = ["predictions", "trainings"];
@@ -72,7 +72,9 @@ export async function loadModels() {
   }));
   const titleOf = (name, version, at) => (at ? `${name}, ${when(version.created_at)}` : name);
   select.replaceChildren(...models.flatMap(({ name, versions }) => versions.map((version, at) => el("option", { value: version.id }, titleOf(name, version, at)))));
-  if ([...select.options].some((option) => option.value === chosen)) select.value = chosen;
+  const base = models.find(({ name }) => name === BASE)?.versions[0].id;
+  const isThere = [...select.options].some((option) => option.value === chosen);
+  select.value = isThere ? chosen : base;
   $("models-list").replaceChildren(...models.map(modelOf));
 }
 
