@@ -6,6 +6,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+/// The field of a training's output that has the URL of weights which were sent to another place.
+pub const SENT_WEIGHTS: &str = "weights_url";
+
 /// The kinds of jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -74,6 +77,39 @@ impl Status {
     }
 }
 
+/// The place of a request in a trace, as W3C's Trace Context has it. Whoever is called on behalf of the request gets both headers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trace {
+    /// The header `traceparent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// The header `tracestate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracestate: Option<String>,
+}
+
+impl Trace {
+    /// The headers of the trace, by name.
+    pub fn headers(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let headers = [("traceparent", &self.traceparent), ("tracestate", &self.tracestate)];
+        headers.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)))
+    }
+}
+
+/// What a job carries along beside its input. The database keeps it as JSON.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Context {
+    /// The trace of the request that made the job.
+    #[serde(flatten)]
+    pub trace: Trace,
+    /// Where the operator wants outputs of Cog's API to be sent: each file with `PUT` to this URL, a slash and the file's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload_url: Option<String>,
+    /// Where the client wants the outputs to be sent: each file as a form with `PUT` to this prefix and the file's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_file_prefix: Option<String>,
+}
+
 /// A job that is to be made.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewJob {
@@ -99,6 +135,8 @@ pub struct NewJob {
     pub source: String,
     /// Seconds from its creation after which the job is canceled, if it is not over.
     pub cancel_after: Option<u64>,
+    /// What goes along with the job.
+    pub context: Context,
 }
 
 /// A job as it is now.
@@ -112,7 +150,8 @@ pub struct Job {
     pub attempt: i64,
     /// The lines that the job has logged, each with its line feed.
     pub logs: String,
-    /// The output, where it has one: of a prediction an array of storage keys, of a training an object.
+    /// The output, where it has one: of a prediction an array of storage keys, of a training an object. A file that was sent to
+    /// another place has the URL there: a prediction's is an object of `key` and `url`, and a training's output has [`SENT_WEIGHTS`].
     pub output: Option<Value>,
     /// The error, where the job failed.
     pub error: Option<String>,

@@ -22,6 +22,8 @@ pub mod job;
 pub mod queue;
 mod service;
 pub mod settings;
+#[cfg(test)]
+mod stand_in;
 pub mod storage;
 #[cfg(test)]
 mod stub_s3;

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::api::render::View;
 use crate::api::state::{AppState, Parts, Setup, base_version};
 use crate::api::tokens::Tokens;
-use crate::api::{self, metrics, render, replicate};
+use crate::api::{self, body, metrics, render, replicate};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::inputs::Inputs;
@@ -126,6 +126,7 @@ async fn run(
     let completed_at = (settings.workers == 0).then_some(started_at);
     let setup = watch::Sender::new(Setup { started_at, completed_at, error: None });
     let drain = watch::Sender::new(false);
+    let bodies = body::budget(settings.max_bodies);
     let state = AppState::new(Parts {
         settings,
         queue,
@@ -135,6 +136,7 @@ async fn run(
         engine,
         version,
         tokens,
+        bodies,
         document: api::document(),
         metrics: Default::default(),
         setup: setup.subscribe(),

@@ -19,6 +19,10 @@ pub struct Settings {
     pub token_file: Option<PathBuf>,
     /// The address under which clients reach the service, for the URLs in its answers. `None`: as the request says.
     pub public_url: Option<String>,
+    /// Where outputs of Cog's API are sent, with `PUT`, to have URLs of that place. `None`: they stay here.
+    pub upload_url: Option<String>,
+    /// The most bytes of requests' bodies in memory at once: 256 MiB. Uploads of files, which go to the disk, do not count.
+    pub max_bodies: usize,
     /// The most jobs that wait, of each kind.
     pub max_queue: usize,
     /// Days that jobs which are over, and their files, are kept. `None`: for ever.
@@ -55,6 +59,8 @@ impl Settings {
             storage: None,
             token_file: None,
             public_url: None,
+            upload_url: None,
+            max_bodies: 256 << 20,
             max_queue: 100,
             keep_days: None,
             workers: 1,

@@ -141,6 +141,7 @@ impl Sender {
         let database = |error: Error| Failure::Passing(error.to_string());
         let Some(job) = self.queue.find(&delivery.job, None).await.map_err(database)? else { return Ok(()) };
         let Some(address) = job.made.webhook.clone() else { return Ok(()) };
+        let trace = job.made.context.trace.clone();
         let value = (self.render)(as_of(job, &delivery.event)).await.map_err(database)?;
         let body = value.to_string();
         let secret = secret(&self.queue).await.map_err(database)?;
@@ -157,6 +158,9 @@ impl Sender {
             .header("webhook-timestamp", time.to_string())
             .header("webhook-signature", signature)
             .body(body);
+        for (name, value) in trace.headers() {
+            request = request.header(name, value);
+        }
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }

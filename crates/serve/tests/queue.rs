@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use calotype_serve::error::Error;
 use calotype_serve::job::{Job, Kind, NewJob, Status};
-use calotype_serve::queue::{Counts, Delivery, Filter, Inserted, MAX_STARTS, Outcome, Queue, Record, Update};
+use calotype_serve::queue::{
+    Cap, Counts, Delivery, Filter, Inserted, MAX_STARTS, Outcome, Queue, Record, Update,
+};
 use serde_json::{Map, Value, json};
 
 use common::{Bench, Cluster, job, wait_for};
@@ -41,7 +43,7 @@ macro_rules! on_both {
 on_both! {
     inserts, order, expired_lease, zombie, starts, release, cancel, cancel_after, outbox, outbox_of_some_events,
     outbox_again, pages, search, records, record_with_the_end, retention, claims_at_once, reopened, changes,
-    odd_texts, newer_tables, opened_at_once,
+    odd_texts, newer_tables, opened_at_once, waiting_of_an_owner, runs,
 }
 
 fn run(name: &str, bench: Bench, test: impl FnOnce(Bench) -> futures_util::future::BoxFuture<'static, ()>) {
@@ -90,6 +92,8 @@ async fn inserts(bench: &Bench) {
     full.webhook = Some("https://example.com/hook".into());
     full.webhook_events = vec!["start".into(), "completed".into()];
     full.cancel_after = Some(300);
+    full.context.trace.traceparent = Some("00-1-2-01".into());
+    full.context.output_file_prefix = Some("https://example.com/\"ü\"".into());
     full.input.insert("z before a".into(), json!({"nested": [1, 2.5, null, "ü"]}));
     let made = insert(&queue, full.clone()).await;
     assert_eq!(made.made, full);
@@ -608,6 +612,48 @@ async fn opened_at_once(bench: &Bench) {
     for queue in opened.collect::<Vec<_>>() {
         queue.await.unwrap();
     }
+}
+
+/// Protects: so many jobs of an owner wait, of all kinds; those of others, and those that compute, do not count.
+async fn waiting_of_an_owner(bench: &Bench) {
+    let queue = bench.open().await;
+    let of = |id: &str, owner: &str, kind| NewJob { owner: owner.into(), kind, ..job(id) };
+    let cap = Cap { of_kind: 3, of_owner: Some(2) };
+    let added = async |new: NewJob| queue.insert(new, cap).await.unwrap();
+    for new in
+        [of("a", "ana", Kind::Prediction), of("b", "bo", Kind::Prediction), of("c", "ana", Kind::Training)]
+    {
+        assert!(matches!(added(new).await, Inserted::New(_)));
+    }
+    assert_eq!(added(of("d", "ana", Kind::Prediction)).await, Inserted::OwnerFull);
+    assert!(matches!(added(of("a", "ana", Kind::Prediction)).await, Inserted::Exists(_)));
+    assert!(matches!(added(of("e", "bo", Kind::Prediction)).await, Inserted::New(_)));
+    claim(&queue, "w", LONG).await.unwrap();
+    assert!(matches!(added(of("d", "ana", Kind::Prediction)).await, Inserted::New(_)));
+    // Of its kind, as many wait as may.
+    assert_eq!(added(of("f", "che", Kind::Prediction)).await, Inserted::Full);
+}
+
+/// Protects: a model's number of predictions counts each once, and those that are gone.
+async fn runs(bench: &Bench) {
+    let queue = bench.open().await;
+    for (id, kind, model) in [
+        ("a", Kind::Prediction, "me/fox"),
+        ("b", Kind::Prediction, "me/fox"),
+        ("c", Kind::Prediction, "me/other"),
+        ("d", Kind::Training, "me/fox"),
+    ] {
+        insert(&queue, NewJob { kind, model: model.into(), ..job(id) }).await;
+        queue.cancel(kind, id).await.unwrap();
+    }
+    let count = async || [queue.runs("me/fox").await.unwrap(), queue.runs("me/other").await.unwrap()];
+    assert_eq!(count().await, [2, 1]);
+    assert_eq!(queue.delete_before(i64::MAX, 3).await.unwrap().len(), 3);
+    assert_eq!(count().await, [2, 1]);
+    queue.delete_before(i64::MAX, 3).await.unwrap();
+    insert(&queue, NewJob { model: "me/fox".into(), ..job("a") }).await;
+    assert_eq!(count().await, [3, 1]);
+    assert_eq!(queue.runs("nobody/none").await.unwrap(), 0);
 }
 
 /// Protects: a database that is away is an error, and works again when it is there again, with all that was acknowledged.

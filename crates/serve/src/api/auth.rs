@@ -1,5 +1,7 @@
 //! Who makes a request, and whether they may.
 
+use std::time::Instant;
+
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
@@ -10,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::refusal::{Dialect, Refusal};
 use super::state::AppState;
 pub use super::tokens::{Caller, Rights};
+use super::trace;
 
 /// Lets a request through whose token allows it, with its [`Caller`] as an extension.
 pub async fn check(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
@@ -18,12 +21,8 @@ pub async fn check(State(state): State<AppState>, mut request: Request, next: Ne
         // The page has no secrets, and is what asks for the token.
         return next.run(request).await;
     }
-    let caller = match caller(&state, request.headers()) {
-        Ok(caller) if caller.rights >= needed(request.method(), path) => caller,
-        Ok(caller) => {
-            let message = format!("The token of {} does not allow this", caller.name);
-            return Refusal::new(StatusCode::FORBIDDEN, message).in_dialect(Dialect::of_path(path));
-        }
+    let mut caller = match caller(&state, request.headers()) {
+        Ok(caller) => caller,
         Err(message) => {
             let scheme = if path.starts_with("/sdapi/") { "Basic realm=\"calotype\"" } else { "Bearer" };
             let refusal = Refusal::new(StatusCode::UNAUTHORIZED, message);
@@ -32,8 +31,28 @@ pub async fn check(State(state): State<AppState>, mut request: Request, next: Ne
             return answer;
         }
     };
-    request.extensions_mut().insert(caller.clone());
-    let mut answer = next.run(request).await;
+    caller.trace = trace::of(request.headers());
+    let dialect = Dialect::of_path(path);
+    let (left, allowed) = match caller.limits.requests.as_ref().map(|bucket| bucket.take(Instant::now())) {
+        None => (None, Ok(())),
+        Some(Ok(left)) => (Some(left), Ok(())),
+        Some(Err((left, seconds))) => (Some(left), Err(Refusal::throttled(seconds))),
+    };
+    let is_right = caller.rights >= needed(request.method(), path);
+    let mut answer = match allowed {
+        Err(refusal) => refusal.in_dialect(dialect),
+        Ok(()) if !is_right => {
+            let message = format!("The token of {} does not allow this", caller.name);
+            Refusal::new(StatusCode::FORBIDDEN, message).in_dialect(dialect)
+        }
+        Ok(()) => {
+            request.extensions_mut().insert(caller.clone());
+            next.run(request).await
+        }
+    };
+    if let Some(left) = left {
+        left.tell(answer.headers_mut());
+    }
     // For the log.
     answer.extensions_mut().insert(caller);
     answer

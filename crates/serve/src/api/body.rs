@@ -1,15 +1,121 @@
 //! Bodies of requests.
 
-use axum::body::to_bytes;
-use axum::extract::Request;
-use axum::http::{StatusCode, header};
+use std::error::Error;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::unfold;
 use serde_json::{Map, Value};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::refusal::Refusal;
+use super::state::AppState;
 
 /// The most bytes of a JSON body: data URIs are in it.
 pub const MAX_JSON: usize = 100 << 20;
+/// Bodies up to this size are always taken: requests without files get through, whatever others send.
+const SMALL: usize = 64 << 10;
+/// The unit in which the memory for bodies is counted, in bytes.
+const UNIT: usize = 1 << 10;
+
+/// The memory for all bodies together.
+pub fn budget(bytes: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new((bytes / UNIT).min(Semaphore::MAX_PERMITS)))
+}
+
+/// Takes a request's body as long as all bodies together fit into the memory for them. A body counts by what has arrived of it, and until its
+/// request is answered: its pictures are in the job that is waited for.
+pub async fn bounded(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let left = state.bodies.available_permits().saturating_mul(UNIT);
+    let is_crowded = length(request.headers()).is_some_and(|length| length > left.max(SMALL));
+    let held = Arc::default();
+    let share = Share { budget: state.bodies.clone(), held: Arc::downgrade(&held), size: 0, is_crowded };
+    let answer = next.run(request.map(|body| share.counts(body))).await;
+    drop(held);
+    answer
+}
+
+/// The share of a body in the memory for all of them.
+struct Share {
+    budget: Arc<Semaphore>,
+    /// Gone when the request is answered, or its client has hung up.
+    held: Weak<Mutex<Option<OwnedSemaphorePermit>>>,
+    /// Bytes of the body so far.
+    size: usize,
+    /// Whether the memory is too small for the body. The rest of the body is read, so that the client hears of it, and dropped.
+    is_crowded: bool,
+}
+
+impl Share {
+    /// The body, which ends with an error if the memory is too small.
+    fn counts(self, body: Body) -> Body {
+        Body::from_stream(unfold((body.into_data_stream(), self), |(mut parts, mut share)| async move {
+            loop {
+                match parts.next().await {
+                    Some(Ok(part)) if share.takes(part.len()) => return Some((Ok(part), (parts, share))),
+                    Some(Err(e)) => return Some((Err(e), (parts, share))),
+                    Some(Ok(_)) if share.size <= MAX_JSON => {}
+                    _ if share.is_crowded => {
+                        share.is_crowded = false;
+                        return Some((Err(axum::Error::new(Crowded)), (parts, share)));
+                    }
+                    _ => return None,
+                }
+            }
+        }))
+    }
+
+    /// Whether there is memory for a part of so many bytes. After the first for which there is none, there is none for the rest.
+    fn takes(&mut self, bytes: usize) -> bool {
+        self.size += bytes;
+        self.is_crowded = self.is_crowded || !self.grows();
+        !self.is_crowded
+    }
+
+    /// Takes as much of the memory as the body has by now. `false`: there is not so much.
+    fn grows(&self) -> bool {
+        // Whoever does not wait for the answer any more reads no more of the body.
+        let Some(held) = self.held.upgrade() else { return true };
+        let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
+        let needed = self.size.saturating_sub(SMALL).div_ceil(UNIT);
+        let missing = needed.saturating_sub(held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits));
+        let Ok(missing) = u32::try_from(missing) else { return false };
+        let Ok(more) = self.budget.clone().try_acquire_many_owned(missing) else { return false };
+        match held.as_mut() {
+            Some(held) => held.merge(more),
+            None => *held = Some(more),
+        }
+        true
+    }
+}
+
+/// Why a body breaks off: too many bodies are in memory.
+#[derive(Debug, thiserror::Error)]
+#[error("too many large requests at once")]
+struct Crowded;
+
+/// Whether an error, or what caused it, is that too many bodies are in memory.
+pub fn is_crowded(error: &(dyn Error + 'static)) -> bool {
+    error.is::<Crowded>() || error.source().is_some_and(is_crowded)
+}
+
+/// The refusal where too many bodies are in memory.
+pub fn crowded() -> Refusal {
+    Refusal::unavailable(
+        "The service has as many large requests at once as it can hold; upload files to /v1/files, or come back later",
+    )
+}
+
+/// The length of a body, as its request says.
+fn length(headers: &HeaderMap) -> Option<usize> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
 
 /// The bytes of a body of at most [`MAX_JSON`] bytes.
 ///
@@ -20,13 +126,14 @@ pub async fn bytes(request: Request) -> Result<Bytes, Refusal> {
         let message = format!("The body has more than {} MiB; upload files to /v1/files", MAX_JSON >> 20);
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message)
     };
-    let said =
-        request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if said.is_some_and(|length: usize| length > MAX_JSON) {
+    if length(request.headers()).is_some_and(|length| length > MAX_JSON) {
         return Err(too_large());
     }
     to_bytes(request.into_body(), MAX_JSON).await.map_err(|e| {
-        let mut cause: Option<&dyn std::error::Error> = Some(&e);
+        if is_crowded(&e) {
+            return crowded();
+        }
+        let mut cause: Option<&dyn Error> = Some(&e);
         while let Some(error) = cause {
             if error.to_string().contains("length limit") {
                 return too_large();

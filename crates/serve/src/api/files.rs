@@ -201,7 +201,7 @@ mod tests {
     use reqwest::Method;
     use serde_json::{Map, Value, json};
 
-    use crate::api::testing::{self, Service};
+    use crate::api::tests::{self as testing, Service};
     use crate::inputs;
 
     async fn upload(service: &Service, name: &str, content: &str) -> (u16, Value) {

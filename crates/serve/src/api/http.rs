@@ -11,10 +11,12 @@ use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 use tower_http::timeout::TimeoutBody;
 use tracing::Instrument;
 
+use super::limits;
 use super::refusal::{Dialect, Refusal};
 use super::state::AppState;
 use super::submit::new_id;
 use super::tokens::Caller;
+use super::trace;
 use crate::error::{Error, Result};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -28,6 +30,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 pub async fn observe(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let start = Instant::now();
     let id = request_id(request.headers());
+    let traceparent = trace::of(request.headers()).traceparent;
     let method = request.method().clone();
     // Without the query, in which signatures are.
     let path = request.uri().path().to_owned();
@@ -38,7 +41,13 @@ pub async fn observe(State(state): State<AppState>, request: Request, next: Next
     let mut answer = next.run(request).instrument(span).await;
     let (status, took) = (answer.status().as_u16(), start.elapsed());
     let caller = answer.extensions().get::<Caller>().map_or("", |caller| caller.name.as_str());
-    tracing::info!(request_id = id, %method, path, status, ms = took.as_millis() as u64, caller, "request");
+    let ms = took.as_millis() as u64;
+    match traceparent {
+        None => tracing::info!(request_id = id, %method, path, status, ms, caller, "request"),
+        Some(traceparent) => {
+            tracing::info!(request_id = id, traceparent, %method, path, status, ms, caller, "request");
+        }
+    }
     state.metrics.request(method.as_str(), &route, status, took);
     if let Ok(id) = HeaderValue::from_str(&id) {
         answer.headers_mut().insert(REQUEST_ID, id);
@@ -94,7 +103,8 @@ pub fn cors(origins: &[String]) -> Result<Option<CorsLayer>> {
     let layer = CorsLayer::new().allow_origin(allowed);
     let layer =
         layer.allow_methods(AllowMethods::mirror_request()).allow_headers(AllowHeaders::mirror_request());
-    Ok(Some(layer.expose_headers([REQUEST_ID, header::RETRY_AFTER])))
+    let shown = [REQUEST_ID, header::RETRY_AFTER].into_iter().chain(limits::HEADERS);
+    Ok(Some(layer.expose_headers(shown.collect::<Vec<_>>())))
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@
 //! submit.rs     new jobs, and waiting for them: what all APIs do alike
 //! render.rs     jobs as JSON; paging.rs: lists of them
 //! refusal.rs    what is refused, in the form of each API
-//! auth.rs, tokens.rs   who may do what
-//! http.rs       request ids, the log, other origins
+//! auth.rs, tokens.rs, limits.rs   who may do what, and how often
+//! http.rs, trace.rs   request ids, the log, other origins, traces
 //! state.rs      what every handler has; metrics.rs: its numbers; body.rs: bodies of requests
 //! ```
 
@@ -23,6 +23,7 @@ pub mod events;
 mod files;
 mod health;
 mod http;
+pub mod limits;
 mod masks;
 pub mod metrics;
 mod openai;
@@ -35,8 +36,9 @@ pub mod replicate;
 pub mod state;
 pub mod submit;
 #[cfg(test)]
-mod testing;
+mod tests;
 pub mod tokens;
+mod trace;
 mod trained;
 mod upload;
 
@@ -58,10 +60,13 @@ use crate::error::Result;
 /// # Errors
 /// An origin in the settings is none.
 pub fn router(state: AppState) -> Result<Router> {
-    let v1 = replicate::routes().merge(files::routes()).merge(openai::routes());
+    let in_memory = from_fn_with_state(state.clone(), body::bounded);
+    let v1 = replicate::routes().merge(openai::routes()).route_layer(in_memory.clone());
+    let v1 = v1.merge(files::routes());
     let guarded = Router::new()
         .merge(cog::routes())
         .merge(a1111::routes())
+        .route_layer(in_memory)
         .nest("/v1", v1.clone())
         // Clients differ in whether their base URL has `/v1`.
         .nest("/v1/v1", v1)

@@ -23,6 +23,8 @@ pub struct Refusal {
     pub retry_after: Option<u64>,
     /// All fields that are wrong.
     pub problems: Vec<FieldProblem>,
+    /// Whether the service has as much to do as it takes, which Cog's API calls a conflict.
+    pub is_busy: bool,
 }
 
 /// A field that is wrong.
@@ -66,7 +68,8 @@ impl Dialect {
 impl Refusal {
     /// A refusal that concerns no field.
     pub fn new(status: StatusCode, message: impl Into<String>) -> Refusal {
-        Refusal { status, field: None, message: message.into(), retry_after: None, problems: Vec::new() }
+        let (message, problems) = (message.into(), Vec::new());
+        Refusal { status, field: None, message, retry_after: None, problems, is_busy: false }
     }
 
     /// Fields of the input, or of the body, are wrong.
@@ -99,7 +102,21 @@ impl Refusal {
     /// As many jobs wait as may.
     pub fn full() -> Refusal {
         let message = "At capacity: as many jobs wait as may; come back later";
+        let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, message);
+        Refusal { retry_after: Some(COME_BACK), is_busy: true, ..refusal }
+    }
+
+    /// As many of the caller's jobs wait as may.
+    pub fn full_of_caller(most: usize) -> Refusal {
+        let message = format!("At capacity: {most} of your jobs wait, and no more may; come back later");
         Refusal { retry_after: Some(COME_BACK), ..Refusal::new(StatusCode::TOO_MANY_REQUESTS, message) }
+    }
+
+    /// The caller asks too often, and may ask again after some seconds.
+    pub fn throttled(seconds: u64) -> Refusal {
+        let plural = if seconds == 1 { "" } else { "s" };
+        let message = format!("Request was throttled. Expected available in {seconds} second{plural}.");
+        Refusal { retry_after: Some(seconds), ..Refusal::new(StatusCode::TOO_MANY_REQUESTS, message) }
     }
 
     /// The service cannot do it now.
@@ -118,10 +135,7 @@ impl Refusal {
 
     /// The answer in Cog's form. A full queue is what Cog calls busy: 409.
     pub fn cog(self) -> Response {
-        let status = match self.status {
-            StatusCode::TOO_MANY_REQUESTS => StatusCode::CONFLICT,
-            status => status,
-        };
+        let status = if self.is_busy { StatusCode::CONFLICT } else { self.status };
         let body = match status {
             StatusCode::CONFLICT | StatusCode::SERVICE_UNAVAILABLE => {
                 json!({ "error": self.message, "status": "failed" })

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::state::AppState;
 use super::submit::url_base;
 use crate::error::Result;
-use crate::job::{Job, Kind, Status};
+use crate::job::{Job, Kind, SENT_WEIGHTS, Status};
 
 /// How an answer names files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,20 +94,35 @@ pub async fn output(state: &AppState, job: &Job, view: &View) -> Result<Value> {
         Some(Value::Array(keys)) => {
             let mut files = Vec::with_capacity(keys.len());
             for key in keys {
-                files.push(Value::from(file(state, view, key.as_str().unwrap_or_default()).await?));
+                files.push(Value::from(match sent(key, "url", view) {
+                    Some(url) => url.to_owned(),
+                    None => file(state, view, stored(key)).await?,
+                }));
             }
             Ok(files.into())
         }
         Some(Value::Object(output)) => {
-            let mut output = output.clone();
-            if let Some(key) = output.get("weights").and_then(Value::as_str) {
-                let url = file_url(state, view, key);
-                output.insert("weights".into(), url.into());
+            let mut shown = output.clone();
+            let sent = sent(&Value::Object(output.clone()), SENT_WEIGHTS, view).map(String::from);
+            let url = sent.or_else(|| Some(file_url(state, view, output.get("weights")?.as_str()?)));
+            if let Some(url) = url {
+                shown.insert("weights".into(), url.into());
             }
-            Ok(output.into())
+            shown.shift_remove(SENT_WEIGHTS);
+            Ok(shown.into())
         }
         _ => Ok(Value::Null),
     }
+}
+
+/// The key of a file in the output of a prediction.
+fn stored(file: &Value) -> &str {
+    file.as_str().or_else(|| file["key"].as_str()).unwrap_or_default()
+}
+
+/// The URL that a file has at the place to which it was sent. The page shows files of the service alone.
+fn sent<'a>(file: &'a Value, field: &str, view: &View) -> Option<&'a str> {
+    file.get(field)?.as_str().filter(|_| !view.is_page)
 }
 
 /// A picture as `view` names it.

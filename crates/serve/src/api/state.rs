@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::metrics::Metrics;
 use super::tokens::Tokens;
@@ -50,6 +50,8 @@ pub struct Parts {
     pub tokens: Tokens,
     /// The OpenAPI document.
     pub document: Value,
+    /// What is left of the memory for bodies of requests.
+    pub bodies: Arc<Semaphore>,
     /// Numbers for `/metrics`.
     pub metrics: Metrics,
     /// How the engine's set-up goes.

@@ -14,8 +14,8 @@ use super::refusal::{FieldProblem, Refusal};
 use super::state::{AppState, BASE};
 use super::tokens::Caller;
 use crate::engine::EngineError;
-use crate::job::{Job, Kind, NewJob};
-use crate::queue::Inserted;
+use crate::job::{Context, Job, Kind, NewJob};
+use crate::queue::{Cap, Inserted};
 
 /// How long a waiting request sleeps if nothing wakes it.
 const POLL: Duration = Duration::from_secs(1);
@@ -63,6 +63,7 @@ pub fn new_job(state: &AppState, caller: &Caller, kind: Kind, input: Map<String,
         webhook_events: Vec::new(),
         source: "api".into(),
         cancel_after: None,
+        context: Context { trace: caller.trace.clone(), ..Context::default() },
     }
 }
 
@@ -145,7 +146,8 @@ pub async fn submit_once(state: &AppState, mut job: NewJob) -> Result<Submitted,
         checked.map_err(|problem| Refusal::body("webhook", problem))?;
     }
     let kind = job.kind;
-    match state.queue.insert(job, state.settings.max_queue).await? {
+    let cap = Cap { of_kind: state.settings.max_queue, of_owner: state.tokens.most_waiting(&job.owner) };
+    match state.queue.insert(job, cap).await? {
         Inserted::New(job) => Ok(Submitted { job, is_new: true }),
         Inserted::Exists(job) if job.made.kind != kind => {
             let other = job.made.kind.name();
@@ -153,6 +155,7 @@ pub async fn submit_once(state: &AppState, mut job: NewJob) -> Result<Submitted,
         }
         Inserted::Exists(job) => Ok(Submitted { job, is_new: false }),
         Inserted::Full => Err(Refusal::full()),
+        Inserted::OwnerFull => Err(Refusal::full_of_caller(cap.of_owner.unwrap_or_default())),
     }
 }
 

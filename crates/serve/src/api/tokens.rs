@@ -1,13 +1,16 @@
 //! Tokens: who may do what.
 //!
-//! A file has a line for each token: `NAME RIGHTS HASH`. The hash is the token's SHA-256 in hexadecimal digits; the token itself is in no
-//! file. Empty lines, and those that begin with `#`, are skipped.
+//! A file has a line for each token: `NAME RIGHTS HASH [requests=N/s|m|h] [waiting=N]`. The hash is the token's SHA-256 in hexadecimal digits;
+//! the token itself is in no file. `requests` and `waiting` are limits. Empty lines, and those that begin with `#`, are skipped.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::limits::{Bucket, Limits};
 use crate::error::{Error, Result};
+use crate::job::Trace;
 
 /// What a token allows. Each right has those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,12 +24,16 @@ pub enum Rights {
 }
 
 /// Whoever makes a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Caller {
     /// The name of the token; `local` where the service asks for none.
     pub name: String,
     /// What the caller may do.
     pub rights: Rights,
+    /// What the caller may ask for at most.
+    pub limits: Arc<Limits>,
+    /// The trace that the request belongs to.
+    pub trace: Trace,
 }
 
 /// The tokens that the service knows. Without a file of tokens nobody is asked for one.
@@ -42,7 +49,12 @@ struct Token {
 impl Caller {
     /// The caller where no tokens are asked for.
     pub fn local() -> Caller {
-        Caller { name: "local".into(), rights: Rights::Admin }
+        Caller {
+            name: "local".into(),
+            rights: Rights::Admin,
+            limits: Arc::default(),
+            trace: Trace::default(),
+        }
     }
 }
 
@@ -76,6 +88,14 @@ impl Tokens {
         self.0.is_some()
     }
 
+    /// The most jobs of an owner that may wait: of its tokens, the one that allows the most. `None`: as many as the queue takes.
+    pub fn most_waiting(&self, owner: &str) -> Option<usize> {
+        let own = self.0.iter().flatten().filter(|token| token.caller.name == owner);
+        let limits: Vec<Option<usize>> = own.map(|token| token.caller.limits.waiting).collect();
+        // A token without a limit is above all numbers.
+        if limits.contains(&None) { None } else { limits.into_iter().flatten().max() }
+    }
+
     /// Whoever has this token. Takes the same time for each wrong one.
     pub fn find(&self, token: &str) -> Option<Caller> {
         let hash: [u8; 32] = Sha256::digest(token).into();
@@ -91,7 +111,7 @@ impl Tokens {
 
 impl Token {
     fn parse(words: &[&str]) -> std::result::Result<Token, String> {
-        let [name, rights, hash] = words else {
+        let [name, rights, hash, limits @ ..] = words else {
             return Err(format!("expected NAME RIGHTS HASH, found {} words", words.len()));
         };
         let rights = match *rights {
@@ -102,8 +122,34 @@ impl Token {
         };
         let hash = digits(hash)
             .ok_or("expected a SHA-256 of 64 hexadecimal digits, as `calotype token` prints it")?;
-        Ok(Token { hash, caller: Caller { name: (*name).into(), rights } })
+        let limits = Arc::new(parse_limits(limits)?);
+        Ok(Token { hash, caller: Caller { name: (*name).into(), rights, limits, trace: Trace::default() } })
     }
+}
+
+/// The limits at the end of a line: `requests=600/m`, `waiting=10`.
+fn parse_limits(words: &[&str]) -> std::result::Result<Limits, String> {
+    let mut limits = Limits::default();
+    for word in words {
+        let is_new = match word.split_once('=') {
+            Some(("requests", rate)) => {
+                let rate = rate.parse().map_err(|problem| format!("requests: {problem}"))?;
+                limits.requests.replace(Bucket::new(rate)).is_none()
+            }
+            Some(("waiting", jobs)) => {
+                let number = jobs.parse::<usize>().ok().filter(|number| *number > 0);
+                let number = number.ok_or_else(|| {
+                    format!("waiting: expected a number of jobs, at least 1, found {jobs:?}")
+                })?;
+                limits.waiting.replace(number).is_none()
+            }
+            _ => return Err(format!("expected requests=N/m or waiting=N, found {word:?}")),
+        };
+        if !is_new {
+            return Err(format!("expected each limit once, found {word:?} beside another"));
+        }
+    }
+    Ok(limits)
 }
 
 fn digits(text: &str) -> Option<[u8; 32]> {
@@ -138,10 +184,11 @@ mod tests {
         let text =
             format!("# ours\nana read {}\n\n  bo admin {}  \n", hash("one"), hash("two").to_uppercase());
         let tokens = Tokens::parse(&text).unwrap();
-        assert_eq!(tokens.find("one"), Some(Caller { name: "ana".into(), rights: Rights::Read }));
+        let one = tokens.find("one").unwrap();
+        assert_eq!((one.name.as_str(), one.rights), ("ana", Rights::Read));
         assert_eq!(tokens.find("two").map(|caller| caller.rights), Some(Rights::Admin));
         for wrong in ["", "on", "one ", "One", &hash("one")] {
-            assert_eq!(tokens.find(wrong), None, "{wrong:?}");
+            assert!(tokens.find(wrong).is_none(), "{wrong:?}");
         }
         assert!(!Tokens::default().are_asked());
     }
@@ -157,6 +204,10 @@ mod tests {
             (&format!("a read {}", &good[1..]), "line 1: expected a SHA-256 of 64"),
             (&format!("a read +{}", &good[1..]), "line 1: expected a SHA-256 of 64"),
             (&format!("a read {}", "é".repeat(32)), "line 1: expected a SHA-256 of 64"),
+            (&format!("a read {good} fast"), "line 1: expected requests=N/m or waiting=N, found \"fast\""),
+            (&format!("a read {good} requests=5"), "line 1: requests: expected a number of requests"),
+            (&format!("a read {good} waiting=0"), "line 1: waiting: expected a number of jobs, at least 1"),
+            (&format!("a read {good} waiting=1 waiting=2"), "line 1: expected each limit once"),
         ] {
             let found = Tokens::parse(text).unwrap_err();
             assert!(found.starts_with(problem), "{text:?}: {found}");

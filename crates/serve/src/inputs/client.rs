@@ -39,16 +39,25 @@ impl CheckedClient {
     /// # Errors
     /// TLS does not start.
     pub fn new(with_private: bool) -> Result<CheckedClient> {
-        let lookup: Lookup = Arc::new(|host| {
-            Box::pin(async move {
-                Ok(tokio::net::lookup_host((host, 0)).await?.map(|address| address.ip()).collect())
-            })
-        });
-        CheckedClient::with(Arc::new(move |address| is_allowed(address, with_private)), lookup)
+        CheckedClient::with(Arc::new(move |address| is_allowed(address, with_private)), system_lookup())
+    }
+
+    /// A client that sends files: hosts answer when they have all of them.
+    ///
+    /// # Errors
+    /// TLS does not start.
+    pub fn for_uploads(with_private: bool) -> Result<CheckedClient> {
+        let allowed: Allowed = Arc::new(move |address| is_allowed(address, with_private));
+        CheckedClient::built(allowed, system_lookup(), None)
     }
 
     /// A client with rules of its own.
     pub(super) fn with(allowed: Allowed, lookup: Lookup) -> Result<CheckedClient> {
+        CheckedClient::built(allowed, lookup, Some(SILENCE))
+    }
+
+    /// `silence`: how long a host may say nothing.
+    fn built(allowed: Allowed, lookup: Lookup, silence: Option<Duration>) -> Result<CheckedClient> {
         // A proxy would look up names itself, and reach what the service must not. Redirects would go unchecked.
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls::client_config()?)
@@ -56,8 +65,11 @@ impl CheckedClient {
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .connect_timeout(CONNECT)
-            .read_timeout(SILENCE)
             .user_agent(concat!("calotype/", env!("CARGO_PKG_VERSION")));
+        let client = match silence {
+            Some(silence) => client.read_timeout(silence),
+            None => client,
+        };
         let client = client.build().map_err(|e| Error::Settings(format!("HTTP client: {e}")))?;
         Ok(CheckedClient { client, allowed })
     }
@@ -93,6 +105,15 @@ impl CheckedClient {
             _ => Ok(()),
         }
     }
+}
+
+/// The system's resolver.
+fn system_lookup() -> Lookup {
+    Arc::new(|host| {
+        Box::pin(async move {
+            Ok(tokio::net::lookup_host((host, 0)).await?.map(|address| address.ip()).collect())
+        })
+    })
 }
 
 fn not_allowed(host: &str) -> String {

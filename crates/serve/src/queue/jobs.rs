@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::job::{Job, Kind, NewJob, Status};
 
 use super::rows::{self, Cell, Reader};
-use super::{Counts, Filter, Inserted, MAX_STARTS, Outcome, Queue, Update};
+use super::{Cap, Counts, Filter, Inserted, MAX_STARTS, Outcome, Queue, Update};
 
 /// What a worker's statement asks of the job: the worker still has it.
 macro_rules! own {
@@ -18,9 +18,11 @@ macro_rules! own {
 }
 
 const INSERT: &str = "INSERT INTO calotype_jobs (id, kind, owner, model, version, input, destination, webhook, webhook_events,
-        source, cancel_after, cancel_at, status, attempt, starts, logs, metrics, created_at, updated_at)
-    SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, {now} + $12, 'starting', 0, 0, '', '{}', {now}, {now}
-    WHERE (SELECT count(*) FROM calotype_jobs WHERE completed_at IS NULL AND status = 'starting' AND kind = $2) < $13
+        source, cancel_after, context, cancel_at, status, attempt, starts, logs, metrics, created_at, updated_at)
+    SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, {now} + $13, 'starting', 0, 0, '', '{}', {now}, {now}
+    WHERE (SELECT count(*) FROM calotype_jobs WHERE completed_at IS NULL AND status = 'starting' AND kind = $2) < $14
+        AND ($15 IS NULL
+            OR (SELECT count(*) FROM calotype_jobs WHERE completed_at IS NULL AND status = 'starting' AND owner = $3) < $15)
     ON CONFLICT (id) DO NOTHING RETURNING {job}";
 
 /// Jobs whose time is over, and those that have ended their worker as often as they may.
@@ -84,16 +86,24 @@ const SEARCH: &str = "SELECT {job} FROM calotype_jobs
 const COUNTS: &str =
     "SELECT kind, status, count(*) FROM calotype_jobs WHERE completed_at IS NULL GROUP BY kind, status";
 
+const WAITING: &str =
+    "SELECT count(*) FROM calotype_jobs WHERE completed_at IS NULL AND status = 'starting' AND owner = $1";
+
+/// Those that are there, and those that were deleted.
+const RUNS: &str = "SELECT (SELECT count(*) FROM calotype_jobs WHERE kind = 'prediction' AND model = $1)
+    + coalesce((SELECT runs FROM calotype_runs WHERE model = $1), 0)";
+
 const DELETE_BEFORE: &str = "DELETE FROM calotype_jobs WHERE id IN (SELECT id FROM calotype_jobs
         WHERE completed_at IS NOT NULL AND completed_at < $1 ORDER BY completed_at LIMIT $2 {lock}) RETURNING {job}";
 
 impl Queue {
-    /// Puts a job into the queue, if fewer than `cap` of its kind wait there. The id is unique over both kinds: the job that
-    /// [`Inserted::Exists`] returns may be of the other kind.
+    /// Puts a job into the queue, if fewer wait there than `cap` allows: a number of its kind, or [`Cap`]. The id is unique over all
+    /// kinds: the job that [`Inserted::Exists`] returns may be of another kind.
     ///
     /// # Errors
     /// The database does not answer.
-    pub async fn insert(&self, job: NewJob, cap: usize) -> Result<Inserted> {
+    pub async fn insert(&self, job: NewJob, cap: impl Into<Cap>) -> Result<Inserted> {
+        let cap = cap.into();
         // Some 300 years: a sum with the clock stays a number of 64 bits.
         let limit =
             job.cancel_after.map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX).min(10_000_000_000));
@@ -110,15 +120,29 @@ impl Queue {
             (&events).into(),
             job.source.as_str().into(),
             limit.into(),
+            (&job.context).into(),
             job.cancel_after.map_or(Cell::Int(None), |seconds| Duration::from_secs(seconds).into()),
-            cap.into(),
+            cap.of_kind.into(),
+            cap.of_owner.map_or(Cell::Int(None), Cell::from),
         ];
         if let Some(row) = self.database.run(INSERT, parameters).await?.pop() {
             self.changed(&job.id);
             return Ok(Inserted::New(rows::job(row)?));
         }
-        let found = self.find(&job.id, None).await?;
-        Ok(found.map_or(Inserted::Full, Inserted::Exists))
+        if let Some(found) = self.find(&job.id, None).await? {
+            return Ok(Inserted::Exists(found));
+        }
+        let Some(most) = cap.of_owner else { return Ok(Inserted::Full) };
+        let is_full = self.number(WAITING, vec![job.owner.as_str().into()]).await? >= most;
+        Ok(if is_full { Inserted::OwnerFull } else { Inserted::Full })
+    }
+
+    /// How many predictions of a model were made, those that retention has deleted among them.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn runs(&self, model: &str) -> Result<usize> {
+        self.number(RUNS, vec![model.into()]).await
     }
 
     /// Gives the worker `worker` a job of the kinds `kinds`, for the time `lease`: one whose worker is gone, or the one that waits longest.
@@ -300,6 +324,13 @@ impl Queue {
     pub async fn now(&self) -> Result<i64> {
         let mut rows = self.database.run("SELECT {now}", Vec::new()).await?;
         Reader::new("clock", rows.pop().unwrap_or_default()).number()
+    }
+
+    /// The number that a statement counts.
+    async fn number(&self, statement: &str, parameters: Vec<Cell>) -> Result<usize> {
+        let mut rows = self.database.run(statement, parameters).await?;
+        let count = Reader::new("calotype_jobs", rows.pop().unwrap_or_default()).number()?;
+        Ok(usize::try_from(count).unwrap_or(0))
     }
 
     /// The jobs that a statement returns.

@@ -74,6 +74,21 @@ impl Queue {
 /// Changes that a slow reader may be behind.
 const CHANGES: usize = 1024;
 
+/// How many jobs may wait where a new one is put into the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cap {
+    /// Jobs of the new one's kind.
+    pub of_kind: usize,
+    /// Jobs of the new one's owner, of all kinds. `None`: as many as may wait.
+    pub of_owner: Option<usize>,
+}
+
+impl From<usize> for Cap {
+    fn from(of_kind: usize) -> Cap {
+        Cap { of_kind, of_owner: None }
+    }
+}
+
 /// What became of a new job.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Inserted {
@@ -83,6 +98,8 @@ pub enum Inserted {
     Exists(Job),
     /// As many jobs of the kind wait as may. Nothing was made.
     Full,
+    /// As many jobs of the owner wait as may. Nothing was made.
+    OwnerFull,
 }
 
 /// What a worker tells with a heartbeat.

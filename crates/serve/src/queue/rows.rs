@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::job::{Job, Kind, NewJob, Status};
+use crate::job::{Context, Job, Kind, NewJob, Status};
 
 use super::{Delivery, Record};
 
@@ -79,6 +79,12 @@ impl From<&Option<Value>> for Cell {
     }
 }
 
+impl From<&Context> for Cell {
+    fn from(context: &Context) -> Cell {
+        Cell::Text(Some(serde_json::to_string(context).expect("texts are JSON")))
+    }
+}
+
 impl From<&Map<String, Value>> for Cell {
     fn from(map: &Map<String, Value>) -> Cell {
         Cell::Text(Some(serde_json::to_string(map).expect("a map of JSON values is JSON")))
@@ -87,7 +93,7 @@ impl From<&Map<String, Value>> for Cell {
 
 /// The columns that [`job`] reads.
 pub(super) const JOB: &str = "id, kind, owner, model, version, input, destination, webhook, webhook_events, source, \
-    cancel_after, status, attempt, logs, output, error, metrics, progress, created_at, started_at, completed_at";
+    cancel_after, context, status, attempt, logs, output, error, metrics, progress, created_at, started_at, completed_at";
 
 /// The job of a row with the columns [`JOB`].
 pub(super) fn job(row: Row) -> Result<Job> {
@@ -104,6 +110,7 @@ pub(super) fn job(row: Row) -> Result<Job> {
         webhook_events: row.json()?,
         source: row.text()?,
         cancel_after: row.number_or_null()?.map(|seconds| seconds.max(0) as u64),
+        context: row.json()?,
     };
     let mut job = Job {
         made,

@@ -14,10 +14,13 @@ pub(super) struct Migration {
 }
 
 /// The versions, from the first.
-pub(super) const MIGRATIONS: [Migration; 1] = [Migration {
-    sqlite: &[JOBS_SQLITE, OUTBOX_SQLITE, TABLES, EVENTS_SQLITE],
-    postgres: &[JOBS_POSTGRES, OUTBOX_POSTGRES, TABLES, EVENTS_POSTGRES],
-}];
+pub(super) const MIGRATIONS: [Migration; 2] = [
+    Migration {
+        sqlite: &[JOBS_SQLITE, OUTBOX_SQLITE, TABLES, EVENTS_SQLITE],
+        postgres: &[JOBS_POSTGRES, OUTBOX_POSTGRES, TABLES, EVENTS_POSTGRES],
+    },
+    Migration { sqlite: &[CONTEXT, RUNS_SQLITE], postgres: &[CONTEXT, RUNS_POSTGRES] },
+];
 
 /// The table with the number of the schema's version.
 pub(super) const VERSION: &str = "CREATE TABLE IF NOT EXISTS calotype_schema (version BIGINT NOT NULL)";
@@ -118,4 +121,31 @@ const EVENTS_POSTGRES: &str = concat!(
         FOR EACH ROW WHEN (NEW.webhook IS NOT NULL) EXECUTE FUNCTION calotype_events();
     CREATE TRIGGER calotype_notify AFTER INSERT OR UPDATE OF updated_at ON calotype_jobs
         FOR EACH ROW EXECUTE FUNCTION calotype_notify();"
+);
+
+/// What a job carries along, and the number of each model's predictions that were deleted. Those that are there are counted: a number that
+/// each insert changed would have them wait for each other.
+const CONTEXT: &str = "
+    ALTER TABLE calotype_jobs ADD COLUMN context TEXT NOT NULL DEFAULT '{}';
+    CREATE INDEX calotype_jobs_runs ON calotype_jobs (model, kind);
+    CREATE TABLE calotype_runs (model TEXT PRIMARY KEY, runs BIGINT NOT NULL);";
+
+macro_rules! deleted {
+    () => {
+        "INSERT INTO calotype_runs (model, runs) VALUES (OLD.model, 1)
+            ON CONFLICT (model) DO UPDATE SET runs = calotype_runs.runs + 1;"
+    };
+}
+
+const RUNS_SQLITE: &str = concat!(
+    "CREATE TRIGGER calotype_deleted AFTER DELETE ON calotype_jobs WHEN OLD.kind = 'prediction' BEGIN ",
+    deleted!(),
+    " END;"
+);
+const RUNS_POSTGRES: &str = concat!(
+    "CREATE FUNCTION calotype_deleted() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN ",
+    deleted!(),
+    " RETURN NULL; END $$;
+    CREATE TRIGGER calotype_deleted AFTER DELETE ON calotype_jobs
+        FOR EACH ROW WHEN (OLD.kind = 'prediction') EXECUTE FUNCTION calotype_deleted();"
 );

@@ -239,6 +239,7 @@ mod tests {
                 webhook_events: Vec::new(),
                 source: "api".into(),
                 cancel_after: None,
+                context: Default::default(),
             };
             self.queue.insert(job, 100).await.unwrap();
             self.queue.claim("worker", &[kind], Duration::from_secs(60)).await.unwrap().unwrap();

@@ -8,6 +8,7 @@
 //! prediction.rs   inputs → pictures in the storage
 //! training.rs     inputs, and the last checkpoint → weights in the storage, and a version
 //! checkpoints.rs  a run's folder in the storage, from which another machine goes on
+//! upload.rs       what a job has made → where its client wants to have it
 //! share.rs        when a training rests
 //! scratch.rs      the worker's own folder on disk
 //! weights.rs      files of trained weights, kept between jobs
@@ -21,6 +22,7 @@ mod share;
 #[cfg(test)]
 mod tests;
 mod training;
+mod upload;
 mod weights;
 
 use std::sync::Arc;
@@ -169,6 +171,7 @@ impl Worker {
             },
             Err(e) => Ended::Failed(e.to_string()),
         };
+        let ended = self.sent(&job, &attempt, ended).await;
         // Clients are not told where the worker has its files.
         let ended = ended.without_folder(self.scratch.path());
         attempt.previews_stored().await;

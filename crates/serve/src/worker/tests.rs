@@ -162,6 +162,7 @@ impl Here {
             webhook_events: Vec::new(),
             source: "api".into(),
             cancel_after: None,
+            context: Default::default(),
         };
         let inserted = self.queue.insert(job, 100).await.expect("inserted");
         assert!(matches!(inserted, Inserted::New(_)));

@@ -49,6 +49,7 @@ async fn a_prediction_from_creation_to_end() {
     // The page's URLs are relative to where it comes from.
     let of_page = service.get(&format!("/v1/predictions/{id}?file_urls=true")).await.body;
     assert!(of_page["output"][0].as_str().unwrap().starts_with("/outputs/jobs/"), "{of_page}");
+    assert_eq!(service.get(SDXL).await.body["run_count"], 1);
 }
 
 /// Protects clients behind a public URL: its https is what they take for files.

@@ -1,124 +1,17 @@
-//! A service with an engine that makes the same picture of everything.
+//! A service with an engine that computes nothing.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use calotype_serve::engine::{Engine, EngineError, Predicted, Progress, Trained, Work};
 use calotype_serve::error::Result;
 use calotype_serve::settings::Settings;
 use reqwest::{Client, Method};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-/// A picture of one pixel.
-pub const PNG: &[u8] = &[
-    137, 80, 78, 71, 13, 10, 26, 10, 0, 0, 0, 13, 73, 72, 68, 82, 0, 0, 0, 1, 0, 0, 0, 1, 8, 0, 0, 0, 0, 58,
-    126, 155, 85, 0, 0, 0, 10, 73, 68, 65, 84, 120, 156, 99, 96, 0, 0, 0, 2, 0, 1, 72, 175, 164, 113, 0, 0,
-    0, 0, 73, 69, 78, 68, 174, 66, 96, 130,
-];
-
-/// An engine that does as the prompt says: `wait` until [`StandIn::go_on`], `fail`, `bad mask`, or a picture.
-#[derive(Default)]
-pub struct StandIn {
-    goes_on: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl StandIn {
-    /// Lets all that wait go on.
-    pub fn go_on(&self) {
-        *self.goes_on.lock().unwrap() = true;
-        self.changed.notify_all();
-    }
-
-    fn wait(&self, work: &dyn Work) -> std::result::Result<(), EngineError> {
-        let mut goes_on = self.goes_on.lock().unwrap();
-        while !*goes_on {
-            if let Some(stop) = work.stop() {
-                return Err(EngineError::Stopped(stop));
-            }
-            goes_on = self.changed.wait_timeout(goes_on, Duration::from_millis(5)).unwrap().0;
-        }
-        Ok(())
-    }
-}
-
-impl Engine for StandIn {
-    fn model(&self) -> String {
-        "stand-in".into()
-    }
-
-    fn set_up(&self) -> std::result::Result<(), EngineError> {
-        Ok(())
-    }
-
-    fn check_prediction(&self, input: &Map<String, Value>) -> std::result::Result<(), EngineError> {
-        match input.contains_key("mask") && !input.contains_key("image") {
-            true => Err(EngineError::Input {
-                field: "mask".into(),
-                problem: "expected an image beside it".into(),
-            }),
-            false => Ok(()),
-        }
-    }
-
-    fn check_training(&self, _: &Map<String, Value>) -> std::result::Result<(), EngineError> {
-        Ok(())
-    }
-
-    fn predict(
-        &self,
-        input: &Map<String, Value>,
-        folder: &Path,
-        work: &dyn Work,
-    ) -> std::result::Result<Predicted, EngineError> {
-        let prompt = input.get("prompt").and_then(Value::as_str).unwrap_or_default();
-        work.log("Using seed: 1");
-        let progress = |done| Progress {
-            stage: "sampling".into(),
-            done,
-            total: 2,
-            seconds_left: None,
-            losses: Vec::new(),
-        };
-        work.progress(progress(1));
-        work.preview(0, PNG);
-        match prompt {
-            "wait" => self.wait(work)?,
-            "fail" => return Err(EngineError::Failed("it broke".into())),
-            "bad mask" => {
-                return Err(EngineError::Input { field: "mask".into(), problem: "not a picture".into() });
-            }
-            _ => {}
-        }
-        work.log(" 50%|█████     | 1/2");
-        work.progress(progress(2));
-        let count = input.get("num_outputs").and_then(Value::as_u64).unwrap_or(1);
-        let pictures = (0..count).map(|number| {
-            let path = folder.join(format!("out-{number}.png"));
-            fs::write(&path, PNG).unwrap();
-            Some(path)
-        });
-        Ok(Predicted { pictures: pictures.collect(), metrics: Map::new() })
-    }
-
-    fn train(
-        &self,
-        input: &Map<String, Value>,
-        folder: &Path,
-        work: &dyn Work,
-    ) -> std::result::Result<Trained, EngineError> {
-        if input.get("token_string").is_some_and(|token| token == "wait") {
-            self.wait(work)?;
-        }
-        let weights = folder.join("trained_model.tar");
-        fs::write(&weights, b"weights").unwrap();
-        Ok(Trained { weights, files: Vec::new(), metrics: Map::new() })
-    }
-}
+pub use crate::stand_in::{PNG, StandIn};
 
 /// A service in this process, which ends with the test.
 pub struct Service {

@@ -35,6 +35,7 @@ pub fn job(id: &str) -> NewJob {
         webhook_events: Vec::new(),
         source: "api".into(),
         cancel_after: None,
+        context: Default::default(),
     }
 }
 

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::request::Request;
-use crate::api::testing::{self, Service};
+use crate::api::tests::{self as testing, Service};
 use crate::queue::Record;
 
 fn read(fields: Value, with_image: bool) -> Result<Request, String> {
@@ -118,7 +118,7 @@ async fn failures() {
     let cases = [
         ("txt2img", json!({ "cfg_scale": 100 }), 422, "cfg_scale: "),
         ("txt2img", json!({ "width": 8 }), 422, "width: too small"),
-        ("txt2img", json!({ "prompt": "fail" }), 500, "it failed"),
+        ("txt2img", json!({ "prompt": "fail" }), 500, "it broke"),
         (
             "txt2img",
             json!({ "prompt": "<lora:none:1>" }),

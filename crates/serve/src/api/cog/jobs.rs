@@ -19,6 +19,8 @@ use crate::job::{Job, Kind, NewJob, Status};
 
 /// The most characters of an id that a client names.
 const MAX_ID: usize = 128;
+/// The field that says where the client wants files to be sent.
+const PREFIX: &str = "output_file_prefix";
 /// As long as the job takes.
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -127,9 +129,16 @@ fn job(
         }
     }
     let (webhook, webhook_events) = submit::webhook(&body)?;
+    let output_file_prefix = body::text(&body, PREFIX)?;
+    if let Some(prefix) = &output_file_prefix {
+        let checked = state.inputs.client().check_url(prefix);
+        checked.map_err(|problem| Refusal::body(PREFIX, problem))?;
+    }
     let input = check_published(kind, submit::input(&mut body)?)?;
     let mut job = new_job(state, caller, kind, input);
     job.id = id.unwrap_or(job.id);
+    (job.context.upload_url, job.context.output_file_prefix) =
+        (state.settings.upload_url.clone(), output_file_prefix);
     Ok(NewJob { webhook, webhook_events, ..job })
 }
 

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use image::DynamicImage;
 use serde_json::{Map, Value};
 
-use crate::api::masks;
 use crate::api::refusal::Refusal;
+use crate::api::{body, masks};
 
 /// The most bytes of a field that is text: more than any prompt.
 const MOST_TEXT: usize = 1 << 20;
@@ -74,6 +74,9 @@ fn decode(image: &[u8], mask: Option<&[u8]>) -> Result<Files, (&'static str, Str
 }
 
 fn broken(e: MultipartError) -> Refusal {
+    if body::is_crowded(&e) {
+        return body::crowded();
+    }
     let status = Some(e.status()).filter(StatusCode::is_client_error);
     Refusal::new(status.unwrap_or(StatusCode::BAD_REQUEST), e.body_text())
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::request::Request;
 use crate::api::masks::Format;
-use crate::api::testing::{self, Service};
+use crate::api::tests::{self as testing, Service};
 use crate::job::Status;
 use crate::queue::Filter;
 
@@ -155,7 +155,7 @@ async fn failures() {
         (answer.status().as_u16(), &answer.headers()["x-should-retry"]),
         (500, &"false".parse().unwrap())
     );
-    assert_eq!(answer.json::<Value>().await.unwrap()["error"]["message"], "it failed");
+    assert_eq!(answer.json::<Value>().await.unwrap()["error"]["message"], "it broke");
 }
 
 /// Protects: picture and mask of an edit reach the prediction as files of the service, with the mask the way round that ours are.

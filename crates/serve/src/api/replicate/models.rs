@@ -126,7 +126,7 @@ async fn json(state: &AppState, base: &str, model: &Record) -> Result<Value, Ref
         "weights_url": text("weights_url"),
         "license_url": text("license_url"),
         "cover_image_url": text("cover_image_url"),
-        "run_count": 0,
+        "run_count": state.queue.runs(&model.id).await?,
         "default_example": null,
         "created_at": time(model.created_at),
         "latest_version": latest.map(|version| versions::json(state, &version)),
