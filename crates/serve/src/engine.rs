@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// Computes predictions and trainings.
+/// Computes predictions, trainings and preparations.
 pub trait Engine: Send + Sync + 'static {
     /// The model's name or path, as the user gave it: `pocket`, a folder, a hub name.
     fn model(&self) -> String;
@@ -54,6 +54,17 @@ pub trait Engine: Send + Sync + 'static {
         folder: &Path,
         work: &dyn Work,
     ) -> Result<Trained, EngineError>;
+
+    /// Makes the set of the training with this input in `folder`, which is empty, and says what the training will take.
+    ///
+    /// # Errors
+    /// See [`EngineError`].
+    fn prepare(
+        &self,
+        input: &Map<String, Value>,
+        folder: &Path,
+        work: &dyn Work,
+    ) -> Result<Prepared, EngineError>;
 }
 
 /// What the engine tells while it computes, and asks.
@@ -68,7 +79,7 @@ pub trait Work: Sync {
     fn checkpoint(&self, folder: &Path);
     /// Whether to stop now, and why. Engines ask at least at every step.
     fn stop(&self) -> Option<Stop>;
-    /// Whether a training is to rest while predictions compute.
+    /// Whether a training or a preparation is to rest while others compute, which somebody waits for.
     fn is_paused(&self) -> bool;
 }
 
@@ -77,7 +88,7 @@ pub trait Work: Sync {
 pub enum Stop {
     /// The job was canceled, or another worker has it.
     Cancel,
-    /// The worker ends. A training leaves a checkpoint; a prediction goes on to its end.
+    /// The worker ends. A training leaves a checkpoint; a prediction goes on to its end; a preparation is begun anew elsewhere.
     Drain,
 }
 
@@ -115,6 +126,53 @@ pub struct Trained {
     pub files: Vec<PathBuf>,
     /// Numbers for the job's metrics.
     pub metrics: Map<String, Value>,
+}
+
+/// The result of a preparation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prepared {
+    /// The set as a zip file, which a training takes as it is: `pictures` with masks and captions beside them.
+    pub set: PathBuf,
+    /// The pictures side by side, as PNG.
+    pub contact_sheet: PathBuf,
+    /// The pictures, in the order of the set.
+    pub pictures: Vec<PreparedPicture>,
+    /// What a user should know of the set before a training, one line each.
+    pub warnings: Vec<String>,
+    /// What the training will take.
+    pub forecast: Forecast,
+    /// Numbers for the job's metrics.
+    pub metrics: Map<String, Value>,
+}
+
+/// A picture of a prepared set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PreparedPicture {
+    /// The picture's path in the set.
+    pub name: String,
+    /// The picture as the training sees it, as PNG.
+    pub picture: PathBuf,
+    /// What of the picture counts, as PNG. `None`: all of it.
+    pub mask: Option<PathBuf>,
+    /// The caption.
+    pub caption: String,
+    /// Width and height of the original, in pixels.
+    pub size: [usize; 2],
+    /// Whether a network has enlarged the picture.
+    pub upscaled: bool,
+    /// What a user should know of the picture, one line each.
+    pub warnings: Vec<String>,
+}
+
+/// What a training will take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Forecast {
+    /// The steps.
+    pub steps: Option<usize>,
+    /// The time, in seconds.
+    pub seconds: Option<f64>,
+    /// The most memory, in bytes.
+    pub bytes: Option<u64>,
 }
 
 /// Why a job has no result.

@@ -1,4 +1,4 @@
-//! A job: a prediction or a training, from its creation to its end.
+//! A job: a prediction, a training or a preparation, from its creation to its end.
 //!
 //! The row of a job in the database is the prediction or the training that the APIs show. Times are milliseconds since 1970 by the
 //! database's clock.
@@ -17,17 +17,29 @@ pub enum Kind {
     Prediction,
     /// Weights from pictures.
     Training,
+    /// A training's set from its pictures, before the training.
+    Preparation,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 2] = [Kind::Prediction, Kind::Training];
+    pub const ALL: [Kind; 3] = [Kind::Prediction, Kind::Training, Kind::Preparation];
 
     /// The name in the database.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Prediction => "prediction",
             Kind::Training => "training",
+            Kind::Preparation => "preparation",
+        }
+    }
+
+    /// The name of several in URLs.
+    pub fn names(self) -> &'static str {
+        match self {
+            Kind::Prediction => "predictions",
+            Kind::Training => "trainings",
+            Kind::Preparation => "preparations",
         }
     }
 
@@ -150,7 +162,7 @@ pub struct Job {
     pub attempt: i64,
     /// The lines that the job has logged, each with its line feed.
     pub logs: String,
-    /// The output, where it has one: of a prediction an array of storage keys, of a training an object. A file that was sent to
+    /// The output, where it has one: of a prediction an array of storage keys, of the others an object. A file that was sent to
     /// another place has the URL there: a prediction's is an object of `key` and `url`, and a training's output has [`SENT_WEIGHTS`].
     pub output: Option<Value>,
     /// The error, where the job failed.

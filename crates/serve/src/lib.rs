@@ -1,4 +1,4 @@
-//! The service: predictions and trainings as durable jobs over HTTP.
+//! The service: predictions, trainings and preparations of these as durable jobs over HTTP.
 //!
 //! ```text
 //! api/        HTTP: Cog at the root, Replicate under /v1, OpenAI's images, A1111's web UI, the page

@@ -9,7 +9,9 @@ use std::time::Duration;
 use image::{ImageFormat, RgbImage};
 use serde_json::{Map, Value};
 
-use crate::engine::{Engine, EngineError, Predicted, Progress, Trained, Work};
+use crate::engine::{
+    Engine, EngineError, Forecast, Predicted, Prepared, PreparedPicture, Progress, Trained, Work,
+};
 
 /// A picture of one pixel: that of an input without a size and a seed.
 pub const PNG: &[u8] = &[
@@ -125,6 +127,39 @@ impl Engine for StandIn {
         let weights = folder.join("trained_model.tar");
         fs::write(&weights, b"weights").unwrap();
         Ok(Trained { weights, files: Vec::new(), metrics: Map::new() })
+    }
+
+    fn prepare(
+        &self,
+        input: &Map<String, Value>,
+        folder: &Path,
+        work: &dyn Work,
+    ) -> Result<Prepared, EngineError> {
+        if input.get("token_string").is_some_and(|token| token == "wait") {
+            self.wait(work)?;
+        }
+        let file = |name: &str| {
+            let path = folder.join(name);
+            fs::write(&path, PNG).unwrap();
+            path
+        };
+        let picture = PreparedPicture {
+            name: "a.png".into(),
+            picture: file("a.png"),
+            mask: Some(file("a.mask.png")),
+            caption: "a photo of TOK".into(),
+            size: [1, 1],
+            upscaled: true,
+            warnings: vec!["small".into()],
+        };
+        Ok(Prepared {
+            set: file("set.zip"),
+            contact_sheet: file("contact_sheet.png"),
+            pictures: vec![picture],
+            warnings: Vec::new(),
+            forecast: Forecast { steps: Some(1000), seconds: Some(3600.0), bytes: Some(1 << 30) },
+            metrics: Map::new(),
+        })
     }
 }
 

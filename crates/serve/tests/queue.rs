@@ -139,6 +139,11 @@ async fn order(bench: &Bench) {
     assert_eq!(claim(&queue, "w", LONG).await.unwrap().id(), "a");
     assert_eq!(claim(&queue, "w", LONG).await.unwrap().id(), "d");
     assert_eq!(claim(&queue, "w", LONG).await, None);
+    insert(&queue, NewJob { kind: Kind::Preparation, ..job("e") }).await;
+    assert_eq!(queue.claim("w", &[Kind::Prediction, Kind::Training], LONG).await.unwrap(), None);
+    assert_eq!(queue.counts().await.unwrap()[2], (Kind::Preparation, Counts { queued: 1, running: 0 }));
+    let trains = [Kind::Training, Kind::Preparation];
+    assert_eq!(queue.claim("w", &trains, LONG).await.unwrap().unwrap().id(), "e");
 }
 
 /// Protects: a lease that is over gives the job to another worker, and one that is prolonged does not.

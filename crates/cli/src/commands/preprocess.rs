@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use calotype_models::ModelFolder;
 use calotype_request::TrainInput;
+use calotype_train::dataset::Dataset;
 use calotype_train::preprocess::Writer;
 use calotype_train::trainer::check_model;
 use calotype_train::{Error, TrainOptions, TrainPlan};
 use clap::{ArgMatches, Args, Command, FromArgMatches};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::networks::NetworkArgs;
 use super::set::{self, Source};
@@ -39,6 +40,12 @@ struct PreprocessArgs {
     /// Threads to compute with; the set is the same for any number [default: all processors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
+    /// Also write what is said of the set into a file, as JSON: its pictures and warnings
+    #[arg(long, value_name = "FILE", hide = true)]
+    report: Option<PathBuf>,
+    /// End when stdin is closed: whoever has started the command is gone
+    #[arg(long, hide = true)]
+    end_with_stdin: bool,
 }
 
 /// The command's options, and a flag for every field that concerns the set.
@@ -55,6 +62,9 @@ pub fn options(command: Command) -> Command {
 pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let settings = PreprocessArgs::from_arg_matches(matches).map_err(|e| args::in_one_line(&e))?;
     let quiet = Verbosity::of(matches) == Verbosity::Quiet;
+    if settings.end_with_stdin {
+        interrupt::end_with_stdin();
+    }
     let schema = TrainInput::preprocess_schema();
     let mut given = fields::given(&schema, matches)?;
     if let Some(photos) = &settings.photos {
@@ -84,11 +94,16 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let dtype = DtypeName::or_native(settings.dtype);
     let (folder, configs, request, plan) = (&folder, &configs, &request, &plan);
     let source = Source { folder, configs, request, plan, networks: &networks, dtype, quiet };
-    make(&source, set, settings.model.model.is_none().then_some(pocket::NOTICE))
+    let dataset = make(&source, set, settings.model.model.is_none().then_some(pocket::NOTICE))?;
+    if let Some(path) = &settings.report {
+        let report = json!({ "pictures": dataset.pictures(), "warnings": dataset.warnings });
+        output::write_bytes(path, report.to_string().as_bytes())?;
+    }
+    output::print_path(set)
 }
 
 /// Makes the set in the folder `set`.
-fn make(source: &Source, set: &Path, notice: Option<&str>) -> Result<(), Failure> {
+fn make(source: &Source, set: &Path, notice: Option<&str>) -> Result<Dataset, Failure> {
     let print_line = |line: &str| {
         if !source.quiet {
             output::note(line)
@@ -100,7 +115,7 @@ fn make(source: &Source, set: &Path, notice: Option<&str>) -> Result<(), Failure
     print_line(dataset.report().trim_end());
     set::finish(writer, &dataset, set)?;
     print_line(&format!("seed {}; look at {}", source.plan.seed, set.join("contact_sheet.png").display()));
-    output::print_path(set)
+    Ok(dataset)
 }
 
 /// Refuses a folder that is, or that holds, the pictures themselves.

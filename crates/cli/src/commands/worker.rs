@@ -13,7 +13,7 @@ struct WorkerArgs {
     /// End after one job, or where no job waits
     #[arg(long)]
     once: bool,
-    /// Take jobs of one kind [default: both]
+    /// Take predictions alone, or trainings and their preparations [default: all]
     #[arg(long, value_enum, value_name = "KIND")]
     only: Option<Only>,
     #[command(flatten)]
@@ -33,7 +33,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let quiet = Verbosity::of(matches) == Verbosity::Quiet;
     let kinds = match args.only {
         Some(Only::Predict) => vec![Kind::Prediction],
-        Some(Only::Train) => vec![Kind::Training],
+        Some(Only::Train) => vec![Kind::Training, Kind::Preparation],
         None => Kind::ALL.into(),
     };
     let settings = Settings { kinds, once: args.once, ..args.shared.settings()? };

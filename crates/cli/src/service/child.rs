@@ -1,4 +1,4 @@
-//! The process of a training: its lines, its signals and its end.
+//! The process of a job: its signals and its end.
 
 use std::ffi::OsString;
 use std::io;
@@ -76,12 +76,12 @@ mod signal {
     /// Sends a signal to a process whose end has not been waited for, so that its number is still its own.
     pub fn send(process: &std::process::Child, signal: Signal) {
         if let Err(e) = kill_process(Pid::from_child(process), signal) {
-            tracing::warn!("a training's process: {e}");
+            tracing::warn!("a job's process: {e}");
         }
     }
 }
 
-/// There are no such signals: trainings do not rest, and end with this process alone.
+/// There are no such signals: processes do not rest, and end with this one alone.
 #[cfg(not(unix))]
 mod signal {
     pub const STOP: () = ();

@@ -1,25 +1,31 @@
 //! What `calotype serve` and `calotype worker` compute jobs with.
 //!
-//! Predictions compute in this process, with a model that stays open. Trainings are processes of their own, so that a crash or a lack of
-//! memory ends one of them alone.
+//! Predictions compute in this process, with a model that stays open. Trainings and preparations are processes of their own, so that a
+//! crash or a lack of memory ends one of them alone.
 //!
 //! ```text
 //! predictions.rs   requests → PNG files, with a warm model
 //! trainings.rs     requests → `calotype train` in a run's folder
-//! child.rs         the process of a training: its lines, signals, end
+//! preparations.rs  requests → `calotype preprocess`, and what `calotype train` says of the set
+//! arguments.rs     requests as arguments of the command line
+//! child.rs         the process of a job: its signals, end
+//! lines.rs         what the process says
 //! follow.rs        what a run's folder tells on the way
 //! ```
 
+mod arguments;
 mod child;
 mod follow;
+mod lines;
 mod predictions;
+mod preparations;
 mod trainings;
 
 use std::path::Path;
 
 use calotype_request::schema::Schema;
 use calotype_request::{PredictInput, TrainInput};
-use calotype_serve::engine::{Engine, EngineError, Predicted, Stop, Trained, Work};
+use calotype_serve::engine::{Engine, EngineError, Predicted, Prepared, Stop, Trained, Work};
 use serde_json::{Map, Value};
 
 pub use self::predictions::Predictions;
@@ -57,7 +63,7 @@ impl Engine for Service {
             Ok::<(), Failure>(())
         };
         check().map_err(|failure| engine_error(failure, &TrainInput::schema(), &[]))?;
-        trainings::check_texts(input)
+        arguments::check_texts(input)
     }
 
     fn predict(
@@ -77,6 +83,17 @@ impl Engine for Service {
     ) -> Result<Trained, EngineError> {
         self.predictions.cool();
         self.trainings.train(input, folder, work)
+    }
+
+    fn prepare(
+        &self,
+        input: &Map<String, Value>,
+        folder: &Path,
+        work: &dyn Work,
+    ) -> Result<Prepared, EngineError> {
+        // As before a training, so that the memory is there which the forecast counts on.
+        self.predictions.cool();
+        self.trainings.prepare(input, folder, work)
     }
 }
 

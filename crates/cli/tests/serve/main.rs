@@ -3,6 +3,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod predictions;
+mod preparations;
 mod service;
+mod sets;
 #[cfg(unix)]
 mod trainings;

@@ -3,67 +3,11 @@
 use std::fs;
 use std::path::PathBuf;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::common::{Sandbox, png};
-use crate::service::{Process, Service, command, data_uri, files, model, wait};
-
-/// A tar file with four pictures.
-fn set() -> Vec<u8> {
-    let mut tar = Vec::new();
-    for i in 0..4_u8 {
-        let pixel = |n: usize| [(n % 80 * 3) as u8, (n / 80 * 3) as u8 ^ (i * 50), i * 60];
-        let file = png(80, 70, &(0..80 * 70).flat_map(pixel).collect::<Vec<u8>>());
-        let mut head = [0_u8; 512];
-        let mut put = |at: usize, text: &str| head[at..at + text.len()].copy_from_slice(text.as_bytes());
-        put(0, &format!("{i}.png"));
-        put(100, "0000644\0");
-        put(124, &format!("{:011o}\0", file.len()));
-        put(148, "        ");
-        put(156, "0");
-        put(257, "ustar\x0000");
-        let sum: u32 = head.iter().map(|byte| u32::from(*byte)).sum();
-        head[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-        tar.extend(head);
-        tar.extend(&file);
-        tar.resize(tar.len().next_multiple_of(512), 0);
-    }
-    tar.extend([0; 1024]);
-    tar
-}
-
-/// The fields of a short training.
-fn fields(steps: usize) -> Value {
-    json!({ "resolution": 64, "train_batch_size": 2, "lora_rank": 4, "seed": 3, "max_train_steps": steps,
-        "checkpointing_steps": 2, "token_string": "TOK", "caption_prefix": "a photo of TOK, " })
-}
-
-/// The weights that `calotype train` makes.
-fn trained(here: &Sandbox, steps: usize) -> Vec<u8> {
-    here.write("set.tar", set());
-    let mut args =
-        vec!["train".to_owned(), "--run-dir".into(), "alone".into(), "--input-images=set.tar".into()];
-    args.extend(model());
-    for (name, value) in fields(steps).as_object().expect("fields") {
-        let text = value.as_str().map_or_else(|| value.to_string(), String::from);
-        args.push(format!("--{}={text}", name.replace('_', "-")));
-    }
-    let ended = here.run(&args.iter().map(String::as_str).collect::<Vec<_>>());
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    fs::read(here.path("alone/trained_model.tar")).expect("weights")
-}
-
-/// Makes a training, and returns its path.
-fn train(service: &Service, steps: usize) -> String {
-    let mut input = fields(steps);
-    input["input_images"] = data_uri("application/x-tar", &set()).into();
-    let versions = service.get("/v1/models/stability-ai/sdxl/versions").1;
-    let version = versions["results"][0]["id"].as_str().unwrap_or_else(|| panic!("{versions}"));
-    let path = format!("/v1/models/stability-ai/sdxl/versions/{version}/trainings");
-    let (status, made) = service.post(&path, &json!({ "destination": "me/fox", "input": input }));
-    assert_eq!((status, &made["status"]), (201, &json!("starting")), "{made}");
-    format!("/v1/trainings/{}", made["id"].as_str().expect("an id"))
-}
+use crate::common::Sandbox;
+use crate::service::{Process, Service, command, files, model, wait};
+use crate::sets::{train, trained};
 
 /// The checkpoints in the storage.
 fn checkpoints(here: &Sandbox) -> Vec<PathBuf> {

@@ -36,7 +36,7 @@ pub enum Names {
     Cog,
 }
 
-/// `GET /events/{prediction|training}/{id}`.
+/// `GET /events/{prediction|training|preparation}/{id}`.
 pub async fn events(
     State(state): State<AppState>,
     Path((kind, id)): Path<(String, String)>,
@@ -44,8 +44,9 @@ pub async fn events(
     headers: HeaderMap,
 ) -> std::result::Result<Response, CogRefusal> {
     let kind = Kind::ALL.into_iter().find(|known| known.name() == kind);
-    let kind =
-        kind.ok_or_else(|| Refusal::not_found("expected /events/prediction/ID or /events/training/ID"))?;
+    let kind = kind.ok_or_else(|| {
+        Refusal::not_found("expected /events/prediction/ID, /events/training/ID or /events/preparation/ID")
+    })?;
     let job = state.queue.get(kind, &id).await?;
     let job = job.ok_or_else(|| Refusal::not_found(format!("no {} {id}", kind.name())))?;
     let view = View::of(&state, &headers, &query);

@@ -11,12 +11,12 @@ use serde_json::{Map, Value, json};
 use super::state::AppState;
 use super::submit::url_base;
 use crate::error::Result;
-use crate::job::{Job, Kind, SENT_WEIGHTS, Status};
+use crate::job::{Job, SENT_WEIGHTS, Status};
 
 /// How an answer names files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Files {
-    /// Pictures are in the answer, as data URIs. Weights have URLs, as they are too large.
+    /// A prediction's pictures are in the answer, as data URIs. Weights and sets have URLs, as they are too large.
     DataUris,
     /// Files have signed URLs under this base: empty for URLs that are relative to the service.
     Urls(String),
@@ -102,14 +102,14 @@ pub async fn output(state: &AppState, job: &Job, view: &View) -> Result<Value> {
             Ok(files.into())
         }
         Some(Value::Object(output)) => {
-            let mut shown = output.clone();
-            let sent = sent(&Value::Object(output.clone()), SENT_WEIGHTS, view).map(String::from);
-            let url = sent.or_else(|| Some(file_url(state, view, output.get("weights")?.as_str()?)));
-            if let Some(url) = url {
-                shown.insert("weights".into(), url.into());
+            let mut shown = Value::Object(output.clone());
+            with_urls(&mut shown, &|key: &str| file_url(state, view, key));
+            let sent = sent(&Value::Object(output.clone()), SENT_WEIGHTS, view).map(Value::from);
+            if let Some(shown) = shown.as_object_mut() {
+                shown.extend(sent.map(|url| ("weights".into(), url)));
+                shown.shift_remove(SENT_WEIGHTS);
             }
-            shown.shift_remove(SENT_WEIGHTS);
-            Ok(shown.into())
+            Ok(shown)
         }
         _ => Ok(Value::Null),
     }
@@ -123,6 +123,25 @@ fn stored(file: &Value) -> &str {
 /// The URL that a file has at the place to which it was sent. The page shows files of the service alone.
 fn sent<'a>(file: &'a Value, field: &str, view: &View) -> Option<&'a str> {
     file.get(field)?.as_str().filter(|_| !view.is_page)
+}
+
+/// The fields of an output whose values are storage keys.
+const KEYS: [&str; 5] = ["weights", "set", "contact_sheet", "picture", "mask"];
+
+/// Puts URLs in the place of the storage keys of an output that is an object.
+fn with_urls(output: &mut Value, url: &impl Fn(&str) -> String) {
+    match output {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match value {
+                    Value::String(key) if KEYS.contains(&name.as_str()) => *value = url(key).into(),
+                    value => with_urls(value, url),
+                }
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| with_urls(value, url)),
+        _ => {}
+    }
 }
 
 /// A picture as `view` names it.
@@ -163,11 +182,7 @@ pub fn starting(job: &Job, view: &View) -> Value {
 
 fn json_of(job: &Job, output: Value, view: &View) -> Value {
     let made = &job.made;
-    let path = match made.kind {
-        Kind::Prediction => "predictions",
-        Kind::Training => "trainings",
-    };
-    let url = format!("{}/v1/{path}/{}", view.base, job.id());
+    let url = format!("{}/v1/{}/{}", view.base, made.kind.names(), job.id());
     let mut body = json!({
         "id": job.id(),
         "model": made.model,

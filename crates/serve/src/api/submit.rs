@@ -31,7 +31,7 @@ static WIDE: LazyLock<Schema> = LazyLock::new(PredictInput::command_line_schema)
 pub fn schema(kind: Kind) -> &'static Schema {
     match kind {
         Kind::Prediction => &PUBLISHED[0],
-        Kind::Training => &PUBLISHED[1],
+        Kind::Training | Kind::Preparation => &PUBLISHED[1],
     }
 }
 
@@ -127,12 +127,12 @@ pub async fn submit_once(state: &AppState, mut job: NewJob) -> Result<Submitted,
     }
     let wide = match job.kind {
         Kind::Prediction => &WIDE,
-        Kind::Training => schema(Kind::Training),
+        kind => schema(kind),
     };
     job.input = check_input(wide, job.input)?;
     let checked = match job.kind {
         Kind::Prediction => state.engine.check_prediction(&job.input),
-        Kind::Training => state.engine.check_training(&job.input),
+        Kind::Training | Kind::Preparation => state.engine.check_training(&job.input),
     };
     checked.map_err(|e| match e {
         EngineError::Input { field, problem } => Refusal::input(&field, problem),

@@ -37,7 +37,7 @@ const END_OVERDUE: &str =
 const CLAIM: &str =
     "UPDATE calotype_jobs SET status = 'processing', attempt = attempt + 1, starts = starts + 1, worker = $1,
         lease_until = {now} + $2, started_at = coalesce(started_at, {now}), updated_at = {now}
-    WHERE id = (SELECT id FROM calotype_jobs WHERE completed_at IS NULL AND kind IN ($3, $4) AND starts < $5
+    WHERE id = (SELECT id FROM calotype_jobs WHERE completed_at IS NULL AND kind IN ($3, $4, $5) AND starts < $6
         AND (status = 'starting' OR lease_until <= {now}) AND (cancel_at IS NULL OR cancel_at > {now})
         ORDER BY status, seq LIMIT 1 {lock})
     RETURNING {job}";
@@ -152,10 +152,11 @@ impl Queue {
     /// # Errors
     /// The database does not answer.
     pub async fn claim(&self, worker: &str, kinds: &[Kind], lease: Duration) -> Result<Option<Job>> {
-        let (Some(first), Some(last)) = (kinds.first(), kinds.last()) else { return Ok(None) };
+        let Some(last) = kinds.last() else { return Ok(None) };
         self.cancel_overdue().await?;
-        let parameters =
-            vec![worker.into(), lease.into(), first.name().into(), last.name().into(), MAX_STARTS.into()];
+        let mut parameters: Vec<Cell> = vec![worker.into(), lease.into()];
+        parameters.extend((0..Kind::ALL.len()).map(|at| kinds.get(at).unwrap_or(last).name().into()));
+        parameters.push(MAX_STARTS.into());
         let job = self.database.run(CLAIM, parameters).await?.pop().map(rows::job).transpose()?;
         if let Some(job) = &job {
             self.changed(job.id());
@@ -293,7 +294,7 @@ impl Queue {
     ///
     /// # Errors
     /// The database does not answer.
-    pub async fn counts(&self) -> Result<[(Kind, Counts); 2]> {
+    pub async fn counts(&self) -> Result<[(Kind, Counts); Kind::ALL.len()]> {
         let mut counts = Kind::ALL.map(|kind| (kind, Counts::default()));
         for row in self.database.run(COUNTS, Vec::new()).await? {
             let mut row = Reader::new("calotype_jobs", row);

@@ -1,7 +1,7 @@
 //! A job in this worker's hands: what the engine tells of it, whether it is to stop, and the heartbeats that prolong its lease.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::checkpoints::Checkpoints;
-use super::share::Share;
+use super::share::{Computing, Share};
 use crate::engine::{Progress, Stop, Work};
 use crate::error::Error;
 use crate::job::{Job, Kind, Status};
@@ -45,8 +45,8 @@ pub struct Attempt {
     has_news: Notify,
     canceled: CancellationToken,
     drain: watch::Receiver<bool>,
-    /// The predictions that compute now.
-    predicting: Arc<AtomicUsize>,
+    /// The jobs that compute now, in this worker.
+    computing: Arc<Computing>,
     share: Mutex<Share>,
     previews: Mutex<JoinSet<()>>,
     /// Whether a preview of a prediction is on its way to the storage. The next one has to wait for its turn.
@@ -75,7 +75,7 @@ impl Attempt {
         job: &Job,
         storage: Storage,
         drain: watch::Receiver<bool>,
-        predicting: Arc<AtomicUsize>,
+        computing: Arc<Computing>,
         hidden: &Path,
     ) -> Attempt {
         Attempt {
@@ -90,7 +90,7 @@ impl Attempt {
             has_news: Notify::new(),
             canceled: CancellationToken::new(),
             drain,
-            predicting,
+            computing,
             share: Mutex::new(Share::new(std::time::Instant::now())),
             previews: Mutex::default(),
             is_storing: AtomicBool::new(false),
@@ -340,13 +340,13 @@ impl Work for Watched {
         let Watched(attempt) = self;
         match attempt.kind {
             _ if attempt.canceled.is_cancelled() => Some(Stop::Cancel),
-            Kind::Training if *attempt.drain.borrow() => Some(Stop::Drain),
+            Kind::Training | Kind::Preparation if *attempt.drain.borrow() => Some(Stop::Drain),
             _ => None,
         }
     }
 
     fn is_paused(&self) -> bool {
-        let busy = self.0.predicting.load(Ordering::SeqCst) > 0;
+        let busy = self.0.computing.is_before(self.0.kind);
         let mut share = self.0.share.lock().unwrap_or_else(PoisonError::into_inner);
         share.rests(busy, std::time::Instant::now())
     }

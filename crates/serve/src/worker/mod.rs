@@ -1,15 +1,16 @@
 //! The worker: takes jobs, has the engine compute them, stores what they make.
 //!
-//! A worker process computes one prediction and one training at a time, each in a lane of its own. A training rests while a prediction
-//! computes ([`share`]). While a job computes, a task prolongs its lease ([`attempt`]).
+//! A worker process computes one prediction, one training and one preparation at a time, each in a lane of its own. A training rests while
+//! one of the others computes, a preparation while a prediction does ([`share`]). While a job computes, a task prolongs its lease ([`attempt`]).
 //!
 //! ```text
 //! attempt.rs      a job in this worker's hands: what the engine tells of it, whether it is to stop, heartbeats
 //! prediction.rs   inputs → pictures in the storage
 //! training.rs     inputs, and the last checkpoint → weights in the storage, and a version
+//! preparation.rs  inputs → a training's set in the storage
 //! checkpoints.rs  a run's folder in the storage, from which another machine goes on
 //! upload.rs       what a job has made → where its client wants to have it
-//! share.rs        when a training rests
+//! share.rs        when a job rests
 //! scratch.rs      the worker's own folder on disk
 //! weights.rs      files of trained weights, kept between jobs
 //! ```
@@ -17,6 +18,7 @@
 mod attempt;
 mod checkpoints;
 mod prediction;
+mod preparation;
 mod scratch;
 mod share;
 #[cfg(test)]
@@ -26,7 +28,6 @@ mod upload;
 mod weights;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
@@ -35,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::attempt::Attempt;
 use self::scratch::Scratch;
+use self::share::Computing;
 use self::weights::WeightsCache;
 use crate::engine::{Engine, EngineError, Stop};
 use crate::error::{Error, Result};
@@ -62,8 +64,8 @@ struct Worker {
     drain: watch::Receiver<bool>,
     scratch: Scratch,
     weights: WeightsCache,
-    /// The predictions that compute now.
-    predicting: Arc<AtomicUsize>,
+    /// The jobs that compute now.
+    computing: Arc<Computing>,
 }
 
 /// The end of a job in this worker's hands.
@@ -106,9 +108,9 @@ pub async fn run(
     let set_up = tokio::task::spawn_blocking(move || own.set_up()).await;
     let set_up = set_up.map_err(|e| Error::Settings(format!("the model: {e}")))?;
     set_up.map_err(|e| Error::Settings(e.to_string()))?;
-    let predicting = Arc::default();
+    let computing = Arc::default();
     let worker =
-        Arc::new(Worker { settings, queue, storage, inputs, engine, drain, scratch, weights, predicting });
+        Arc::new(Worker { settings, queue, storage, inputs, engine, drain, scratch, weights, computing });
     let kinds = worker.settings.kinds.clone();
     if worker.settings.once {
         worker.clone().lane(kinds).await;
@@ -159,15 +161,15 @@ impl Worker {
     async fn work(&self, job: Job) {
         let start = Instant::now();
         tracing::info!(job = job.id(), attempt = job.attempt, "{} begins", job.made.kind.name());
-        let (storage, drain, predicting) =
-            (self.storage.clone(), self.drain.clone(), self.predicting.clone());
-        let attempt = Arc::new(Attempt::new(&job, storage, drain, predicting, self.scratch.path()));
+        let (storage, drain, computing) = (self.storage.clone(), self.drain.clone(), self.computing.clone());
+        let attempt = Arc::new(Attempt::new(&job, storage, drain, computing, self.scratch.path()));
         let stop = CancellationToken::new();
         let beats = tokio::spawn(attempt.clone().beat(self.queue.clone(), self.settings.lease, stop.clone()));
         let ended = match self.scratch.folder(&job) {
             Ok(folder) => match job.made.kind {
                 Kind::Prediction => self.predict(&job, &attempt, folder.path()).await,
                 Kind::Training => self.train(&job, &attempt, folder.path()).await,
+                Kind::Preparation => self.prepare(&job, &attempt, folder.path()).await,
             },
             Err(e) => Ended::Failed(e.to_string()),
         };
@@ -222,7 +224,7 @@ impl Worker {
         match (finished, job.made.kind) {
             (Some(true), Kind::Prediction) => self.forget(job, attempt::PREVIEW).await,
             (Some(true), Kind::Training) if succeeded => checkpoints::remove(&self.storage, job.id()).await,
-            (Some(true), Kind::Training) => {}
+            (Some(true), Kind::Training | Kind::Preparation) => {}
             // Somebody else has the job, or it was canceled.
             (Some(false), _) => self.forget(job, "").await,
             (None, _) => {}
@@ -309,6 +311,17 @@ impl Worker {
         path: &std::path::Path,
     ) -> std::result::Result<String, Ended> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
+        self.store_as(job, attempt, path, &name).await
+    }
+
+    /// [`Self::store`] under another name than the file's.
+    async fn store_as(
+        &self,
+        job: &Job,
+        attempt: &Attempt,
+        path: &std::path::Path,
+        name: &str,
+    ) -> std::result::Result<String, Ended> {
         let key = format!("jobs/{}/{}/{name}", job.id(), job.attempt);
         tokio::select! {
             stored = self.tries(|| self.storage.put_file(&key, path)) => match stored {

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use calotype_request::{PredictInput, schema};
 use serde_json::{Map, Value};
@@ -35,7 +34,7 @@ impl Worker {
         self.keep_weights(&mut input).await?;
         let (own, work, out) = (self.engine.clone(), Watched(attempt.clone()), outputs.clone());
         let predicted = {
-            let _computes = Computes::begin(&self.predicting);
+            let _computes = self.computing.begin(job.made.kind);
             engine(move || own.predict(&input, &out, &work)).await?
         };
         if predicted.pictures.iter().all(Option::is_none) {
@@ -107,21 +106,5 @@ fn split_scale(name: &Path) -> (PathBuf, Option<String>) {
     match parts {
         Some((file, scale)) => (file.into(), Some(scale.to_owned())),
         None => (name.into(), None),
-    }
-}
-
-/// One more prediction computes, until this is dropped.
-struct Computes<'a>(&'a AtomicUsize);
-
-impl Computes<'_> {
-    fn begin(predicting: &AtomicUsize) -> Computes<'_> {
-        predicting.fetch_add(1, Ordering::SeqCst);
-        Computes(predicting)
-    }
-}
-
-impl Drop for Computes<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -8,7 +8,7 @@ use std::thread;
 use tempfile::TempDir;
 
 use super::*;
-use crate::engine::{Predicted, Progress, Trained, Work};
+use crate::engine::{Forecast, Predicted, Prepared, PreparedPicture, Progress, Trained, Work};
 use crate::job::NewJob;
 use crate::queue::Inserted;
 use crate::storage::Links;
@@ -118,6 +118,47 @@ impl Engine for Fake {
         fs::write(&weights, "weights").expect("written");
         Ok(Trained { weights, files: Vec::new(), metrics: Map::new() })
     }
+
+    /// A set of two pictures. As the token says, it first waits until a training rests, or for the end of the worker, once.
+    fn prepare(
+        &self,
+        input: &Map<String, Value>,
+        folder: &Path,
+        work: &dyn Work,
+    ) -> std::result::Result<Prepared, EngineError> {
+        let has_seen = |what: &str| self.seen.lock().expect("no panic").iter().any(|seen| seen == what);
+        match input["token_string"].as_str() {
+            Some("drain") if !has_seen("waits") => {
+                self.saw("waits");
+                work.log("a line");
+                return Err(EngineError::Stopped(until(|| work.stop())));
+            }
+            Some("busy") => until(|| has_seen("rests").then_some(())),
+            _ => {}
+        }
+        let file = |name: &str| {
+            let path = folder.join(name);
+            fs::write(&path, name).expect("written");
+            path
+        };
+        let picture = |name: &str, mask: Option<&str>| PreparedPicture {
+            name: name.into(),
+            picture: file(name),
+            mask: mask.map(&file),
+            caption: "a photo of TOK".into(),
+            size: [3, 2],
+            upscaled: false,
+            warnings: Vec::new(),
+        };
+        Ok(Prepared {
+            set: file("set.zip"),
+            contact_sheet: file("contact_sheet.png"),
+            pictures: vec![picture("b.png", Some("b.mask.png")), picture("a.png", None)],
+            warnings: vec!["few pictures".into()],
+            forecast: Forecast { steps: Some(10), seconds: Some(1.5), bytes: None },
+            metrics: Map::new(),
+        })
+    }
 }
 
 /// All that a worker needs, in a folder.
@@ -196,6 +237,7 @@ impl Here {
 
 const PREDICTION: Kind = Kind::Prediction;
 const TRAINING: Kind = Kind::Training;
+const PREPARATION: Kind = Kind::Preparation;
 
 /// Protects predictions: the pictures are in the storage, the log and the error are the job's, without the worker's paths; a wrong field is
 /// named; a panic ends one job, and not the worker.
@@ -278,6 +320,55 @@ async fn a_training_rests() {
     assert_eq!(training.status, Status::Succeeded, "{:?}", training.error);
     assert_eq!(here.when(PREDICTION, "p", |job| job.status.is_over()).await.status, Status::Succeeded);
     assert_eq!(*here.engine.seen.lock().expect("no panic"), ["from 0", "rests", "goes on"]);
+    end.send(true).expect("there");
+    worker.await.expect("no panic").expect("ended");
+}
+
+/// Protects preparations: the set is stored whole and by its pictures, whose keys depend on no name; a worker that ends gives the
+/// preparation back, and another begins anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_preparation() {
+    let here = Here::new().await;
+    let set = "data:application/zip;base64,AAAA";
+    here.insert("s", PREPARATION, json!({ "input_images": set, "token_string": "drain" })).await;
+    let (worker, end) = here.worker(false);
+    here.when(PREPARATION, "s", |job| job.logs == "a line\n").await;
+    end.send(true).expect("there");
+    worker.await.expect("no panic").expect("ended");
+    let (worker, _end) = here.worker(true);
+    worker.await.expect("no panic").expect("ended");
+    let job = here.when(PREPARATION, "s", |_| true).await;
+    assert_eq!((job.status, job.attempt), (Status::Succeeded, 2), "{:?}", job.error);
+    let picture = |name: &str, number: usize, mask: Value| {
+        json!({ "name": name, "picture": format!("jobs/s/2/picture-{number}.png"), "mask": mask, "caption": "a photo of TOK",
+            "size": [3, 2], "upscaled": false, "warnings": [] })
+    };
+    let expected = json!({
+        "set": "jobs/s/2/set.zip",
+        "contact_sheet": "jobs/s/2/contact_sheet.png",
+        "pictures": [picture("b.png", 0, json!("jobs/s/2/picture-0.mask.png")), picture("a.png", 1, Value::Null)],
+        "warnings": ["few pictures"],
+        "forecast": { "steps": 10, "seconds": 1.5, "bytes": null },
+    });
+    assert_eq!(job.output, Some(expected));
+    for (file, content) in
+        [("set.zip", "set.zip"), ("picture-0.mask.png", "b.mask.png"), ("picture-1.png", "a.png")]
+    {
+        assert_eq!(here.file(&format!("jobs/s/2/{file}")).await, content);
+    }
+}
+
+/// Protects people who look through a set while a training computes: the training rests until the set is made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_training_rests_for_a_preparation() {
+    let here = Here::new().await;
+    let set = "data:application/zip;base64,AAAA";
+    here.insert("t", TRAINING, json!({ "input_images": set, "token_string": "rest" })).await;
+    let (worker, end) = here.worker(false);
+    here.insert("s", PREPARATION, json!({ "input_images": set, "token_string": "busy" })).await;
+    let training = here.when(TRAINING, "t", |job| job.status.is_over()).await;
+    assert_eq!(training.status, Status::Succeeded, "{:?}", training.error);
+    assert_eq!(here.when(PREPARATION, "s", |job| job.status.is_over()).await.status, Status::Succeeded);
     end.send(true).expect("there");
     worker.await.expect("no panic").expect("ended");
 }

@@ -7,6 +7,7 @@ mod events;
 mod limits;
 mod operate;
 mod outputs;
+mod preparations;
 mod receiver;
 mod replicate;
 mod service;

@@ -37,6 +37,7 @@ pub use error::DatasetError;
 pub(crate) use error::list;
 pub use fingerprint::fingerprint;
 pub use index::INDEX;
+pub use report::Picture;
 
 use self::index::Record;
 use serde::{Deserialize, Serialize};

@@ -1,13 +1,46 @@
-//! A training set as text.
+//! A training set as text, and for programs.
+
+use serde::{Deserialize, Serialize};
 
 use super::index::Record;
+use super::note::Note;
 use super::{Dataset, Example};
 use calotype_models::shorten;
 
 /// The most characters of a caption that are shown. 77 tokens have about 400.
 const SHOWN: usize = 1000;
 
+/// What a user should know of a picture before a training.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Picture {
+    /// The path of the picture's files in the made set, without their extensions.
+    pub name: String,
+    /// The caption.
+    pub caption: String,
+    /// Width and height of the whole picture, upright, in pixels.
+    pub size: [usize; 2],
+    /// Whether a network has enlarged the square.
+    pub upscaled: bool,
+    /// Whether the square has a mask.
+    pub has_mask: bool,
+    /// Warnings about the picture alone, one line each.
+    pub warnings: Vec<String>,
+}
+
 impl Dataset {
+    /// The pictures, in the order of the set.
+    pub fn pictures(&self) -> Vec<Picture> {
+        let picture = |(example, record): (&Example, &Record)| Picture {
+            name: record.name.clone(),
+            caption: example.caption.clone(),
+            size: [example.original_size[1], example.original_size[0]],
+            upscaled: record.upscaled.is_some(),
+            has_mask: example.mask.is_some(),
+            warnings: record.notes.iter().map(Note::text).collect(),
+        };
+        self.with_records().map(picture).collect()
+    }
+
     /// A report of the set: the number of pictures, a line for each (name, size, crop, mask, caption), and the warnings.
     pub fn report(&self) -> String {
         let header = ["picture", "size", "crop", "mask", "caption"].map(String::from);

@@ -10,7 +10,7 @@
 //! segmenter.rs              masks by CLIPSeg of what a prompt names
 //! pixels.rs, pillow.rs      a picture as a network's input; pictures resized as Pillow does
 //! draft.rs                  a square on its way
-//! earlier.rs, writer.rs     the made set on disk: read, and written; lock.rs: by one process at a time
+//! earlier.rs, writer.rs     the made set on disk: read, and written; lock.rs: by one process at a time; zipped.rs: as a zip file
 //! ```
 //!
 //! The steps are taken one after the other, each for all pictures, so that one network at a time is in memory. What is made of a
@@ -33,6 +33,7 @@ mod squares;
 mod upscaler;
 mod wording;
 mod writer;
+mod zipped;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -49,6 +50,7 @@ pub use self::open::{faces_identity, identity};
 pub use self::segmenter::{Prompt, Segmented, Segmenter};
 pub use self::upscaler::Upscaler;
 pub use self::writer::{Untouched, Writer};
+pub use self::zipped::write_zip;
 
 use self::draft::Draft;
 use self::earlier::Earlier;

@@ -6,6 +6,7 @@ use super::dir::RunDir;
 use super::metrics::Metrics;
 use super::observer::Observer;
 use super::samples::Samples;
+use super::timer::CheckpointTimer;
 use crate::checkpoint;
 use crate::error::Error;
 use crate::stop::{self, Stop};
@@ -50,6 +51,8 @@ pub struct Session<'a> {
     pub dir: &'a RunDir,
     /// `metrics.jsonl`.
     pub metrics: Metrics,
+    /// When checkpoints are due besides those of the plan.
+    pub timer: CheckpointTimer,
 }
 
 impl Session<'_> {
@@ -121,8 +124,11 @@ impl Session<'_> {
         let complete = self.validate_and_sample(false, observer)?;
         let over = self.trainer.is_over();
         let interrupted = observer.flow().is_break() && (!over || !complete);
-        if self.is_due(self.trainer.plan().checkpointing_steps) || over || interrupted {
+        let began = Instant::now();
+        let is_due = self.is_due(self.trainer.plan().checkpointing_steps) || self.timer.is_due(began);
+        if is_due || over || interrupted {
             checkpoint::save(self.dir.path(), self.trainer, self.options.keep_checkpoints)?;
+            self.timer.written(began, Instant::now());
             self.draw()?;
         }
         if interrupted { Err(Error::Interrupted) } else { Ok(()) }

@@ -56,7 +56,7 @@ pub struct SharedArgs {
 pub enum Only {
     /// Predictions
     Predict,
-    /// Trainings
+    /// Trainings, and preparations of their sets
     Train,
 }
 

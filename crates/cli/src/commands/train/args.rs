@@ -48,6 +48,12 @@ pub struct TrainArgs {
     /// How many of the last checkpoints stay [default: 2]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub keep_checkpoints: Option<u32>,
+    /// Also keep a checkpoint where so many seconds have passed since the last; the result is the same
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub checkpoint_seconds: Option<u32>,
+    /// Write steps, seconds and bytes that the training would take into a file, as JSON, instead of training
+    #[arg(long, value_name = "FILE", hide = true, conflicts_with = "resume")]
+    pub forecast: Option<PathBuf>,
     /// End when stdin is closed: whoever has started the run is gone
     #[arg(long, hide = true)]
     pub end_with_stdin: bool,

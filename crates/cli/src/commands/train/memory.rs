@@ -15,6 +15,8 @@ pub struct Fit {
     pub options: TrainerOptions,
     /// Whether samples are made: they were requested, and there is enough memory for them.
     pub samples: bool,
+    /// The most memory that the run takes, in bytes.
+    pub bytes: f64,
     /// `about 12.3 GB of memory at most`
     pub summary: String,
 }
@@ -52,7 +54,8 @@ pub fn fit(
         let needed = taken().map_or(needed, |before| needed.max(before)); // the networks that made captions and masks
         let again = if on { ", computing activations again to save memory" } else { "" };
         let summary = format!("about {} of memory at most{again}", size(needed));
-        return Ok(Fit { options: TrainerOptions { dtype, recompute: on }, samples, summary });
+        let options = TrainerOptions { dtype, recompute: on };
+        return Ok(Fit { options, samples, bytes: needed, summary });
     }
     let mut advice = "no smaller setting would fit".to_string();
     for (what, plan) in smaller(plan) {

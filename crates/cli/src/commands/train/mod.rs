@@ -31,13 +31,13 @@ use calotype_train::dataset::Dataset;
 use calotype_train::forecast::memory::taken;
 use calotype_train::forecast::time::Times;
 use calotype_train::lr_schedule::LrScheduler;
-use calotype_train::run::{self, Best, Metrics, RunDir, RunOptions, Samples, Session};
+use calotype_train::run::{self, Best, CheckpointTimer, Metrics, RunDir, RunOptions, Samples, Session};
 use calotype_train::stop::Stop;
 use calotype_train::trainer::{check_initial, check_model};
 use calotype_train::{Error, Trainer, checkpoint};
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use indicatif::HumanDuration;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use self::args::TrainArgs;
 use self::memory::Fit;
@@ -92,6 +92,9 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     interrupt::install().map_err(Failure::signals)?;
     let notice = (settings.model.model.is_none() && dir.is_none()).then_some(pocket::NOTICE);
     let job = Job::open(record, dir, settings.run_dir.as_deref(), &given, quiet)?;
+    if let Some(path) = &settings.forecast {
+        return job.write_forecast(path);
+    }
     notice.inspect(|notice| job.print_line(notice));
     job.run(settings.run_dir.as_deref())
 }
@@ -244,15 +247,30 @@ impl Job {
         }
     }
 
-    /// The expected time of the rest of the run, without samples and checkpoints.
-    fn time(&self) -> Result<String, Failure> {
+    /// The expected times, and the seconds of the rest of the run, without samples and checkpoints.
+    fn times(&self) -> Result<(Times, f64), Failure> {
         let Record { plan, validate_every, .. } = &self.record;
         let times = Times::predict(&self.folder, plan, self.fit.options, self.dataset.examples.len())?;
         let done = self.dir.as_ref().and_then(|dir| checkpoint::newest(dir.path()));
         let first = usize::from(done.is_none());
         let done = done.unwrap_or(0);
         let validations = first + plan.steps.saturating_sub(done).div_ceil(*validate_every);
-        let total = Duration::from_secs_f64(times.total(plan, done, validations));
+        Ok((times, times.total(plan, done, validations)))
+    }
+
+    /// Writes what the training would take, for the service.
+    fn write_forecast(&self, path: &Path) -> Result<(), Failure> {
+        let (_, seconds) = self.times()?;
+        let (steps, bytes) = (self.record.plan.steps, self.fit.bytes as u64);
+        let forecast = json!({ "steps": steps, "seconds": seconds, "bytes": bytes });
+        output::write_bytes(path, forecast.to_string().as_bytes())
+    }
+
+    /// The expected time of the rest of the run, in words.
+    fn time(&self) -> Result<String, Failure> {
+        let plan = &self.record.plan;
+        let (times, total) = self.times()?;
+        let total = Duration::from_secs_f64(total);
         let (early, late) = (per_step(times.early_step), per_step(times.late_step));
         let step =
             if plan.pivot() < plan.steps { format!("{early}, after half of them {late}") } else { early };
@@ -280,7 +298,9 @@ impl Job {
         let seed = self.record.plan.seed;
         let title = format!("{path}: {steps} steps{from}, seed {seed}, {}", self.fit.options.dtype);
         let options = self.run_options();
-        let mut session = Session { trainer, options: &options, dir, metrics };
+        let every = self.record.checkpoint_seconds.map(|seconds| Duration::from_secs(seconds.into()));
+        let timer = CheckpointTimer::new(every, Instant::now());
+        let mut session = Session { trainer, options: &options, dir, metrics, timer };
         let mut console = Console::new(Progress::resume(title, self.quiet, done), &self.record.model);
         let ended = session.first_validation(&console).and_then(|loss| {
             loss.inspect(|loss| self.print_line(&format!("validation loss {loss:.4} before the first step")));

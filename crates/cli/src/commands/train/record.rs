@@ -64,6 +64,9 @@ pub struct Record {
     /// The trained weights that the run begins from, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initial: Option<Initial>,
+    /// Seconds after which a checkpoint is written besides those of the plan. Not a setting of the run, but of the process.
+    #[serde(skip)]
+    pub checkpoint_seconds: Option<u32>,
     /// The number of steps that the run had, if it was resumed with another number.
     #[serde(skip)]
     pub steps_before: Option<usize>,
@@ -132,6 +135,7 @@ impl Record {
             request,
             plan,
             initial: None,
+            checkpoint_seconds: settings.checkpoint_seconds,
             steps_before: None,
         })
     }
@@ -189,6 +193,7 @@ impl Record {
             return Err(Failure::BadInput(problem));
         }
         self.recompute = settings.recompute.unwrap_or(self.recompute);
+        self.checkpoint_seconds = settings.checkpoint_seconds;
         self.output = match settings.output.as_deref() {
             Some(output) => Some(absolute(output)),
             None => self.output_within(dir),

@@ -103,7 +103,7 @@ fn wish(kind: Kind, headers: &HeaderMap) -> Result<Wish, Refusal> {
     if text(header::ACCEPT).contains("text/event-stream") {
         return match kind {
             Kind::Prediction => Ok(Wish::Events),
-            Kind::Training => Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, "trainings have no event stream")),
+            _ => Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, "trainings have no event stream")),
         };
     }
     let prefer = text(header::HeaderName::from_static("prefer"));

@@ -1,4 +1,4 @@
-//! What predictions and trainings share.
+//! What predictions, trainings and preparations share.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -181,11 +181,7 @@ pub async fn list(state: &AppState, kind: Kind, query: &Asked, view: View) -> An
     for job in &page.items {
         results.push(render::job(state, job, &view).await?);
     }
-    let names = match kind {
-        Kind::Prediction => "predictions",
-        Kind::Training => "trainings",
-    };
-    Ok(Json(page.json(&format!("{}/v1/{names}", view.base), query, results)).into_response())
+    Ok(Json(page.json(&format!("{}/v1/{}", view.base, kind.names()), query, results)).into_response())
 }
 
 /// Whether a list begins with the oldest: `sort_direction` or `direction`, and `sort_by` one of `fields`.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! jobs.rs         what predictions and trainings share: creation, lists, waiting
-//! predictions.rs, trainings.rs
+//! predictions.rs, trainings.rs, preparations.rs
 //! catalog.rs      models and versions in the database
 //! models.rs, versions.rs   the same as JSON
 //! account.rs      what is the same for everybody: account, hardware, collections, the secret of webhooks
@@ -13,6 +13,7 @@ mod catalog;
 mod jobs;
 mod models;
 mod predictions;
+mod preparations;
 mod trainings;
 mod versions;
 
@@ -34,6 +35,9 @@ pub fn routes() -> Router<AppState> {
         .route("/trainings", post(trainings::create_by_version).get(trainings::list))
         .route("/trainings/{id}", get(trainings::get))
         .route("/trainings/{id}/cancel", post(trainings::cancel))
+        .route("/preparations", post(preparations::create))
+        .route("/preparations/{id}", get(preparations::get))
+        .route("/preparations/{id}/cancel", post(preparations::cancel))
         // QUERY is no method that the router knows.
         .route("/models", any(models::collection))
         .route("/models/{name}", get(models::openai))

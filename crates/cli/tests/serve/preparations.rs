@@ -1,0 +1,52 @@
+//! Preparations, and trainings on what they made.
+
+use serde_json::{Value, json};
+
+use crate::common::Sandbox;
+use crate::service::{Service, data_uri};
+use crate::sets::{fields, set, train_on, trained};
+
+/// Prepares a training on a set, and returns the preparation at its end.
+fn prepare(service: &Service, steps: usize, set: &str) -> Value {
+    let mut input = fields(steps);
+    input["input_images"] = set.into();
+    let (status, made) = service.post("/v1/preparations", &json!({ "input": input }));
+    assert_eq!((status, &made["status"]), (201, &json!("starting")), "{made}");
+    service.over(&format!("/v1/preparations/{}", made["id"].as_str().expect("an id")))
+}
+
+/// Protects people before they spend anything: they see each picture as it will be learnt from, what the training will take, and what is wrong with
+/// the set; and the training on the prepared set has the weights of one on the pictures.
+#[test]
+fn a_training_is_prepared() {
+    let here = Sandbox::new();
+    let weights = trained(&here, 4);
+    let service = Service::start(&here, &[]);
+    let done = prepare(&service, 4, &data_uri("application/x-tar", &set()));
+    assert_eq!(done["status"], "succeeded", "{done}");
+    let output = &done["output"];
+    let pictures = output["pictures"].as_array().expect("pictures");
+    let names: Vec<&str> = pictures.iter().filter_map(|picture| picture["name"].as_str()).collect();
+    assert_eq!(names, ["0.png", "1.png", "2.png", "3.png"], "{output}");
+    assert_eq!(pictures[0]["caption"], "a photo of TOK");
+    assert_eq!((&pictures[0]["size"], &pictures[0]["mask"]), (&json!([80, 70]), &Value::Null));
+    for url in [&pictures[3]["picture"], &output["contact_sheet"]] {
+        assert!(service.file(url.as_str().expect("an address")).starts_with(b"\x89PNG"));
+    }
+    let forecast = &output["forecast"];
+    assert_eq!(forecast["steps"], 4);
+    assert!(
+        forecast["seconds"].as_f64() > Some(0.0) && forecast["bytes"].as_u64() > Some(1 << 20),
+        "{forecast}"
+    );
+    assert!(done["logs"].as_str().is_some_and(|logs| logs.contains("4 pictures, each as 64 × 64")), "{done}");
+
+    let job = service.over(&train_on(&service, 4, output["set"].as_str().expect("an address")));
+    assert_eq!(job["status"], "succeeded", "{job}");
+    assert_eq!(service.file(job["output"]["weights"].as_str().expect("an address")), weights);
+
+    let broken = prepare(&service, 4, &data_uri("application/zip", b"no archive"));
+    assert_eq!(broken["status"], "failed", "{broken}");
+    let error = broken["error"].as_str().expect("an error");
+    assert!(error.starts_with("input_images: ") && !error.contains("data/work"), "{error}");
+}
