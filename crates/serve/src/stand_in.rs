@@ -122,6 +122,9 @@ impl Engine for StandIn {
         work: &dyn Work,
     ) -> Result<Trained, EngineError> {
         if input.get("token_string").is_some_and(|token| token == "wait") {
+            // What a run has in its folder: enough for a checkpoint.
+            fs::write(folder.join("settings.json"), "{}").unwrap();
+            work.checkpoint(folder);
             self.wait(work)?;
         }
         let weights = folder.join("trained_model.tar");

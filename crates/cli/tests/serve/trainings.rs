@@ -93,3 +93,23 @@ fn a_worker_that_ends() {
     assert_eq!(job["status"], "succeeded", "{job}");
     assert_eq!(service.file(job["output"]["weights"].as_str().expect("an address")), weights);
 }
+
+/// Protects whoever has canceled a training and wants it after all: one that resumes it goes on from the last checkpoint, and ends with the bytes of a
+/// training that nobody has disturbed.
+#[test]
+fn a_canceled_training_is_resumed() {
+    let here = Sandbox::new();
+    let weights = trained(&here, 12);
+    let service = Service::start(&here, &[]);
+    let path = train(&service, 12);
+    wait("a checkpoint", || (checkpoints(&here).len() > 1).then_some(()));
+    let (status, canceled) = service.post(&format!("{path}/cancel"), &json!({}));
+    assert_eq!((status, &canceled["status"]), (200, &json!("canceled")), "{canceled}");
+    let (status, made) = service.post(&format!("{path}/resume"), &json!({}));
+    assert_eq!((status, &made["status"]), (201, &json!("starting")), "{made}");
+    let job = service.over(&format!("/v1/trainings/{}", made["id"].as_str().expect("an id")));
+    assert_eq!(job["status"], "succeeded", "{job}");
+    let logs = job["logs"].as_str().expect("text");
+    assert!(logs.contains(" from step "), "it goes on: {logs}");
+    assert_eq!(service.file(job["output"]["weights"].as_str().expect("an address")), weights);
+}

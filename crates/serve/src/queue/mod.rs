@@ -33,6 +33,7 @@ use crate::job::{Job, Kind, Status};
 use crate::settings::Settings;
 
 use self::database::Database;
+pub use self::records::RESUMES;
 
 /// The jobs, the records and the webhooks of a service, in its database. A clone is another handle of the same queue.
 ///
@@ -154,7 +155,7 @@ pub struct Filter {
 /// Something else that is kept: a model, a version, a file, a secret. Its content is JSON.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
-    /// `model`, `version`, `file`, `secret`.
+    /// `model`, `version`, `file`, `secret`, [`RESUMES`].
     pub kind: String,
     /// The id: unique within the kind.
     pub id: String,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::error::Result;
 
 use super::rows::{self, Cell, Step};
@@ -44,7 +46,27 @@ fn parameters(record: Record) -> Vec<Cell> {
     vec![kind.as_str().into(), id.as_str().into(), parent.as_str().into(), (&body).into(), created_at.into()]
 }
 
+/// The kind of the records of trainings that resume others: the id is that of the training, the parent the one whose checkpoint it begins from.
+pub const RESUMES: &str = "resumes";
+
 impl Queue {
+    /// Has the training `id` begin from the last checkpoint of another.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn set_resumes(&self, id: &str, earlier: &str) -> Result<()> {
+        let (kind, id, parent) = (RESUMES.into(), id.into(), earlier.into());
+        self.replace_record(Record { kind, id, parent, body: Value::Null, created_at: 0 }).await
+    }
+
+    /// The training from whose last checkpoint the training `id` begins, if there is one.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn resumes(&self, id: &str) -> Result<Option<String>> {
+        Ok(self.record(RESUMES, id).await?.map(|record| record.parent))
+    }
+
     /// Makes a record. `false`: one of its kind and id is there already, and is unchanged.
     ///
     /// # Errors

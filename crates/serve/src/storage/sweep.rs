@@ -1,6 +1,8 @@
 //! What is deleted when.
 //!
 //! - Jobs that ended longer ago than the days to keep, with their files. Trained weights stay for as long as their version is there.
+//! - Checkpoints of trainings that were canceled or have failed, after as many days, or a week if jobs are kept for ever: until then
+//!   the trainings can be resumed.
 //! - Uploads whose time is over.
 //! - What nobody refers to: files of attempts that lost their job, checkpoints of trainings that succeeded, uploads without a record.
 //!
@@ -15,7 +17,7 @@ use serde_json::Value;
 use super::Storage;
 use crate::error::Result;
 use crate::job::{Job, Kind, Status};
-use crate::queue::{Queue, Record};
+use crate::queue::{Queue, RESUMES, Record};
 
 /// The time between two sweeps.
 const EVERY: Duration = Duration::from_secs(3600);
@@ -24,6 +26,8 @@ const GRACE: i64 = 24 * 3600 * 1000;
 /// Jobs and records that are asked for at once.
 const PAGE: usize = 100;
 const DAY: i64 = 24 * 3600 * 1000;
+/// How long a training can be resumed, if jobs are kept for ever.
+const RESUMABLE: i64 = 7 * DAY;
 
 /// Sweeps every hour, for ever. A failure is logged; the next sweep tries again.
 pub async fn run(storage: Storage, queue: Queue, keep_days: Option<u32>) {
@@ -42,8 +46,13 @@ pub async fn run(storage: Storage, queue: Queue, keep_days: Option<u32>) {
 /// # Errors
 /// The database or the storage does not answer.
 pub async fn sweep(storage: &Storage, queue: &Queue, keep_days: Option<u32>) -> Result<usize> {
-    let now = queue.now().await?;
-    let sweeper = Sweeper { storage, queue, now, weights: weights(queue).await? };
+    sweep_at(storage, queue, keep_days, queue.now().await?).await
+}
+
+/// [`sweep`], when it is `now`.
+async fn sweep_at(storage: &Storage, queue: &Queue, keep_days: Option<u32>, now: i64) -> Result<usize> {
+    let (weights, resumed) = (weights(queue).await?, resumed(queue, now).await?);
+    let sweeper = Sweeper { storage, queue, now, has_retention: keep_days.is_some(), weights, resumed };
     let old = match keep_days {
         Some(days) => sweeper.old_jobs(now - i64::from(days) * DAY).await?,
         None => 0,
@@ -55,8 +64,12 @@ struct Sweeper<'a> {
     storage: &'a Storage,
     queue: &'a Queue,
     now: i64,
+    /// Whether jobs go after some days, with their checkpoints.
+    has_retention: bool,
     /// The keys of the weights of all versions.
     weights: HashSet<String>,
+    /// The trainings whose checkpoints others are going to begin from.
+    resumed: HashSet<String>,
 }
 
 impl Sweeper<'_> {
@@ -68,7 +81,9 @@ impl Sweeper<'_> {
             for job in &jobs {
                 // A process that is killed here leaves files without a job, which are orphans.
                 self.delete_below(&format!("jobs/{}", job.id())).await?;
-                self.delete_below(&format!("trainings/{}", job.id())).await?;
+                if !self.resumed.contains(job.id()) {
+                    self.delete_below(&format!("trainings/{}", job.id())).await?;
+                }
             }
             deleted += jobs.len();
             if jobs.len() < PAGE {
@@ -115,7 +130,8 @@ impl Sweeper<'_> {
                 if (owner.root, owner.id.as_str()) != (root, id) {
                     owner = self.owner(root, id).await?;
                 }
-                if !self.weights.contains(&file.key) && !owner.needs(&file.key) {
+                let is_needed = owner.needs(&file.key, |job| self.is_resumable(job));
+                if !self.weights.contains(&file.key) && !is_needed {
                     self.storage.delete(&file.key).await?;
                     deleted += 1;
                 }
@@ -124,9 +140,16 @@ impl Sweeper<'_> {
         Ok(deleted)
     }
 
+    /// Whether a training that is over can be resumed.
+    fn is_resumable(&self, job: &Job) -> bool {
+        let end = job.completed_at.unwrap_or(self.now);
+        job.status != Status::Succeeded && (self.has_retention || self.now - end <= RESUMABLE)
+    }
+
     /// Whoever the files below `{root}/{id}` belong to.
     async fn owner(&self, root: &'static str, id: &str) -> Result<Owner> {
-        let mut owner = Owner { root, id: id.to_string(), ..Owner::default() };
+        let is_resumed = root == "trainings" && self.resumed.contains(id);
+        let mut owner = Owner { root, id: id.to_string(), is_resumed, ..Owner::default() };
         if root == "files" {
             owner.is_upload = self.queue.record("file", id).await?.is_some();
             return Ok(owner);
@@ -146,23 +169,26 @@ struct Owner {
     id: String,
     jobs: Vec<Job>,
     is_upload: bool,
+    /// Whether another training is going to begin from these checkpoints.
+    is_resumed: bool,
 }
 
 impl Owner {
-    fn needs(&self, key: &str) -> bool {
-        self.is_upload || self.jobs.iter().any(|job| needs(job, self.root, key))
+    fn needs(&self, key: &str, is_resumable: impl Fn(&Job) -> bool) -> bool {
+        let needs = |job: &Job| needs(job, self.root, key, is_resumable(job));
+        self.is_upload || self.is_resumed || self.jobs.iter().any(needs)
     }
 }
 
 /// Whether a job needs a file. A job that goes on may need all of its files; one that is over, what its answer names, what its last
-/// attempt wrote, and its checkpoints unless it succeeded.
-fn needs(job: &Job, root: &str, key: &str) -> bool {
+/// attempt wrote, and its checkpoints for as long as it can be resumed.
+fn needs(job: &Job, root: &str, key: &str, is_resumable: bool) -> bool {
     if !job.status.is_over() {
         return true;
     }
     let of_last = format!("jobs/{}/{}/", job.id(), job.attempt);
     let is_named = [&job.output, &job.progress].into_iter().flatten().any(|value| mentions(value, key));
-    let is_checkpoint = root == "trainings" && job.status != Status::Succeeded;
+    let is_checkpoint = root == "trainings" && is_resumable;
     is_named || is_checkpoint || key.starts_with(&of_last)
 }
 
@@ -185,6 +211,23 @@ async fn weights(queue: &Queue) -> Result<HashSet<String>> {
         .collect())
 }
 
+/// The trainings whose checkpoints others begin from that are not over. Forgets what trainings that are gone began from.
+async fn resumed(queue: &Queue, now: i64) -> Result<HashSet<String>> {
+    let mut resumed = HashSet::new();
+    for record in records(queue, RESUMES).await? {
+        match queue.get(Kind::Training, &record.id).await? {
+            Some(job) if !job.status.is_over() => {
+                resumed.insert(record.parent);
+            }
+            None if now - record.created_at > GRACE => {
+                queue.delete_record(RESUMES, &record.id).await?;
+            }
+            Some(_) | None => {}
+        }
+    }
+    Ok(resumed)
+}
+
 /// All records of a kind.
 async fn records(queue: &Queue, kind: &str) -> Result<Vec<Record>> {
     let mut all: Vec<Record> = Vec::new();
@@ -205,7 +248,7 @@ mod tests {
 
     use serde_json::{Map, Value, json};
 
-    use super::{DAY, sweep};
+    use super::{DAY, sweep, sweep_at};
     use crate::job::{Kind, NewJob, Status};
     use crate::queue::{Outcome, Queue, Record};
     use crate::settings::Settings;
@@ -243,6 +286,10 @@ mod tests {
             };
             self.queue.insert(job, 100).await.unwrap();
             self.queue.claim("worker", &[kind], Duration::from_secs(60)).await.unwrap().unwrap();
+        }
+
+        async fn cancel(&self, id: &str) {
+            self.queue.cancel(Kind::Training, id).await.unwrap().unwrap();
         }
 
         async fn finish(&self, id: &str, output: Value) {
@@ -345,5 +392,35 @@ mod tests {
         assert_eq!(service.keys().await, ["jobs/running/1/a", "jobs/training/1/trained_model.tar"]);
         assert!(service.queue.get(Kind::Training, "training").await.unwrap().is_none());
         assert!(service.queue.get(Kind::Prediction, "running").await.unwrap().is_some());
+    }
+    /// Protects whoever wants to resume a training: its checkpoints stay for a week, or for as long as the operator keeps jobs, and for as long as
+    /// another training is going to begin from them.
+    #[tokio::test]
+    async fn checkpoints_of_trainings_without_a_result() {
+        let service = Service::new().await;
+        let checkpoints = ["trainings/over/checkpoints/x", "trainings/resumed/checkpoints/x"];
+        for id in ["over", "resumed"] {
+            service.job(id, Kind::Training).await;
+            service.cancel(id).await;
+        }
+        service.job("next", Kind::Training).await;
+        service.queue.set_resumes("next", "resumed").await.unwrap();
+        service.files(&checkpoints).await;
+        let now = service.queue.now().await.unwrap();
+        let sweep = async |keep_days, days| {
+            sweep_at(&service.storage, &service.queue, keep_days, now + days * DAY).await.unwrap()
+        };
+        assert_eq!(sweep(None, 6).await, 0);
+        assert_eq!(sweep(Some(30), 8).await, 0);
+        assert_eq!(sweep(None, 8).await, 1);
+        assert_eq!(service.keys().await, checkpoints[1..]);
+        assert_eq!(sweep(Some(30), 31).await, 2, "the jobs");
+        assert_eq!(service.keys().await, checkpoints[1..]);
+        service.cancel("next").await;
+        assert_eq!(sweep(None, 31).await, 1);
+        assert_eq!(sweep(Some(30), 62).await, 1, "the job");
+        assert_eq!(service.queue.resumes("next").await.unwrap().as_deref(), Some("resumed"));
+        sweep(None, 62).await;
+        assert_eq!(service.queue.resumes("next").await.unwrap(), None);
     }
 }

@@ -126,6 +126,12 @@ impl Checkpoints {
         Ok(())
     }
 
+    /// Whether a key is that of a checkpoint's list. In the order of their keys, the newest is the last.
+    fn is_list(&self, key: &str) -> bool {
+        let name = key.strip_prefix(self.prefix.as_str());
+        name.is_some_and(|name| name.ends_with(".json") && !name.contains('/'))
+    }
+
     fn file(&self, sha256: &str) -> String {
         format!("{}files/{sha256}", self.prefix)
     }
@@ -145,11 +151,8 @@ pub async fn restore(
     let mut own = Checkpoints::new(id, attempt, storage.clone());
     let failed = |e: io::Error| Error::Storage(format!("{}: {e}", folder.display()));
     clear(folder).map_err(failed)?; // of an earlier try
-    let names = storage.list(&own.prefix).await?.into_iter().map(|(key, _)| key);
-    let mut lists: Vec<String> = names
-        .filter(|key| key.ends_with(".json") && !key[own.prefix.len().min(key.len())..].contains('/'))
-        .collect();
-    lists.sort();
+    let keys = storage.list(&own.prefix).await?.into_iter().map(|(key, _)| key);
+    let lists: Vec<String> = keys.filter(|key| own.is_list(key)).collect();
     for key in lists.into_iter().rev() {
         match fetch(&own, &key, folder).await? {
             Some(list) => {
@@ -164,6 +167,23 @@ pub async fn restore(
         }
     }
     Ok((false, own))
+}
+
+/// Whether a training has a complete checkpoint.
+///
+/// # Errors
+/// The storage does not answer.
+pub async fn is_there(storage: &Storage, id: &str) -> Result<bool> {
+    let own = Checkpoints::new(id, 0, storage.clone());
+    let keys: HashSet<String> = storage.list(&own.prefix).await?.into_iter().map(|(key, _)| key).collect();
+    for key in keys.iter().filter(|key| own.is_list(key)) {
+        let Some(text) = storage.read(key).await? else { continue };
+        let list: Option<List> = serde_json::from_slice(&text).ok();
+        if list.is_some_and(|list| list.files.iter().all(|file| keys.contains(&own.file(&file.sha256)))) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Fetches the files of a list. `None`: a file is missing or damaged.

@@ -35,6 +35,7 @@ use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::attempt::Attempt;
+pub(crate) use self::checkpoints::is_there as has_checkpoint;
 use self::scratch::Scratch;
 use self::share::Computing;
 use self::weights::WeightsCache;

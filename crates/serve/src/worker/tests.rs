@@ -324,6 +324,30 @@ async fn a_training_rests() {
     worker.await.expect("no panic").expect("ended");
 }
 
+/// Protects who resumes a training that was canceled: the new training begins from the last checkpoint, and fails with a line where the checkpoints
+/// are gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_training_is_resumed() {
+    let here = Here::new().await;
+    let input = json!({ "input_images": "data:application/zip;base64,AAAA", "token_string": "drain" });
+    here.insert("t", TRAINING, input.clone()).await;
+    let (worker, end) = here.worker(false);
+    until_async(|| async { (here.keys("trainings/t/checkpoints/").await.len() >= 5).then_some(()) }).await;
+    assert!(has_checkpoint(&here.storage, "t").await.expect("an answer"));
+    here.queue.cancel(TRAINING, "t").await.expect("an answer");
+    here.queue.set_resumes("next", "t").await.expect("an answer");
+    here.insert("next", TRAINING, input.clone()).await;
+    let next = here.when(TRAINING, "next", |job| job.status.is_over()).await;
+    assert_eq!(next.status, Status::Succeeded, "{:?}", next.error);
+    assert_eq!(*here.engine.seen.lock().expect("no panic"), ["from 0", "from 2"]);
+    here.queue.set_resumes("late", "none").await.expect("an answer");
+    here.insert("late", TRAINING, input).await;
+    let late = here.when(TRAINING, "late", |job| job.status.is_over()).await;
+    assert_eq!(late.error.as_deref(), Some("the checkpoints of the training none are gone"));
+    end.send(true).expect("there");
+    worker.await.expect("no panic").expect("ended");
+}
+
 /// Protects preparations: the set is stored whole and by its pictures, whose keys depend on no name; a worker that ends gives the
 /// preparation back, and another begins anew.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

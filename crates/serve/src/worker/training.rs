@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::attempt::{Attempt, Watched};
 use super::weights::{hex, sum};
-use super::{Done, Ended, Worker, engine};
+use super::{Done, Ended, Worker, checkpoints, engine};
 use crate::job::Job;
 use crate::queue::Record;
 
@@ -28,7 +28,7 @@ impl Worker {
         let [inputs, run] = ["inputs", "run"].map(|name| folder.join(name));
         [&inputs, &run].iter().try_for_each(std::fs::create_dir).map_err(failed)?;
         let input = self.resolved(job, attempt, &TrainInput::schema(), &inputs).await?;
-        self.answer(attempt, || attempt.restore(&run)).await?;
+        self.restore(job, attempt, &run).await?;
         let (own, work, to) = (self.engine.clone(), Watched(attempt.clone()), run.clone());
         let trained = engine(move || own.train(&input, &to, &work)).await?;
         let key = self.store(job, attempt, &trained.weights).await?;
@@ -49,6 +49,18 @@ impl Worker {
             output = json!({ "version": format!("{}:{}", record.parent, record.id), "weights": key });
         }
         Ok(Done { output, metrics: trained.metrics, record, files })
+    }
+
+    /// Puts the run's last checkpoint into its folder, if there is one: its own, or else that of the training that it resumes.
+    async fn restore(&self, job: &Job, attempt: &Attempt, run: &Path) -> Result<(), Ended> {
+        let is_own = self.answer(attempt, || attempt.restore(run)).await?;
+        let earlier = self.answer(attempt, || self.queue.resumes(job.id())).await?;
+        let Some(earlier) = earlier.filter(|_| !is_own) else { return Ok(()) };
+        let restore = || async { Ok(checkpoints::restore(&self.storage, &earlier, 0, run).await?.0) };
+        match self.answer(attempt, restore).await? {
+            true => Ok(()),
+            false => Err(Ended::Failed(format!("the checkpoints of the training {earlier} are gone"))),
+        }
     }
 
     /// The version that the training makes.

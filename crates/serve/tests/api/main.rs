@@ -10,6 +10,7 @@ mod outputs;
 mod preparations;
 mod receiver;
 mod replicate;
+mod resume;
 mod service;
 #[path = "../../src/stand_in.rs"]
 mod stand_in;

@@ -108,7 +108,10 @@ fn preferred_wait(headers: &HeaderMap) -> Option<(u64, String)> {
 }
 
 /// The seconds of `Cancel-After`: `90`, `30s`, `5m`, `1h30m45s`.
-fn cancel_after(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
+///
+/// # Errors
+/// The header says something else.
+pub fn cancel_after(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
     let Some(text) = headers.get("cancel-after") else { return Ok(None) };
     let text = text.to_str().unwrap_or_default();
     let seconds = seconds(text).filter(|seconds| CANCEL_AFTER.contains(seconds));

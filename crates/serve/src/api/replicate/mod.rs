@@ -35,6 +35,7 @@ pub fn routes() -> Router<AppState> {
         .route("/trainings", post(trainings::create_by_version).get(trainings::list))
         .route("/trainings/{id}", get(trainings::get))
         .route("/trainings/{id}/cancel", post(trainings::cancel))
+        .route("/trainings/{id}/resume", post(trainings::resume))
         .route("/preparations", post(preparations::create))
         .route("/preparations/{id}", get(preparations::get))
         .route("/preparations/{id}/cancel", post(preparations::cancel))

@@ -2,7 +2,7 @@
 
 use axum::Extension;
 use axum::extract::{Path, Query, Request, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value};
 
 use super::catalog::{self, Version};
@@ -13,7 +13,8 @@ use crate::api::render::View;
 use crate::api::state::{AppState, BASE};
 use crate::api::submit;
 use crate::api::tokens::Caller;
-use crate::job::{Kind, NewJob};
+use crate::job::{Job, Kind, NewJob, Status};
+use crate::worker::has_checkpoint;
 
 /// `POST /models/{owner}/{name}/versions/{id}/trainings`.
 pub async fn create(
@@ -112,4 +113,52 @@ pub async fn cancel(
 ) -> Answer {
     let view = View::of(&state, &headers, &query);
     jobs::cancel(&state, Kind::Training, &id, &view).await
+}
+
+/// `POST /trainings/{id}/resume`: a new training with the same input, destination and webhook, which begins from the last checkpoint of one
+/// that was canceled or has failed. Whatever body comes along is not read.
+pub async fn resume(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    Extension(caller): Extension<Caller>,
+    Query(query): Query<Asked>,
+    headers: HeaderMap,
+) -> Answer {
+    let view = View::of(&state, &headers, &query);
+    let earlier = jobs::get(&state, Kind::Training, &id).await?;
+    let from = with_checkpoint(&state, &earlier).await?;
+    let job = NewJob {
+        id: submit::new_id(),
+        owner: caller.name.clone(),
+        source: if view.is_page { "web" } else { "api" }.into(),
+        cancel_after: jobs::cancel_after(&headers)?,
+        ..earlier.made
+    };
+    // Before the training, which a worker may take at once. Retention removes what no training has.
+    state.queue.set_resumes(&job.id, &from).await?;
+    let job = submit::submit(&state, job).await?;
+    jobs::created(&state, job, &headers, &view).await
+}
+
+/// The training whose checkpoint one goes on from that resumes this one: itself, or one that it resumes and got no further than.
+async fn with_checkpoint(state: &AppState, training: &Job) -> Result<String, Refusal> {
+    let id = training.id();
+    let refused = |status, problem: &str| Err(Refusal::new(status, format!("The training {id} {problem}")));
+    match training.status {
+        Status::Succeeded => {
+            return refused(StatusCode::CONFLICT, "has succeeded: there is nothing to resume");
+        }
+        Status::Starting | Status::Processing => {
+            return refused(StatusCode::CONFLICT, "goes on: cancel it first");
+        }
+        Status::Failed | Status::Canceled => {}
+    }
+    let mut next = Some(id.to_owned());
+    while let Some(id) = next {
+        if has_checkpoint(&state.storage, &id).await? {
+            return Ok(id);
+        }
+        next = state.queue.resumes(&id).await?;
+    }
+    refused(StatusCode::UNPROCESSABLE_ENTITY, "has no checkpoint: begin it anew")
 }
