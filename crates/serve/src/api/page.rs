@@ -75,7 +75,7 @@ fn file(kind: &'static str, text: &'static str) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::testing::Service;
+    use crate::api::tests::Service;
 
     /// Protects the page in the binary: a file that another one names is served, with the policy, and nothing else is.
     #[tokio::test]
