@@ -58,7 +58,8 @@ def reexports(modules: dict) -> dict:
             target = (() if base == "crate::" else own) + (target,)
             if target in modules:
                 found |= {own + (name,): target for name in re.findall(r"\w+", names)}
-    return found
+    # A function may have the name of a module.
+    return {name: target for name, target in found.items() if name not in modules}
 
 
 def needs(modules: dict) -> set[tuple]:
