@@ -97,8 +97,9 @@ impl ClipSeg {
         SeenPicture(taken.collect())
     }
 
-    /// The logits (side, side), f32, of a prompt (1, projection) in a picture: the decoder, which is small, computes in f32. With three transposed convolutions, a side is a whole
-    /// number of patches times the square of a fourth of a patch's side, otherwise a whole number of patches.
+    /// The logits (side, side), f32, of a prompt (1, projection) in a picture. The decoder, which is small, computes in f32. With three
+    /// transposed convolutions, a side is a whole number of patches times the square of a fourth of a patch's side, otherwise a whole
+    /// number of patches.
     pub fn logits(&self, picture: &SeenPicture, prompt: &Tensor) -> Tensor {
         self.decoder.forward(&picture.0, &prompt.to_dtype(DType::F32))
     }

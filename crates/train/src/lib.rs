@@ -12,6 +12,7 @@
 //! stop.rs          when a training may end before its last step
 //! forecast/        the memory and time that a training takes
 //! chart.rs, page/  a chart of the losses; pages of pictures and text
+//! pillow.rs        pictures resized as Pillow does
 //! ```
 //!
 //! `tools/reference/trainer.py` defines the computation, and the tests compare with its runs.
@@ -60,6 +61,7 @@ pub mod forecast;
 pub mod lr_schedule;
 pub mod optim;
 pub mod page;
+mod pillow;
 pub mod plan;
 pub mod preprocess;
 pub mod run;

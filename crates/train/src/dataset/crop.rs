@@ -1,8 +1,10 @@
 //! The square of a picture that is used for training.
 
-use image::imageops::{self, FilterType};
-use image::{GenericImageView, GrayImage, RgbImage};
+use calotype_models::config::Resample;
+use image::{GenericImageView, GrayImage, RgbImage, imageops};
 use serde::{Deserialize, Serialize};
+
+use crate::pillow::resize;
 
 /// A square inside of a picture, in the picture's pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,16 +34,21 @@ impl Crop {
         imageops::crop_imm(picture, self.left, self.top, self.side, self.side).to_image()
     }
 
-    /// The square of a picture, resized to `resolution`² pixels by a Lanczos filter with three lobes, also if it is smaller.
-    pub(crate) fn picture(self, picture: &RgbImage, resolution: u32) -> RgbImage {
-        let square = imageops::crop_imm(picture, self.left, self.top, self.side, self.side);
-        imageops::resize(&*square, resolution, resolution, FilterType::Lanczos3)
+    /// The bytes of a picture's square, resized to `resolution`² pixels by a Lanczos filter with three lobes, also if it is smaller.
+    pub(crate) fn picture(self, picture: &RgbImage, resolution: usize) -> Vec<u8> {
+        self.resized(picture.as_raw(), picture.width(), 3, resolution, Resample::Lanczos)
     }
 
-    /// The square of a mask, resized to `resolution`² pixels by linear interpolation, which does not exceed the mask's values.
-    pub(crate) fn mask(self, mask: &GrayImage, resolution: u32) -> GrayImage {
-        let square = imageops::crop_imm(mask, self.left, self.top, self.side, self.side);
-        imageops::resize(&*square, resolution, resolution, FilterType::Triangle)
+    /// The bytes of a mask's square, resized to `resolution`² pixels by linear interpolation, which does not exceed the mask's values.
+    pub(crate) fn mask(self, mask: &GrayImage, resolution: usize) -> Vec<u8> {
+        self.resized(mask.as_raw(), mask.width(), 1, resolution, Resample::Bilinear)
+    }
+
+    fn resized(self, bytes: &[u8], width: u32, channels: usize, to: usize, filter: Resample) -> Vec<u8> {
+        let Crop { top, left, side } = self;
+        let [top, left, side, width] = [top, left, side, width].map(|length| length as usize);
+        let from = channels * (top * width + left);
+        resize(&bytes[from..], channels * width, channels, [side; 2], [to; 2], filter)
     }
 
     /// The largest value of a mask in the square.
@@ -141,8 +148,8 @@ mod tests {
                 |x, _| if (10..20).contains(&x) { [9, 8, 7].into() } else { [255; 3].into() },
             );
         let seen = crop(0, 10, 10).picture(&picture, 16);
-        assert!(seen.pixels().all(|p| p.0 == [9, 8, 7]));
+        assert_eq!(seen, [9, 8, 7].repeat(16 * 16));
         let mask = GrayImage::from_pixel(30, 10, [77].into());
-        assert!(crop(0, 10, 10).mask(&mask, 7).pixels().all(|p| p.0 == [77]));
+        assert_eq!(crop(0, 10, 10).mask(&mask, 7), [77; 7 * 7]);
     }
 }

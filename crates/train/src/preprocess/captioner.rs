@@ -43,8 +43,8 @@ impl Captioner {
     }
 
     /// A caption of a picture, in lower case. [`CaptionDecoding::Sample`] draws from the 50 likeliest tokens at temperature 0.7,
-    /// [`CaptionDecoding::Beam`] follows 3 texts of 5 to 20 tokens. The same picture, decoding and seed (which matters to [`CaptionDecoding::Sample`] alone)
-    /// give the same caption. A caption may be empty.
+    /// [`CaptionDecoding::Beam`] follows 3 texts of 5 to 20 tokens. The seed matters to [`CaptionDecoding::Sample`] alone. The same
+    /// picture, decoding and seed give the same caption. A caption may be empty.
     ///
     /// # Errors
     /// As [`Self::tokens`].

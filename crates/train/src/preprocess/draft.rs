@@ -95,11 +95,12 @@ impl Preprocess<'_> {
     /// Reads the files of a square that are there already.
     pub(super) fn read_files(&self, draft: &mut Draft) -> Result<(), DatasetError> {
         let (job, Some(folder)) = (&self.jobs[draft.i], &self.folder) else { return Ok(()) };
-        let resolution = self.settings.set.resolution as u32;
+        let resolution = self.settings.set.resolution;
+        let side = resolution as u32;
         let (picture_file, mask_file) = (format!("{}.{PICTURE}", job.name), format!("{}.{MASK}", job.name));
         // Squares and masks have the resolution's size: those by hand were checked, but may have been changed since.
-        let whole = Crop { top: 0, left: 0, side: resolution };
-        let checked = |file: &str, size: (u32, u32)| match size == (resolution, resolution) {
+        let whole = Crop { top: 0, left: 0, side };
+        let checked = |file: &str, size: (u32, u32)| match size == (side, side) {
             true => Ok(()),
             false => Err(unusable_file(&folder.join(file), "has changed while it was read".into())),
         };
@@ -109,7 +110,7 @@ impl Preprocess<'_> {
             let (picture, _) = picture::decode(&bytes, CAMERA_PIXELS)
                 .map_err(|e| unusable_file(&folder.join(&picture_file), e.to_string()))?;
             checked(&picture_file, picture.dimensions())?;
-            draft.example.rgb = whole.picture(&picture, resolution).into_raw();
+            draft.example.rgb = whole.picture(&picture, resolution);
             draft.record.picture.by_hand = job.picture == Piece::ByHand;
         }
         if job.mask.is_some_and(|mask| mask != Piece::Make)
@@ -118,7 +119,7 @@ impl Preprocess<'_> {
             let mask = picture::decode_mask(&bytes, CAMERA_PIXELS)
                 .map_err(|e| unusable_file(&folder.join(&mask_file), e.to_string()))?;
             checked(&mask_file, mask.dimensions())?;
-            draft.example.mask = Some(whole.mask(&mask, resolution).into_raw());
+            draft.example.mask = Some(whole.mask(&mask, resolution));
             draft.record.mask.by_hand = job.mask == Some(Piece::ByHand);
         }
         Ok(())

@@ -15,7 +15,7 @@ use crate::dataset::photos::{Photo, Photos};
 use crate::dataset::{DatasetError, list};
 
 /// Counted up where the steps make something else of the same picture, so that earlier results are made anew.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Names that a made set has for other files.
 const RESERVED: [&str; 3] = ["dataset", "contact_sheet", "preprocess"];
 
@@ -99,10 +99,10 @@ impl Job {
         let same_mask = record.as_ref().is_some_and(|record| mask_network.fits(record.segmenter.as_ref()));
         let same_size = record.as_ref().is_some_and(|record| upscaler.fits(record.upscaler.as_ref()));
         let piece = |ending: &str, of: fn(&Record) -> &MadeFile, same: bool| -> Result<Piece, DatasetError> {
-            let (file, made) = (format!("{}.{ending}", self.name), record.as_ref().map(of));
-            Ok(match found(folder, &file, made.map(|made| &*made.checksum))? {
+            let (file, known) = (format!("{}.{ending}", self.name), record.as_ref().map(of));
+            Ok(match found(folder, &file, known.map(|known| &*known.checksum))? {
                 Found::Missing => Piece::Make,
-                Found::AsWritten if same && made.is_some_and(|made| made.from == *from) => Piece::Taken,
+                Found::AsWritten if same && known.is_some_and(|known| known.from == *from) => Piece::Taken,
                 Found::AsWritten => Piece::Make,
                 Found::ByHand(_) if record.is_none() && ending == PICTURE => {
                     let problem = "is there already, and was not made from this set: take another folder";
@@ -141,15 +141,15 @@ impl Job {
         self.caption_from = caption_from(&square, caption, settings);
         let captioner = if self.has_caption { &Identity::None } else { &settings.networks.captioner };
         let record = self.record.as_ref();
-        let made = record.map(|record| &record.caption);
+        let known = record.map(|record| &record.caption);
         let same = record.is_some_and(|record| captioner.fits(record.captioner.as_ref()));
         let file = format!("{}.{CAPTION}", self.name);
-        self.caption = match found(folder, &file, made.map(|made| &*made.checksum))? {
+        self.caption = match found(folder, &file, known.map(|known| &*known.checksum))? {
             Found::ByHand(bytes) => {
                 text::decode(&bytes).map_err(|at| unusable_file(&folder.join(&file), text::problem(at)))?;
                 Piece::ByHand
             }
-            Found::AsWritten if same && made.is_some_and(|made| made.from == self.caption_from) => {
+            Found::AsWritten if same && known.is_some_and(|known| known.from == self.caption_from) => {
                 Piece::Taken
             }
             Found::AsWritten | Found::Missing => Piece::Make,

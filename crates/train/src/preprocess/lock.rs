@@ -13,8 +13,8 @@ const LOCK: &str = ".lock";
 pub(super) struct Lock {
     path: PathBuf,
     _file: File,
-    /// The folders that were made, the innermost first.
-    made: Vec<PathBuf>,
+    /// The folders that were not there before, the innermost first.
+    new_folders: Vec<PathBuf>,
 }
 
 impl Lock {
@@ -23,7 +23,7 @@ impl Lock {
     /// # Errors
     /// Another process has the lock, or the folder cannot be written to.
     pub(super) fn take(folder: &Path) -> Result<Lock, DatasetError> {
-        let made: Vec<PathBuf> =
+        let new_folders: Vec<PathBuf> =
             folder.ancestors().take_while(|path| !path.exists()).map(Path::to_path_buf).collect();
         let path = folder.join(LOCK);
         let io = |source: std::io::Error| DatasetError::Io { path: path.clone(), source };
@@ -37,7 +37,7 @@ impl Lock {
         if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) || !is_at(&file, &path) {
             return Err(unusable_file(folder, "another process is making a set in this folder".into()));
         }
-        Ok(Lock { path, _file: file, made })
+        Ok(Lock { path, _file: file, new_folders })
     }
 }
 
@@ -45,7 +45,7 @@ impl Drop for Lock {
     fn drop(&mut self) {
         // What cannot be removed is in no one's way.
         let _ = fs::remove_file(&self.path);
-        self.made.iter().for_each(|folder| drop(fs::remove_dir(folder)));
+        self.new_folders.iter().for_each(|folder| drop(fs::remove_dir(folder)));
     }
 }
 

@@ -8,7 +8,7 @@
 //! squares.rs, captions.rs   picture → mask → square → upscaled, if it is clearly too small → resized;  square → caption
 //! captioner.rs              captions by BLIP; decoding.rs: how their tokens are chosen; wording.rs: what is mended in them
 //! segmenter.rs              masks by CLIPSeg of what a prompt names
-//! pixels.rs, pillow.rs      a picture as a network's input; pictures resized as Pillow does
+//! pixels.rs                 a picture as a network's input
 //! draft.rs                  a square on its way
 //! earlier.rs, writer.rs     the made set on disk: read, and written; lock.rs: by one process at a time; zipped.rs: as a zip file
 //! ```
@@ -26,7 +26,6 @@ mod job;
 mod lock;
 mod networks;
 mod open;
-mod pillow;
 mod pixels;
 pub mod segmenter;
 mod squares;

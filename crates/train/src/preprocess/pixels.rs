@@ -4,7 +4,7 @@ use calotype_models::config::ImageProcessorConfig;
 use calotype_tensor::Tensor;
 use image::RgbImage;
 
-use super::pillow::resize;
+use crate::pillow::resize;
 
 /// A picture as a network takes it, (1, side, side, 3), f32. This is what transformers' processors give where torchvision is not
 /// installed.
@@ -13,8 +13,8 @@ use super::pillow::resize;
 /// If the picture is empty.
 pub(super) fn pixels(picture: &RgbImage, processor: &ImageProcessorConfig) -> Tensor {
     let ImageProcessorConfig { side, resample, rescale_factor, image_mean, image_std } = *processor;
-    let from = [picture.width() as usize, picture.height() as usize];
-    let bytes = resize(picture.as_raw(), 3, from, [side, side], resample);
+    let [width, height] = [picture.width(), picture.height()].map(|side| side as usize);
+    let bytes = resize(picture.as_raw(), 3 * width, 3, [width, height], [side, side], resample);
     // The order of roundings is that of the processors.
     let number = |(i, byte): (usize, &u8)| {
         let scaled = (f64::from(*byte) * rescale_factor) as f32;

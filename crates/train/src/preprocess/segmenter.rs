@@ -10,8 +10,8 @@ use calotype_tensor::Tensor;
 use image::{GrayImage, RgbImage};
 
 use super::networks::{NotFinite, finite};
-use super::pillow::resize;
 use super::pixels::pixels;
+use crate::pillow::resize;
 
 /// Added to every probability, so that no part of a picture counts as nothing.
 const BIAS: f32 = 0.01;
@@ -96,7 +96,8 @@ impl Segmenter {
         let grey: Vec<u8> =
             probabilities.iter().map(|p| (255.0 * (p + BIAS).clamp(0.0, 1.0) / most) as u8).collect();
         let (width, height) = picture.dimensions();
-        let mask = resize(&grey, 1, [side, side], [width as usize, height as usize], Resample::Bicubic);
+        let size = [width as usize, height as usize];
+        let mask = resize(&grey, side, 1, [side, side], size, Resample::Bicubic);
         let mask = GrayImage::from_raw(width, height, mask).expect("a byte for each pixel");
         Ok(Segmented { mask, largest })
     }

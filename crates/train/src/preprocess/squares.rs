@@ -1,7 +1,5 @@
 //! Picture → mask → square → upscaled, if it is clearly too small → resized.
 
-use image::imageops::{self, FilterType};
-
 use super::draft::Draft;
 use super::job::{Job, Piece, is_small};
 use super::networks::{FindMask, FoundMask, Identity, Network, Upscale};
@@ -82,12 +80,11 @@ impl Preprocess<'_> {
         let size = picture.dimensions();
         let kept = job.kept_crop(size);
         let crop = kept.unwrap_or_else(|| Crop::choose(size, centre.filter(|_| set.crop_based_on_salience)));
-        // At most 65,535, because the prepared pictures fit into memory.
-        let resolution = set.resolution as u32;
-        let is_small = has_upscaler && is_small(crop.side, set.resolution) && job.picture == Piece::Make;
+        let resolution = set.resolution;
+        let is_small = has_upscaler && is_small(crop.side, resolution) && job.picture == Piece::Make;
         let segmenter = self.segmenter(job, network.as_ref().filter(|_| found.is_some()));
         let (found_mask, notes) = found.map(|found| shown(found, crop, resolution)).unzip();
-        let mask = found_mask.or(own.map(|mask| crop.mask(mask, resolution).into_raw()));
+        let mask = found_mask.or(own.map(|mask| crop.mask(mask, resolution)));
         if let (Some(name), true) = (self.photos.mask_name(i), mask.iter().flatten().all(|&value| value == 0))
         {
             return Err(DatasetError::mask(name, "black all over the crop: nothing to learn from"));
@@ -103,7 +100,7 @@ impl Preprocess<'_> {
         draft.example.mask = mask;
         match is_small {
             true => draft.small = Some(crop.cut(picture)),
-            false => draft.example.rgb = crop.picture(picture, resolution).into_raw(),
+            false => draft.example.rgb = crop.picture(picture, resolution),
         }
         Ok(draft)
     }
@@ -128,7 +125,7 @@ impl Preprocess<'_> {
     ) -> Result<(), DatasetError> {
         let Some(mut network) = network else { return Ok(()) };
         let count = squares.iter().filter(|draft| draft.small.is_some()).count();
-        let resolution = self.settings.set.resolution as u32;
+        let resolution = self.settings.set.resolution;
         for (done, draft) in squares.iter_mut().filter(|draft| draft.small.is_some()).enumerate() {
             if progress(Stage::Upscaling, done, count).is_break() {
                 return Err(DatasetError::Interrupted);
@@ -137,8 +134,8 @@ impl Preprocess<'_> {
             let (Some(upscale), Some(small)) = (network.get()?, draft.small.take()) else { continue };
             let large = upscale(&small)?;
             let factor = large.width() / small.width().max(1);
-            let resized = imageops::resize(&large, resolution, resolution, FilterType::Lanczos3);
-            draft.example.rgb = resized.into_raw();
+            let whole = Crop::choose(large.dimensions(), None);
+            draft.example.rgb = whole.picture(&large, resolution);
             draft.record.upscaled = Some(factor);
             draft.record.upscaler = Some(identity);
             for note in &mut draft.record.notes {
@@ -159,11 +156,11 @@ impl Preprocess<'_> {
 
 /// A mask that a network made, in the square, and its notes. All of the square counts if it shows nothing of what was found: a mask that
 /// is dark all over would take the picture out of the training.
-fn shown(found: FoundMask, crop: Crop, resolution: u32) -> (Vec<u8>, Vec<Note>) {
+fn shown(found: FoundMask, crop: Crop, resolution: usize) -> (Vec<u8>, Vec<Note>) {
     let FoundMask { mask, mut notes, .. } = found;
     if crop.brightest(&mask) >= BRIGHT {
-        return (crop.mask(&mask, resolution).into_raw(), notes);
+        return (crop.mask(&mask, resolution), notes);
     }
     notes.push(Note::Outside);
-    (vec![u8::MAX; (resolution * resolution) as usize], notes)
+    (vec![u8::MAX; resolution * resolution], notes)
 }

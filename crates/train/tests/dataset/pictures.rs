@@ -27,6 +27,26 @@ fn crops_and_masks() {
     assert_eq!((mask[0], mask[15]), (0, 255));
 }
 
+/// Protects: squares and their masks are those of Pillow, to the last bit, smaller and larger (`tools/reference/golden/squares.py`).
+#[test]
+fn squares_as_pillow_resizes_them() {
+    let bytes = std::fs::read(temp::golden().join("squares.safetensors")).unwrap();
+    let golden = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let tensor = |name: &str| golden.tensor(name).unwrap().data().to_vec();
+    let [height, width, _] = golden.tensor("picture").unwrap().shape().try_into().unwrap();
+    let (width, height) = (width as u32, height as u32);
+    let picture = RgbImage::from_raw(width, height, tensor("picture")).unwrap();
+    let mask = GrayImage::from_raw(width, height, tensor("mask")).unwrap();
+    let files =
+        [("a.png", encode(picture, ImageFormat::Png)), ("a.mask.png", encode(mask, ImageFormat::Png))];
+    for resolution in [16, 44, 70] {
+        let settings = DatasetOptions { resolution, crop_based_on_salience: false, ..SETTINGS };
+        let example = open_files(&files, &settings).unwrap().examples.remove(0);
+        assert!(example.rgb == tensor(&format!("picture.{resolution}")), "{resolution}");
+        assert!(example.mask == Some(tensor(&format!("mask.{resolution}"))), "{resolution}: mask");
+    }
+}
+
 /// Protects: a turned picture is cropped, sized and masked as it is seen.
 #[test]
 fn turned_pictures_are_upright() {
