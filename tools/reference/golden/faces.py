@@ -5,6 +5,7 @@
     faces/bin/python faces.py
 
 - `astronaut.png`, `hopper.png`: parts of a portrait by NASA (in scikit-image) and of one by the US Navy (in matplotlib), both in the public domain.
+- `photographer.png`: a man in profile, part of `camera.png` in scikit-image, which its photographer, Lav Varshney, has dedicated to the public (CC0).
 - `faces.json`: for each picture its parts (file, a number of quarter turns, whether it is mirrored, place) on a grey canvas, and what is found in it: score, box
   (x, y, width, height of the picture's), six points, and the 468 landmarks in pixels (null: no face there).
 
@@ -88,7 +89,7 @@ def composed(size, parts):
     """Parts (file, quarter turns against the clock, mirrored, x, y) on a grey canvas of a size; they may reach beyond it."""
     canvas = np.full((size[1], size[0], 3), 128, np.uint8)
     for name, turns, mirrored, left, top in parts:
-        part = np.rot90(np.asarray(Image.open(OUT / name)), turns)
+        part = np.rot90(np.asarray(Image.open(OUT / name).convert("RGB")), turns)
         part = part[:, ::-1] if mirrored else part
         x0, y0 = max(left, 0), max(top, 0)
         part = part[y0 - top : size[1] - top, x0 - left : size[0] - left]
@@ -96,7 +97,7 @@ def composed(size, parts):
     return canvas
 
 
-A, H = "astronaut.png", "hopper.png"
+A, H, P = "astronaut.png", "hopper.png", "photographer.png"
 PICTURES = {
     "astronaut": ((256, 256), [(A, 0, False, 0, 0)]),
     "hopper": ((240, 240), [(H, 0, False, 0, 0)]),
@@ -114,6 +115,9 @@ PICTURES = {
     "cut below": ((256, 256), [(A, 0, False, 0, 125)]),
     "tiny": ((1900, 1300), [(A, 0, False, 1200, 700)]),
     "none": ((256, 256), []),
+    "profile": ((256, 256), [(P, 0, False, 0, 0)]),
+    "profile to the left": ((256, 256), [(P, 0, True, 0, 0)]),
+    "profile beside another": ((520, 300), [(P, 0, False, 10, 30), (H, 0, False, 275, 40)]),
 }
 
 
@@ -123,6 +127,7 @@ def main():
     for name, picture in [(A, astronaut), (H, hopper[60:540, 16:496])]:
         picture = Image.fromarray(picture)
         picture.resize((240, 240), Image.Resampling.BOX).save(OUT / name, optimize=True) if name == H else picture.save(OUT / name, optimize=True)
+    Image.fromarray(skimage.data.camera()[20:276, 60:316]).save(OUT / P, optimize=True)
     golden = {}
     for name, (size, parts) in PICTURES.items():
         golden[name] = {"size": size, "parts": parts, "faces": faces(composed(size, parts))}
