@@ -1,8 +1,10 @@
-//! Captions or masks of pictures, one line of JSON each, for `tools/reference/words_check.py` and `tools/reference/bench/words.py`:
+//! Captions, masks or faces of pictures, one line of JSON each, for `tools/reference/words_check.py`, `tools/reference/bench/words.py` and
+//! `tools/reference/bench/faces.py`:
 //!
 //! ```text
 //! words caption FOLDER f32|bf16 sample|greedy|beam SEED PICTURE..
 //! words mask FOLDER f32|bf16 PROMPT TEMPERATURE PICTURE..      writes PICTURE.mask.png
+//! words faces PICTURE..
 //! ```
 
 use std::path::Path;
@@ -10,6 +12,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use calotype_tensor::DType;
+use calotype_train::preprocess::faces::FaceFinder;
 use calotype_train::preprocess::{CaptionDecoding, Captioner, Segmenter};
 use image::RgbImage;
 
@@ -57,7 +60,17 @@ fn run(args: &[&str]) -> Result<(), Box<dyn std::error::Error>> {
                 line(serde_json::json!({ "picture": picture, "largest": found.largest, "seconds": seconds }));
             }
         }
-        _ => return Err("expected caption or mask, and what the documentation of this example lists".into()),
+        ["faces", pictures @ ..] => {
+            let finder = FaceFinder::carried();
+            for picture in pictures {
+                let image = open(picture)?;
+                let begun = Instant::now();
+                let faces = finder.find(&image).len();
+                let seconds = begun.elapsed().as_secs_f64();
+                line(serde_json::json!({ "picture": picture, "faces": faces, "seconds": seconds }));
+            }
+        }
+        _ => return Err("expected caption, mask or faces, as the documentation says".into()),
     }
     Ok(())
 }
