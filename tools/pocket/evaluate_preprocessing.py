@@ -23,6 +23,9 @@ from paint import S
 from things import HELD_OUT, THINGS
 
 UNKNOWN = [*HELD_OUT, "mascot"]
+UNKNOWN_PROMPTS = ["the thing in front", "the subject", "something", "a toy", "a character", "a mascot", "a cartoon character", "an animal", "an object"]
+FOUND = 0.3  # the largest probability from which on calotype takes a thing for found
+ABSENT = 4  # things that are not there, for each picture
 
 
 def pixels(picture, config):
@@ -117,22 +120,26 @@ def judge_captions(captioner, rng, count):
 
 
 def judge_masks(segmenter, rng, count):
-    overlaps, found, absent = [], [], []
+    overlaps, found, absent, wrong = [], [], [], {}
     for _ in range(count):
         picture, mask, content = drawn(rng, None)
-        p, q = segmenter(picture, [f"a {content.thing}", mask_words.absent(rng, [content.thing])])
+        others = [mask_words.absent(rng, [content.thing]) for _ in range(ABSENT)]
+        p, *rest = segmenter(picture, [f"a {content.thing}", *others])
         overlaps.append(overlap(p, mask))
-        found.append(p.max() >= 0.3)
-        absent.append(q.max() >= 0.3)
+        found.append(p.max() >= FOUND)
+        absent += [q.max() >= FOUND for q in rest]
+        for other in (other for other, q in zip(others, rest) if q.max() >= FOUND):
+            wrong.setdefault(content.thing, []).append(other)
     unknown = {}
-    for i in range(len(UNKNOWN) * 6):
+    for i in range(len(UNKNOWN) * 12):
         thing = UNKNOWN[i % len(UNKNOWN)]
         picture, mask, _ = drawn(rng, [thing])
-        prompts = {"mascot": ["a mascot", "a cartoon character", "a camera", "the thing in front"]}.get(thing, ["the thing in front", "a " + thing])
-        for prompt, p in zip(prompts, segmenter(picture, prompts)):
-            unknown.setdefault(f"{thing}: {prompt}", []).append(overlap(p, mask))
+        for prompt, p in zip(UNKNOWN_PROMPTS, segmenter(picture, UNKNOWN_PROMPTS)):
+            unknown.setdefault("mascot" if thing == "mascot" else "held-out things", {}).setdefault(prompt, []).append((p.max() >= FOUND, overlap(p, mask)))
+    unknown = {thing: {prompt: dict(zip(("found", "overlap"), map(share, zip(*values)))) for prompt, values in prompts.items()}
+               for thing, prompts in unknown.items()}
     return {"overlap": share(overlaps), "overlap_of_0.75": share(np.array(overlaps) >= 0.75), "found": share(found), "found_though_absent": share(absent),
-            "unknown": {key: share(values) for key, values in unknown.items()}}
+            "which": wrong, "unknown": unknown}
 
 
 def decibels(a, b):

@@ -61,7 +61,7 @@ fn apart(found: &[[f32; 2]], expected: &[[f32; 2]]) -> f32 {
     distances.fold(0.0, f32::max)
 }
 
-/// Protects the whole chain, from a picture to each face's points: pictures with several faces and with none, on their side, cut by the
+/// Protects the whole chain, from a picture to each face's points: pictures with several faces and with none, in profile, on their side, cut by the
 /// edge, in tall and in wide pictures, as MediaPipe has them.
 #[test]
 fn faces_as_mediapipe_finds_them() {
