@@ -8,7 +8,7 @@ cd "$(dirname "$0")"
 calotype=$(realpath "$1")
 shift
 names=("$@")
-[[ ${#names[@]} -gt 0 ]] || names=(replicate_1 replicate_2 replicate openai_images a1111_images)
+[[ ${#names[@]} -gt 0 ]] || names=(replicate_1 replicate_2 replicate openai_images a1111_images page)
 
 work=$(mktemp -d)
 trap '[[ -z ${service:-} ]] || kill "$service"; wait; rm -rf "$work"' EXIT

@@ -34,7 +34,7 @@ export class Report {
       this.forecast(),
       warningsOf(output.warnings.filter((warning) => !output.pictures.some((picture) => picture.warnings.some((own) => warning.includes(own))))),
       el("div", { class: "row tools" },
-        output.pictures.some((picture) => picture.mask) ? el("label", {}, masks, " Show masks: what is dark does not count") : el("span", { class: "about" }, "Without masks: all of each square counts."),
+        output.pictures.some((picture) => picture.mask) ? el("label", {}, masks, " Show masks: what is dark does not count") : el("span", { class: "about" }, "Without a mask, all of a square counts."),
         sheet),
       grid,
       el("div", { class: "bottom" }, this.notice, problem, el("div", { class: "actions" }, this.start, this.again, button("Back", close, { class: "quiet" }))));
