@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use calotype_serve::settings::Settings;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
+use ureq::http::Uri;
 
 pub use self::args::{Only, SharedArgs, failure};
 use crate::args::Verbosity;
@@ -32,7 +33,7 @@ struct ServeArgs {
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// The address under which clients reach the service, for the addresses of files in its answers [default: as the client says]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = public_url)]
     public_url: Option<String>,
     /// The most jobs that wait, of each kind; others are told to come back
     #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u32).range(1..))]
@@ -47,7 +48,7 @@ struct ServeArgs {
     #[arg(long, value_name = "DOLLARS", default_value = "0", value_parser = dollars)]
     price_per_second: f64,
     /// Pages of this origin may use the service, such as https://example.org, or * for all; may be given several times
-    #[arg(long, value_name = "ORIGIN")]
+    #[arg(long, value_name = "ORIGIN", value_parser = origin)]
     cors: Vec<String>,
     #[command(flatten)]
     shared: SharedArgs,
@@ -104,6 +105,26 @@ fn address(text: &str) -> Result<(IpAddr, Option<u16>), String> {
     let whole = text.parse::<SocketAddr>().map(|address| (address.ip(), Some(address.port())));
     let alone = text.trim_matches(['[', ']']).parse::<IpAddr>().map(|address| (address, None));
     whole.or(alone).map_err(|_| "expected an address, such as 0.0.0.0 or 127.0.0.1:8080".into())
+}
+
+fn public_url(text: &str) -> Result<String, String> {
+    let says = || "expected an address such as https://pictures.example.org, without ? and #".into();
+    path(text).map(|_| text.to_owned()).ok_or_else(says)
+}
+
+/// An origin as browsers send it.
+fn origin(text: &str) -> Result<String, String> {
+    let is_origin = text == "*" || path(text).is_some_and(str::is_empty);
+    let says = || "expected an origin such as https://example.org, without a path, or *".into();
+    is_origin.then(|| text.to_ascii_lowercase()).ok_or_else(says)
+}
+
+/// The path of an http or https URL. `None`: the text is no such URL, or has a query, a fragment or a user.
+fn path(text: &str) -> Option<&str> {
+    let uri = text.parse::<Uri>().ok()?;
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"))?;
+    let is_plain = !text.contains(['?', '#', '@']) && uri.host().is_some_and(|host| !host.is_empty());
+    is_plain.then(|| &rest[rest.find('/').unwrap_or(rest.len())..])
 }
 
 fn dollars(text: &str) -> Result<f64, String> {
