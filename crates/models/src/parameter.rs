@@ -19,6 +19,11 @@ impl<T: Clone> Parameter<T> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether there is another clone.
+    pub(crate) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
     /// Replaces the value.
     pub fn replace(&self, value: T) {
         self.change(|old| *old = value);

@@ -10,6 +10,7 @@ mod hook;
 mod network;
 mod part;
 mod pickle;
+mod shared;
 mod torch_file;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ use found::{Content, Found, Held, MappedTensor};
 pub use hook::{Replacement, TensorHook};
 pub use network::Network;
 pub use part::Part;
+pub use shared::SharedWeights;
 
 /// The number of samples of a file's bytes that tell the file from others ([`Weights::fingerprint`]), and the bytes of each
 /// sample.
@@ -42,6 +44,7 @@ pub struct Weights {
     all: Arc<Checkpoint>,
     prefix: String,
     hook: Option<Arc<dyn TensorHook>>,
+    shared: Option<SharedWeights>,
     device: Device,
     packing: Packing,
 }
@@ -179,6 +182,7 @@ impl Weights {
             all: Arc::new(all),
             prefix: String::new(),
             hook: None,
+            shared: None,
             device: Device::Cpu,
             packing: Packing::Default,
         }
@@ -187,6 +191,12 @@ impl Weights {
     /// The same tensors. `hook` may change each of them when it is taken.
     pub fn with_hook(self, hook: Arc<dyn TensorHook>) -> Self {
         Self { hook: Some(hook), ..self }
+    }
+
+    /// The same tensors. The weights of layers that the hook does not change are those of `shared`, where they are there, and are added to it
+    /// where they are not. All networks with the same `shared` are loaded from these files, onto one device.
+    pub fn with_shared(self, shared: SharedWeights) -> Self {
+        Self { shared: Some(shared), ..self }
     }
 
     /// The same tensors, to be loaded onto this device (without this, the CPU). For [`Device::Meta`], only the headers of the
@@ -317,12 +327,21 @@ impl Weights {
         }
     }
 
+    /// Whether no file has changed since it was opened. (Another file may have taken its place.)
+    pub fn are_unchanged(&self) -> bool {
+        self.changed().is_none()
+    }
+
+    fn changed(&self) -> Option<&MappedFile> {
+        self.all.files.iter().find(|file| !file.map.is_unchanged())
+    }
+
     /// Checks that all tensors below this prefix have been taken, and that no file has changed since it was opened.
     ///
     /// # Errors
     /// Tensors were never taken, or a file has changed. The error names the first such tensors, or the file.
     pub fn finish(&self) -> Result<(), WeightsError> {
-        if let Some(changed) = self.all.files.iter().find(|file| !file.map.is_unchanged()) {
+        if let Some(changed) = self.changed() {
             return Err(WeightsError::file(&changed.path, "changed while it was read"));
         }
         let left = self.below().filter(|(_, entry)| !entry.taken.load(Ordering::Relaxed));
@@ -406,8 +425,28 @@ impl Weights {
         })
     }
 
-    /// Takes a layer's `weight`. With `streamed`, products may read it from its file each time.
+    /// Takes a layer's `weight`, from those that are shared if there are some. With `streamed`, products may read it from its file each time.
     fn weight(&self, shape: &[usize], streamed: bool) -> Result<Parameter<Weight>, WeightsError> {
+        let key = self.key("weight");
+        let Some(shared) = self.shared.as_ref().filter(|_| !self.is_changed(&key)) else {
+            return self.own_weight(shape, streamed);
+        };
+        if let Some(weight) = shared.get(&key) {
+            self.check("weight", shape)?;
+            return Ok(weight);
+        }
+        let weight = self.own_weight(shape, streamed)?;
+        let bytes = self.packed_bytes(|known| known == key);
+        Ok(shared.add(key, weight, bytes))
+    }
+
+    /// Whether the hook changes a tensor.
+    fn is_changed(&self, key: &str) -> bool {
+        self.hook.as_ref().is_some_and(|hook| hook.changes(key))
+    }
+
+    /// Takes a layer's `weight` for one network alone.
+    fn own_weight(&self, shape: &[usize], streamed: bool) -> Result<Parameter<Weight>, WeightsError> {
         let &[out, inp, ref kernel @ ..] = shape else { panic!("a weight is (out, in, ..), not {shape:?}") };
         let all = [out, inp, kernel.first().copied().unwrap_or(1), kernel.last().copied().unwrap_or(1)];
         if self.device == Device::Meta {

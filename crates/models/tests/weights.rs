@@ -5,7 +5,7 @@ mod temp;
 
 use std::path::Path;
 
-use calotype_models::weights::{Network, Weights};
+use calotype_models::weights::{Network, SharedWeights, Weights};
 use calotype_tensor::DType;
 use calotype_tensor::ops::{self, LinearArgs};
 use half::{bf16, f16};
@@ -412,4 +412,25 @@ fn reference_folders_open() {
         weights.tensor("text_model.final_layer_norm.weight", &[32]).unwrap().to_vec()
     };
     assert_eq!(table("text_encoder"), table("text_encoder_prefixed"));
+}
+
+/// Protects memory: networks with the same shared weights have a layer's weight once. It goes when no network has it, unless it is needed.
+#[test]
+fn networks_share_weights() {
+    let (_dir, weights) = unet(file(Dtype::F16, &[("a.weight", &[4, 3]), ("b.weight", &[2, 3])]));
+    let shared = SharedWeights::default();
+    let weights = weights.unwrap().with_shared(shared.clone());
+    let take = |name: &str, out: usize| weights.linear(name, out, 3, false).unwrap().0;
+    let (first, second, other) = (take("a", 4), take("a", 4), take("b", 2));
+    assert!(shared.has("a.weight") && shared.has("b.weight") && !shared.has("c.weight"));
+    assert_eq!(shared.bytes(), 2 * (4 + 2) * 3);
+    assert!(weights.linear("a", 3, 3, false).is_err(), "of another shape");
+    drop((first, other));
+    shared.trim(|_| false);
+    assert!(shared.has("a.weight") && !shared.has("b.weight"));
+    drop(second);
+    shared.trim(|key| key == "a.weight");
+    assert!(shared.has("a.weight"));
+    shared.trim(|_| false);
+    assert_eq!(shared.bytes(), 0);
 }

@@ -37,5 +37,5 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
         None => Kind::ALL.into(),
     };
     let settings = Settings { kinds, once: args.once, ..args.shared.settings()? };
-    calotype_serve::worker(settings, args.shared.engine(true, quiet)?).map_err(failure)
+    calotype_serve::worker(settings, args.shared.engine(1, quiet)?).map_err(failure)
 }

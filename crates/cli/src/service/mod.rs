@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! predictions.rs   requests → PNG files, with a warm model
+//! warmth.rs        how much stays in memory between predictions
 //! trainings.rs     requests → `calotype train` in a run's folder
 //! preparations.rs  requests → `calotype preprocess`, and what `calotype train` says of the set
 //! arguments.rs     requests as arguments of the command line
@@ -20,6 +21,7 @@ mod lines;
 mod predictions;
 mod preparations;
 mod trainings;
+mod warmth;
 
 use std::path::Path;
 
@@ -30,6 +32,7 @@ use serde_json::{Map, Value};
 
 pub use self::predictions::Predictions;
 pub use self::trainings::Trainings;
+pub use self::warmth::Warmth;
 use crate::failure::Failure;
 use crate::plans;
 
@@ -81,7 +84,7 @@ impl Engine for Service {
         folder: &Path,
         work: &dyn Work,
     ) -> Result<Trained, EngineError> {
-        self.predictions.cool();
+        let _cooled = self.predictions.cool();
         self.trainings.train(input, folder, work)
     }
 
@@ -92,7 +95,7 @@ impl Engine for Service {
         work: &dyn Work,
     ) -> Result<Prepared, EngineError> {
         // As before a training, so that the memory is there which the forecast counts on.
-        self.predictions.cool();
+        let _cooled = self.predictions.cool();
         self.trainings.prepare(input, folder, work)
     }
 }

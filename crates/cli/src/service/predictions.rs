@@ -1,7 +1,7 @@
 //! Predictions: requests → PNG files, with a model that stays open.
 //!
-//! A request's pictures depend on the request alone. What stays from one to the next are the open model, its VAE, and its UNet with the
-//! trained weights of the last request, which is known by its files.
+//! A request's pictures depend on the request alone. What stays from one to the next are the open model, its VAE, and its UNets with the
+//! trained weights of the last requests, which are known by their files ([`warmth`]).
 
 use std::fs::File;
 use std::ops::ControlFlow;
@@ -19,6 +19,7 @@ use image::imageops;
 use serde_json::{Map, Value};
 
 use super::engine_error;
+use super::warmth::{Cooled, Warmth};
 use crate::failure::Failure;
 use crate::log::Warnings;
 use crate::predictor::{Predictor, PredictorArgs};
@@ -34,6 +35,8 @@ pub struct Predictions {
     /// A preview is made after so many steps of a picture. 0: none.
     preview_every: usize,
     preview_vae: Option<PathBuf>,
+    /// What stays in memory between requests.
+    warmth: Warmth,
     /// The side of a latent in pixels, once the model was open.
     scale: OnceLock<usize>,
     /// The models that are open, and that no request uses now: one for each request at a time.
@@ -64,9 +67,14 @@ impl Drop for Taken<'_> {
 }
 
 impl Predictions {
-    pub fn new(args: PredictorArgs, preview_every: usize, preview_vae: Option<PathBuf>) -> Predictions {
+    pub fn new(
+        args: PredictorArgs,
+        preview_every: usize,
+        preview_vae: Option<PathBuf>,
+        warmth: Warmth,
+    ) -> Predictions {
         let (scale, warm) = Default::default();
-        Predictions { args, preview_every, preview_vae, scale, warm }
+        Predictions { args, preview_every, preview_vae, warmth, scale, warm }
     }
 
     /// The model's name or path, as the user gave it.
@@ -86,9 +94,12 @@ impl Predictions {
         workers.run(|| self.open(warm).map(drop))
     }
 
-    /// Closes the models that no request uses: a training begins, which needs memory. The next request opens its model again.
-    pub fn cool(&self) {
+    /// Closes the models that no request uses: a training begins, which needs memory. The next request opens its model again. Until the
+    /// result is dropped, no more than the last request's network stays.
+    pub fn cool(&self) -> Cooled<'_> {
+        let cooled = self.warmth.cool();
         self.warm.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        cooled
     }
 
     /// Checks a request as far as that takes no file and no network.
@@ -134,6 +145,9 @@ impl Predictions {
             })
         });
         warnings.take().iter().for_each(|line| work.log(line));
+        if warm.predictor.as_ref().is_some_and(|predictor| self.warmth.is_exceeded(&predictor.pipeline)) {
+            (warm.predictor, warm.safety) = (None, None);
+        }
         made
     }
 
@@ -203,6 +217,7 @@ impl Predictions {
 
     fn sample(&self, predictor: &Predictor, plan: &PredictPlan, job: &Job) -> Result<Vec<Image>, Failure> {
         let mut steps = Steps { work: job.work, pace: Pace::start(0), done: 0, shown: None };
+        self.warmth.limit(&predictor.pipeline);
         let images = predictor.pipeline.predict(plan, &mut |step| {
             job.warnings.take().iter().for_each(|line| job.work.log(line));
             steps.step(step.step, step.steps);

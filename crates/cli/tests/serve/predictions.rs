@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::common::{Sandbox, png};
+use crate::common::{Sandbox, png, tiny_model};
 use crate::service::{Service, data_uri, model, wait};
 
 /// The pictures that `calotype predict` makes of the same fields.
@@ -65,6 +65,28 @@ fn the_pictures_of_the_command_line() {
     assert_eq!(job["status"], "failed", "{job}");
     let error = job["error"].as_str().expect("an error");
     assert!(error.starts_with("image: ") && !error.contains("data/work"), "{error}");
+}
+
+/// Protects pictures: trained weights in turn give the same pictures where networks stay loaded as where none does.
+#[test]
+fn trained_weights_in_turn() {
+    let (here, there) = (Sandbox::new(), Sandbox::new());
+    let (warm, cold) = (Service::start(&here, &[]), Service::start(&there, &["--keep-warm", "0"]));
+    let weights = ["kohya.safetensors", "trained_model.tar"].map(|name| {
+        let bytes = fs::read(tiny_model().join("../adapters").join(name)).expect("there");
+        data_uri("application/octet-stream", &bytes)
+    });
+    let mut pictures = Vec::new();
+    for chosen in [None, Some(0), Some(1), None, Some(0)] {
+        let mut input =
+            json!({ "prompt": "a TOK", "width": 32, "height": 32, "num_inference_steps": 1, "seed": 5 });
+        chosen.into_iter().for_each(|i: usize| input["replicate_weights"] = weights[i].as_str().into());
+        let picture = warm.pictures(&input);
+        assert_eq!(picture, cold.pictures(&input), "{chosen:?}");
+        pictures.push(picture);
+    }
+    assert!(pictures[0] == pictures[3] && pictures[1] == pictures[4]);
+    assert!(pictures[0] != pictures[1] && pictures[1] != pictures[2]);
 }
 
 /// Protects people who have changed their mind, and whoever waits behind them: a prediction of 500 steps that computes is canceled within a

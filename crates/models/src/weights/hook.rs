@@ -4,6 +4,8 @@ use calotype_tensor::{DType, WeightBytes};
 
 /// Changes tensors as they are loaded, by checkpoint key.
 pub trait TensorHook: Send + Sync {
+    /// Whether the tensor at `key` has a replacement.
+    fn changes(&self, key: &str) -> bool;
     /// The replacement of the tensor at `key`, with as many elements. The file has the elements `stored`, of type `dtype`.
     /// `None`: the file's tensor is used.
     fn replace(&self, key: &str, stored: &dyn WeightBytes, dtype: DType) -> Option<Replacement>;

@@ -38,6 +38,11 @@ impl Fingerprint {
         Self { files, scales: scales.to_vec(), settled }
     }
 
+    /// Whether this can be the same as a later fingerprint.
+    pub fn is_settled(&self) -> bool {
+        self.settled
+    }
+
     /// Whether weights that were loaded for `self` are the ones that `now` describes.
     pub fn is_same_as(&self, now: &Self) -> bool {
         self.settled && self == now

@@ -6,6 +6,7 @@ use calotype_tensor::{DType, WeightBytes};
 
 use super::change::{Added, Form};
 use super::{Change, LoraPair, Stored};
+use calotype_models::Weights;
 use calotype_models::weights::{Replacement, TensorHook, to_f32};
 
 /// Tensors that replace others, and changes that are added.
@@ -20,6 +21,16 @@ impl Patch {
     /// Whether no tensor changes.
     pub fn is_empty(&self) -> bool {
         self.replaced.is_empty() && self.added.is_empty()
+    }
+
+    /// The bytes of memory that the changed tensors take when they are packed as `store`, or without, in f32 or their own file's dtype.
+    pub fn packed_bytes(&self, weights: &Weights, store: Option<DType>) -> u64 {
+        let bytes = |(key, shape): (&str, &[usize])| {
+            let own = self.replaced.get(key).filter(|_| !self.added.contains_key(key));
+            let dtype = store.unwrap_or(own.map_or(DType::F32, Stored::dtype));
+            (shape.iter().product::<usize>() * dtype.size()) as u64
+        };
+        weights.shapes().filter(|(key, _)| self.changes(key)).map(bytes).sum()
     }
 
     /// Replaces a tensor of the folder. Returns the key if the tensor was replaced already.
@@ -46,10 +57,11 @@ impl Patch {
     /// tensor without the others. `None`: the tensor has no change.
     fn merge(&self, key: &str, bytes: &[u8], dtype: DType) -> Option<Vec<f32>> {
         let changes = self.added.get(key)?;
-        let own = to_f32(bytes, dtype);
-        let mut weight = own.clone();
+        let mut weight = to_f32(bytes, dtype);
+        // The tensor itself is needed only while a later change is computed from it.
+        let own = (changes.len() > 1).then(|| weight.clone());
         for (change, scale) in changes {
-            let Added { factor, values } = change.added(&own, *scale);
+            let Added { factor, values } = change.added(own.as_deref().unwrap_or(&weight), *scale);
             let factor = factor as f32;
             for (w, value) in weight.iter_mut().zip(values) {
                 *w += factor * value;
@@ -60,6 +72,10 @@ impl Patch {
 }
 
 impl TensorHook for Patch {
+    fn changes(&self, key: &str) -> bool {
+        self.replaced.contains_key(key) || self.added.contains_key(key)
+    }
+
     fn replace(&self, key: &str, stored: &dyn WeightBytes, dtype: DType) -> Option<Replacement> {
         let replaced = self.replaced.get(key);
         let (from, dtype) = match replaced {

@@ -1,7 +1,7 @@
-//! The denoiser with its conditioning, and the network that is kept between requests.
+//! The denoiser: a network with the conditioning of a request.
 
 use std::ops::{ControlFlow, Range};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use calotype_models::{Context, UNet};
 use calotype_tensor::{DType, Tensor, ops};
@@ -11,7 +11,6 @@ use super::model::Model;
 use super::preview::Preview;
 use super::progress::Progress;
 use super::start::Making;
-use crate::adapters::Fingerprint;
 use crate::prompt::PromptEmbeds;
 use crate::samplers::{self, Hooks, Schedule};
 use crate::{Error, PredictPlan};
@@ -94,67 +93,5 @@ impl Denoiser {
         let both = self.unet.forward(&ops::cat_batch(&[&x, &x]), &[t], &self.context).to_dtype(DType::F32); // (2, h, w, C)
         let (negative, positive) = (ops::slice_batch(&both, 0, 1), ops::slice_batch(&both, 1, 1));
         ops::lincomb(&[(1.0 - scale, &negative), (scale, &positive)])
-    }
-}
-
-/// Which network is kept: the model's, and the trained weights that are merged into it.
-#[derive(Clone)]
-pub(super) enum Wanted {
-    /// The base model's network with trained weights, or with the folder's own (`None`).
-    Base(Option<Fingerprint>),
-    /// The refiner's network.
-    Refiner,
-}
-
-impl Wanted {
-    fn is_same_as(&self, other: &Wanted) -> bool {
-        match (self, other) {
-            (Wanted::Base(Some(a)), Wanted::Base(Some(b))) => a.is_same_as(b),
-            (Wanted::Base(None), Wanted::Base(None)) | (Wanted::Refiner, Wanted::Refiner) => true,
-            _ => false,
-        }
-    }
-}
-
-/// The network of the last request, for the next.
-#[derive(Default)]
-pub(super) struct KeptUNet(Mutex<Option<(Wanted, Arc<UNet>)>>);
-
-impl KeptUNet {
-    /// The kept network if it is the one that is `wanted`, else the one that `load` gives, which is kept.
-    pub fn get(
-        &self,
-        wanted: Wanted,
-        load: impl FnOnce() -> Result<UNet, Error>,
-    ) -> Result<Arc<UNet>, Error> {
-        if let Some(unet) = self.find(&wanted) {
-            return Ok(unet);
-        }
-        // Loaded without the lock. Loading has parallel loops, in which this thread may take up another request. That request
-        // would wait for a lock that its own thread holds.
-        let unet = Arc::new(load()?);
-        // Another request may have loaded the same weights meanwhile, and may have packed them already.
-        if let Some(unet) = self.find(&wanted) {
-            return Ok(unet);
-        }
-        *self.slot() = Some((wanted, unet.clone()));
-        Ok(unet)
-    }
-
-    /// The kept network, if it is the one that is wanted. Another is dropped first, so that two are not in memory while the next is
-    /// loaded, unless another prediction still uses the old one.
-    fn find(&self, wanted: &Wanted) -> Option<Arc<UNet>> {
-        let mut kept = self.slot();
-        let (found, unet) = kept.as_ref()?;
-        if found.is_same_as(wanted) {
-            return Some(unet.clone());
-        }
-        *kept = None;
-        None
-    }
-
-    /// Locks the kept network. Hold the lock for a moment only, and across no parallel loop.
-    fn slot(&self) -> MutexGuard<'_, Option<(Wanted, Arc<UNet>)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,6 +6,7 @@ mod denoiser;
 mod finish;
 mod generator;
 mod given;
+mod kept;
 mod model;
 mod preview;
 mod progress;
@@ -16,7 +17,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use calotype_models::weights::store_for;
-use calotype_models::{Component, DecoderTiny, ModelFolder, Vae};
+use calotype_models::{Component, DecoderTiny, ModelFolder, Vae, Weights};
 use calotype_tensor::cpu::Workers;
 use calotype_tensor::{DType, cpu};
 
@@ -27,11 +28,12 @@ use crate::plan::{PredictPlan, check_size};
 use crate::prompt::{self, PromptEmbeds};
 use crate::{Error, input, watermark};
 use colors::LatentColors;
-use denoiser::{Denoiser, KeptUNet, Wanted};
+use denoiser::Denoiser;
 pub use finish::Image;
 use generator::Noise;
 pub use generator::Rng;
 use given::Given;
+use kept::KeptUNets;
 use model::Model;
 pub use preview::Preview;
 use preview::PreviewDecoder;
@@ -63,7 +65,8 @@ pub struct Options {
 }
 
 /// An SDXL checkpoint folder, ready for predictions. VAE and denoiser are loaded at first use and kept. The denoiser includes
-/// the trained weights of the last request; a request with other trained weights, or with a refiner, loads it again.
+/// the trained weights of the last request. A request with other trained weights loads the layers that these or the last ones change;
+/// one with a refiner loads the denoisers of both. [`keep`](Self::keep) keeps more than the last denoiser.
 ///
 /// Several threads may predict from one pipeline at the same time, including threads of a rayon pool. Predictions run on the
 /// threads that call, unless the pipeline has [workers of its own](Self::with_workers).
@@ -72,7 +75,7 @@ pub struct Pipeline {
     refiner: Option<Model>,
     options: Options,
     workers: Option<Workers>,
-    unet: KeptUNet,
+    unets: KeptUNets,
     vae: OnceLock<Vae>,
     /// What decodes previews: the linear map, fitted at first use, or a small network.
     colors: OnceLock<LatentColors>,
@@ -106,8 +109,8 @@ impl Pipeline {
             let expected = "a base model (--refiner takes refiners)";
             return Err(ArgumentError::new("model", expected, "a refiner").into());
         }
-        let (unet, vae, colors) = (KeptUNet::default(), OnceLock::new(), OnceLock::new());
-        Ok(Pipeline { base, refiner: None, options, workers: None, unet, vae, colors, tiny: None })
+        let (unets, vae, colors) = (KeptUNets::default(), OnceLock::new(), OnceLock::new());
+        Ok(Pipeline { base, refiner: None, options, workers: None, unets, vae, colors, tiny: None })
     }
 
     /// The same pipeline, whose predictions run on these threads and in their memory. Pipelines with workers of their own do not
@@ -116,8 +119,21 @@ impl Pipeline {
         Pipeline { workers: Some(workers), ..self }
     }
 
+    /// Keeps the denoisers of several requests, the newest, as long as all of them take at most so many bytes with the one that a request needs.
+    /// Without this, or with 0, the last one alone is kept.
+    pub fn keep(&self, bytes: u64) {
+        self.unets.set_limit(bytes);
+    }
+
+    /// The bytes of the networks that are kept for the next request.
+    pub fn kept_bytes(&self) -> u64 {
+        let vae = self.vae.get().and_then(|_| self.vae_weights().ok());
+        self.unets.bytes() + vae.map_or(0, |weights| weights.packed_bytes(|_| true))
+    }
+
     /// Adds a refiner, a folder or a single file: `stabilityai/stable-diffusion-xl-refiner-1.0`, or another model for the same
-    /// latents. The base model's VAE is used. The denoisers of both are never in memory at the same time.
+    /// latents. The base model's VAE is used. The denoisers of both are in memory at the same time only
+    /// where [`keep`](Self::keep) leaves room.
     ///
     /// # Errors
     /// The folder or one of its files is missing or invalid, or the model is for other latents.
@@ -259,8 +275,8 @@ impl Pipeline {
         let dtype = self.options.dtype;
         if !stages.base.is_empty() {
             let patch = adapters.patch(Component::UNet);
-            let wanted = Wanted::Base((!patch.is_empty()).then_some(fingerprint));
-            let unet = self.unet.get(wanted, || self.base.load_unet(patch))?;
+            let fingerprint = (!patch.is_empty()).then_some(fingerprint);
+            let unet = self.unets.base(&self.base, fingerprint, patch)?;
             drop(adapters);
             progress.report()?;
             let denoiser = Denoiser::new(&self.base, unet, &base, plan, dtype);
@@ -274,7 +290,7 @@ impl Pipeline {
         let (Some(model), Some(refinement), Some(embeds)) = (&self.refiner, &stages.refiner, refiner) else {
             return Ok(());
         };
-        let unet = self.unet.get(Wanted::Refiner, || model.load_unet(Default::default()))?;
+        let unet = self.unets.refiner(model)?;
         progress.report()?;
         let denoiser = Denoiser::new(model, unet, &embeds, plan, dtype);
         tracing::info!("refining");
@@ -370,9 +386,11 @@ impl Pipeline {
     }
 
     fn load_vae(&self) -> Result<Vae, Error> {
-        let Model { folder, configs, .. } = &self.base;
-        let weights = folder.weights(Component::Vae, None, store_for(self.options.dtype))?;
-        Ok(Vae::load(&weights, &configs.vae)?)
+        Ok(Vae::load(&self.vae_weights()?, &self.base.configs.vae)?)
+    }
+
+    fn vae_weights(&self) -> Result<Weights, Error> {
+        Ok(self.base.folder.weights(Component::Vae, None, store_for(self.options.dtype))?)
     }
 }
 

@@ -1,13 +1,11 @@
 //! An opened model: its configs and tokenizers, and what its networks do in a request.
 
-use std::sync::Arc;
-
 use calotype_models::weights::store_for;
-use calotype_models::{Component, Context, ModelConfigs, ModelFolder, UNet};
+use calotype_models::{Component, Context, ModelConfigs, ModelFolder, UNet, Weights};
 use calotype_tensor::{DType, Tensor, cpu};
 
 use super::guided;
-use crate::adapters::{Adapters, Patch};
+use crate::adapters::Adapters;
 use crate::prompt::{PromptEmbeds, PromptEncoder};
 use crate::samplers::SchedulerConfig;
 use crate::{Error, PredictPlan};
@@ -50,10 +48,14 @@ impl Model {
         Ok(if zeros { embeds.after_zeros() } else { embeds })
     }
 
-    /// Loads the denoiser, with the changes of trained weights.
-    pub fn load_unet(&self, patch: Arc<Patch>) -> Result<UNet, Error> {
-        let weights = self.folder.weights(Component::UNet, None, store_for(self.dtype))?.with_hook(patch);
-        Ok(UNet::load(&weights, &self.configs.unet)?)
+    /// The dtype that weights are packed in; `None`: that of their file.
+    pub fn store(&self) -> Option<DType> {
+        store_for(self.dtype)
+    }
+
+    /// Opens the denoiser's weights.
+    pub fn unet_weights(&self) -> Result<Weights, Error> {
+        Ok(self.folder.weights(Component::UNet, None, self.store())?)
     }
 
     /// The denoiser's conditioning: texts and sizes. With guidance, that of the negative prompt comes first.

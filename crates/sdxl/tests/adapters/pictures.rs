@@ -51,6 +51,42 @@ fn nothing_stays_behind() {
     assert_eq!(predict(&shared, &small(&[file(LAYOUTS[0])], 0.0)).rgb, seen[0], "scale 0 changes nothing");
 }
 
+/// Protects a warm service: with room, the networks of several requests stay, and requests in turn get the pictures of a fresh pipeline. What
+/// trained weights leave as it is is in memory once. Without room, the last one stays alone, in the memory of a fresh pipeline.
+#[test]
+fn several_networks_stay() {
+    for dtype in [DType::F32, DType::BF16] {
+        let [first, _, other] = LAYOUTS.map(file);
+        let plans = [
+            small(&[], 1.0),
+            small(std::slice::from_ref(&first), 1.0),
+            small(&[first], -0.5),
+            small(&[other], 1.0),
+        ];
+        let fresh = plans.each_ref().map(|plan| {
+            let pipeline = open(dtype);
+            (predict(&pipeline, plan).rgb, pipeline.kept_bytes())
+        });
+        let pipeline = open(dtype);
+        pipeline.keep(u64::MAX);
+        let mut bytes = Vec::new();
+        for (plan, (want, _)) in plans.iter().zip(&fresh).cycle().take(2 * plans.len()) {
+            assert!(predict(&pipeline, plan).rgb == *want, "with room, {dtype}");
+            bytes.push(pipeline.kept_bytes());
+        }
+        let whole = fresh[0].1;
+        assert_eq!(bytes[0], whole);
+        assert!(bytes[..4].windows(2).all(|two| two[0] < two[1] && two[1] - two[0] < whole / 2), "{bytes:?}");
+        assert_eq!(bytes[4..], [bytes[3]; 4], "nothing is loaded twice");
+        pipeline.keep(0);
+        assert_eq!(pipeline.kept_bytes(), fresh[3].1);
+        for (plan, (want, alone)) in plans.iter().zip(&fresh) {
+            assert!(predict(&pipeline, plan).rgb == *want, "without room, {dtype}");
+            assert_eq!(pipeline.kept_bytes(), *alone);
+        }
+    }
+}
+
 /// Protects: several at once add up, in f32 whatever their order; words and tokens of each stay their own.
 #[test]
 fn several_add_up() {

@@ -14,7 +14,7 @@ use crate::commands::networks::NetworkArgs;
 use crate::failure::Failure;
 use crate::output;
 use crate::predictor::PredictorArgs;
-use crate::service::{Predictions, Service, Trainings};
+use crate::service::{Predictions, Service, Trainings, Warmth};
 
 /// Where jobs and files are, and how jobs are computed.
 #[derive(Debug, Args)]
@@ -47,6 +47,10 @@ pub struct SharedArgs {
     /// madebyollin/taesdxl [default: a linear map, which shows less detail]
     #[arg(long, value_name = "DIR|NAME")]
     preview_vae: Option<PathBuf>,
+    /// Bytes of memory for networks that stay loaded between predictions, such as 12000000000; 0: none stays [default: half of the
+    /// memory that is left at the start, and the last prediction's network in any case]
+    #[arg(long, value_name = "BYTES")]
+    keep_warm: Option<u64>,
     #[command(flatten)]
     networks: NetworkArgs,
 }
@@ -96,16 +100,17 @@ impl SharedArgs {
         })
     }
 
-    /// What computes the jobs. A model with a name on a hub is fetched, if jobs are computed here.
+    /// What computes the jobs, with as many predictions at the same time as there are `workers`. A model with a name on a hub is fetched, if jobs
+    /// are computed here.
     ///
     /// # Errors
     /// The model or a network is not there.
-    pub fn engine(&self, computes: bool, quiet: bool) -> Result<Arc<dyn Engine>, Failure> {
-        if computes {
+    pub fn engine(&self, workers: u16, quiet: bool) -> Result<Arc<dyn Engine>, Failure> {
+        if workers > 0 {
             self.predictor.model.paths(quiet)?;
         }
-        let every = self.preview_every as usize;
-        let predictions = Predictions::new(self.predictor.clone(), every, self.preview_vae.clone());
+        let (every, warmth) = (self.preview_every as usize, Warmth::new(self.keep_warm, workers)?);
+        let predictions = Predictions::new(self.predictor.clone(), every, self.preview_vae.clone(), warmth);
         let resumed = self.train_options();
         let mut options = resumed.clone();
         if let Some(dtype) = self.predictor.dtype {

@@ -66,7 +66,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let args = ServeArgs::from_arg_matches(matches).map_err(|e| crate::args::in_one_line(&e))?;
     let quiet = Verbosity::of(matches) == Verbosity::Quiet;
     let settings = args.settings()?;
-    let engine = args.shared.engine(args.workers > 0, quiet)?;
+    let engine = args.shared.engine(args.workers, quiet)?;
     let unasked = args.shared.is_unasked();
     let ready = move |address: SocketAddr| {
         if !quiet {
