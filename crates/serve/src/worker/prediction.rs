@@ -30,8 +30,13 @@ impl Worker {
         let [inputs, outputs] = ["inputs", "outputs"].map(|name| folder.join(name));
         [&inputs, &outputs].iter().try_for_each(std::fs::create_dir).map_err(failed)?;
         let mut input = self.resolved(job, attempt, &PredictInput::command_line_schema(), &inputs).await?;
-        self.weights_of_version(job, attempt, &mut input, &inputs).await?;
-        self.keep_weights(&mut input).await?;
+        match self.key_of_weights(job, attempt, &input).await? {
+            Some(key) => {
+                let path = self.weights_of_version(job, attempt, &key, &inputs).await?;
+                input.insert(WEIGHTS.into(), schema::join(&[path]).into());
+            }
+            None => self.keep_weights(&mut input).await?,
+        }
         let (own, work, out) = (self.engine.clone(), Watched(attempt.clone()), outputs.clone());
         let predicted = {
             let _computes = self.computing.begin(job.made.kind);
@@ -47,27 +52,45 @@ impl Worker {
         Ok(Done { output: keys.into(), metrics: predicted.metrics, record: None, files: Map::new() })
     }
 
-    /// Gives a prediction with the version of a training the training's weights, unless the input names others.
+    /// The key of the weights of the training whose version a prediction names. `None`: the input names others, or the version is the base
+    /// model's.
+    async fn key_of_weights(
+        &self,
+        job: &Job,
+        attempt: &Attempt,
+        input: &Map<String, Value>,
+    ) -> Result<Option<String>, Ended> {
+        let named = input.get(WEIGHTS).and_then(Value::as_str).is_some_and(|text| !text.trim().is_empty());
+        if named {
+            return Ok(None);
+        }
+        let version = self.answer(attempt, || self.queue.record("version", &job.made.version)).await?;
+        let weights = version.as_ref().and_then(|version| version.body["weights"].as_str());
+        Ok(weights.map(String::from))
+    }
+
+    /// The file of a version's weights, fetched from the storage if it is not kept.
     async fn weights_of_version(
         &self,
         job: &Job,
         attempt: &Attempt,
-        input: &mut Map<String, Value>,
+        key: &str,
         folder: &Path,
-    ) -> Result<(), Ended> {
-        let named = input.get(WEIGHTS).and_then(Value::as_str).is_some_and(|text| !text.trim().is_empty());
-        if named {
-            return Ok(());
+    ) -> Result<PathBuf, Ended> {
+        if let Some(kept) = self.weights.of_key(key) {
+            return Ok(kept);
         }
-        let version = self.answer(attempt, || self.queue.record("version", &job.made.version)).await?;
-        let weights = version.as_ref().and_then(|version| version.body["weights"].as_str());
-        let Some(key) = weights else { return Ok(()) }; // the base model's
         let path = folder.join(key.rsplit('/').next().unwrap_or(key));
         if !self.answer(attempt, || self.storage.get_to(key, &path)).await? {
             return Err(Ended::Failed(format!("version: the weights of {} are gone", job.made.version)));
         }
-        input.insert(WEIGHTS.into(), schema::join(&[path]).into());
-        Ok(())
+        let (weights, key) = (self.weights.clone(), key.to_owned());
+        let kept = tokio::task::spawn_blocking(move || weights.keep(&path, Some(&key))).await;
+        match kept {
+            Ok(Ok(kept)) => Ok(kept),
+            Ok(Err(e)) => Err(Ended::Failed(format!("{WEIGHTS}: {e}"))),
+            Err(e) => Err(Ended::Failed(format!("{WEIGHTS}: {e}"))),
+        }
     }
 
     /// Replaces the files of trained weights by those that are kept between jobs.
@@ -77,7 +100,7 @@ impl Worker {
         let kept = tokio::task::spawn_blocking(move || {
             let keep = |name: PathBuf| match split_scale(&name) {
                 (file, scale) if file.is_file() => {
-                    let kept = weights.keep(&file)?;
+                    let kept = weights.keep(&file, None)?;
                     Ok(match scale {
                         Some(scale) => PathBuf::from(format!("{}:{scale}", kept.display())),
                         None => kept,

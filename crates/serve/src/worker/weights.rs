@@ -1,12 +1,13 @@
 //! Files of trained weights, kept between jobs: a pipeline recognises weights that it has merged by their file.
 //!
-//! A file is kept by what is in it, so that the same weights have the same path, wherever they came from.
+//! A file is kept by what is in it, so that the same weights have the same path, wherever they came from. One that lies in the storage is also
+//! found by its key there, without a look at its bytes: what has a key does not change.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest, Sha256};
 
@@ -27,6 +28,8 @@ pub struct WeightsCache {
 struct Kept {
     path: PathBuf,
     bytes: u64,
+    /// The keys of files in the storage with these bytes.
+    keys: Vec<String>,
 }
 
 impl WeightsCache {
@@ -39,23 +42,29 @@ impl WeightsCache {
         Ok(WeightsCache { folder, kept: Arc::default() })
     }
 
-    /// The file that is kept for this one: the same bytes under the same name. A new one is moved there. Reads the whole file.
+    /// The file that is kept for the one with this key in the storage.
+    pub fn of_key(&self, key: &str) -> Option<PathBuf> {
+        newest(&mut self.lock(), |known| known.keys.iter().any(|known| known == key), None)
+    }
+
+    /// The file that is kept for this one, which has `key` in the storage, if it lies there: the same bytes under the same name. A new one is
+    /// moved there. Reads the whole file.
     ///
     /// # Errors
     /// The file cannot be read or moved.
-    pub fn keep(&self, file: &Path) -> io::Result<PathBuf> {
+    pub fn keep(&self, file: &Path, key: Option<&str>) -> io::Result<PathBuf> {
         let name = file.file_name().unwrap_or_default();
         let folder = self.folder.join(sum(file)?);
         let path = folder.join(name);
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = kept.iter().position(|known| known.path == path) {
+        let mut kept = self.lock();
+        if let Some(path) = newest(&mut kept, |known| known.path == path, key) {
             fs::remove_file(file)?;
-            kept.make_contiguous()[..=at].rotate_right(1);
             return Ok(path);
         }
         fs::create_dir_all(&folder)?;
         fs::rename(file, &path)?;
-        kept.push_front(Kept { bytes: fs::metadata(&path)?.len(), path: path.clone() });
+        let keys = key.into_iter().map(String::from).collect();
+        kept.push_front(Kept { bytes: fs::metadata(&path)?.len(), path: path.clone(), keys });
         let mut bytes = 0;
         let surplus = kept.iter().skip(LAST).position(|known| {
             bytes += known.bytes;
@@ -68,6 +77,21 @@ impl WeightsCache {
         }
         Ok(path)
     }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The file that `is_it`, which becomes the newest, and gets one more key.
+fn newest(kept: &mut VecDeque<Kept>, is_it: impl Fn(&Kept) -> bool, key: Option<&str>) -> Option<PathBuf> {
+    let at = kept.iter().position(is_it)?;
+    kept.make_contiguous()[..=at].rotate_right(1);
+    let known = kept.front_mut()?;
+    if let Some(key) = key.filter(|key| !known.keys.iter().any(|known| known == key)) {
+        known.keys.push(key.into());
+    }
+    Some(known.path.clone())
 }
 
 /// The SHA-256 of a file, in hex.
@@ -101,18 +125,24 @@ mod tests {
     fn the_same_bytes_have_the_same_path() {
         let here = tempfile::tempdir().expect("a folder");
         let cache = WeightsCache::new(here.path().join("kept")).expect("made");
-        let keep = |name: &str, bytes: &str| {
+        let keep_with = |name: &str, bytes: &str, key: Option<&str>| {
             let folder = tempfile::tempdir_in(here.path()).expect("a folder");
             let file = folder.path().join(name);
             fs::write(&file, bytes).expect("written");
-            let kept = cache.keep(&file).expect("kept");
+            let kept = cache.keep(&file, key).expect("kept");
             assert_eq!(fs::read_to_string(&kept).expect("there"), bytes);
             kept
         };
+        let keep = |name: &str, bytes: &str| keep_with(name, bytes, None);
         let first = keep("a.tar", "a");
         assert_eq!(keep("a.tar", "a"), first);
         assert_ne!(keep("a.tar", "b"), first);
         assert_ne!(keep("b.tar", "a"), first);
         assert_eq!(first.file_name().and_then(|name| name.to_str()), Some("a.tar"));
+        assert_eq!(cache.of_key("trainings/1"), None);
+        assert_eq!(keep_with("a.tar", "a", Some("trainings/1")), first);
+        let other = keep_with("a.tar", "c", Some("trainings/2"));
+        assert_eq!(cache.of_key("trainings/1"), Some(first));
+        assert_eq!(cache.of_key("trainings/2"), Some(other));
     }
 }
