@@ -4,6 +4,9 @@
 //! one line on stderr, `error: …`. The paths of written files are printed on stdout, one on each line; everything else goes to
 //! stderr.
 
+// What the service alone needs of other modules.
+#![cfg_attr(not(feature = "service"), allow(dead_code))]
+
 mod args;
 mod commands;
 mod dtype;
@@ -26,6 +29,7 @@ mod predictor;
 mod previews;
 mod progress;
 mod safety;
+#[cfg(feature = "service")]
 mod service;
 mod shell;
 

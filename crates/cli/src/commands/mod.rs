@@ -9,11 +9,13 @@ mod networks;
 mod predict;
 mod preprocess;
 mod schema;
+#[cfg(feature = "service")]
 mod serve;
 mod set;
 mod token;
 pub mod train;
 mod watermark;
+#[cfg(feature = "service")]
 mod worker;
 
 use calotype_tensor::cpu::Workers;
@@ -34,7 +36,9 @@ const COMMANDS: &[Row] = &[
     ("watermark", watermark::options, watermark::run),
     ("schema", schema::options, schema::run),
     ("demo", demo::options, demo::run),
+    #[cfg(feature = "service")]
     ("serve", serve::options, serve::run),
+    #[cfg(feature = "service")]
     ("worker", worker::options, worker::run),
     ("token", token::options, token::run),
     ("completions", completions::options, completions::run),
