@@ -18,6 +18,8 @@ pub struct Network {
     kernels: HashMap<String, (Weight, [usize; 2])>,
     /// All other constants.
     constants: HashMap<String, Tensor>,
+    /// For each slot the number of the last op that reads it: then its memory is given back. Outputs stay.
+    last_uses: HashMap<usize, usize>,
 }
 
 /// The list as the file has it. Ops read and write slots: a tensor (H, W, C) each.
@@ -34,6 +36,14 @@ struct Op {
     output: usize,
     #[serde(flatten)]
     kind: Kind,
+}
+
+impl Op {
+    /// The slots that the op reads.
+    fn inputs(&self) -> impl Iterator<Item = usize> {
+        let other = if let Kind::Add { other, .. } = self.kind { Some(other) } else { None };
+        [self.input].into_iter().chain(other)
+    }
 }
 
 #[derive(Deserialize)]
@@ -96,7 +106,11 @@ impl Network {
                 _ => drop(constants.insert(key.to_owned(), widened(&view))),
             }
         }
-        Ok(Network { described, kernels, constants })
+        let reads =
+            described.ops.iter().enumerate().flat_map(|(i, op)| op.inputs().map(move |slot| (slot, i)));
+        let mut last_uses: HashMap<usize, usize> = reads.collect();
+        last_uses.retain(|slot, _| !described.outputs.contains(slot));
+        Ok(Network { described, kernels, constants, last_uses })
     }
 
     /// picture (side, side, 3) → the two outputs.
@@ -105,8 +119,11 @@ impl Network {
         let slot_count = ops.iter().map(|op| op.output + 1).max().unwrap_or(0).max(input + 1);
         let mut slots = vec![Tensor::zeros(&[0], DType::F32); slot_count];
         slots[*input] = Tensor::from_slice(picture, &[side, side, 3]);
-        for op in ops {
+        for (i, op) in ops.iter().enumerate() {
             slots[op.output] = self.computed(op, &slots);
+            for slot in op.inputs().filter(|slot| self.last_uses.get(slot) == Some(&i)) {
+                slots[slot] = Tensor::zeros(&[0], DType::F32);
+            }
         }
         outputs.map(|slot| slots[slot].to_vec())
     }
