@@ -1,5 +1,6 @@
 //! `calotype token`: a new token for clients of `calotype serve`.
 
+use calotype_serve::api::limits::Rate;
 use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -18,6 +19,12 @@ struct TokenArgs {
     /// What the token allows
     #[arg(long, value_enum, default_value = "write")]
     rights: Rights,
+    /// The most requests in a second, a minute or an hour, such as 10/s, 600/m or 3000/h [default: any number]
+    #[arg(long, value_name = "N/UNIT")]
+    requests: Option<Rate>,
+    /// The most jobs of this name that wait [default: as many as the queue takes]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    waiting: Option<u32>,
 }
 
 /// What a token allows.
@@ -51,7 +58,9 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
         Rights::Admin => "admin",
     };
     let sum = hex(digest(&SHA256, token.as_bytes()).as_ref());
-    output::print(&format!("{token}\n{} {rights} {sum}\n", args.name))
+    let requests = args.requests.map(|rate| format!(" requests={rate}")).unwrap_or_default();
+    let waiting = args.waiting.map(|jobs| format!(" waiting={jobs}")).unwrap_or_default();
+    output::print(&format!("{token}\n{} {rights} {sum}{requests}{waiting}\n", args.name))
 }
 
 fn hex(bytes: &[u8]) -> String {

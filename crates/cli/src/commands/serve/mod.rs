@@ -35,6 +35,10 @@ struct ServeArgs {
     /// The address under which clients reach the service, for the addresses of files in its answers [default: as the client says]
     #[arg(long, value_name = "URL", value_parser = public_url)]
     public_url: Option<String>,
+    /// Send outputs of Cog's API to this URL, each file with PUT to URL/NAME, and answer with the URLs that it has there [default: answers
+    /// have the files]
+    #[arg(long, value_name = "URL", value_parser = web_address)]
+    upload_url: Option<String>,
     /// The most jobs that wait, of each kind; others are told to come back
     #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u32).range(1..))]
     max_queue: u32,
@@ -91,6 +95,7 @@ impl ServeArgs {
             listen: SocketAddr::new(address, port.or(self.port).unwrap_or(PORT)),
             token_file: self.token_file.clone(),
             public_url: self.public_url.clone(),
+            upload_url: self.upload_url.clone(),
             max_queue: self.max_queue as usize,
             keep_days: self.keep,
             workers: self.workers.into(),
@@ -105,6 +110,12 @@ fn address(text: &str) -> Result<(IpAddr, Option<u16>), String> {
     let whole = text.parse::<SocketAddr>().map(|address| (address.ip(), Some(address.port())));
     let alone = text.trim_matches(['[', ']']).parse::<IpAddr>().map(|address| (address, None));
     whole.or(alone).map_err(|_| "expected an address, such as 0.0.0.0 or 127.0.0.1:8080".into())
+}
+
+/// A place for files: with a name behind it, it is the URL of one.
+fn web_address(text: &str) -> Result<String, String> {
+    let says = || "expected an http or https URL, without ? and #".into();
+    path(text).map(|_| text.to_owned()).ok_or_else(says)
 }
 
 fn public_url(text: &str) -> Result<String, String> {
