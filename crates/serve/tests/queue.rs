@@ -34,6 +34,7 @@ macro_rules! on_both {
                 let bench = Bench::postgres(&cluster, stringify!($name));
                 run(stringify!($name), bench, |bench| Box::pin(async move { $name(&bench).await }));
             })*
+            given_up(&cluster);
             database_that_goes_and_comes(&mut cluster);
             tls(&cluster);
         }
@@ -44,6 +45,42 @@ on_both! {
     inserts, order, expired_lease, zombie, starts, release, cancel, cancel_after, outbox, outbox_of_some_events,
     outbox_again, pages, search, records, record_with_the_end, retention, claims_at_once, reopened, changes,
     odd_texts, newer_tables, opened_at_once, waiting_of_an_owner, runs,
+}
+
+/// Protects readers from a process that writes for long: they wait for nothing, and see what was written before.
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_with_a_slow_writer() {
+    let bench = Bench::sqlite();
+    let queue = bench.open().await;
+    insert(&queue, job("a")).await;
+    let writer = rusqlite::Connection::open(bench.settings.data.join("calotype.sqlite")).unwrap();
+    writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let own = queue.clone();
+    let waits = tokio::spawn(async move { own.insert(job("b"), 10).await });
+    for _ in 0..20 {
+        assert!(queue.find("a", None).await.unwrap().is_some());
+    }
+    assert!(!waits.is_finished());
+    writer.execute_batch("COMMIT").unwrap();
+    assert!(matches!(waits.await.unwrap().unwrap(), Inserted::New(_)));
+    assert!(queue.find("b", None).await.unwrap().is_some());
+}
+
+/// Protects jobs from a file that was removed while it was in use: nothing is acknowledged, and all is there when the file is back.
+#[cfg(unix)]
+#[tokio::test]
+async fn sqlite_without_its_file() {
+    let bench = Bench::sqlite();
+    let queue = bench.open().await;
+    insert(&queue, job("a")).await;
+    let (path, aside) = (bench.settings.data.join("calotype.sqlite"), bench.settings.data.join("aside"));
+    std::fs::rename(&path, &aside).unwrap();
+    assert!(matches!(queue.insert(job("b"), 10).await, Err(Error::Database(_))));
+    assert!(matches!(queue.find("a", None).await, Err(Error::Database(_))));
+    assert!(!path.exists(), "none is made in its place");
+    std::fs::rename(&aside, &path).unwrap();
+    assert!(queue.find("a", None).await.unwrap().is_some());
+    insert(&queue, job("b")).await;
 }
 
 fn run(name: &str, bench: Bench, test: impl FnOnce(Bench) -> futures_util::future::BoxFuture<'static, ()>) {
@@ -675,6 +712,33 @@ fn database_that_goes_and_comes(cluster: &mut Cluster) {
     cluster.resume();
     assert_eq!(runtime.block_on(claim(&queue, "w", LONG)).unwrap().id(), "a");
     runtime.block_on(changes(&bench));
+}
+
+/// Protects whoever was told that nothing was made: a statement that was given up while it waited for a lock changes nothing later.
+fn given_up(cluster: &Cluster) {
+    let bench = Bench::postgres(cluster, "given_up");
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let queue = bench.open().await;
+        let url = bench.settings.database.clone().unwrap();
+        let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client.batch_execute("BEGIN; LOCK TABLE calotype_jobs IN ACCESS EXCLUSIVE MODE").await.unwrap();
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'INSERT INTO calotype_jobs%'";
+        let insert = queue.insert(job("ghost"), 10);
+        let waits = async {
+            while cluster.sql("given_up", waiting) == "0" {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            inserted = insert => panic!("{inserted:?}"),
+            () = waits => {}
+        }
+        client.batch_execute("COMMIT").await.unwrap();
+        while cluster.sql("given_up", waiting) != "0" {}
+        assert_eq!(queue.find("ghost", None).await.unwrap(), None);
+    });
 }
 
 /// Protects: `sslmode=require` encrypts, and `verify-full` refuses a certificate that it does not know.

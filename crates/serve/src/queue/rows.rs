@@ -23,6 +23,11 @@ pub(super) type Row = Vec<Cell>;
 /// A statement with its parameters `$1`, `$2`, …
 pub(super) type Step = (String, Vec<Cell>);
 
+/// Whether the steps change nothing.
+pub(super) fn only_read(steps: &[Step]) -> bool {
+    steps.iter().all(|(statement, _)| statement.starts_with("SELECT"))
+}
+
 impl From<i64> for Cell {
     fn from(number: i64) -> Cell {
         Cell::Int(Some(number))

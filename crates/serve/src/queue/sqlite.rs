@@ -1,4 +1,4 @@
-//! SQLite, on one thread that owns the connection.
+//! SQLite, on two threads: one owns the connection that writes, the other one that reads, which waits for no writer.
 //!
 //! Several processes of one host may have the same file open: one writes at a time, and the others wait. Each commit is on the disk
 //! before it is acknowledged (WAL, synchronous=FULL).
@@ -10,12 +10,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
-use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use tokio::sync::{broadcast, oneshot};
 
 use crate::error::{Error, Result};
 
-use super::rows::{Cell, Row, Step};
+use super::rows::{Cell, Row, Step, only_read};
 use super::schema;
 
 /// The name of the file in the folder of data.
@@ -23,6 +23,9 @@ const FILE: &str = "calotype.sqlite";
 
 /// How long a statement waits for another process that writes.
 const BUSY: Duration = Duration::from_secs(5);
+
+/// How long a statement waits for those before it. With [`BUSY`], the time until a client hears of a database that does not answer.
+const IN_LINE: Duration = Duration::from_secs(10);
 
 /// How often the thread looks for changes by other processes.
 const WATCH: Duration = Duration::from_millis(100);
@@ -37,39 +40,32 @@ pub(super) fn dialect(statement: &str) -> String {
 
 struct Request {
     steps: Vec<Step>,
+    since: Instant,
     reply: oneshot::Sender<Result<Vec<Row>>>,
 }
 
-/// The connection, by its thread. The thread ends with the last handle.
+/// The connections, by their threads. The threads end with the last handle.
 pub(super) struct Sqlite {
-    requests: mpsc::Sender<Request>,
+    writes: mpsc::Sender<Request>,
+    reads: mpsc::Sender<Request>,
 }
 
 impl Sqlite {
     /// Opens the file in the folder `data`, or makes both. The ids of jobs that other processes change go to `changes`.
     pub(super) async fn open(data: &Path, changes: broadcast::Sender<String>) -> Result<Sqlite> {
-        let mut store = Store { path: data.join(FILE), connection: None, version: 0, newest: 0, changes };
-        let (requests, incoming) = mpsc::channel();
-        let (opened, ready) = oneshot::channel();
-        let folder = data.to_owned();
-        thread::Builder::new()
-            .name("sqlite".into())
-            .spawn(move || {
-                let result = make_private(&folder, &store.path).and_then(|()| store.connection().map(drop));
-                let is_open = result.is_ok();
-                if opened.send(result).is_ok() && is_open {
-                    store.serve(&incoming);
-                }
-            })
-            .map_err(|error| Error::Database(format!("no thread: {error}")))?;
-        ready.await.map_err(|_| gone())??;
-        Ok(Sqlite { requests })
+        let path = data.join(FILE);
+        make_private(data, &path)?;
+        let writes = Store::start(Store::new(path.clone(), false, changes)).await?;
+        // Nobody hears of changes from this one.
+        let reads = Store::start(Store::new(path, true, broadcast::channel(1).0)).await?;
+        Ok(Sqlite { writes, reads })
     }
 
     /// Runs statements in one transaction; see [`Database::run_all`](super::database::Database::run_all).
     pub(super) async fn run(&self, steps: Vec<Step>) -> Result<Vec<Row>> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(Request { steps, reply }).map_err(|_| gone())?;
+        let requests = if only_read(&steps) { &self.reads } else { &self.writes };
+        requests.send(Request { steps, since: Instant::now(), reply }).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 }
@@ -89,9 +85,13 @@ fn make_private(folder: &Path, path: &Path) -> Result<()> {
     options.open(path).map(drop).map_err(problem)
 }
 
-/// What the thread has.
+/// What a thread has.
 struct Store {
     path: PathBuf,
+    /// The file that was opened first, by its device and number. Another one, or none, in its place is an error until it is back.
+    file: Option<(u64, u64)>,
+    /// Whether the thread only reads.
+    reads: bool,
     /// `None` after an error: the next statement opens the file again.
     connection: Option<Connection>,
     /// SQLite's number of the last change by another connection that was seen.
@@ -102,6 +102,29 @@ struct Store {
 }
 
 impl Store {
+    fn new(path: PathBuf, reads: bool, changes: broadcast::Sender<String>) -> Store {
+        Store { path, file: None, reads, connection: None, version: 0, newest: 0, changes }
+    }
+
+    /// Opens the file on a thread of its own, which then takes requests.
+    async fn start(mut self) -> Result<mpsc::Sender<Request>> {
+        let (requests, incoming) = mpsc::channel();
+        let (opened, ready) = oneshot::channel();
+        let name = if self.reads { "sqlite reads" } else { "sqlite" };
+        thread::Builder::new()
+            .name(name.into())
+            .spawn(move || {
+                let result = self.connection().map(drop);
+                let is_open = result.is_ok();
+                if opened.send(result).is_ok() && is_open {
+                    self.serve(&incoming);
+                }
+            })
+            .map_err(|error| Error::Database(format!("no thread: {error}")))?;
+        ready.await.map_err(|_| gone())??;
+        Ok(requests)
+    }
+
     /// Answers requests until there is nobody left to ask.
     fn serve(&mut self, requests: &mpsc::Receiver<Request>) {
         let mut watched = Instant::now();
@@ -114,7 +137,10 @@ impl Store {
                 // Who asked has hung up meanwhile.
                 Ok(request) if request.reply.is_closed() => {}
                 Ok(request) => {
-                    let result = self.transaction(&request.steps);
+                    let result = match request.since.elapsed() > IN_LINE {
+                        true => Err(self.slow()),
+                        false => self.transaction(&request.steps),
+                    };
                     // Who asked may have hung up.
                     let _ = request.reply.send(result);
                 }
@@ -126,18 +152,35 @@ impl Store {
 
     fn connection(&mut self) -> Result<&mut Connection> {
         if self.connection.is_none() {
-            let connection = open(&self.path)?;
+            let connection = if self.reads { open_to_read(&self.path)? } else { open(&self.path)? };
             let number = |statement| connection.query_row(statement, [], |row| row.get(0));
             let read = number("PRAGMA data_version").and_then(|version| {
                 Ok((version, number("SELECT coalesce(max(updated_at), 0) FROM calotype_jobs")?))
             });
             (self.version, self.newest) = read.map_err(|error| problem(&self.path, &error))?;
+            self.file = self.file.or_else(|| file(&self.path));
             self.connection = Some(connection);
         }
         Ok(self.connection.as_mut().expect("it was opened above"))
     }
 
+    fn slow(&self) -> Error {
+        Error::Database(format!("{}: no answer within {} s", self.path.display(), IN_LINE.as_secs()))
+    }
+
+    /// Whether the file is still the one that was opened: what is written into a file without a name is lost.
+    fn check_file(&self) -> Result<()> {
+        match self.file.is_some() && file(&self.path) != self.file {
+            true => {
+                let what = "the file was removed, or replaced by another, while it was in use";
+                Err(Error::Database(format!("{}: {what}", self.path.display())))
+            }
+            false => Ok(()),
+        }
+    }
+
     fn transaction(&mut self, steps: &[Step]) -> Result<Vec<Row>> {
+        self.check_file()?;
         let path = self.path.clone();
         let result = transaction(self.connection()?, steps);
         result.map_err(|error| {
@@ -199,6 +242,30 @@ fn open(path: &Path) -> Result<Connection> {
         MigrateError::Version(error) => error,
     })?;
     Ok(connection)
+}
+
+/// Opens a file that is there, with its tables, to read.
+fn open_to_read(path: &Path) -> Result<Connection> {
+    let set_up = || {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(BUSY)?;
+        connection.pragma_update(None, "query_only", true)?;
+        Ok(connection)
+    };
+    set_up().map_err(|error: rusqlite::Error| problem(path, &error))
+}
+
+/// A file by its device and number. `None`: there is none, or the system has no such numbers.
+#[cfg(unix)]
+fn file(path: &Path) -> Option<(u64, u64)> {
+    let found = fs::metadata(path).ok()?;
+    Some((std::os::unix::fs::MetadataExt::dev(&found), std::os::unix::fs::MetadataExt::ino(&found)))
+}
+
+#[cfg(not(unix))]
+fn file(_path: &Path) -> Option<(u64, u64)> {
+    None
 }
 
 enum MigrateError {
@@ -276,5 +343,30 @@ impl rusqlite::ToSql for Cell {
             Cell::Text(Some(text)) => ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes())),
             Cell::Int(None) | Cell::Text(None) => ToSqlOutput::Owned(Value::Null),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Protects clients of a database that another process keeps busy: a statement that has stood in line for long is answered at once, and is
+    /// not done.
+    #[test]
+    fn a_statement_that_has_waited() {
+        let here = tempfile::tempdir().expect("a folder");
+        let mut store = Store::new(here.path().join(FILE), false, broadcast::channel(1).0);
+        let (requests, incoming) = mpsc::channel();
+        let mut answers = [Instant::now().checked_sub(2 * IN_LINE), Some(Instant::now())].map(|since| {
+            let (reply, answer) = oneshot::channel();
+            let steps = vec![("SELECT 1".to_owned(), Vec::new())];
+            let request = Request { steps, since: since.expect("the machine has run for a while"), reply };
+            requests.send(request).expect("there");
+            answer
+        });
+        drop(requests);
+        store.serve(&incoming);
+        assert!(answers[0].try_recv().expect("an answer").is_err());
+        assert_eq!(answers[1].try_recv().expect("an answer").expect("rows"), [[1.into()]]);
     }
 }

@@ -16,13 +16,17 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::error::{Error, Result};
 
-use super::rows::{Cell, Row, Step};
+use super::rows::{Cell, Row, Step, only_read};
 use super::schema;
 
 use self::pool::Pool;
 
 /// The longest that a statement may take. A database that takes longer counts as one that does not answer.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The longest that the server works at a statement that changes something, or waits for a lock: less than [`PATIENCE`], so that what is
+/// answered with an error is not made later.
+const LIMIT: &str = "SET LOCAL statement_timeout = '10s'";
 
 /// The number of the lock under which tables are made: the letters "calo".
 const MIGRATION_LOCK: i64 = 0x6361_6c6f;
@@ -116,10 +120,12 @@ async fn transaction(
     client: &mut Client,
     steps: &[Step],
 ) -> std::result::Result<Vec<Row>, tokio_postgres::Error> {
-    if let [(statement, parameters)] = steps {
+    if let ([(statement, parameters)], true) = (steps, only_read(steps)) {
         return client.query_typed(statement, &typed(parameters)).await?.iter().map(row).collect();
     }
+    // Also of one statement: without its end, the server takes back what a connection that was given up has changed.
     let transaction = client.transaction().await?;
+    transaction.batch_execute(LIMIT).await?;
     let mut first = None;
     for (statement, parameters) in steps {
         let rows = transaction.query_typed(statement, &typed(parameters)).await?;
