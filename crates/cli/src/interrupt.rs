@@ -44,6 +44,17 @@ fn register() -> Result<(), std::io::Error> {
     Ok(())
 }
 
+/// Has a write beyond the limit of a file's size (`ulimit -f`, systemd's `LimitFSIZE`) fail, as on a full disk, instead of ending the process.
+///
+/// # Errors
+/// The system refuses the handler.
+pub fn outlive_file_limits() -> Result<(), std::io::Error> {
+    // A handler that does nothing of use: with one, the write fails.
+    #[cfg(unix)]
+    flag::register(signal_hook::consts::SIGXFSZ, Arc::default())?;
+    Ok(())
+}
+
 /// Ends the process when stdin is closed: the process at its other end is gone, and nobody would get a result. What is being written stays
 /// incomplete under another name.
 pub fn end_with_stdin() {

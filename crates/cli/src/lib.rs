@@ -56,6 +56,7 @@ fn run() -> Result<(), Failure> {
         Err(e) => return output::print(&e.to_string()),
     };
     environment::check(std::env::vars_os())?;
+    interrupt::outlive_file_limits().map_err(|e| Failure::Failed(format!("signals: {e}")))?;
     let verbosity = match (args::Verbosity::of(&matches), matches.subcommand_name()) {
         (args::Verbosity::Normal, Some(name)) if commands::is_service(name) => args::Verbosity::Verbose,
         (verbosity, _) => verbosity,

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Sandbox, tiny_model};
+use common::{Ended, Sandbox, tiny_model};
 
 /// Protects: values that a field does not take, named with what it does take, as flag and as pair.
 #[test]
@@ -173,5 +173,24 @@ fn environment_variables() {
         for command in [&["predict"][..], &["train"], &["schema", "predict"]] {
             here.assert_refused_with(command, &[(name, value)], says);
         }
+    }
+}
+
+/// Protects: the name of a token fits into a line, and a write beyond the limit of files' sizes is an error like that of a full disk, which does
+/// not end the process without a word.
+#[test]
+fn names_and_limits() {
+    let here = Sandbox::new();
+    let (long, longest) = ("a".repeat(65), "a".repeat(64));
+    for name in ["", "a b", &long] {
+        here.assert_refused(&["token", name], "expected a name of 1 to 64 letters");
+    }
+    assert_eq!(here.run(&["token", &longest]).code, Some(0));
+    #[cfg(unix)]
+    {
+        let line = "ulimit -f 1; exec \"$0\" man -o pages";
+        let ended = Ended::of(&mut here.command_of("sh", &["-c", line, env!("CARGO_BIN_EXE_calotype")]));
+        assert_eq!((ended.code, ended.stderr.lines().count()), (Some(1), 1), "{}", ended.stderr);
+        assert!(ended.stderr.starts_with("error: pages/"), "{}", ended.stderr);
     }
 }

@@ -68,10 +68,13 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// A name that is one word in a line.
+/// The most characters of a name.
+const MAX_NAME: usize = 64;
+
 fn one_word(text: &str) -> Result<String, String> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.@".contains(c);
-    match !text.is_empty() && text.chars().all(is_plain) {
+    match (1..=MAX_NAME).contains(&text.len()) && text.chars().all(is_plain) {
         true => Ok(text.into()),
-        false => Err("expected a name of letters, digits and -_.@".into()),
+        false => Err(format!("expected a name of 1 to {MAX_NAME} letters, digits and -_.@")),
     }
 }
