@@ -223,8 +223,13 @@ impl Store {
     }
 }
 
+/// What an error says, without the statement.
 fn problem(path: &Path, error: &rusqlite::Error) -> Error {
-    Error::Database(format!("{}: {error}", path.display()))
+    let what = match error {
+        rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
+        error => error.to_string(),
+    };
+    Error::Database(format!("{}: {what}", path.display()))
 }
 
 fn open(path: &Path) -> Result<Connection> {
@@ -367,6 +372,6 @@ mod tests {
         drop(requests);
         store.serve(&incoming);
         assert!(answers[0].try_recv().expect("an answer").is_err());
-        assert_eq!(answers[1].try_recv().expect("an answer").expect("rows"), [[1.into()]]);
+        assert_eq!(answers[1].try_recv().expect("an answer").expect("rows"), [[Cell::Int(Some(1))]]);
     }
 }
