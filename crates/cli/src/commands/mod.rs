@@ -12,6 +12,7 @@ mod schema;
 #[cfg(feature = "service")]
 mod serve;
 mod set;
+#[cfg(feature = "service")]
 mod token;
 pub mod train;
 mod watermark;
@@ -40,6 +41,7 @@ const COMMANDS: &[Row] = &[
     ("serve", serve::options, serve::run),
     #[cfg(feature = "service")]
     ("worker", worker::options, worker::run),
+    #[cfg(feature = "service")]
     ("token", token::options, token::run),
     ("completions", completions::options, completions::run),
     ("man", man::options, man::run),
