@@ -9,6 +9,7 @@ use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::hosts;
 use super::refusal::{Dialect, Refusal};
 use super::state::AppState;
 pub use super::tokens::{Caller, Rights};
@@ -20,6 +21,11 @@ pub async fn check(State(state): State<AppState>, mut request: Request, next: Ne
     if path == "/" && is_browser(request.headers()) {
         // The page has no secrets, and is what asks for the token.
         return next.run(request).await;
+    }
+    if !state.tokens.are_asked() {
+        if let Err(refusal) = hosts::check(&state.settings, request.uri(), request.headers()) {
+            return refusal.in_dialect(Dialect::of_path(path));
+        }
     }
     let mut caller = match caller(&state, request.headers()) {
         Ok(caller) => caller,

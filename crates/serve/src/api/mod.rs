@@ -11,6 +11,7 @@
 //! render.rs     jobs as JSON; paging.rs: lists of them
 //! refusal.rs    what is refused, in the form of each API
 //! auth.rs, tokens.rs, limits.rs   who may do what, and how often
+//! hosts.rs      the names that a service without tokens answers to
 //! http.rs, trace.rs   request ids, the log, other origins, traces
 //! state.rs      what every handler has; metrics.rs: its numbers; body.rs: bodies of requests
 //! ```
@@ -22,6 +23,7 @@ mod cog;
 pub mod events;
 mod files;
 mod health;
+mod hosts;
 mod http;
 pub mod limits;
 mod masks;

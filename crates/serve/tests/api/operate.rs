@@ -144,6 +144,42 @@ async fn pages_of_other_origins() {
     assert_eq!(foreign.headers.get("access-control-allow-origin"), None);
 }
 
+/// Protects people who visit websites: a website that gives its own name the address of the service reads and changes nothing, unless the service
+/// asks for tokens, which the website does not have.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_websites_take() {
+    let open = Service::front();
+    let evil: &[(&str, &str)] = &[("host", "evil.example:5201"), ("origin", "http://evil.example:5201")];
+    let message = "Host evil.example: without --token-file…";
+    let (cog, replicate) = (json!({ "detail": message }), json!({ "detail": message, "status": 403 }));
+    let openai = json!({ "error": { "message": message } });
+    let local: &[(&str, &str)] = &[("host", "localhost:5201"), ("origin", "http://localhost:5201")];
+    table(
+        &open,
+        &[
+            ("POST", "/predictions", evil, Some("{}"), 403, cog.clone()),
+            ("GET", "/", evil, None, 403, cog.clone()),
+            ("GET", "/metrics", evil, None, 403, cog),
+            ("GET", "/v1/predictions", evil, None, 403, replicate.clone()),
+            ("GET", "/v1/webhooks/default/secret", evil, None, 403, replicate),
+            ("POST", "/v1/images/generations", evil, Some("{}"), 403, openai),
+            ("GET", "/health-check", evil, None, 200, json!({ "status": "READY" })),
+            ("POST", "/v1/models/stability-ai/sdxl/predictions", local, Some("{}"), 201, json!({})),
+            ("GET", "/v1/predictions", &[("host", "gpu-box:5201")], None, 200, json!({})),
+        ],
+    )
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tokens");
+    fs::write(&file, TOKENS).unwrap();
+    let guarded = Service::with(|settings| {
+        settings.workers = 0;
+        settings.token_file = Some(file);
+    });
+    let reads: &[(&str, &str)] = &[("host", "sdxl.example"), ("authorization", "Bearer reads")];
+    table(&guarded, &[("GET", "/v1/predictions", reads, None, 200, json!({}))]).await;
+}
+
 /// Protects memory: a body beyond the limit is refused by its length, in the form of each API.
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_that_are_too_large() {
