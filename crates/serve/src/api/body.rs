@@ -4,6 +4,7 @@ use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use axum::body::{Body, to_bytes};
+use axum::extract::multipart::MultipartError;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
@@ -13,6 +14,7 @@ use futures_util::StreamExt;
 use futures_util::stream::unfold;
 use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower_http::timeout::TimeoutError;
 
 use super::refusal::Refusal;
 use super::state::AppState;
@@ -100,16 +102,31 @@ impl Share {
 #[error("too many large requests at once")]
 struct Crowded;
 
-/// Whether an error, or what caused it, is that too many bodies are in memory.
-pub fn is_crowded(error: &(dyn Error + 'static)) -> bool {
-    error.is::<Crowded>() || error.source().is_some_and(is_crowded)
+/// Whether an error, or what caused it, is of a type.
+fn is_by<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
+    error.is::<E>() || error.source().is_some_and(is_by::<E>)
 }
 
-/// The refusal where too many bodies are in memory.
-pub fn crowded() -> Refusal {
-    Refusal::unavailable(
-        "The service has as many large requests at once as it can hold; upload files to /v1/files, or come back later",
-    )
+/// The refusal of a body that breaks off: too many bodies are in memory, the client says nothing more, or the client has hung up.
+pub fn broken(error: &(dyn Error + 'static)) -> Refusal {
+    if is_by::<Crowded>(error) {
+        return Refusal::unavailable(
+            "The service has as many large requests at once as it can hold; upload files to /v1/files, or come back later",
+        );
+    }
+    if is_by::<TimeoutError>(error) {
+        return Refusal::new(StatusCode::REQUEST_TIMEOUT, "The body has stopped");
+    }
+    Refusal::new(StatusCode::BAD_REQUEST, "The body breaks off")
+}
+
+/// The refusal of a body of parts that cannot be read.
+pub fn broken_parts(error: &MultipartError) -> Refusal {
+    // A failure to read is one of the client, but has the status of one of the service.
+    match error.status() {
+        status if status.is_client_error() => Refusal::new(status, error.body_text()),
+        _ => broken(error),
+    }
 }
 
 /// The length of a body, as its request says.
@@ -130,9 +147,6 @@ pub async fn bytes(request: Request) -> Result<Bytes, Refusal> {
         return Err(too_large());
     }
     to_bytes(request.into_body(), MAX_JSON).await.map_err(|e| {
-        if is_crowded(&e) {
-            return crowded();
-        }
         let mut cause: Option<&dyn Error> = Some(&e);
         while let Some(error) = cause {
             if error.to_string().contains("length limit") {
@@ -140,7 +154,7 @@ pub async fn bytes(request: Request) -> Result<Bytes, Refusal> {
             }
             cause = error.source();
         }
-        Refusal::new(StatusCode::BAD_REQUEST, "The body breaks off")
+        broken(&e)
     })
 }
 

@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 
+use super::body;
 use super::refusal::Refusal;
 use crate::error::Error;
 use crate::storage::hex;
@@ -172,8 +173,8 @@ async fn in_time<T>(
     reading: impl Future<Output = Result<T, MultipartError>>,
 ) -> Result<T, Refusal> {
     match tokio::time::timeout(silence, reading).await {
-        Ok(read) => read.map_err(|e| Refusal::new(e.status(), e.body_text())),
-        Err(_) => Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "the upload has stopped")),
+        Ok(read) => read.map_err(|e| body::broken_parts(&e)),
+        Err(_) => Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "The upload has stopped")),
     }
 }
 
@@ -227,6 +228,7 @@ mod tests {
     use futures_util::{StreamExt, stream};
     use serde_json::{Value, json};
     use tokio::io::AsyncReadExt;
+    use tower_http::timeout::TimeoutBody;
 
     use super::{SILENCE, Upload, read};
 
@@ -363,5 +365,23 @@ mod tests {
             read(multipart(Body::from_stream(stopped)).await, folder.path(), 10, Duration::from_millis(20))
                 .await;
         assert!(read.is_err_and(|refusal| refusal.status == 408));
+    }
+
+    /// Protects operators from alarms: an upload that stops or is cut is a failure of its client, whoever notices it first.
+    #[tokio::test]
+    async fn bodies_that_fail() {
+        let start = Bytes::from_static(b"--x\r\nContent-Disposition: form-data; name=\"metadata\"\r\n\r\n{");
+        let start = || stream::iter([Ok::<_, std::io::Error>(start.clone())]);
+        let stopped = Body::from_stream(start().chain(stream::pending()));
+        let stopped = Body::new(TimeoutBody::new(Duration::from_millis(20), stopped));
+        let cut = stream::iter([Err(std::io::Error::other("the connection is reset"))]);
+        let cut = Body::from_stream(start().chain(cut));
+        let folder = tempfile::tempdir().unwrap();
+        for (body, status, message) in
+            [(stopped, 408, "The body has stopped"), (cut, 400, "The body breaks off")]
+        {
+            let refusal = read(multipart(body).await, folder.path(), 10, SILENCE).await.err().unwrap();
+            assert_eq!((refusal.status.as_u16(), refusal.message.as_str()), (status, message));
+        }
     }
 }

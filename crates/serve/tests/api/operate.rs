@@ -1,6 +1,8 @@
 //! What operators rely on.
 
 use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
 
 use serde_json::json;
 
@@ -178,6 +180,30 @@ async fn names_that_websites_take() {
     });
     let reads: &[(&str, &str)] = &[("host", "sdxl.example"), ("authorization", "Bearer reads")];
     table(&guarded, &[("GET", "/v1/predictions", reads, None, 200, json!({}))]).await;
+}
+
+/// Protects operators from alarms: clients that hang up within an upload are counted as failures of clients.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_hangs_up() {
+    let service = Service::front();
+    for path in ["/v1/files", "/v1/images/edits"] {
+        let mut client = TcpStream::connect(service.address.trim_start_matches("http://")).unwrap();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 100000\r\n\r\n\
+             --x\r\nContent-Disposition: form-data; name=\"content\"; filename=\"a\"\r\n\r\nabc"
+        );
+        client.write_all(request.as_bytes()).unwrap();
+        drop(client);
+        let line = format!("route=\"{path}\",status=\"400\"}} 1");
+        loop {
+            let metrics = service.get("/metrics").await.body.as_str().unwrap().to_owned();
+            assert!(!metrics.contains("status=\"5"), "{metrics}");
+            if metrics.contains(&line) {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 /// Protects memory: a body beyond the limit is refused by its length, in the form of each API.

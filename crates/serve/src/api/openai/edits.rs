@@ -1,8 +1,6 @@
 //! The parts of an edit: `image` or `image[]`, `mask`, and fields as text.
 
 use axum::extract::Multipart;
-use axum::extract::multipart::MultipartError;
-use axum::http::StatusCode;
 use bytes::Bytes;
 use image::DynamicImage;
 use serde_json::{Map, Value};
@@ -23,9 +21,9 @@ pub(super) struct Edit {
 /// Reads an edit.
 pub(super) async fn read(mut parts: Multipart) -> Result<Edit, Refusal> {
     let (mut fields, mut image, mut mask) = (Map::new(), None::<Bytes>, None::<Bytes>);
-    while let Some(part) = parts.next_field().await.map_err(broken)? {
+    while let Some(part) = parts.next_field().await.map_err(|e| body::broken_parts(&e))? {
         let name = part.name().unwrap_or_default().to_string();
-        let bytes = part.bytes().await.map_err(broken)?;
+        let bytes = part.bytes().await.map_err(|e| body::broken_parts(&e))?;
         match name.as_str() {
             "image" | "image[]" if image.is_some() => {
                 return Err(Refusal::body("image", "one picture is edited at a time, found several"));
@@ -71,12 +69,4 @@ fn decode(image: &[u8], mask: Option<&[u8]>) -> Result<Files, (&'static str, Str
     let image = masks::png(&image.to_rgb8().into()).map_err(of("image"))?;
     let mask = mask.map(|mask| masks::png(&DynamicImage::from(mask))).transpose().map_err(of("mask"))?;
     Ok((image, mask))
-}
-
-fn broken(e: MultipartError) -> Refusal {
-    if body::is_crowded(&e) {
-        return body::crowded();
-    }
-    let status = Some(e.status()).filter(StatusCode::is_client_error);
-    Refusal::new(status.unwrap_or(StatusCode::BAD_REQUEST), e.body_text())
 }
