@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::multipart::MultipartError;
@@ -14,6 +15,7 @@ use futures_util::StreamExt;
 use futures_util::stream::unfold;
 use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 use tower_http::timeout::TimeoutError;
 
 use super::refusal::Refusal;
@@ -23,6 +25,8 @@ use super::state::AppState;
 pub const MAX_JSON: usize = 100 << 20;
 /// Bodies up to this size are always taken: requests without files get through, whatever others send.
 const SMALL: usize = 64 << 10;
+/// How long a body may take that is read as a whole.
+const WHOLE: Duration = Duration::from_secs(5 * 60);
 /// The unit in which the memory for bodies is counted, in bytes.
 const UNIT: usize = 1 << 10;
 
@@ -37,7 +41,8 @@ pub async fn bounded(State(state): State<AppState>, request: Request, next: Next
     let left = state.bodies.available_permits().saturating_mul(UNIT);
     let is_crowded = length(request.headers()).is_some_and(|length| length > left.max(SMALL));
     let held = Arc::default();
-    let share = Share { budget: state.bodies.clone(), held: Arc::downgrade(&held), size: 0, is_crowded };
+    let (budget, end) = (state.bodies.clone(), Instant::now() + WHOLE);
+    let share = Share { budget, held: Arc::downgrade(&held), size: 0, is_crowded, end };
     let answer = next.run(request.map(|body| share.counts(body))).await;
     drop(held);
     answer
@@ -52,14 +57,19 @@ struct Share {
     size: usize,
     /// Whether the memory is too small for the body. The rest of the body is read, so that the client hears of it, and dropped.
     is_crowded: bool,
+    /// When the body is to be there.
+    end: Instant,
 }
 
 impl Share {
-    /// The body, which ends with an error if the memory is too small.
+    /// The body, which ends with an error if the memory is too small, or the body too late.
     fn counts(self, body: Body) -> Body {
         Body::from_stream(unfold((body.into_data_stream(), self), |(mut parts, mut share)| async move {
             loop {
-                match parts.next().await {
+                let Ok(part) = timeout_at(share.end, parts.next()).await else {
+                    return Some((Err(axum::Error::new(Late)), (parts, share)));
+                };
+                match part {
                     Some(Ok(part)) if share.takes(part.len()) => return Some((Ok(part), (parts, share))),
                     Some(Err(e)) => return Some((Err(e), (parts, share))),
                     Some(Ok(_)) if share.size <= MAX_JSON => {}
@@ -102,17 +112,26 @@ impl Share {
 #[error("too many large requests at once")]
 struct Crowded;
 
+/// Why a body breaks off: it is not there in time.
+#[derive(Debug, thiserror::Error)]
+#[error("not there in time")]
+struct Late;
+
 /// Whether an error, or what caused it, is of a type.
 fn is_by<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
     error.is::<E>() || error.source().is_some_and(is_by::<E>)
 }
 
-/// The refusal of a body that breaks off: too many bodies are in memory, the client says nothing more, or the client has hung up.
+/// The refusal of a body that breaks off: too many bodies are in memory, the body is late, the client says nothing more, or the client has hung up.
 pub fn broken(error: &(dyn Error + 'static)) -> Refusal {
     if is_by::<Crowded>(error) {
         return Refusal::unavailable(
             "The service has as many large requests at once as it can hold; upload files to /v1/files, or come back later",
         );
+    }
+    if is_by::<Late>(error) {
+        let message = format!("The body is not there after {} s; upload files to /v1/files", WHOLE.as_secs());
+        return Refusal::new(StatusCode::REQUEST_TIMEOUT, message);
     }
     if is_by::<TimeoutError>(error) {
         return Refusal::new(StatusCode::REQUEST_TIMEOUT, "The body has stopped");
@@ -193,5 +212,28 @@ pub fn short(value: &Value) -> String {
     match text.char_indices().nth(80) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    /// Protects the service from clients that send a body a byte at a time: they are never silent, but their time ends.
+    #[tokio::test]
+    async fn a_body_that_drips() {
+        let held = Arc::default();
+        let (budget, end) = (super::budget(1 << 20), Instant::now() + Duration::from_millis(20));
+        let share = Share { budget, held: Arc::downgrade(&held), size: 0, is_crowded: false, end };
+        let drops = stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            Some((Ok::<_, std::io::Error>(" "), ()))
+        });
+        let body = share.counts(Body::from_stream(drops));
+        let refusal = bytes(Request::new(body)).await.unwrap_err();
+        assert_eq!(refusal.status, StatusCode::REQUEST_TIMEOUT);
+        assert!(refusal.message.starts_with("The body is not there after 300 s"), "{}", refusal.message);
     }
 }
