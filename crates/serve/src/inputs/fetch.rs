@@ -1,38 +1,68 @@
 //! A file from a foreign host.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, LOCATION};
 use reqwest::{Method, Response, StatusCode, Url};
 use tokio::io::AsyncWriteExt;
+use tokio::time::{Instant, timeout_at};
 
 use super::client::{CheckedClient, cause};
 use super::{Problem, data_uri, file_name, shown};
 
 /// The most redirects.
 const REDIRECTS: usize = 5;
-/// How long a file may take in all.
+/// How long the files of an input may take in all.
 pub(super) const LIMIT: Duration = Duration::from_secs(30 * 60);
+/// How long the files of a prediction may take, beside the time for what has arrived: other predictions wait for the worker.
+pub(super) const PREDICTION: Duration = Duration::from_secs(2 * 60);
+/// The least speed beyond that time, in bytes a second.
+const SPEED: u64 = 1 << 20;
 
-/// Fetches a file of at most `most` bytes into a folder, within `limit`.
+/// The time for all files of an input.
+pub(super) struct Pace {
+    start: Instant,
+    patience: Duration,
+    /// Bytes that have arrived.
+    arrived: AtomicU64,
+}
+
+impl Pace {
+    /// The time begins now. `patience`: how long it is if nothing arrives.
+    pub(super) fn new(patience: Duration) -> Pace {
+        Pace { start: Instant::now(), patience, arrived: AtomicU64::new(0) }
+    }
+
+    /// How long the files may take by what has arrived of them.
+    fn limit(&self) -> Duration {
+        let more = Duration::from_secs(self.arrived.load(Ordering::Relaxed) / SPEED);
+        (self.patience + more).min(LIMIT)
+    }
+
+    /// Waits for more of a file.
+    async fn wait<T>(&self, more: impl Future<Output = T>) -> Result<T, Problem> {
+        let limit = self.limit();
+        let late = |_| Problem::Client(format!("not there after {limit:?}"));
+        timeout_at(self.start + limit, more).await.map_err(late)
+    }
+}
+
+/// Fetches a file of at most `most` bytes into a folder.
 pub(super) async fn fetch(
     client: &CheckedClient,
     url: &str,
     folder: &Path,
     most: u64,
-    limit: Duration,
+    pace: &Pace,
 ) -> Result<PathBuf, Problem> {
     let fetching = async {
-        let answer = follow(client, url).await.map_err(Problem::Client)?;
+        let answer = pace.wait(follow(client, url)).await?.map_err(Problem::Client)?;
         let path = folder.join(name(url, &answer));
-        save(answer, &path, most).await.map(|()| path)
+        save(answer, &path, most, pace).await.map(|()| path)
     };
-    let fetched = match tokio::time::timeout(limit, fetching).await {
-        Ok(fetched) => fetched,
-        Err(_) => Err(Problem::Client(format!("not there after {limit:?}"))),
-    };
-    fetched.map_err(|problem| match problem {
+    fetching.await.map_err(|problem| match problem {
         Problem::Client(problem) => Problem::Client(format!("{}: {problem}", shown(url))),
         ours => ours,
     })
@@ -66,7 +96,7 @@ fn name(url: &str, answer: &Response) -> String {
 }
 
 /// Writes an answer's body to a file.
-async fn save(mut answer: Response, path: &Path, most: u64) -> Result<(), Problem> {
+async fn save(mut answer: Response, path: &Path, most: u64, pace: &Pace) -> Result<(), Problem> {
     let too_large = || Problem::Client(format!("more than {most} bytes"));
     if answer.content_length().is_some_and(|size| size > most) {
         return Err(too_large());
@@ -74,12 +104,32 @@ async fn save(mut answer: Response, path: &Path, most: u64) -> Result<(), Proble
     let failed = |e| Problem::file(path, e);
     let mut file = tokio::fs::File::create(path).await.map_err(failed)?;
     let mut size = 0;
-    while let Some(bytes) = answer.chunk().await.map_err(|e| Problem::Client(cause(&e)))? {
+    while let Some(bytes) = pace.wait(answer.chunk()).await?.map_err(|e| Problem::Client(cause(&e)))? {
         size += bytes.len() as u64;
+        pace.arrived.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         if size > most {
             return Err(too_large());
         }
         file.write_all(&bytes).await.map_err(failed)?;
     }
     file.flush().await.map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Protects predictions with large weights: who sends fast has more time, but not for ever.
+    #[test]
+    fn time_for_what_arrives() {
+        for (patience, arrived, seconds) in [
+            (PREDICTION, 0, 120),
+            (PREDICTION, 100 << 20, 220),
+            (PREDICTION, 1 << 40, 1800),
+            (LIMIT, 1 << 30, 1800),
+        ] {
+            let pace = Pace { arrived: arrived.into(), ..Pace::new(patience) };
+            assert_eq!(pace.limit(), Duration::from_secs(seconds), "{patience:?}, {arrived}");
+        }
+    }
 }

@@ -23,12 +23,15 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use client::{CheckedClient, cause};
 pub use resolve::resolve;
 pub(crate) use stored::StoredFile;
 
+use self::fetch::Pace;
 use crate::error::{Error, Result};
+use crate::job::Kind;
 use crate::queue::Queue;
 use crate::settings::Settings;
 use crate::storage::{Links, Storage};
@@ -75,7 +78,11 @@ impl Problem {
 
 /// Turns URLs into local files.
 #[derive(Clone)]
-pub struct Inputs(Arc<Parts>);
+pub struct Inputs {
+    parts: Arc<Parts>,
+    /// How long the files of an input may take if nothing arrives.
+    patience: Duration,
+}
 
 struct Parts {
     client: CheckedClient,
@@ -102,12 +109,24 @@ impl Inputs {
             Ok((prefix.clone(), folder))
         });
         let maps = maps.collect::<Result<Vec<_>>>()?;
-        Ok(Inputs(Arc::new(Parts { client, storage, queue, links, maps, most: settings.max_file })))
+        let parts = Parts { client, storage, queue, links, maps, most: settings.max_file };
+        Ok(Inputs { parts: Arc::new(parts), patience: fetch::PREDICTION })
+    }
+
+    /// The inputs of a kind of jobs: those of predictions are to be there sooner.
+    pub fn of_kind(&self, kind: Kind) -> Inputs {
+        let patience = if kind == Kind::Prediction { fetch::PREDICTION } else { fetch::LIMIT };
+        Inputs { parts: self.parts.clone(), patience }
+    }
+
+    /// The time for the files of an input, which begins now.
+    fn pace(&self) -> Pace {
+        Pace::new(self.patience)
     }
 
     /// The client for foreign URLs.
     pub fn client(&self) -> CheckedClient {
-        self.0.client.clone()
+        self.parts.client.clone()
     }
 
     /// Makes a local file of a URL, below `folder` or where it lies already. Data URIs, URLs of the service itself, mapped ones, and
@@ -115,30 +134,37 @@ impl Inputs {
     ///
     /// # Errors
     /// See [`InputProblem`].
-    pub async fn fetch(
+    async fn fetch(
         &self,
         field: &str,
         url: &str,
         folder: &Path,
+        pace: &Pace,
     ) -> std::result::Result<PathBuf, InputProblem> {
-        self.local(field, url.trim(), folder).await.map_err(|problem| problem.of_field(field))
+        self.local(field, url.trim(), folder, pace).await.map_err(|problem| problem.of_field(field))
     }
 
-    async fn local(&self, field: &str, url: &str, folder: &Path) -> std::result::Result<PathBuf, Problem> {
+    async fn local(
+        &self,
+        field: &str,
+        url: &str,
+        folder: &Path,
+        pace: &Pace,
+    ) -> std::result::Result<PathBuf, Problem> {
         if data_uri::is_data_uri(url) {
-            let data = data_uri::read(url, self.0.most).map_err(Problem::Client)?;
+            let data = data_uri::read(url, self.parts.most).map_err(Problem::Client)?;
             let path =
                 new_folder(folder, field).await?.join(format!("{field}.{}", data_uri::extension(&data.kind)));
             tokio::fs::write(&path, data.bytes).await.map_err(|e| Problem::file(&path, e))?;
             return Ok(path);
         }
-        if let Some(path) = mapped::find(&self.0.maps, url).map_err(Problem::Client)? {
+        if let Some(path) = mapped::find(&self.parts.maps, url).map_err(Problem::Client)? {
             return Ok(path);
         }
         if let Some(own) = own::parse(url) {
-            let (key, name) = own.find(&self.0.links, &self.0.queue).await?;
+            let (key, name) = own.find(&self.parts.links, &self.parts.queue).await?;
             let path = new_folder(folder, field).await?.join(file_name(&name));
-            let found = self.0.storage.get_to(&key, &path).await.map_err(Problem::Ours)?;
+            let found = self.parts.storage.get_to(&key, &path).await.map_err(Problem::Ours)?;
             return if found {
                 Ok(path)
             } else {
@@ -146,7 +172,7 @@ impl Inputs {
             };
         }
         let folder = new_folder(folder, field).await?;
-        fetch::fetch(&self.0.client, url, &folder, self.0.most, fetch::LIMIT).await
+        fetch::fetch(&self.parts.client, url, &folder, self.parts.most, pace).await
     }
 }
 

@@ -18,7 +18,7 @@ pub async fn resolve(
     input: &Map<String, Value>,
     folder: &Path,
 ) -> Result<Map<String, Value>, InputProblem> {
-    let mut resolved = Map::new();
+    let (mut resolved, pace) = (Map::new(), inputs.pace());
     for (name, value) in input {
         let field = schema.fields().iter().find(|field| &field.name == name);
         let (field, text) = match (field.filter(|field| field.is_file() || field.is_files()), value.as_str())
@@ -35,12 +35,12 @@ pub async fn resolve(
         let path = if field.is_files() {
             let mut files = Vec::new();
             for (url, scale) in split(text) {
-                let path = inputs.fetch(name, &url, folder).await?;
+                let path = inputs.fetch(name, &url, folder, &pace).await?;
                 files.push(format!("{}{scale}", path.display()));
             }
             schema::join(&files)
         } else {
-            inputs.fetch(name, text, folder).await?.display().to_string()
+            inputs.fetch(name, text, folder, &pace).await?.display().to_string()
         };
         resolved.insert(name.clone(), path.into());
     }

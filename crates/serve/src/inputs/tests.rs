@@ -20,11 +20,19 @@ async fn host() -> (CheckedClient, String) {
     let forever = || async { Body::from_stream(stream::pending::<Result<Vec<u8>, std::io::Error>>()) };
     let endless =
         || async { Body::from_stream(stream::repeat_with(|| Ok::<_, std::io::Error>(vec![0_u8; 1000]))) };
+    let drops = || {
+        stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            Some((Ok::<_, std::io::Error>("x"), ()))
+        })
+    };
+    let drip = move || async move { Body::from_stream(drops()) };
     let router = Router::new()
         .route("/a%20b.png", get(|| async { "picture" }))
         .route("/typed", get(|| async { ([(header::CONTENT_TYPE, "application/zip; x=y")], "archive") }))
         .route("/missing", get(|| async { StatusCode::NOT_FOUND }))
         .route("/endless", get(endless))
+        .route("/drip", get(drip))
         .route("/silent", get(forever))
         .route("/large", get(|| async { vec![0_u8; 2000] }))
         .route("/relative", get(|| async { Redirect::temporary("typed") }))
@@ -50,8 +58,12 @@ async fn host() -> (CheckedClient, String) {
 }
 
 async fn try_fetch(client: &CheckedClient, url: &str, folder: &Path) -> Result<(String, String), String> {
-    let limit = if url.ends_with("/silent") { Duration::from_millis(50) } else { Duration::from_secs(60) };
-    match fetch::fetch(client, url, folder, 1000, limit).await {
+    let limit = if url.ends_with("/silent") || url.ends_with("/drip") {
+        Duration::from_millis(50)
+    } else {
+        Duration::from_secs(60)
+    };
+    match fetch::fetch(client, url, folder, 1000, &fetch::Pace::new(limit)).await {
         Ok(path) => Ok((
             path.file_name().unwrap().to_string_lossy().into_owned(),
             std::fs::read_to_string(&path).unwrap(),
@@ -75,6 +87,7 @@ async fn fetches() {
         ("/large", Err("/large: more than 1000 bytes")),
         ("/circle", Err("/circle: more than 5 redirects")),
         ("/silent", Err("/silent: not there after 50ms")),
+        ("/drip", Err("/drip: not there after 50ms")),
     ];
     for (path, expected) in cases {
         let found = try_fetch(&client, &format!("{base}{path}"), folder.path()).await;

@@ -284,8 +284,9 @@ impl Worker {
     ) -> std::result::Result<Map<String, Value>, Ended> {
         let mut pause = Pause::default();
         let end = Instant::now() + LAST_TRIES;
+        let inputs = self.inputs.of_kind(job.made.kind);
         loop {
-            let resolved = crate::inputs::resolve(&self.inputs, schema, &job.made.input, folder);
+            let resolved = crate::inputs::resolve(&inputs, schema, &job.made.input, folder);
             let resolved = tokio::select! {
                 resolved = resolved => resolved,
                 stop = attempt.stopped() => return Err(stop.into()),
