@@ -7,6 +7,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use percent_encoding::percent_decode_str;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 use tower_http::timeout::TimeoutBody;
 use tracing::Instrument;
@@ -60,6 +61,18 @@ fn request_id(headers: &HeaderMap) -> String {
     let is_plain =
         |id: &&str| !id.is_empty() && id.len() <= MAX_ID && id.bytes().all(|byte| byte.is_ascii_graphic());
     given.filter(is_plain).map_or_else(new_id, String::from)
+}
+
+/// Refuses a path whose percent-encoding is no text.
+pub async fn readable_path(request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    match percent_decode_str(path).decode_utf8() {
+        Ok(_) => next.run(request).await,
+        Err(_) => {
+            let message = "The path's percent-encoding is not UTF-8";
+            Refusal::new(StatusCode::BAD_REQUEST, message).in_dialect(Dialect::of_path(path))
+        }
+    }
 }
 
 /// Refuses what a page of another origin would change: a website must not drive a service on the machine of whoever visits it.

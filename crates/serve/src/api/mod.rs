@@ -50,7 +50,7 @@ pub use state::AppState;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::StatusCode;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::get;
 
@@ -81,6 +81,7 @@ pub fn router(state: AppState) -> Result<Router> {
         .merge(files::public_routes())
         .route("/health-check", get(health::health_check));
     let mut all = guarded.merge(open).fallback(not_found);
+    all = all.layer(from_fn(http::readable_path));
     all = all.layer(from_fn_with_state(state.clone(), http::same_origin));
     if let Some(cors) = http::cors(&state.settings.cors)? {
         all = all.layer(cors);

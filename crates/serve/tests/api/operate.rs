@@ -206,6 +206,28 @@ async fn a_client_that_hangs_up() {
     }
 }
 
+/// Protects clients that read errors as JSON: a path that is no text is refused in the form of each API.
+#[tokio::test(flavor = "multi_thread")]
+async fn paths_that_are_no_text() {
+    let service = Service::front();
+    let message = "The path's percent-encoding is not UTF-8";
+    let (cog, replicate) = (json!({ "detail": message }), json!({ "detail": message, "status": 400 }));
+    table(
+        &service,
+        &[
+            ("GET", "/predictions/%zz%ff", &[], None, 400, cog.clone()),
+            ("PUT", "/predictions/%ff", &[], Some("{}"), 400, cog.clone()),
+            ("GET", "/page/%ff", &[], None, 400, cog.clone()),
+            ("GET", "/outputs/%ff/%c3", &[], None, 400, cog),
+            ("GET", "/v1/predictions/%ff", &[], None, 400, replicate.clone()),
+            ("DELETE", "/v1/models/a/%c3", &[], None, 400, replicate),
+            ("GET", "/v1/predictions/%zz", &[], None, 404, json!({ "status": 404 })),
+            ("GET", "/v1/predictions/%C3%A9", &[], None, 404, json!({ "status": 404 })),
+        ],
+    )
+    .await;
+}
+
 /// Protects memory: a body beyond the limit is refused by its length, in the form of each API.
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_that_are_too_large() {
