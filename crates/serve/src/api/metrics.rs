@@ -21,6 +21,7 @@ const REMEMBERED: usize = 1000;
 /// The numbers of this process.
 pub struct Metrics {
     registry: Registry,
+    database_up: Gauge,
     waiting: Family<KindLabel, Gauge>,
     ended: Family<JobLabels, Counter>,
     predict_time: Family<KindLabel, Histogram, fn() -> Histogram>,
@@ -68,6 +69,10 @@ fn of_requests() -> Histogram {
 impl Default for Metrics {
     fn default() -> Metrics {
         let mut registry = Registry::with_prefix("calotype");
+        let database_up = Gauge::default();
+        let help =
+            "Whether the database answers: 1, or 0, and then there are no numbers of jobs that wait or run";
+        registry.register("database_up", help, database_up.clone());
         let waiting = Family::default();
         let running = Family::default();
         let ended = Family::default();
@@ -89,7 +94,17 @@ impl Default for Metrics {
         registry.register("http_requests", "Requests that were answered", Family::clone(&requests));
         let help = "The time until an answer begins";
         registry.register_with_unit("http_request", help, Unit::Seconds, Family::clone(&request_time));
-        Metrics { registry, waiting, running, ended, predict_time, total_time, requests, request_time }
+        Metrics {
+            registry,
+            database_up,
+            waiting,
+            running,
+            ended,
+            predict_time,
+            total_time,
+            requests,
+            request_time,
+        }
     }
 }
 
@@ -114,9 +129,15 @@ impl Metrics {
         }
     }
 
-    /// The numbers in Prometheus' text format.
-    pub fn text(&self, counts: &[(Kind, Counts)]) -> String {
-        for (kind, counts) in counts {
+    /// The numbers in Prometheus' text format. `counts`: the queue's. `None`: the database does not answer.
+    pub fn text(&self, counts: Option<&[(Kind, Counts)]>) -> String {
+        self.database_up.set(counts.is_some().into());
+        if counts.is_none() {
+            // Old numbers would pass for new ones.
+            self.waiting.clear();
+            self.running.clear();
+        }
+        for (kind, counts) in counts.unwrap_or_default() {
             let label = KindLabel { kind: kind.name() };
             let [queued, running] =
                 [counts.queued, counts.running].map(|count| i64::try_from(count).unwrap_or(i64::MAX));

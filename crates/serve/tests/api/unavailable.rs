@@ -38,8 +38,14 @@ async fn upload(service: &Service, content: &[u8]) -> Answer {
     .await
 }
 
+async fn metrics(service: &Service) -> String {
+    let answer = service.get("/metrics").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.body.as_str().unwrap().to_owned()
+}
+
 /// Protects clients of a database that is away: each API says so in its form, what is asked meanwhile is not made, and the service goes on
-/// by itself when the database is there again, with all that it had acknowledged.
+/// by itself when the database is there again, with all that it had acknowledged. Operators still see the numbers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_away() {
     let Some(mut cluster) = Cluster::start() else { return };
@@ -48,6 +54,8 @@ async fn a_database_that_is_away() {
         settings.database = Some(cluster.url("public"));
     });
     let kept = service.prediction(json!({ "prompt": "kept" })).await;
+    let before = metrics(&service).await;
+    assert!(before.contains("calotype_jobs_waiting{kind=\"prediction\"} 1\n"), "{before}");
     cluster.stop();
     let message = "the service's database does not answer; try again";
     let (cog, replicate) =
@@ -70,7 +78,6 @@ async fn a_database_that_is_away() {
         ("GET", "/v1/webhooks/default/secret", Value::Null, &replicate),
         ("POST", "/v1/images/generations", json!({ "prompt": "a" }), &openai),
         ("POST", "/sdapi/v1/txt2img", json!({ "prompt": "a" }), &json!({ "detail": message })),
-        ("GET", "/metrics", Value::Null, &cog),
     ] {
         let answer = read(service.request(method, path).json(&body)).await;
         is_later(path, &answer);
@@ -79,12 +86,20 @@ async fn a_database_that_is_away() {
     is_later("/v1/files", &upload(&service, b"content").await);
     let health = service.get("/health-check").await;
     assert_eq!((health.status, &health.body["status"]), (200, &json!("UNHEALTHY")));
+    let without = metrics(&service).await;
+    assert!(without.contains("calotype_database_up 0\n"), "{without}");
+    assert!(!without.contains("jobs_waiting{"), "{without}");
+    assert!(without.contains("calotype_http_requests_total{"), "{without}");
     cluster.resume();
     assert!(kept.ends_with(&ids(&service).await.join(" ")), "what was acknowledged, and nothing else");
     let kept = service.get(&kept).await.body;
     assert_eq!((&kept["status"], &kept["input"]["prompt"]), (&json!("starting"), &json!("kept")));
     assert_eq!(service.get("/v1/files").await.body["results"], json!([]));
     assert_eq!(service.get("/v1/models/me/fox").await.status, 404);
+    let metrics = metrics(&service).await;
+    for line in ["calotype_database_up 1\n", "calotype_jobs_waiting{kind=\"prediction\"} 1\n"] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
     let again = service.request("PUT", "/predictions/mine").header("prefer", "respond-async");
     assert_eq!(read(again).await.status, 202);
 }
