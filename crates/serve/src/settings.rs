@@ -17,7 +17,8 @@ pub struct Settings {
     pub storage: Option<String>,
     /// A file of tokens: a line is `NAME RIGHTS SHA256-OF-TOKEN`. `None`: no token is asked for.
     pub token_file: Option<PathBuf>,
-    /// The address under which clients reach the service, for the URLs in its answers. `None`: as the request says.
+    /// The address under which clients reach the service, for the URLs in its answers. Without tokens, the service answers to its host, too.
+    /// `None`: as the request says.
     pub public_url: Option<String>,
     /// Where outputs of Cog's API are sent, with `PUT`, to have URLs of that place. `None`: they stay here.
     pub upload_url: Option<String>,

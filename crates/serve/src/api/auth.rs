@@ -22,10 +22,10 @@ pub async fn check(State(state): State<AppState>, mut request: Request, next: Ne
         // The page has no secrets, and is what asks for the token.
         return next.run(request).await;
     }
-    if !state.tokens.are_asked() {
-        if let Err(refusal) = hosts::check(&state.settings, request.uri(), request.headers()) {
-            return refusal.in_dialect(Dialect::of_path(path));
-        }
+    if !state.tokens.are_asked()
+        && let Err(refusal) = hosts::check(&state.settings, request.uri(), request.headers())
+    {
+        return refusal.in_dialect(Dialect::of_path(path));
     }
     let mut caller = match caller(&state, request.headers()) {
         Ok(caller) => caller,
