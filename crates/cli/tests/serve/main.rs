@@ -2,6 +2,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod operate;
 mod predictions;
 mod preparations;
 mod service;
