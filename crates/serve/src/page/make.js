@@ -7,7 +7,7 @@ import { enlarge, PictureField } from "./pictures.js";
 import { ProgressView } from "./progress.js";
 import { follow, isOver, jobPath, list, named, post, Refusal, v1 } from "./service.js";
 
-const IDEAS = ["a red fox in the snow", "an octopus under water", "a lighthouse by night", "a bowl of fruit, still life"];
+const IDEAS = ["a red fox in the snow", "an octopus under water", "an owl in the forest at night", "a castle in the mountains"];
 /** Pictures of earlier that the gallery begins with. */
 const EARLIER = 12;
 
