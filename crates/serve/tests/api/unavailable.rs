@@ -138,8 +138,10 @@ async fn a_storage_that_is_away() {
     assert_eq!(ids(&service).await.len(), 1);
     let late = service.prediction(json!({})).await;
     service.begun(&late).await;
-    fs::remove_file(&files).unwrap();
-    fs::rename(&away, &files).unwrap();
+    // In one step: between a removal and a rename, the worker that waits would make the folder anew.
+    let link = service.data().join("link");
+    std::os::unix::fs::symlink(&away, &link).unwrap();
+    fs::rename(&link, &files).unwrap();
     assert_eq!(service.over(&late).await["status"], "succeeded");
     for path in [output, download] {
         assert_eq!(service.get(path).await.status, 200, "{path}");
