@@ -2,13 +2,12 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, BufReader};
+use std::io;
 use std::path::Path;
 use std::process::ExitStatus;
-use std::thread;
 
 use calotype_request::TrainInput;
-use calotype_serve::engine::{EngineError, Forecast, Prepared, PreparedPicture, Stop, Work};
+use calotype_serve::engine::{EngineError, Forecast, Prepared, PreparedPicture, Work};
 use calotype_train::dataset::Picture;
 use calotype_train::preprocess::write_zip;
 use serde::Deserialize;
@@ -17,7 +16,7 @@ use serde_json::{Map, Value};
 use super::arguments;
 use super::child::Child;
 use super::lines::Lines;
-use super::trainings::{LOOK, Trainings};
+use super::trainings::{Trainings, failed};
 
 /// What `calotype preprocess` says of a set.
 #[derive(Deserialize)]
@@ -43,7 +42,7 @@ impl Trainings {
         fs::create_dir(&texts).map_err(failed)?;
         let args = self.preprocess_args(input, &set, &report, &texts).map_err(failed)?;
         let lines = Lines::default();
-        let status = self.run(&args, &lines, work, true)?;
+        let status = self.run_or_stop(&args, &lines, Some(work), work)?;
         if !status.success() {
             return Err(lines.error(status, input));
         }
@@ -90,7 +89,7 @@ impl Trainings {
         let mut args = self.args(&input, &run, &texts).map_err(failed)?;
         args.extend(["--forecast".into(), to.clone().into()]);
         let lines = Lines::default();
-        if self.run(&args, &lines, work, false)?.success() {
+        if self.run_or_stop(&args, &lines, None, work)?.success() {
             return Ok((read(&to)?, None));
         }
         let given = input.get("max_train_steps").and_then(Value::as_u64);
@@ -98,41 +97,18 @@ impl Trainings {
         Ok((Forecast { steps, ..Forecast::default() }, lines.last_error()))
     }
 
-    /// Runs this program to its end, which rests when `work` says so. What it says is told if `is_told`.
-    fn run(
+    /// [`Trainings::run`] of a process that leaves nothing to go on from: whatever stops it ends it at once.
+    fn run_or_stop(
         &self,
         args: &[OsString],
         lines: &Lines,
+        told: Option<&dyn Work>,
         work: &dyn Work,
-        is_told: bool,
     ) -> Result<ExitStatus, EngineError> {
-        let (child, stderr) = Child::start(&self.program, args).map_err(failed)?;
-        let watched = thread::scope(|scope| {
-            let reading = scope.spawn(|| lines.read(BufReader::new(stderr), is_told.then_some(work)));
-            let watched = watch(child, work);
-            let _ = reading.join(); // a panic has been printed
-            watched
-        });
-        match watched.map_err(failed)? {
+        match self.run(args, lines, told, work, Child::kill, || {})? {
             (status, None) => Ok(status),
             (_, Some(stop)) => Err(EngineError::Stopped(stop)),
         }
-    }
-}
-
-/// Watches a process until it has ended. Also says why it was to stop, if it was.
-fn watch(mut child: Child, work: &dyn Work) -> io::Result<(ExitStatus, Option<Stop>)> {
-    let mut stop = None;
-    loop {
-        if let Some(status) = child.ended()? {
-            return Ok((status, stop));
-        }
-        stop = work.stop().or(stop);
-        match stop {
-            Some(_) => child.kill(),
-            None => child.rest(work.is_paused()),
-        }
-        thread::sleep(LOOK);
     }
 }
 
@@ -153,8 +129,4 @@ fn prepared(picture: Picture, set: &Path) -> PreparedPicture {
 fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, EngineError> {
     let text = fs::read(path).map_err(failed)?;
     serde_json::from_slice(&text).map_err(|e| EngineError::Failed(e.to_string()))
-}
-
-fn failed(e: io::Error) -> EngineError {
-    EngineError::Failed(e.to_string())
 }

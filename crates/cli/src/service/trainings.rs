@@ -19,7 +19,7 @@ use super::lines::Lines;
 use crate::failure::Failure;
 
 /// How often the process and its folder are looked at.
-pub const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(100);
 /// How often samples are made, in parts of a run, and the least steps between them.
 const SAMPLES: u64 = 5;
 const SAMPLE_STEPS: u64 = 20;
@@ -58,19 +58,20 @@ impl Trainings {
         work: &dyn Work,
     ) -> Result<Trained, EngineError> {
         arguments::check_texts(input)?;
-        let failed = |e: io::Error| EngineError::Failed(e.to_string());
         let texts = tempfile::Builder::new().prefix("texts-").tempdir_in(folder.parent().unwrap_or(folder));
         let texts = texts.map_err(failed)?;
         let args = self.args(input, folder, texts.path()).map_err(failed)?;
-        let (child, stderr) = Child::start(&self.program, &args).map_err(failed)?;
         let (mut follow, lines) = (Follow::new(folder), Lines::default());
         let (status, stop) = thread::scope(|scope| {
-            let reading = scope.spawn(|| lines.read(BufReader::new(stderr), Some(work)));
-            let watched = watch(scope, child, &mut follow, &lines, folder, work);
-            let _ = reading.join(); // a panic has been printed
-            watched
-        })
-        .map_err(failed)?;
+            let mut storing: Option<ScopedJoinHandle<()>> = None;
+            self.run(&args, &lines, Some(work), work, Child::end, || {
+                follow.tell(work);
+                if storing.as_ref().is_none_or(ScopedJoinHandle::is_finished) && follow.has_new_checkpoint() {
+                    lines.run_has_begun();
+                    storing = Some(scope.spawn(|| work.checkpoint(folder)));
+                }
+            })
+        })?;
         follow.tell(work);
         match stop {
             Some(Stop::Cancel) => return Err(EngineError::Stopped(Stop::Cancel)),
@@ -89,6 +90,30 @@ impl Trainings {
             metrics.extend([("train_steps".into(), steps.into()), ("loss".into(), loss.into())]);
         }
         Ok(Trained { weights: folder.join(RESULT), files: files.collect(), metrics })
+    }
+
+    /// Runs this program to its end. The process rests when `work` says so. A cancel kills it; `drain` is what is done to it when the worker
+    /// takes no more jobs. `told` hears what the process says, and `look` is called on the way. Also says why it was to stop, if it was.
+    ///
+    /// # Errors
+    /// The system does not start the process, or does not say how it ended.
+    pub(super) fn run(
+        &self,
+        args: &[OsString],
+        lines: &Lines,
+        told: Option<&dyn Work>,
+        work: &dyn Work,
+        drain: fn(&mut Child),
+        look: impl FnMut(),
+    ) -> Result<(ExitStatus, Option<Stop>), EngineError> {
+        let (child, stderr) = Child::start(&self.program, args).map_err(failed)?;
+        let watched = thread::scope(|scope| {
+            let reading = scope.spawn(|| lines.read(BufReader::new(stderr), told));
+            let watched = watch(child, work, drain, look);
+            let _ = reading.join(); // a panic has been printed
+            watched
+        });
+        watched.map_err(failed)
     }
 
     /// The command line.
@@ -119,16 +144,13 @@ impl Trainings {
     }
 }
 
-/// Watches a training until its process has ended. Also says why it was to stop, if it was.
-fn watch<'scope>(
-    scope: &'scope thread::Scope<'scope, '_>,
+/// Watches a process until it has ended. Also says why it was to stop, if it was.
+fn watch(
     mut child: Child,
-    follow: &mut Follow,
-    lines: &Lines,
-    folder: &'scope Path,
-    work: &'scope dyn Work,
+    work: &dyn Work,
+    drain: fn(&mut Child),
+    mut look: impl FnMut(),
 ) -> io::Result<(ExitStatus, Option<Stop>)> {
-    let mut storing: Option<ScopedJoinHandle<()>> = None;
     let mut stop = None;
     loop {
         if let Some(status) = child.ended()? {
@@ -137,14 +159,14 @@ fn watch<'scope>(
         stop = work.stop().or(stop);
         match stop {
             Some(Stop::Cancel) => child.kill(),
-            Some(Stop::Drain) => child.end(),
+            Some(Stop::Drain) => drain(&mut child),
             None => child.rest(work.is_paused()),
         }
-        follow.tell(work);
-        if storing.as_ref().is_none_or(ScopedJoinHandle::is_finished) && follow.has_new_checkpoint() {
-            lines.run_has_begun();
-            storing = Some(scope.spawn(move || work.checkpoint(folder)));
-        }
+        look();
         thread::sleep(LOOK);
     }
+}
+
+pub(super) fn failed(e: io::Error) -> EngineError {
+    EngineError::Failed(e.to_string())
 }
