@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use axum::Json;
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::routing::{self, MethodRouter};
+use axum::{Json, Router};
 use serde_json::{Map, Value};
 
 use super::catalog::{self, Version};
@@ -151,20 +153,49 @@ pub async fn get(state: &AppState, kind: Kind, id: &str) -> Result<Job, Refusal>
     job.ok_or_else(|| Refusal::not_found(format!("There is no {} {id}", kind.name())))
 }
 
+/// The routes of a job of a kind: `GET /{kind}/{id}`, and `POST /{kind}/{id}/cancel`, of which no body is read.
+pub fn routes(kind: Kind) -> Router<AppState> {
+    let path = format!("/{}/{{id}}", kind.names());
+    let get = move |State(state): State<AppState>,
+                    Path(id): Path<String>,
+                    Query(query): Query<Asked>,
+                    headers: HeaderMap| async move {
+        let job = get(&state, kind, &id).await?;
+        shown(&state, &job, &View::of(&state, &headers, &query)).await
+    };
+    let cancel = move |State(state): State<AppState>,
+                       Path(id): Path<String>,
+                       Query(query): Query<Asked>,
+                       headers: HeaderMap| async move {
+        cancel(&state, kind, &id, &View::of(&state, &headers, &query)).await
+    };
+    Router::new().route(&path, routing::get(get)).route(&format!("{path}/cancel"), routing::post(cancel))
+}
+
+/// `GET /{kind}`: a page of jobs.
+pub fn lists(kind: Kind) -> MethodRouter<AppState> {
+    routing::get(
+        move |State(state): State<AppState>, Query(query): Query<Asked>, headers: HeaderMap| async move {
+            let view = View::of(&state, &headers, &query);
+            list(&state, kind, &query, view).await
+        },
+    )
+}
+
 /// The answer about a job.
-pub async fn shown(state: &AppState, job: &Job, view: &View) -> Answer {
+async fn shown(state: &AppState, job: &Job, view: &View) -> Answer {
     Ok(Json(render::job(state, job, view).await?).into_response())
 }
 
 /// Cancels a job, and answers with the job as it is then.
-pub async fn cancel(state: &AppState, kind: Kind, id: &str, view: &View) -> Answer {
+async fn cancel(state: &AppState, kind: Kind, id: &str, view: &View) -> Answer {
     let job = state.queue.cancel(kind, id).await?;
     let job = job.ok_or_else(|| Refusal::not_found(format!("There is no {} {id}", kind.name())))?;
     shown(state, &job, view).await
 }
 
 /// A page of jobs.
-pub async fn list(state: &AppState, kind: Kind, query: &Asked, view: View) -> Answer {
+async fn list(state: &AppState, kind: Kind, query: &Asked, view: View) -> Answer {
     let cursor = Cursor::of(query)?;
     let is_back = cursor.as_ref().is_some_and(|cursor| cursor.is_back);
     let filter = Filter {

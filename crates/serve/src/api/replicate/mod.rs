@@ -1,7 +1,7 @@
 //! Replicate's API, under `/v1`.
 //!
 //! ```text
-//! jobs.rs         what predictions and trainings share: creation, lists, waiting
+//! jobs.rs         what predictions, trainings and preparations share: creation, answers, cancels, lists, waiting
 //! predictions.rs, trainings.rs, preparations.rs
 //! catalog.rs      models and versions in the database
 //! models.rs, versions.rs   the same as JSON
@@ -25,20 +25,18 @@ use axum::routing::{any, get, post};
 
 use super::refusal::{Problem, Refusal};
 use super::state::AppState;
+use crate::job::Kind;
 
 /// The routes of the API, without the prefix.
 pub fn routes() -> Router<AppState> {
     Router::new()
-        .route("/predictions", post(predictions::create).get(predictions::list))
-        .route("/predictions/{id}", get(predictions::get))
-        .route("/predictions/{id}/cancel", post(predictions::cancel))
-        .route("/trainings", post(trainings::create_by_version).get(trainings::list))
-        .route("/trainings/{id}", get(trainings::get))
-        .route("/trainings/{id}/cancel", post(trainings::cancel))
+        .route("/predictions", jobs::lists(Kind::Prediction).post(predictions::create))
+        .merge(jobs::routes(Kind::Prediction))
+        .route("/trainings", jobs::lists(Kind::Training).post(trainings::create_by_version))
+        .merge(jobs::routes(Kind::Training))
         .route("/trainings/{id}/resume", post(trainings::resume))
         .route("/preparations", post(preparations::create))
-        .route("/preparations/{id}", get(preparations::get))
-        .route("/preparations/{id}/cancel", post(preparations::cancel))
+        .merge(jobs::routes(Kind::Preparation))
         // QUERY is no method that the router knows.
         .route("/models", any(models::collection))
         .route("/models/{name}", get(models::openai))

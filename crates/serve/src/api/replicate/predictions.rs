@@ -2,7 +2,6 @@
 
 use axum::Extension;
 use axum::extract::{Path, Query, Request, State};
-use axum::http::HeaderMap;
 
 use super::catalog;
 use super::jobs::{self, Answer, Asked};
@@ -45,32 +44,4 @@ pub async fn create_of_model(
         version.ok_or_else(|| Refusal::not_found(format!("The model {model} has no version yet")))?;
     let job = jobs::new(&state, &caller, Kind::Prediction, version, &headers, body, &view)?;
     jobs::create(&state, job, &headers, &view).await
-}
-
-/// `GET /predictions`.
-pub async fn list(State(state): State<AppState>, Query(query): Query<Asked>, headers: HeaderMap) -> Answer {
-    let view = View::of(&state, &headers, &query);
-    jobs::list(&state, Kind::Prediction, &query, view).await
-}
-
-/// `GET /predictions/{id}`.
-pub async fn get(
-    State(state): State<AppState>,
-    Path(id): Path<String>,
-    Query(query): Query<Asked>,
-    headers: HeaderMap,
-) -> Answer {
-    let job = jobs::get(&state, Kind::Prediction, &id).await?;
-    jobs::shown(&state, &job, &View::of(&state, &headers, &query)).await
-}
-
-/// `POST /predictions/{id}/cancel`. Whatever body comes along is not read.
-pub async fn cancel(
-    State(state): State<AppState>,
-    Path(id): Path<String>,
-    Query(query): Query<Asked>,
-    headers: HeaderMap,
-) -> Answer {
-    let view = View::of(&state, &headers, &query);
-    jobs::cancel(&state, Kind::Prediction, &id, &view).await
 }

@@ -2,8 +2,7 @@
 //! Replicate has none; ours have the form of its predictions.
 
 use axum::Extension;
-use axum::extract::{Path, Query, Request, State};
-use axum::http::HeaderMap;
+use axum::extract::{Query, Request, State};
 
 use super::catalog;
 use super::jobs::{self, Answer, Asked};
@@ -26,26 +25,4 @@ pub async fn create(
     let version = catalog::named(&state, BASE).await?;
     let job = jobs::new(&state, &caller, Kind::Preparation, version, &headers, body, &view)?;
     jobs::create(&state, job, &headers, &view).await
-}
-
-/// `GET /preparations/{id}`.
-pub async fn get(
-    State(state): State<AppState>,
-    Path(id): Path<String>,
-    Query(query): Query<Asked>,
-    headers: HeaderMap,
-) -> Answer {
-    let job = jobs::get(&state, Kind::Preparation, &id).await?;
-    jobs::shown(&state, &job, &View::of(&state, &headers, &query)).await
-}
-
-/// `POST /preparations/{id}/cancel`. Whatever body comes along is not read.
-pub async fn cancel(
-    State(state): State<AppState>,
-    Path(id): Path<String>,
-    Query(query): Query<Asked>,
-    headers: HeaderMap,
-) -> Answer {
-    let view = View::of(&state, &headers, &query);
-    jobs::cancel(&state, Kind::Preparation, &id, &view).await
 }

@@ -87,34 +87,6 @@ async fn begin(
     jobs::created(state, job, headers, view).await
 }
 
-/// `GET /trainings`.
-pub async fn list(State(state): State<AppState>, Query(query): Query<Asked>, headers: HeaderMap) -> Answer {
-    let view = View::of(&state, &headers, &query);
-    jobs::list(&state, Kind::Training, &query, view).await
-}
-
-/// `GET /trainings/{id}`.
-pub async fn get(
-    State(state): State<AppState>,
-    Path(id): Path<String>,
-    Query(query): Query<Asked>,
-    headers: HeaderMap,
-) -> Answer {
-    let job = jobs::get(&state, Kind::Training, &id).await?;
-    jobs::shown(&state, &job, &View::of(&state, &headers, &query)).await
-}
-
-/// `POST /trainings/{id}/cancel`. Whatever body comes along is not read.
-pub async fn cancel(
-    State(state): State<AppState>,
-    Path(id): Path<String>,
-    Query(query): Query<Asked>,
-    headers: HeaderMap,
-) -> Answer {
-    let view = View::of(&state, &headers, &query);
-    jobs::cancel(&state, Kind::Training, &id, &view).await
-}
-
 /// `POST /trainings/{id}/resume`: a new training with the same input, destination and webhook, which begins from the last checkpoint of one
 /// that was canceled or has failed. Whatever body comes along is not read.
 pub async fn resume(
