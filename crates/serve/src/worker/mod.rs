@@ -167,11 +167,14 @@ impl Worker {
         let stop = CancellationToken::new();
         let beats = tokio::spawn(attempt.clone().beat(self.queue.clone(), self.settings.lease, stop.clone()));
         let ended = match self.scratch.folder(&job) {
-            Ok(folder) => match job.made.kind {
-                Kind::Prediction => self.predict(&job, &attempt, folder.path()).await,
-                Kind::Training => self.train(&job, &attempt, folder.path()).await,
-                Kind::Preparation => self.prepare(&job, &attempt, folder.path()).await,
-            },
+            Ok(folder) => {
+                let done = match job.made.kind {
+                    Kind::Prediction => self.predict(&job, &attempt, folder.path()).await,
+                    Kind::Training => self.train(&job, &attempt, folder.path()).await,
+                    Kind::Preparation => self.prepare(&job, &attempt, folder.path()).await,
+                };
+                done.map_or_else(|ended| ended, |done| Ended::Done(Box::new(done)))
+            }
             Err(e) => Ended::Failed(e.to_string()),
         };
         let ended = self.sent(&job, &attempt, ended).await;

@@ -17,14 +17,12 @@ const WEIGHTS: &str = "replicate_weights";
 
 impl Worker {
     /// Makes the pictures of a prediction, and stores them.
-    pub(super) async fn predict(&self, job: &Job, attempt: &Arc<Attempt>, folder: &Path) -> Ended {
-        match self.pictures(job, attempt, folder).await {
-            Ok(done) => Ended::Done(Box::new(done)),
-            Err(ended) => ended,
-        }
-    }
-
-    async fn pictures(&self, job: &Job, attempt: &Arc<Attempt>, folder: &Path) -> Result<Done, Ended> {
+    pub(super) async fn predict(
+        &self,
+        job: &Job,
+        attempt: &Arc<Attempt>,
+        folder: &Path,
+    ) -> Result<Done, Ended> {
         attempt.stage("loading");
         let failed = |e: std::io::Error| Ended::Failed(e.to_string());
         let [inputs, outputs] = ["inputs", "outputs"].map(|name| folder.join(name));

@@ -13,14 +13,12 @@ use crate::job::Job;
 
 impl Worker {
     /// Makes the set of a training, and stores it whole and picture by picture.
-    pub(super) async fn prepare(&self, job: &Job, attempt: &Arc<Attempt>, folder: &Path) -> Ended {
-        match self.set(job, attempt, folder).await {
-            Ok(done) => Ended::Done(Box::new(done)),
-            Err(ended) => ended,
-        }
-    }
-
-    async fn set(&self, job: &Job, attempt: &Arc<Attempt>, folder: &Path) -> Result<Done, Ended> {
+    pub(super) async fn prepare(
+        &self,
+        job: &Job,
+        attempt: &Arc<Attempt>,
+        folder: &Path,
+    ) -> Result<Done, Ended> {
         attempt.stage("loading");
         let failed = |e: std::io::Error| Ended::Failed(e.to_string());
         let [inputs, outputs] = ["inputs", "outputs"].map(|name| folder.join(name));

@@ -15,14 +15,12 @@ use crate::queue::Record;
 
 impl Worker {
     /// Trains, from the last checkpoint if there is one, and stores what the training has made.
-    pub(super) async fn train(&self, job: &Job, attempt: &Arc<Attempt>, folder: &Path) -> Ended {
-        match self.weights(job, attempt, folder).await {
-            Ok(done) => Ended::Done(Box::new(done)),
-            Err(ended) => ended,
-        }
-    }
-
-    async fn weights(&self, job: &Job, attempt: &Arc<Attempt>, folder: &Path) -> Result<Done, Ended> {
+    pub(super) async fn train(
+        &self,
+        job: &Job,
+        attempt: &Arc<Attempt>,
+        folder: &Path,
+    ) -> Result<Done, Ended> {
         attempt.stage("loading");
         let failed = |e: std::io::Error| Ended::Failed(e.to_string());
         let [inputs, run] = ["inputs", "run"].map(|name| folder.join(name));
