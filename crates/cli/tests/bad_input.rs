@@ -176,8 +176,8 @@ fn environment_variables() {
     }
 }
 
-/// Protects: the name of a token fits into a line, and a write beyond the limit of files' sizes is an error like that of a full disk, which does
-/// not end the process without a word.
+/// Protects readers of the file of tokens from names that are too long, and operators with a limit on the size of files (`ulimit -f`): a write beyond
+/// the limit is an error, as on a full disk, and the process does not end without a message.
 #[test]
 fn names_and_limits() {
     let here = Sandbox::new();

@@ -18,11 +18,11 @@ pub struct Warmth {
     bytes: u64,
     /// Whether the last prediction's network goes as well, if it takes more.
     closes: bool,
-    /// The trainings that need memory now.
+    /// The trainings and preparations that need memory now.
     trainings: AtomicUsize,
 }
 
-/// A training needs memory, until this is dropped.
+/// A training or a preparation needs memory until this is dropped.
 #[must_use]
 pub struct Cooled<'a>(&'a AtomicUsize);
 
@@ -49,7 +49,7 @@ impl Warmth {
         })
     }
 
-    /// A training begins.
+    /// A training or a preparation begins.
     pub fn cool(&self) -> Cooled<'_> {
         self.trainings.fetch_add(1, Ordering::SeqCst);
         Cooled(&self.trainings)

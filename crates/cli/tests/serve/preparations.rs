@@ -15,8 +15,8 @@ fn prepare(service: &Service, steps: usize, set: &str) -> Value {
     service.over(&format!("/v1/preparations/{}", made["id"].as_str().expect("an id")))
 }
 
-/// Protects people before they spend anything: they see each picture as it will be learnt from, what the training will take, and what is wrong with
-/// the set; and the training on the prepared set has the weights of one on the pictures.
+/// Protects people from a training that they would not have wanted. Before it, they see each picture as the training will, its cost, and the faults of
+/// the set. The training on the prepared set has the weights of a training on the pictures themselves.
 #[test]
 fn a_training_is_prepared() {
     let here = Sandbox::new();

@@ -155,8 +155,8 @@ impl Slot {
         self.shared.bytes() + self.networks.iter().map(|network| network.bytes).sum::<u64>()
     }
 
-    /// Lets go of the oldest networks until all take at most `limit` bytes, or `least` are left, and of what nobody shares any more and is not
-    /// `needed`.
+    /// Drops the oldest networks until the rest take at most `limit` bytes, or `least` networks are left. Also drops the shared weights that no
+    /// network uses, unless they are `needed`.
     fn shrink(&mut self, limit: u64, least: usize, needed: impl Fn(&str) -> bool) {
         self.shared.trim(&needed);
         while self.bytes() > limit && self.networks.len() > least {

@@ -83,7 +83,7 @@ impl Share {
         }))
     }
 
-    /// Whether there is memory for a part of so many bytes. After the first for which there is none, there is none for the rest.
+    /// Takes memory for the next part of the body, of so many bytes. `false`: the memory is too small for this part or was for an earlier one.
     fn takes(&mut self, bytes: usize) -> bool {
         self.size += bytes;
         self.is_crowded = self.is_crowded || !self.grows();

@@ -120,7 +120,7 @@ fn stored(file: &Value) -> &str {
     file.as_str().or_else(|| file["key"].as_str()).unwrap_or_default()
 }
 
-/// The URL that a file has at the place to which it was sent. The page shows files of the service alone.
+/// The URL of a file that was uploaded to the client's own place. `None` for the page, which shows only files of the service.
 fn sent<'a>(file: &'a Value, field: &str, view: &View) -> Option<&'a str> {
     file.get(field)?.as_str().filter(|_| !view.is_page)
 }

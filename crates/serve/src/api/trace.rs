@@ -10,7 +10,7 @@ const MAX_PARENT: usize = 256;
 /// The most characters of a `tracestate` that has to be passed on.
 const MAX_STATE: usize = 512;
 
-/// The trace in the headers of a request. A `traceparent` that is none is left out, and the `tracestate` with it, as the standard says.
+/// The trace in the headers of a request. A malformed `traceparent` is left out, and so is its `tracestate`, as the standard says.
 pub fn of(headers: &HeaderMap) -> Trace {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let Some(parent) = text("traceparent").filter(|parent| is_parent(parent)) else {

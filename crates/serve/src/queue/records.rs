@@ -46,7 +46,8 @@ fn parameters(record: Record) -> Vec<Cell> {
     vec![kind.as_str().into(), id.as_str().into(), parent.as_str().into(), (&body).into(), created_at.into()]
 }
 
-/// The kind of the records of trainings that resume others: the id is that of the training, the parent the one whose checkpoint it begins from.
+/// The kind of records about resumed trainings. A record has the id of the new training; its parent is the training whose checkpoint the new one
+/// begins from.
 pub const RESUMES: &str = "resumes";
 
 impl Queue {

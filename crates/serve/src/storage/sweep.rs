@@ -393,6 +393,7 @@ mod tests {
         assert!(service.queue.get(Kind::Training, "training").await.unwrap().is_none());
         assert!(service.queue.get(Kind::Prediction, "running").await.unwrap().is_some());
     }
+
     /// Protects whoever wants to resume a training: its checkpoints stay for a week, or for as long as the operator keeps jobs, and for as long as
     /// another training is going to begin from them.
     #[tokio::test]

@@ -24,8 +24,8 @@ use self::pool::Pool;
 /// The longest that a statement may take. A database that takes longer counts as one that does not answer.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// The longest that the server works at a statement that changes something, or waits for a lock: less than [`PATIENCE`], so that what is
-/// answered with an error is not made later.
+/// The server gives up a changing statement after this time, its waits for locks included. The time is less than [`PATIENCE`]: a client that got
+/// an error must not find the change made later.
 const LIMIT: &str = "SET LOCAL statement_timeout = '10s'";
 
 /// The number of the lock under which tables are made: the letters "calo".
