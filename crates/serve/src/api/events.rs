@@ -10,6 +10,8 @@ use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use serde_json::{Map, Value, json};
@@ -144,10 +146,12 @@ impl Follower {
 
     /// Puts what is new into `events`.
     async fn look(&mut self, job: &Job) -> Result<()> {
-        let (state, view) = (self.state.clone(), self.view.clone());
         self.is_running = job.started_at.is_some();
         // Told, even if the storage does not answer below.
-        self.events.extend(self.seen.news(job, |key| render::file_url(&state, &view, key)));
+        self.events.extend(self.seen.news(job));
+        if self.seen.names == Names::Page && !job.status.is_over() {
+            self.previews(job).await;
+        }
         if job.status.is_over() {
             let body = match self.seen.names {
                 Names::Page => render::job(&self.state, job, &self.view).await?,
@@ -164,6 +168,20 @@ impl Follower {
             }
         }
         Ok(())
+    }
+
+    /// Tells of new previews. Their bytes are in the event: the next preview removes the file, and so does the end of the job.
+    async fn previews(&mut self, job: &Job) {
+        for (index, key) in self.seen.new_previews(job.progress.as_ref().unwrap_or(&Value::Null)) {
+            match self.state.storage.read(&key).await {
+                Ok(Some(png)) => {
+                    let url = format!("data:image/png;base64,{}", STANDARD.encode(png));
+                    self.events.push_back(("preview", json!({ "index": index, "url": url })));
+                }
+                Ok(None) => {}
+                Err(e) => tracing::warn!(job = self.id, "{e}"),
+            }
+        }
     }
 }
 
@@ -212,7 +230,7 @@ impl Seen {
     }
 
     /// What is new in a job.
-    fn news(&mut self, job: &Job, url: impl Fn(&str) -> String) -> Vec<(&'static str, Value)> {
+    fn news(&mut self, job: &Job) -> Vec<(&'static str, Value)> {
         let mut events = Vec::new();
         if !self.has_started && (job.started_at.is_some() || self.names == Names::Cog) {
             self.has_started = true;
@@ -225,25 +243,24 @@ impl Seen {
             self.logged = job.logs.len();
         }
         if self.names == Names::Page && !job.status.is_over() {
-            let progress = job.progress.clone().unwrap_or_default();
-            events.extend(self.previews(&progress, url));
-            events.extend(self.progress(progress));
+            events.extend(self.progress(job.progress.clone().unwrap_or_default()));
         }
         events
     }
 
-    fn previews(&mut self, progress: &Value, url: impl Fn(&str) -> String) -> Vec<(&'static str, Value)> {
-        let mut events = Vec::new();
+    /// The numbers and the keys of previews that were not told yet.
+    fn new_previews(&mut self, progress: &Value) -> Vec<(u64, String)> {
+        let mut new = Vec::new();
         for preview in progress["previews"].as_array().into_iter().flatten() {
             let (Some(index), Some(key)) = (preview["index"].as_u64(), preview["key"].as_str()) else {
                 continue;
             };
             if self.previews.get(&index).is_none_or(|known| known != key) {
                 self.previews.insert(index, key.to_owned());
-                events.push(("preview", json!({ "index": index, "url": url(key) })));
+                new.push((index, key.to_owned()));
             }
         }
-        events
+        new
     }
 
     /// The progress without its files, if that is new.

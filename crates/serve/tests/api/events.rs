@@ -1,20 +1,44 @@
 //! Events of jobs.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::service::{Service, has};
+use crate::service::{PNG, Service, has};
 
 /// The events of a stream, up to its end.
 async fn events(request: reqwest::RequestBuilder) -> Vec<(String, Value)> {
     let answer = request.send().await.unwrap();
     assert_eq!(answer.headers()["content-type"], "text/event-stream");
-    let text = answer.text().await.unwrap();
+    read(&answer.text().await.unwrap())
+}
+
+fn read(text: &str) -> Vec<(String, Value)> {
     let read = |event: &str| {
         let field =
             |name: &str| event.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()));
         Some((field("event:")?, serde_json::from_str(&field("data:")?).unwrap()))
     };
     text.split("\n\n").filter_map(read).collect()
+}
+
+/// Protects the page's previews: they come with their bytes, since the file is removed by the next preview or the end of the job, and a page
+/// that is a moment late would ask for what is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn previews_come_with_their_bytes() {
+    let service = Service::start();
+    let path = service.prediction(json!({ "prompt": "wait" })).await;
+    let id = path.rsplit('/').next().unwrap();
+    let mut answer =
+        service.request("GET", &format!("/events/prediction/{id}?file_urls=true")).send().await.unwrap();
+    let mut text = String::new();
+    while !text.contains("event: preview") || !text.ends_with("\n\n") {
+        text += std::str::from_utf8(&answer.chunk().await.unwrap().expect("the job goes on")).unwrap();
+    }
+    service.engine.go_on();
+    let (_, preview) = read(&text).into_iter().find(|(name, _)| name == "preview").unwrap();
+    let url = format!("data:image/png;base64,{}", STANDARD.encode(PNG));
+    assert_eq!(preview, json!({ "index": 0, "url": url }));
 }
 
 fn names(events: &[(String, Value)]) -> Vec<&str> {
