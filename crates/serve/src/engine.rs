@@ -86,7 +86,7 @@ pub trait Work: Sync {
 /// Why a job is to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
-    /// The job was canceled, or another worker has it.
+    /// The job was canceled, or another worker has it. A training leaves a checkpoint, from which it can be resumed.
     Cancel,
     /// The worker ends. A training leaves a checkpoint; a prediction goes on to its end; a preparation is begun anew elsewhere.
     Drain,

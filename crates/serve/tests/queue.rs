@@ -280,6 +280,11 @@ async fn cancel(bench: &Bench) {
     assert!(!queue.heartbeat("a", 1, LONG, Update::default()).await.unwrap());
     assert!(!queue.finish("a", 1, succeeded()).await.unwrap());
     assert_eq!(claim(&queue, "w", LONG).await, None);
+    // The worker of the one that ran is at it until the worker says otherwise.
+    assert!(queue.is_leaving("a").await.unwrap() && queue.stay("a", 1, LONG).await.unwrap());
+    assert!(!queue.is_leaving("b").await.unwrap() && !queue.stay("b", 1, LONG).await.unwrap());
+    assert!(queue.leave("a", 1).await.unwrap());
+    assert!(!queue.is_leaving("a").await.unwrap() && !queue.stay("a", 1, LONG).await.unwrap());
     assert_eq!(queue.cancel(Kind::Training, "a").await.unwrap(), None);
     assert_eq!(queue.cancel(Kind::Prediction, "c").await.unwrap(), None);
     insert(&queue, job("d")).await;

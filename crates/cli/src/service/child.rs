@@ -44,8 +44,11 @@ impl Child {
         }
     }
 
-    /// Asks the process to end after its present step, with a checkpoint.
+    /// Asks the process to end after its present step, with a checkpoint. Where there are no signals to ask by, the process is killed.
     pub fn end(&mut self) {
+        if cfg!(not(unix)) {
+            return self.kill();
+        }
         self.rest(false);
         if !std::mem::replace(&mut self.is_ending, true) {
             signal::send(&self.process, signal::TERM);

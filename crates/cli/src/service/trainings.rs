@@ -62,9 +62,12 @@ impl Trainings {
         let texts = texts.map_err(failed)?;
         let args = self.args(input, folder, texts.path()).map_err(failed)?;
         let (mut follow, lines) = (Follow::new(folder), Lines::default());
+        // Before its beginning a run has nothing to go on from.
+        let end =
+            |child: &mut Child| if folder.join(SETTINGS).is_file() { child.end() } else { child.kill() };
         let (status, stop) = thread::scope(|scope| {
             let mut storing: Option<ScopedJoinHandle<()>> = None;
-            self.run(&args, &lines, Some(work), work, Child::end, || {
+            self.run(&args, &lines, Some(work), work, end, || {
                 follow.tell(work);
                 if storing.as_ref().is_none_or(ScopedJoinHandle::is_finished) && follow.has_new_checkpoint() {
                     lines.run_has_begun();
@@ -73,13 +76,9 @@ impl Trainings {
             })
         })?;
         follow.tell(work);
-        match stop {
-            Some(Stop::Cancel) => return Err(EngineError::Stopped(Stop::Cancel)),
-            Some(Stop::Drain) if !status.success() => {
-                work.checkpoint(folder);
-                return Err(EngineError::Stopped(Stop::Drain));
-            }
-            _ => {}
+        if let Some(stop) = stop.filter(|stop| *stop == Stop::Cancel || !status.success()) {
+            work.checkpoint(folder);
+            return Err(EngineError::Stopped(stop));
         }
         if !status.success() {
             return Err(lines.error(status, input));
@@ -92,8 +91,7 @@ impl Trainings {
         Ok(Trained { weights: folder.join(RESULT), files: files.collect(), metrics })
     }
 
-    /// Runs this program to its end. The process rests when `work` says so. A cancel kills it; `drain` is what is done to it when the worker
-    /// takes no more jobs. `told` hears what the process says, and `look` is called on the way. Also says why it was to stop, if it was.
+    /// Runs this program to its end. The process rests when `work` says so; `end` is what is done to it when it is to stop. `told` hears what the process says, and `look` is called on the way. Also says why it was to stop, if it was.
     ///
     /// # Errors
     /// The system does not start the process, or does not say how it ended.
@@ -103,13 +101,13 @@ impl Trainings {
         lines: &Lines,
         told: Option<&dyn Work>,
         work: &dyn Work,
-        drain: fn(&mut Child),
+        end: impl Fn(&mut Child),
         look: impl FnMut(),
     ) -> Result<(ExitStatus, Option<Stop>), EngineError> {
         let (child, stderr) = Child::start(&self.program, args).map_err(failed)?;
         let watched = thread::scope(|scope| {
             let reading = scope.spawn(|| lines.read(BufReader::new(stderr), told));
-            let watched = watch(child, work, drain, look);
+            let watched = watch(child, work, end, look);
             let _ = reading.join(); // a panic has been printed
             watched
         });
@@ -148,7 +146,7 @@ impl Trainings {
 fn watch(
     mut child: Child,
     work: &dyn Work,
-    drain: fn(&mut Child),
+    end: impl Fn(&mut Child),
     mut look: impl FnMut(),
 ) -> io::Result<(ExitStatus, Option<Stop>)> {
     let mut stop = None;
@@ -158,8 +156,7 @@ fn watch(
         }
         stop = work.stop().or(stop);
         match stop {
-            Some(Stop::Cancel) => child.kill(),
-            Some(Stop::Drain) => drain(&mut child),
+            Some(_) => end(&mut child),
             None => child.rest(work.is_paused()),
         }
         look();

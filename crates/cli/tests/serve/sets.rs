@@ -61,6 +61,11 @@ pub fn train(service: &Service, steps: usize) -> String {
 pub fn train_on(service: &Service, steps: usize, set: &str) -> String {
     let mut input = fields(steps);
     input["input_images"] = set.into();
+    train_with(service, &input)
+}
+
+/// Makes a training with this input, and returns its path.
+pub fn train_with(service: &Service, input: &Value) -> String {
     let versions = service.get("/v1/models/stability-ai/sdxl/versions").1;
     let version = versions["results"][0]["id"].as_str().unwrap_or_else(|| panic!("{versions}"));
     let path = format!("/v1/models/stability-ai/sdxl/versions/{version}/trainings");

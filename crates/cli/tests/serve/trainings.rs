@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use crate::common::Sandbox;
-use crate::service::{Process, Service, command, files, model, wait};
-use crate::sets::{train, trained};
+use crate::service::{Process, Service, command, data_uri, files, model, wait};
+use crate::sets::{fields, set, train, train_with, trained};
 
 /// The checkpoints in the storage.
 fn checkpoints(here: &Sandbox) -> Vec<PathBuf> {
@@ -107,6 +107,31 @@ fn a_canceled_training_is_resumed() {
     assert_eq!((status, &canceled["status"]), (200, &json!("canceled")), "{canceled}");
     let (status, made) = service.post(&format!("{path}/resume"), &json!({}));
     assert_eq!((status, &made["status"]), (201, &json!("starting")), "{made}");
+    let job = service.over(&format!("/v1/trainings/{}", made["id"].as_str().expect("an id")));
+    assert_eq!(job["status"], "succeeded", "{job}");
+    let logs = job["logs"].as_str().expect("text");
+    assert!(logs.contains(" from step "), "it goes on: {logs}");
+    assert_eq!(service.file(job["output"]["weights"].as_str().expect("an address")), weights);
+}
+
+/// Protects the steps since the last checkpoint of a training that is canceled: the process leaves one, the storage has it, and the training that resumes begins
+/// there. Both end with the bytes of a training that nobody has disturbed.
+#[test]
+fn a_canceled_training_keeps_its_last_step() {
+    let here = Sandbox::new();
+    let weights = trained(&here, 12);
+    let service = Service::start(&here, &[]);
+    let mut input = fields(12);
+    input["input_images"] = data_uri("application/x-tar", &set()).into();
+    input["checkpointing_steps"] = 1000.into(); // none but that of the beginning
+    let path = train_with(&service, &input);
+    let is_metrics = |path: &PathBuf| path.ends_with("run/metrics.jsonl");
+    let metrics = || fs::read_to_string(files(&here.path("data")).into_iter().find(is_metrics)?).ok();
+    wait("three steps", || metrics().filter(|text| text.lines().count() >= 3).map(drop));
+    let (status, canceled) = service.post(&format!("{path}/cancel"), &json!({}));
+    assert_eq!((status, &canceled["status"]), (200, &json!("canceled")), "{canceled}");
+    let (status, made) = service.post(&format!("{path}/resume"), &json!({}));
+    assert_eq!(status, 201, "{made}");
     let job = service.over(&format!("/v1/trainings/{}", made["id"].as_str().expect("an id")));
     assert_eq!(job["status"], "succeeded", "{job}");
     let logs = job["logs"].as_str().expect("text");

@@ -17,6 +17,13 @@ macro_rules! own {
     };
 }
 
+/// The same of a job that was canceled in the worker's hands.
+macro_rules! left {
+    () => {
+        " WHERE id = $1 AND attempt = $2 AND status = 'canceled' AND worker IS NOT NULL"
+    };
+}
+
 const INSERT: &str = "INSERT INTO calotype_jobs (id, kind, owner, model, version, input, destination, webhook, webhook_events,
         source, cancel_after, context, cancel_at, status, attempt, starts, logs, metrics, created_at, updated_at)
     SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, {now} + $13, 'starting', 0, 0, '', '{}', {now}, {now}
@@ -70,6 +77,12 @@ const RELEASE: &str = concat!(
 
 const CANCEL: &str = "UPDATE calotype_jobs SET status = 'canceled', completed_at = {now}, updated_at = {now}
     WHERE id = $1 AND kind = $2 AND completed_at IS NULL RETURNING {job}";
+
+/// A canceled training stays with its worker until the last checkpoint is stored.
+const STAY: &str = concat!("UPDATE calotype_jobs SET lease_until = {now} + $3", left!(), " RETURNING id");
+const LEAVE: &str = concat!("UPDATE calotype_jobs SET worker = NULL", left!(), " RETURNING id");
+const LEAVING: &str = "SELECT count(*) FROM calotype_jobs
+    WHERE id = $1 AND status = 'canceled' AND worker IS NOT NULL AND lease_until > {now}";
 
 const GET: &str = "SELECT {job} FROM calotype_jobs WHERE id = $1 AND ($2 IS NULL OR kind = $2)";
 
@@ -240,6 +253,30 @@ impl Queue {
             return Ok(canceled);
         }
         self.get(kind, id).await
+    }
+
+    /// Tells that the attempt's worker is not done with a job that was canceled, for the time `lease`.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn stay(&self, id: &str, attempt: i64, lease: Duration) -> Result<bool> {
+        self.change(id, STAY, vec![id.into(), attempt.into(), lease.into()], false).await
+    }
+
+    /// Tells that the attempt's worker is done with a job that was canceled.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn leave(&self, id: &str, attempt: i64) -> Result<bool> {
+        self.change(id, LEAVE, vec![id.into(), attempt.into()], false).await
+    }
+
+    /// Whether a worker is not done with a job that was canceled: a training's last checkpoint may come yet.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn is_leaving(&self, id: &str) -> Result<bool> {
+        Ok(self.number(LEAVING, vec![id.into()]).await? > 0)
     }
 
     /// The job of an id. `None`: there is no such job of the kind.

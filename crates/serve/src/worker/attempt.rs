@@ -44,6 +44,8 @@ pub struct Attempt {
     news: Mutex<News>,
     has_news: Notify,
     canceled: CancellationToken,
+    /// Another worker has the job, or nobody: its checkpoints are no business of this attempt any more.
+    lost: CancellationToken,
     drain: watch::Receiver<bool>,
     /// The jobs that compute now, in this worker.
     computing: Arc<Computing>,
@@ -52,6 +54,17 @@ pub struct Attempt {
     /// Whether a preview of a prediction is on its way to the storage. The next one has to wait for its turn.
     is_storing: AtomicBool,
     checkpoints: Mutex<Checkpoints>,
+}
+
+/// Who has a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    /// This attempt.
+    Ours,
+    /// Nobody: it was canceled in this attempt's hands, or its time is over.
+    Over,
+    /// Another worker, or the job is gone.
+    Lost,
 }
 
 /// What the next heartbeat tells.
@@ -89,6 +102,7 @@ impl Attempt {
             news: Mutex::default(),
             has_news: Notify::new(),
             canceled: CancellationToken::new(),
+            lost: CancellationToken::new(),
             drain,
             computing,
             share: Mutex::new(Share::new(std::time::Instant::now())),
@@ -108,17 +122,18 @@ impl Attempt {
                 () = end.cancelled() => return,
                 () = sleep_until(next) => {}
                 () = self.is_told(last + PACE) => {}
-                () = self.is_changed(&mut changes) => {
-                    if !self.is_ours(&queue).await {
-                        return self.canceled.cancel();
-                    }
-                    continue;
+                () = self.is_changed(&mut changes) => match self.hold(&queue).await {
+                    Ok(Hold::Ours) | Err(_) => continue, // the next heartbeat finds out
+                    Ok(hold) => return self.let_go(hold, &queue, lease, &end).await,
                 }
             }
             let update = self.news();
             match queue.heartbeat(&self.id, self.attempt, lease, update.clone()).await {
                 Ok(true) => {}
-                Ok(false) => return self.canceled.cancel(),
+                Ok(false) => {
+                    let hold = self.hold(&queue).await.unwrap_or(Hold::Lost);
+                    return self.let_go(hold, &queue, lease, &end).await;
+                }
                 Err(e) => {
                     tracing::warn!(job = self.id, "{e}");
                     self.put_back(update);
@@ -148,12 +163,32 @@ impl Attempt {
         }
     }
 
-    /// Whether the queue has the job as this attempt's. Where it does not answer, the next heartbeat finds out.
-    async fn is_ours(&self, queue: &Queue) -> bool {
-        match queue.get(self.kind, &self.id).await {
-            Ok(Some(job)) => job.status == Status::Processing && job.attempt == self.attempt,
-            Ok(None) => false,
-            Err(_) => true,
+    /// Who has the job, as the queue says.
+    async fn hold(&self, queue: &Queue) -> Result<Hold, Error> {
+        let job = queue.get(self.kind, &self.id).await?.filter(|job| job.attempt == self.attempt);
+        Ok(match job.map(|job| job.status) {
+            Some(Status::Processing) => Hold::Ours,
+            Some(status) if status.is_over() => Hold::Over,
+            _ => Hold::Lost,
+        })
+    }
+
+    /// Has the job stop. A training that was canceled is not left before its last checkpoint is stored, which whoever resumes it waits for.
+    async fn let_go(&self, hold: Hold, queue: &Queue, lease: Duration, end: &CancellationToken) {
+        if hold != Hold::Over {
+            self.lost.cancel();
+        }
+        self.canceled.cancel();
+        let mut stays = hold == Hold::Over && self.kind == Kind::Training;
+        while stays {
+            tokio::select! {
+                () = end.cancelled() => stays = false,
+                () = sleep(lease / BEATS) => {
+                    if let Err(e) = queue.stay(&self.id, self.attempt, lease).await {
+                        tracing::warn!(job = self.id, "{e}");
+                    }
+                }
+            }
         }
     }
 
@@ -330,7 +365,7 @@ impl Work for Watched {
 
     fn checkpoint(&self, folder: &Path) {
         let Watched(attempt) = self;
-        let stored = attempt.checkpoints().store(folder, &attempt.handle, &attempt.canceled);
+        let stored = attempt.checkpoints().store(folder, &attempt.handle, &attempt.lost);
         if let Err(problem) = stored {
             tracing::warn!(job = attempt.id, "no checkpoint in the storage: {problem}");
         }

@@ -67,7 +67,7 @@ impl Checkpoints {
     }
 
     /// Stores the state of the run in `folder`: its newest checkpoint, and all else that a resumed run reads. Blocks until that is
-    /// stored, or `canceled`.
+    /// stored, or the job is `lost` to another worker.
     ///
     /// # Errors
     /// A file cannot be read or stored. The checkpoints before stay.
@@ -75,7 +75,7 @@ impl Checkpoints {
         &mut self,
         folder: &Path,
         handle: &Handle,
-        canceled: &CancellationToken,
+        lost: &CancellationToken,
     ) -> std::result::Result<(), String> {
         if !folder.join(SETTINGS).is_file() {
             return Ok(()); // the run has not begun
@@ -88,7 +88,7 @@ impl Checkpoints {
         handle.block_on(async {
             tokio::select! {
                 stored = self.put(snapshot.path(), list) => stored.map_err(|e| e.to_string()),
-                () = canceled.cancelled() => Ok(()),
+                () = lost.cancelled() => Ok(()),
             }
         })
     }

@@ -200,14 +200,14 @@ impl Worker {
             record: None,
         };
         match ended {
-            Ended::Canceled => return self.forget(job, "").await,
+            Ended::Canceled => return self.leave(job).await,
             Ended::Released => {
                 // What the log has so far, which a release does not carry.
                 let update = attempt.news();
                 let _ = self.queue.heartbeat(job.id(), job.attempt, self.settings.lease, update).await;
                 let released = self.tries(|| self.queue.release(job.id(), job.attempt)).await;
                 return if released == Some(false) {
-                    self.forget(job, "").await
+                    self.leave(job).await
                 };
             }
             Ended::Failed(error) => outcome.error = Some(error),
@@ -226,21 +226,30 @@ impl Worker {
         let succeeded = outcome.status == Status::Succeeded;
         let finished = self.tries(|| self.queue.finish(job.id(), job.attempt, outcome.clone())).await;
         match (finished, job.made.kind) {
-            (Some(true), Kind::Prediction) => self.forget(job, attempt::PREVIEW).await,
+            (Some(true), Kind::Prediction) => self.forget(job, is_preview).await,
             (Some(true), Kind::Training) if succeeded => checkpoints::remove(&self.storage, job.id()).await,
             (Some(true), Kind::Training | Kind::Preparation) => {}
             // Somebody else has the job, or it was canceled.
-            (Some(false), _) => self.forget(job, "").await,
+            (Some(false), _) => self.leave(job).await,
             (None, _) => {}
         }
     }
 
-    /// Removes the files of an attempt whose names begin with `prefix`.
-    async fn forget(&self, job: &Job, prefix: &str) {
+    /// Removes the files of an attempt that has its job no more. The samples of a training stay, which are few and small: whoever has canceled
+    /// the training still looks at them.
+    async fn leave(&self, job: &Job) {
+        let is_training = job.made.kind == Kind::Training;
+        self.forget(job, |name| !(is_training && is_preview(name))).await;
+        if is_training {
+            self.tries(|| self.queue.leave(job.id(), job.attempt)).await;
+        }
+    }
+
+    /// Removes the files of an attempt whose names `goes` says yes to.
+    async fn forget(&self, job: &Job, goes: impl Fn(&str) -> bool) {
         let folder = format!("jobs/{}/{}/", job.id(), job.attempt);
         let files = self.storage.list(&folder).await.unwrap_or_default();
-        for (key, _) in files.iter().filter(|(key, _)| key[folder.len().min(key.len())..].starts_with(prefix))
-        {
+        for (key, _) in files.iter().filter(|(key, _)| goes(&key[folder.len().min(key.len())..])) {
             // Retention finds what is left.
             let _ = self.storage.delete(key).await;
         }
@@ -373,6 +382,11 @@ impl From<EngineError> for Ended {
             e => Ended::Failed(e.to_string()),
         }
     }
+}
+
+/// Whether this is the name of a preview, or of a training's sample.
+fn is_preview(name: &str) -> bool {
+    name.starts_with(attempt::PREVIEW)
 }
 
 /// The result of the engine on a thread of its own. A panic is an error of the job.

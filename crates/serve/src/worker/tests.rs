@@ -83,7 +83,8 @@ impl Engine for Fake {
         Ok(Predicted { pictures: vec![Some(path), None], metrics: Map::new() })
     }
 
-    /// Four steps, each with a checkpoint. In the second it waits for a prediction, or for the end of the worker, as the token says.
+    /// Four steps, each with a checkpoint. In the second it waits for a prediction, or for the end of the worker, as the token says. With the
+    /// token `cancel` it has a checkpoint on its disk alone when it is stopped.
     fn train(
         &self,
         input: &Map<String, Value>,
@@ -104,6 +105,14 @@ impl Engine for Fake {
             let _ = fs::remove_dir_all(earlier);
             work.checkpoint(folder);
             match (step, input["token_string"].as_str()) {
+                (2, Some("cancel")) => {
+                    work.preview(0, b"sample");
+                    let stop = until(|| work.stop());
+                    until(|| self.seen.lock().expect("no panic").contains(&"leave".to_owned()).then_some(()));
+                    fs::rename(&checkpoint, steps.join("step-000003")).expect("renamed");
+                    work.checkpoint(folder);
+                    return Err(EngineError::Stopped(stop));
+                }
                 (2, Some("drain")) => return Err(EngineError::Stopped(until(|| work.stop()))),
                 (2, Some("rest")) => {
                     until(|| work.is_paused().then_some(()));
@@ -346,6 +355,36 @@ async fn a_training_is_resumed() {
     assert_eq!(late.error.as_deref(), Some("the checkpoints of the training none are gone"));
     end.send(true).expect("there");
     worker.await.expect("no panic").expect("ended");
+}
+
+/// Protects who cancels a training, and wants it after all: what the engine has done until it stops is stored, so that the next training begins there; the
+/// samples that the page shows stay. The cancel itself waits for none of it; another worker that has the next training does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_canceled_training_leaves_its_last_step() {
+    let here = Here::new().await;
+    let input = json!({ "input_images": "data:application/zip;base64,AAAA", "token_string": "cancel" });
+    here.insert("t", TRAINING, input.clone()).await;
+    let workers = [here.worker(false), here.worker(false)];
+    here.when(TRAINING, "t", |job| {
+        job.progress.as_ref().is_some_and(|progress| !progress["previews"].is_null())
+    })
+    .await;
+    let canceled = here.queue.cancel(TRAINING, "t").await.expect("an answer").expect("a job");
+    assert_eq!(canceled.status, Status::Canceled);
+    assert!(here.queue.is_leaving("t").await.expect("an answer"));
+    here.queue.set_resumes("next", "t").await.expect("an answer");
+    here.insert("next", TRAINING, input).await;
+    here.when(TRAINING, "next", |job| job.progress.is_some()).await;
+    here.engine.saw("leave");
+    let next = here.when(TRAINING, "next", |job| job.status.is_over()).await;
+    assert_eq!(next.status, Status::Succeeded, "{:?}", next.error);
+    assert_eq!(*here.engine.seen.lock().expect("no panic"), ["from 0", "leave", "from 3"]);
+    assert_eq!(here.file("jobs/t/1/preview-0-1.png").await, "sample");
+    assert!(!here.queue.is_leaving("t").await.expect("an answer"));
+    for (worker, end) in workers {
+        end.send(true).expect("there");
+        worker.await.expect("no panic").expect("ended");
+    }
 }
 
 /// Protects preparations: the set is stored whole and by its pictures, whose keys depend on no name; a worker that ends gives the

@@ -9,8 +9,9 @@ use sha2::{Digest, Sha256};
 
 use super::attempt::{Attempt, Watched};
 use super::weights::{hex, sum};
-use super::{Done, Ended, Worker, checkpoints, engine};
-use crate::job::Job;
+use super::{Done, Ended, POLL, Worker, checkpoints, engine};
+use crate::engine::Work;
+use crate::job::{Job, Kind};
 use crate::queue::Record;
 
 impl Worker {
@@ -50,15 +51,37 @@ impl Worker {
     }
 
     /// Puts the run's last checkpoint into its folder, if there is one: its own, or else that of the training that it resumes.
-    async fn restore(&self, job: &Job, attempt: &Attempt, run: &Path) -> Result<(), Ended> {
+    async fn restore(&self, job: &Job, attempt: &Arc<Attempt>, run: &Path) -> Result<(), Ended> {
         let is_own = self.answer(attempt, || attempt.restore(run)).await?;
         let earlier = self.answer(attempt, || self.queue.resumes(job.id())).await?;
         let Some(earlier) = earlier.filter(|_| !is_own) else { return Ok(()) };
-        let restore = || async { Ok(checkpoints::restore(&self.storage, &earlier, 0, run).await?.0) };
-        match self.answer(attempt, restore).await? {
-            true => Ok(()),
-            false => Err(Ended::Failed(format!("the checkpoints of the training {earlier} are gone"))),
+        let mut next = Some(earlier.clone());
+        while let Some(id) = next {
+            self.is_left(&id, attempt).await?;
+            let restore = || async { Ok(checkpoints::restore(&self.storage, &id, 0, run).await?.0) };
+            if self.answer(attempt, restore).await? {
+                return Ok(());
+            }
+            next = self.answer(attempt, || self.queue.resumes(&id)).await?;
         }
+        let known = self.answer(attempt, || self.queue.get(Kind::Training, &earlier)).await?;
+        if known.is_none() {
+            return Err(Ended::Failed(format!("the checkpoints of the training {earlier} are gone")));
+        }
+        Watched(attempt.clone())
+            .log(&format!("the training {earlier} has left no checkpoint: from the first step"));
+        Ok(())
+    }
+
+    /// Waits until no worker is at the last checkpoint of a training that was canceled.
+    async fn is_left(&self, id: &str, attempt: &Attempt) -> Result<(), Ended> {
+        while self.answer(attempt, || self.queue.is_leaving(id)).await? {
+            tokio::select! {
+                () = tokio::time::sleep(POLL) => {}
+                stop = attempt.stopped() => return Err(stop.into()),
+            }
+        }
+        Ok(())
     }
 
     /// The version that the training makes.

@@ -127,7 +127,8 @@ async fn with_checkpoint(state: &AppState, training: &Job) -> Result<String, Ref
     }
     let mut next = Some(id.to_owned());
     while let Some(id) = next {
-        if has_checkpoint(&state.storage, &id).await? {
+        // A worker that is not done with it may still store one.
+        if state.queue.is_leaving(&id).await? || has_checkpoint(&state.storage, &id).await? {
             return Ok(id);
         }
         next = state.queue.resumes(&id).await?;
