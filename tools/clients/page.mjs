@@ -2,6 +2,7 @@
 // a second one is a folder for pictures of the screen.
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
+import { deflateRawSync } from "node:zlib";
 
 import { accessible, fits, readable } from "./page_checks.mjs";
 
@@ -69,6 +70,12 @@ async function signIn() {
   await page.keyboard.press("Enter");
   await page.locator("#make-model option").first().waitFor({ state: "attached" });
   await shot("empty");
+  assert.match(await page.locator("#make-pocket").innerText(), /This is pocket, a toy of 128 × 128 pixels.*calotype serve --model/s);
+  assert.equal(await field("Prompt").inputValue(), "a red fox in the snow", "nothing that the small model does not know");
+  await button("pixel art of a rocket in space").click();
+  assert.equal(await field("Prompt").inputValue(), "pixel art of a rocket in space");
+  await button("Reset").click();
+  assert.equal(await field("Prompt").inputValue(), "a red fox in the snow");
 }
 
 /** The main path with the keyboard alone. */
@@ -176,29 +183,73 @@ async function choosePhotos() {
   }, [...bytes[2]]);
   await page.locator("#photos-drop").dispatchEvent("drop", { dataTransfer: drop });
   await page.locator("#photos li").waitFor();
-  await page.locator("#photos-input").setInputFiles([
-    photo("one.png", 0), photo("two.png", 1),
-    { name: "two.txt", mimeType: "text/plain", buffer: Buffer.from("a photo of TOK, by hand") }, { name: "notes.pdf", mimeType: "application/pdf", buffer: Buffer.from("x") },
+  const other = (name, text) => ({ name, mimeType: "", buffer: Buffer.from(text, "latin1") });
+  const others = [other("notes.pdf", "x"), other("film.mp4", "x"), other("words.png", "words"), other("damaged.png", "\x89PNG\r\n\x1a\n and nothing more"), other("lone.txt", "a fox")];
+  await page.locator("#photos-input").setInputFiles([photo("one.png", 0), photo("two.png", 1), other("two.txt", "a photo of TOK, by hand"), ...others]);
+  await page.getByText(/^3 pictures\.$/).waitFor();
+  assert.deepEqual((await page.locator("#photos-left-out li").allInnerTexts()).sort(), [
+    "Left out: damaged.png (damaged: the picture cannot be read)",
+    "Left out: film.mp4 (not a picture, caption or mask)",
+    "Left out: lone.txt (no picture lone beside it)",
+    "Left out: notes.pdf (PDF is not read: save as PNG or JPEG)",
+    "Left out: words.png (its content is not a picture)",
   ]);
-  await page.getByText("Not taken, as the trainer does not read such files: notes.pdf").waitFor();
+  await shot("photos");
   assert.equal(await page.locator("#photos li").count(), 3);
   assert.equal(await field("Caption of two.png").inputValue(), "a photo of TOK, by hand");
+  await chooseArchive(bytes[0], others);
   await page.locator("#train-form details summary").click();
+  assert.equal(await field("Resolution").getAttribute("placeholder"), "128", "what the model works at");
+  await field("Resolution").fill("256");
+  await page.getByText("3 pictures, 3 of them under 256 pixels.").waitFor();
   for (const [name, value] of [["Max train steps", "4"], ["Resolution", "64"], ["Train batch size", "1"]]) await field(name).fill(value);
 }
 
+/** An archive in place of the pictures: what is in it is said, and what is left out of it. */
+async function chooseArchive(png, others) {
+  const files = [{ name: "set/one.png", buffer: png }, { name: "set/one.txt", buffer: Buffer.from("a fox") }, { name: "__MACOSX/._one.png", buffer: png }, ...others];
+  await page.locator("#photos-input").setInputFiles([{ name: "set.zip", mimeType: "application/zip", buffer: zip(files) }]);
+  // Whether the picture of a file is damaged is seen when it is unpacked.
+  await page.getByText("It has 2 pictures, 1 caption.").waitFor();
+  const lines = await page.locator("#photos-left-out li").allInnerTexts();
+  for (const name of ["notes.pdf", "film.mp4", "words.png", "lone.txt"]) assert(lines.some((line) => line.startsWith(`Left out: ${name} (`)), `${name}: ${lines}`);
+  await button("Remove the archive").click();
+  await page.getByText(/^3 pictures\.$/).waitFor();
+}
+
+/** A zip archive, compressed. */
+function zip(files) {
+  const parts = [], directory = [];
+  let offset = 0;
+  for (const { name, buffer } of files) {
+    const data = deflateRawSync(buffer), title = Buffer.from(name), record = Buffer.alloc(46);
+    record.writeUInt32LE(0x02014b50, 0);
+    [[8, 10], [title.length, 28]].forEach(([value, at]) => record.writeUInt16LE(value, at));
+    [[data.length, 20], [buffer.length, 24], [offset, 42]].forEach(([value, at]) => record.writeUInt32LE(value, at));
+    const head = Buffer.concat([Buffer.from("PK\x03\x04"), record.subarray(6, 32)]);
+    parts.push(head, title, data);
+    directory.push(record, title);
+    offset += head.length + title.length + data.length;
+  }
+  const records = Buffer.concat(directory), end = Buffer.alloc(22);
+  end.writeUInt32LE(0x06054b50, 0);
+  [[files.length, 8], [files.length, 10]].forEach(([value, at]) => end.writeUInt16LE(value, at));
+  [[records.length, 12], [offset, 16]].forEach(([value, at]) => end.writeUInt32LE(value, at));
+  return Buffer.concat([...parts, records, end]);
+}
+
 /** The report, corrections of a caption and a mask by the keyboard, and the training with them. */
-async function lookAndTrain() {
-  await button("Look at the pictures first").click();
+async function prepareAndTrain() {
+  await button("Prepare the pictures").click();
   await page.locator(".report").waitFor({ timeout: SLOW });
   await page.reload();
   await page.locator(".report").waitFor();
-  const tiles = await page.locator(".tiles").textContent();
-  assert.match(tiles, /Pictures3.*Steps4.*Time.*Memory.*Price/);
+  const tiles = () => page.locator(".tiles").textContent();
+  assert.match(await tiles(), /Pictures3Steps4Time.*Memory.*Price/);
   const caption = page.locator(".report").getByLabel("Caption of two.png");
   assert.equal(await caption.inputValue(), "a photo of TOK, by hand");
   await caption.fill("a photo of TOK, corrected");
-  await button("Leave out: one.png").click();
+  await leaveOut(tiles);
   await button("Paint mask: two.png").click();
   await page.locator("#mask-canvas:focus").waitFor();
   for (const key of ["ArrowLeft", "Enter", "ArrowRight", "Enter"]) await page.keyboard.press(key);
@@ -216,6 +267,22 @@ async function lookAndTrain() {
   const set = Buffer.from(await (await api(urls.download)).arrayBuffer());
   for (const text of ["a photo of TOK, corrected", "two.mask.png", "preprocess.json"]) assert(set.includes(text), text);
   for (const text of ["one.png", "by hand"]) assert(!set.subarray(set.indexOf("PK\x01\x02")).includes(text), `${text} is still in the set`);
+}
+
+/** What is left out looks so, and counts no more. */
+async function leaveOut(tiles) {
+  const start = button("Start training with these"), all = page.locator(".report").getByRole("button", { name: /^Leave out: / });
+  while (await all.count()) await all.first().click();
+  await page.getByText("All pictures are left out: there is nothing to learn from.").waitFor();
+  assert(await start.isDisabled(), "nothing to learn from");
+  const left = page.locator(".report").getByRole("button", { name: /^Take it again: (?!one)/ });
+  while (await left.count()) await left.first().click();
+  await page.getByText("1 picture is left out. The training takes as many steps with the others, and as much time.").waitFor();
+  assert.match(await tiles(), /Pictures2 of 3Steps4/);
+  assert.equal(await page.locator(".report .flag:visible").count(), 1);
+  assert.equal(await page.locator(".report li.out .flag").innerText(), "Left out");
+  assert(await page.locator(".report").getByLabel("Caption of one.png").isDisabled());
+  assert(await start.isEnabled());
 }
 
 async function trainingsPath() {
@@ -245,11 +312,12 @@ async function resume() {
   await page.getByText(/^Training \d+ of 5000$/).waitFor({ timeout: SLOW });
   await page.reload();
   const training = page.locator("#trainings .job").first();
-  await training.getByText(/^Training \d+ of 5000$/).waitFor({ timeout: SLOW });
+  const steps = async (shown) => Number(/\d+/.exec(await shown.getByText(/^Training [1-9]\d* of 5000$/).innerText({ timeout: SLOW }))[0]);
+  const done = await steps(training);
   await training.getByRole("button", { name: "Cancel" }).click();
   await training.getByRole("button", { name: "Resume" }).click({ timeout: SLOW });
   const resumed = page.locator("#trainings .job").first();
-  await resumed.getByText(/^Training \d+ of 5000$/).waitFor({ timeout: SLOW });
+  assert(await steps(resumed) >= done, "it goes on from the last step");
   await shot("resumed");
   await resumed.getByRole("button", { name: "Cancel" }).click();
   await resumed.getByRole("button", { name: "Resume" }).waitFor({ timeout: SLOW });
@@ -264,8 +332,26 @@ async function historyAndModels() {
   await page.locator("#history-list h2", { hasText: "me/model-1" }).first().waitFor();
   await page.locator("nav").getByText("Models").click();
   await page.locator("#models-list h2", { hasText: "me/model-1" }).waitFor();
+  await page.locator("#models-list h2", { hasText: "stability-ai/sdxl (pocket)" }).waitFor();
   await shot("models");
   await accessible(page);
+}
+
+/** Pictures whose files are gone: their places say so. */
+async function gone() {
+  expected.push(404);
+  await page.route("**/outputs/**", (route) => route.fulfill({ status: 404 }));
+  await page.goto(`${url}/#history`);
+  await page.reload();
+  await page.locator("#history-list").getByText("This picture is not there any more.").first().waitFor();
+  await page.locator("#history-list .thumbs button").first().click();
+  await page.locator("#large").getByText("This picture is not there any more.").waitFor();
+  await shot("gone");
+  await page.keyboard.press("Escape");
+  await page.unroute("**/outputs/**");
+  await page.reload();
+  await page.locator("#history-list img").first().waitFor();
+  expected.pop();
 }
 
 /** Each part on a phone and by night. */
@@ -285,7 +371,7 @@ async function sizesAndSchemes() {
   }
 }
 
-for (const step of [signIn, makeByKeyboard, makeMore, inpaint, choosePhotos, lookAndTrain, useTheResult, resume, historyAndModels, sizesAndSchemes]) {
+for (const step of [signIn, makeByKeyboard, makeMore, inpaint, choosePhotos, prepareAndTrain, useTheResult, resume, historyAndModels, gone, sizesAndSchemes]) {
   try {
     await step();
   } catch (error) {

@@ -27,7 +27,7 @@ serve() {
         sleep 0.1
     done
 }
-serve clients admin --allow-private-networks
+serve clients admin --allow-private-networks --price-per-second 0.001
 clients=$url
 export REPLICATE_BASE_URL=$clients REPLICATE_API_TOKEN=$token
 

@@ -10,6 +10,8 @@ use crate::output;
 
 /// The model's name in `--model`.
 pub const NAME: &str = "pocket";
+/// The side of its pictures, in pixels.
+pub const SIDE: usize = 128;
 /// The notice for a user who gave no model.
 pub const NOTICE: &str = "model: pocket, a toy of 128 × 128 pixels that comes with calotype \
      (real SDXL: --model stabilityai/stable-diffusion-xl-base-1.0)";
@@ -136,6 +138,13 @@ mod tests {
         let mut sum = flate2::Crc::new();
         sum.update(&all);
         assert_eq!(REVISION, format!("{:08x}", sum.sum()), "the model is another: so is REVISION");
+        let configs = ["unet", "vae"].map(|part| format!("{part}/config.json"));
+        let [unet, vae] = configs.map(|path| {
+            let (_, text) = FILES.iter().find(|(name, _)| *name == path).expect("a config");
+            serde_json::from_slice::<serde_json::Value>(text).expect("JSON")
+        });
+        let scale = 1 << (vae["block_out_channels"].as_array().expect("channels").len() - 1);
+        assert_eq!(unet["sample_size"].as_u64(), Some(SIDE as u64 / scale));
     }
 
     /// Protects the cache: a damaged file is repaired.

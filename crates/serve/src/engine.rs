@@ -12,6 +12,11 @@ pub trait Engine: Send + Sync + 'static {
     /// The model's name or path, as the user gave it: `pocket`, a folder, a hub name.
     fn model(&self) -> String;
 
+    /// The side of the square pictures that the model was trained on, in pixels. `None`: not known, or not yet.
+    fn native_size(&self) -> Option<usize> {
+        None
+    }
+
     /// Loads what every prediction needs. A worker calls this function before it takes its first job.
     ///
     /// # Errors

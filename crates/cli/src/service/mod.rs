@@ -47,6 +47,10 @@ impl Engine for Service {
         self.predictions.model()
     }
 
+    fn native_size(&self) -> Option<usize> {
+        self.predictions.native_size()
+    }
+
     fn set_up(&self) -> Result<(), EngineError> {
         self.predictions.set_up().map_err(|failure| EngineError::Failed(failure.problem()))
     }

@@ -39,6 +39,8 @@ pub struct Predictions {
     warmth: Warmth,
     /// The side of a latent in pixels, once the model was open.
     scale: OnceLock<usize>,
+    /// The side of the pictures that the model was trained on, once the model was open.
+    native: OnceLock<Option<usize>>,
     /// The models that are open, and that no request uses now: one for each request at a time.
     warm: Mutex<Vec<Warm>>,
 }
@@ -73,14 +75,20 @@ impl Predictions {
         preview_vae: Option<PathBuf>,
         warmth: Warmth,
     ) -> Predictions {
-        let (scale, warm) = Default::default();
-        Predictions { args, preview_every, preview_vae, warmth, scale, warm }
+        let (scale, native, warm) = Default::default();
+        Predictions { args, preview_every, preview_vae, warmth, scale, native, warm }
     }
 
     /// The model's name or path, as the user gave it.
     pub fn model(&self) -> String {
         let given = self.args.model.model.as_deref();
         given.unwrap_or(Path::new(pocket::NAME)).to_string_lossy().into_owned()
+    }
+
+    /// The side of the pictures that the model was trained on, in pixels. `None`: not known, or the model was not open yet.
+    pub fn native_size(&self) -> Option<usize> {
+        let known = self.native.get().copied().flatten();
+        known.or_else(|| (self.model() == pocket::NAME).then_some(pocket::SIDE))
     }
 
     /// Opens the model, unless it is open.
@@ -178,7 +186,9 @@ impl Predictions {
                 }
             }
         };
-        let _ = self.scale.set(predictor.latent_scale); // the same each time
+        // The same each time.
+        let _ = self.scale.set(predictor.latent_scale);
+        let _ = self.native.set(predictor.pipeline.native_size());
         Ok(warm.predictor.insert(predictor))
     }
 

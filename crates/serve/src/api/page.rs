@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use super::state::AppState;
+use crate::engine::Engine;
 
 /// What the page may load: its own files and the service's answers. Pictures that are not uploaded yet are blobs; previews may be data URIs.
 /// No text from a prompt or a file's name can become a script or a style.
@@ -20,10 +21,11 @@ macro_rules! files {
 }
 
 /// The files beside the page itself. They hold no secrets: whoever has no token may read them.
-const FILES: [(&str, &str); 15] = files![
+const FILES: [(&str, &str); 16] = files![
     "page.css",
     "page.js",
     "dom.js",
+    "files.js",
     "form.js",
     "history.js",
     "make.js",
@@ -39,8 +41,23 @@ const FILES: [(&str, &str); 15] = files![
 ];
 
 /// The page itself, for `GET /` by browsers.
-pub fn index() -> Response {
-    file("text/html; charset=utf-8", include_str!("../page/index.html"))
+pub fn index(engine: &dyn Engine) -> Response {
+    file("text/html; charset=utf-8", page(&engine.model(), engine.native_size()))
+}
+
+/// The page of a service with this model, which it names, unless that is a path: whoever has no token may read the page.
+fn page(model: &str, native_size: Option<usize>) -> String {
+    let is_path =
+        model.starts_with(['/', '.', '~']) || model.contains('\\') || model.matches('/').count() > 1;
+    let size = native_size.map(|side| side.to_string()).unwrap_or_default();
+    let page = include_str!("../page/index.html").replace("{native size}", &size);
+    page.replace("{model}", &escaped(if is_path { "" } else { model }))
+}
+
+/// A text as the value of an attribute.
+fn escaped(text: &str) -> String {
+    let signs = [("&", "&amp;"), ("\"", "&quot;"), ("<", "&lt;"), (">", "&gt;")];
+    signs.iter().fold(text.to_owned(), |text, (sign, name)| text.replace(sign, name))
 }
 
 /// The page's other files.
@@ -50,13 +67,13 @@ pub fn routes() -> Router<AppState> {
 
 async fn named(Path(name): Path<String>) -> Response {
     match FILES.iter().find(|(known, _)| *known == name) {
-        Some((name, text)) if name.ends_with(".css") => file("text/css; charset=utf-8", text),
-        Some((_, text)) => file("text/javascript; charset=utf-8", text),
+        Some((name, text)) if name.ends_with(".css") => file("text/css; charset=utf-8", *text),
+        Some((_, text)) => file("text/javascript; charset=utf-8", *text),
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }
 
-fn file(kind: &'static str, text: &'static str) -> Response {
+fn file(kind: &'static str, text: impl IntoResponse) -> Response {
     let mut answer = text.into_response();
     let headers = [
         (CONTENT_TYPE, kind),
@@ -98,6 +115,18 @@ mod tests {
             assert!(FILES.iter().any(|(known, _)| known == name), "{name}: not served");
         }
         assert_eq!(service.get("/page/index.html").await.0, 404);
+    }
+
+    /// Protects what the page says of the model: a name is told, its text becomes no HTML; a path of the operator's is nobody's business.
+    #[test]
+    fn the_page_names_the_model() {
+        let page = |model: &str| page(model, Some(128));
+        assert!(page("pocket").contains("<meta name=\"model\" content=\"pocket\">"));
+        assert!(page("pocket").contains("<meta name=\"native-size\" content=\"128\">"));
+        assert!(page("a/b\"><script>").contains("content=\"a/b&quot;&gt;&lt;script&gt;\""));
+        for path in ["/models/x", "./pocket", "~/x", "models/a/b", "C:\\models"] {
+            assert!(page(path).contains("<meta name=\"model\" content=\"\">"), "{path}");
+        }
     }
 
     fn until_quote(text: &str) -> String {

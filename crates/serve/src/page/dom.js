@@ -17,6 +17,9 @@ export function el(tag, attributes = {}, ...children) {
 
 export const button = (text, onclick, attributes = {}) => el("button", { type: "button", onclick, ...attributes }, text);
 
+/** What the service says of itself in the page. */
+export const said = (name) => document.querySelector(`meta[name="${name}"]`).content;
+
 /** Says something to screen readers that others see. */
 export function say(text) {
   $("said").textContent = text;

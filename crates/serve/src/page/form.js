@@ -1,6 +1,6 @@
 // Forms from the schemas of requests.
 
-import { el, words } from "./dom.js";
+import { el, said, words } from "./dom.js";
 
 export const schemas = {};
 
@@ -108,7 +108,7 @@ function controlOf(name, schema) {
   if (schema.type === "boolean") return el("input", { type: "checkbox", checked: Boolean(schema.default) });
   if (schema.type === "integer" || schema.type === "number") {
     const value = OF_THE_MODEL.includes(name) ? "" : text(schema.default ?? "");
-    const placeholder = OF_THE_MODEL.includes(name) ? "auto" : name === "seed" ? "random" : null;
+    const placeholder = name === "resolution" ? String(resolutionOf(schema)) : OF_THE_MODEL.includes(name) ? "auto" : name === "seed" ? "random" : null;
     const step = schema.multipleOf ?? (schema.type === "integer" ? 1 : "any");
     return el("input", { type: "number", inputmode: "decimal", step: String(step), min: text(schema.minimum), max: text(schema.maximum), value, placeholder });
   }
@@ -119,6 +119,9 @@ function controlOf(name, schema) {
   }
   return el("input", { type: "text", value: schema.default ?? "", spellcheck: "false" });
 }
+
+/** The resolution where none is given: a small model trains at its own size. */
+const resolutionOf = (schema) => Math.min(schema.default, Number(said("native-size")) || schema.default);
 
 const text = (value) => (value === undefined || value === null ? null : String(value));
 

@@ -1,8 +1,8 @@
 // History: what was made, the newest first; and the models that can be used.
 
-import { $, button, count, duration, el, when } from "./dom.js";
+import { $, button, count, duration, el, said, when } from "./dom.js";
 import { fillMake, promptOf } from "./make.js";
-import { enlarge } from "./pictures.js";
+import { enlarge, pictureFrom } from "./pictures.js";
 import { all, BASE, list, v1 } from "./service.js";
 import { showTraining, using } from "./trainings.js";
 
@@ -52,7 +52,7 @@ function show({ results, next }) {
 function predictionOf(job) {
   const prompt = promptOf(job), pictures = Array.isArray(job.output) ? job.output : [];
   const time = job.metrics?.predict_time && duration(job.metrics.predict_time);
-  const thumbs = pictures.map((url) => el("button", { type: "button", "aria-label": `Show large: ${prompt}`, onclick: () => enlarge(url, prompt) }, el("img", { src: url, alt: "", loading: "lazy" })));
+  const thumbs = pictures.map((url) => el("button", { type: "button", "aria-label": `Show large: ${prompt}`, onclick: () => enlarge(url, prompt) }, pictureFrom(url, { alt: "", loading: "lazy" })));
   return el("article", { class: "job past" },
     el("div", { class: "thumbs" }, ...(thumbs.length ? thumbs : [el("div", { class: `none ${job.status}` }, job.status === "canceled" ? "cancelled" : job.status)])),
     el("div", { class: "what" },
@@ -62,6 +62,9 @@ function predictionOf(job) {
     el("div", { class: "actions" }, button("Use these settings", () => fillMake(job), { class: "small" })));
 }
 
+/** A model's name; that of the base model, with the model that computes in its place. */
+const titled = (name) => (name === BASE && said("model") ? `${name} (${said("model")})` : name);
+
 /** Models with their versions: for the list, and for the choice in Make. */
 export async function loadModels() {
   const results = await all(v1("models"));
@@ -70,7 +73,7 @@ export async function loadModels() {
     const name = `${model.owner}/${model.name}`;
     return { model, name, versions: await all(v1(`models/${name}/versions`)) };
   }));
-  const titleOf = (name, version, at) => (at ? `${name}, ${when(version.created_at)}` : name);
+  const titleOf = (name, version, at) => (at ? `${name}, ${when(version.created_at)}` : titled(name));
   select.replaceChildren(...models.flatMap(({ name, versions }) => versions.map((version, at) => el("option", { value: version.id }, titleOf(name, version, at)))));
   const base = models.find(({ name }) => name === BASE)?.versions[0].id;
   const isThere = [...select.options].some((option) => option.value === chosen);
@@ -81,7 +84,7 @@ export async function loadModels() {
 function modelOf({ model, name, versions }) {
   const use = (id) => button("Use in Make", () => using.version(id), { class: "small" });
   return el("article", { class: "job" },
-    el("h2", {}, el("span", {}, name), el("span", { class: "status" }, count(versions.length, "version", "versions"))),
+    el("h2", {}, el("span", {}, titled(name)), el("span", { class: "status" }, count(versions.length, "version", "versions"))),
     model.description ? el("p", { class: "about" }, model.description) : null,
     el("ul", { class: "versions" }, ...versions.map((version, at) => el("li", {},
       el("span", {}, at ? when(version.created_at) : `The newest, ${when(version.created_at)}`), el("code", { title: version.id }, version.id.slice(0, 12)), use(version.id)))));

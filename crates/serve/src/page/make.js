@@ -1,13 +1,16 @@
 // Make: the form, pictures on their way, and the gallery.
 
-import { $, button, count, duration, el, say, words } from "./dom.js";
+import { $, button, count, duration, el, said, say, words } from "./dom.js";
 import { Form, schemas } from "./form.js";
 import { paintMask } from "./paint.js";
-import { enlarge, PictureField } from "./pictures.js";
+import { enlarge, PictureField, pictureFrom } from "./pictures.js";
 import { ProgressView } from "./progress.js";
 import { follow, isOver, jobPath, list, named, post, Refusal, v1 } from "./service.js";
 
 const IDEAS = ["a red fox in the snow", "an octopus under water", "an owl in the forest at night", "a castle in the mountains"];
+/** Prompts for the small model, which knows what they name. */
+const EXAMPLES = ["an octopus in a city at night", "a watercolour of a rabbit in a meadow of flowers", "pixel art of a rocket in space"];
+const isPocket = () => said("model") === "pocket";
 /** Pictures of earlier that the gallery begins with. */
 const EARLIER = 12;
 
@@ -23,8 +26,17 @@ export function setUpMake() {
   form.place($("make-more-fields"));
   $("make-form").addEventListener("submit", (event) => { event.preventDefault(); submit(); });
   $("make-form").addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) submit(); });
-  $("make-reset").addEventListener("click", () => { form.set({}); image.take(null); showProblem(null); form.control("prompt").focus(); });
+  $("make-reset").addEventListener("click", () => { begin(); image.take(null); showProblem(null); form.control("prompt").focus(); });
+  begin();
+  $("make-pocket").hidden = !isPocket();
+  const use = (example) => { form.control("prompt").value = example; form.control("prompt").focus(); };
+  $("make-examples").append(...EXAMPLES.flatMap((example, at) => [at ? ", " : "", button(example, () => use(example), { class: "more" })]));
   $("make-ideas").append(...IDEAS.map((idea) => button(idea, () => { form.control("prompt").value = idea; submit(); }, { class: "chip" })));
+}
+
+/** Fills the form for a new picture. The default of the prompt is nothing that the small model knows. */
+function begin() {
+  form.set(isPocket() ? { prompt: IDEAS[0] } : {});
 }
 
 function setUpPictures() {
@@ -165,7 +177,7 @@ export function picturesOf(job) {
 function pictureOf(job, url, number) {
   const prompt = promptOf(job), input = job.input ?? {};
   const size = el("span");
-  const shown = el("img", { src: url, alt: prompt, loading: "lazy", onload: () => { size.textContent = `${shown.naturalWidth} × ${shown.naturalHeight}`; } });
+  const shown = pictureFrom(url, { alt: prompt, loading: "lazy", onload: () => { size.textContent = `${shown.naturalWidth} × ${shown.naturalHeight}`; } });
   const brief = [
     input.num_inference_steps && `${input.num_inference_steps} steps`,
     input.guidance_scale && `guidance ${input.guidance_scale}`,

@@ -2,8 +2,8 @@
 //
 //   service.js    the API                    dom.js        elements, words
 //   make.js       Make                       form.js       forms from schemas
-//   train.js      Train                      photos.js     the pictures of a set
-//   report.js     the look before            zip.js        archives
+//   train.js      Train                      photos.js     the pictures of a set; files.js: which files these are
+//   report.js     a preparation's result     zip.js        archives
 //   trainings.js  a training                 progress.js   bars and curves
 //   history.js    History, Models            paint.js      masks; pictures.js: one picture
 

@@ -35,10 +35,16 @@ export class PictureField {
   }
 }
 
+/** A picture that the service has. Where its file is gone, which goes with its job, the picture's place says so. */
+export function pictureFrom(url, attributes = {}) {
+  const shown = el("img", { src: url, ...attributes });
+  shown.addEventListener("error", () => shown.replaceWith(el("span", { class: "gone" }, "This picture is not there any more.")), { once: true });
+  return shown;
+}
+
 /** Shows a picture large, with facts (`[name, value]` each) and buttons, which close the dialog. */
 export function enlarge(url, prompt, facts = [], actions = []) {
-  $("large-picture").src = url;
-  $("large-picture").alt = prompt;
+  $("large-picture").replaceChildren(pictureFrom(url, { alt: prompt }));
   $("large-prompt").textContent = prompt;
   $("large-facts").replaceChildren(...facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, String(value))]));
   $("large-actions").replaceChildren(...actions);

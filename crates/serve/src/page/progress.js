@@ -39,13 +39,13 @@ export class ProgressView {
 function curveOf(losses, steps) {
   const values = losses.map(([, loss]) => loss);
   const low = Math.min(...values), high = Math.max(...values), span = high - low || 1;
-  const end = Math.max(steps ?? 0, losses.at(-1)[0]) || 1;
-  const points = losses.map(([step, loss]) => `${((100 * step) / end).toFixed(2)},${(38 - (36 * (loss - low)) / span).toFixed(2)}`);
+  const first = losses[0][0], last = losses.at(-1)[0];
+  const points = losses.map(([step, loss]) => `${((100 * (step - first)) / (last - first || 1)).toFixed(2)},${(38 - (36 * (loss - low)) / span).toFixed(2)}`);
   const label = `The loss: ${values[0].toFixed(3)} at first, ${values.at(-1).toFixed(3)} now`;
   const curve = svg("svg", { class: "curve", viewBox: "0 0 100 40", preserveAspectRatio: "none", role: "img", "aria-label": label });
   const area = `${points[0].split(",")[0]},40 ${points.join(" ")} ${points.at(-1).split(",")[0]},40`;
   curve.append(svg("polygon", { points: area }), svg("polyline", { points: points.join(" ") }), svg("path", { class: "frame", d: "M0 40H100" }));
-  const ends = el("figcaption", { class: "line" }, el("span", {}, `Loss ${values.at(-1).toFixed(4)} after step ${losses.at(-1)[0]}`), el("span", {}, `${end} steps`));
+  const ends = el("figcaption", { class: "line" }, el("span", {}, `Loss ${values.at(-1).toFixed(4)} after step ${last}`), steps ? el("span", {}, `of ${steps}`) : null);
   return el("figure", { class: "loss" }, curve, ends);
 }
 

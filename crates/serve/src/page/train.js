@@ -1,4 +1,4 @@
-// Train: the set and the settings, a look at what is made of them, and the trainings.
+// Train: the set and the settings, the preparation, which shows what is made of them, and the trainings.
 
 import { $, button, dropped, el, say } from "./dom.js";
 import { Form, schemas } from "./form.js";
@@ -16,23 +16,25 @@ const LATEST = 5;
 let form, photos, report = null;
 /** The set as it was uploaded last, until it changes. */
 let uploaded = null;
-/** The last look, for a page that is loaded again: the preparation's id, the form's values, the set's URL, the destination. */
+/** The last preparation, for a page that is loaded again: its id, the form's values, the set's URL, the destination. */
 const last = {
-  get: () => JSON.parse(sessionStorage.getItem("look")),
-  set: (look) => sessionStorage.setItem("look", JSON.stringify(look)),
-  forget: () => sessionStorage.removeItem("look"),
+  get: () => JSON.parse(sessionStorage.getItem("preparation")),
+  set: (preparation) => sessionStorage.setItem("preparation", JSON.stringify(preparation)),
+  forget: () => sessionStorage.removeItem("preparation"),
 };
 
 export function setUpTrain() {
   form = new Form(schemas.TrainingInput, ["input_images", "input_images_filetype"]);
   form.place($("train-main"), ["token_string", "caption_prefix", "mask_target_prompts", "max_train_steps"]);
   form.place($("train-more-fields"));
-  photos = new Photos(() => { uploaded = null; showEmpty(); compare(); });
+  const resolution = form.control("resolution");
+  photos = new Photos(() => { uploaded = null; showEmpty(); compare(); }, () => Number(resolution.value || resolution.placeholder));
+  resolution.addEventListener("input", () => photos.sum());
   $("photos-input").addEventListener("change", async (event) => { await photos.add([...event.target.files]); event.target.value = ""; });
   dropped($("photos-drop"), (files) => photos.add(files));
   followToken();
   $("train-destination").value = "me/model-1";
-  $("train-form").addEventListener("submit", (event) => { event.preventDefault(); attempt(look); });
+  $("train-form").addEventListener("submit", (event) => { event.preventDefault(); attempt(prepare); });
   $("train-form").addEventListener("input", compare);
   window.addEventListener("beforeunload", (event) => { if (report?.isCorrected) event.preventDefault(); });
   $("train-direct").addEventListener("click", () => attempt(async () => train({ ...form.values(), input_images: await set() })));
@@ -57,6 +59,8 @@ export async function loadTrainings() {
   const shown = new Set([...$("trainings").children].map((child) => child.dataset.id));
   for (const job of results.slice(0, LATEST)) if (!shown.has(job.id)) showTraining($("trainings"), job, false);
   showEmpty();
+  const price = await pricePerSecond();
+  if (price) $("train-prices").textContent = `Preparing shows what the training learns from, and its time, memory and price, before it begins. A second of computing costs $${price}.`;
 }
 
 function showEmpty() {
@@ -95,40 +99,40 @@ async function set() {
   return uploaded;
 }
 
-// ------------------------------------------------------------------------------------------------ the look before
+// ------------------------------------------------------------------------------------------------ the preparation
 
-async function look() {
+async function prepare() {
   const values = form.values(), input = { ...values, input_images: await set() };
   const { id } = await post(v1("preparations"), { input });
-  await showLook({ id, values, uploaded, destination: $("train-destination").value });
+  await showPreparation({ id, values, uploaded, destination: $("train-destination").value });
 }
 
-/** Goes on with the look of before the page was loaded again. */
-function restore(look) {
-  form.set(look.values);
+/** Goes on with the preparation of before the page was loaded again. */
+function restore(preparation) {
+  form.set(preparation.values);
   form.control("token_string").dispatchEvent(new Event("input"));
-  $("train-destination").value = look.destination;
+  $("train-destination").value = preparation.destination;
   $("photos-summary").textContent = "The pictures that were chosen before this page was loaded again.";
-  uploaded = look.uploaded;
-  attempt(() => showLook(look));
+  uploaded = preparation.uploaded;
+  attempt(() => showPreparation(preparation));
 }
 
-async function showLook(look) {
-  const { id, values } = look;
-  last.set(look);
+async function showPreparation(preparation) {
+  const { id, values } = preparation;
+  last.set(preparation);
   const view = new ProgressView();
   const cancel = button("Cancel", () => post(jobPath("preparation", id, "/cancel")).catch((error) => { view.line.textContent = error.message; }));
-  const waiting = el("article", { class: "job" }, el("h2", {}, "Looking at the pictures"), view.element, el("div", { class: "actions" }, cancel));
+  const waiting = el("article", { class: "job" }, el("h2", {}, "Preparing the pictures"), view.element, el("div", { class: "actions" }, cancel));
   const former = report;
   $("report").replaceChildren(waiting);
   waiting.scrollIntoView({ block: "nearest" });
-  say("Looking at the pictures");
+  say("Preparing the pictures");
   try {
     const over = await follow("preparation", id, { start: () => view.start(), progress: (progress) => view.progress(progress), lost: () => view.lost() });
     if (over.status === "failed") throw new Refusal(over.error || "The pictures could not be prepared.");
     if (over.status !== "succeeded") return showReport(former);
     const price = await pricePerSecond();
-    showReport(new Report(over.output, { values, price, start, again: () => attempt(look), close: () => showReport(null), former }));
+    showReport(new Report(over.output, { values, price, start, again: () => attempt(prepare), close: () => showReport(null), former }));
     report.element.querySelector("h2").focus();
   } catch (error) {
     showReport(former);

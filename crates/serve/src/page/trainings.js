@@ -1,7 +1,7 @@
 // Trainings: one on its way, or its result, or how it goes on.
 
 import { button, count, duration, el, say, when, words } from "./dom.js";
-import { enlarge } from "./pictures.js";
+import { enlarge, pictureFrom } from "./pictures.js";
 import { ProgressView } from "./progress.js";
 import { follow, isOver, jobPath, post } from "./service.js";
 
@@ -60,7 +60,7 @@ class Training {
 
   sample(index, url) {
     const at = `${index}`, known = [...this.samples.children].find((child) => child.dataset.at === at);
-    const shown = el("button", { type: "button", "aria-label": `Show sample ${index + 1} large`, onclick: () => enlarge(url, `Sample ${index + 1}`) }, el("img", { src: url, alt: `Sample ${index + 1}` }));
+    const shown = el("button", { type: "button", "aria-label": `Show sample ${index + 1} large`, onclick: () => enlarge(url, `Sample ${index + 1}`) }, pictureFrom(url, { alt: `Sample ${index + 1}` }));
     shown.dataset.at = at;
     if (known) known.replaceWith(shown);
     else this.samples.append(shown);

@@ -1,4 +1,4 @@
-// Zip archives: made anew, and made from another one with some files replaced, added or left out.
+// Zip archives: made anew, made from another one with some files replaced, added or left out, and listed.
 
 const LOCAL = 0x04034b50, CENTRAL = 0x02014b50, END = 0x06054b50;
 const END_SIZE = 22, LONGEST_COMMENT = 65535;
@@ -15,15 +15,38 @@ export async function edited(archive, changes) {
   return joined([...kept, ...made]);
 }
 
+/** The files of an archive: their names, and a function that gives the first bytes of their contents. */
+export async function listed(archive) {
+  const files = (await entriesOf(archive)).filter(({ name }) => !name.endsWith("/"));
+  return files.map((entry) => ({ name: entry.name, first: () => firstOf(entry) }));
+}
+
+/** The first bytes of a file's content, which is stored (method 0) or compressed by deflate (8). */
+async function firstOf({ central, data }) {
+  const record = new DataView(central.buffer, central.byteOffset), head = new DataView(await data.slice(0, 30).arrayBuffer());
+  const method = record.getUint16(10, true), from = 30 + head.getUint16(26, true) + head.getUint16(28, true);
+  const content = data.slice(from, from + record.getUint32(20, true));
+  if (method === 0) return new Uint8Array(await content.slice(0, 64).arrayBuffer());
+  if (method !== 8) throw new Error("The archive is compressed in a way that is not read here.");
+  const reader = content.stream().pipeThrough(new DecompressionStream("deflate-raw")).getReader();
+  try {
+    return (await reader.read()).value ?? new Uint8Array();
+  } catch {
+    return new Uint8Array();
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
+
 /** The parts of an archive: `data` is what lies before the directory, `central` the directory's record. */
 async function entriesOf(archive) {
   const view = async (from, to) => new DataView(await archive.slice(from, to).arrayBuffer());
   const start = Math.max(0, archive.size - END_SIZE - LONGEST_COMMENT), tail = await view(start, archive.size);
   let at = tail.byteLength - END_SIZE;
   while (at >= 0 && tail.getUint32(at, true) !== END) at -= 1;
-  if (at < 0) throw new Error("The set is no zip archive.");
+  if (at < 0) throw new Error("The archive is no zip archive.");
   const [total, size, offset] = [tail.getUint16(at + 10, true), tail.getUint32(at + 12, true), tail.getUint32(at + 16, true)];
-  if (total === 0xffff || offset === 0xffffffff) throw new Error("The set is too large to be corrected here.");
+  if (total === 0xffff || offset === 0xffffffff) throw new Error("The archive is too large to be read here.");
   const directory = await view(offset, offset + size), entries = [];
   for (let from = 0; entries.length < total;) {
     const length = 46 + [28, 30, 32].reduce((sum, field) => sum + directory.getUint16(from + field, true), 0);

@@ -35,9 +35,9 @@ pub fn routes() -> Router<AppState> {
     router
 }
 
-async fn root(headers: HeaderMap) -> Response {
+async fn root(State(state): State<AppState>, headers: HeaderMap) -> Response {
     if is_browser(&headers) {
-        return page::index();
+        return page::index(&*state.engine);
     }
     let mut body = Map::new();
     body.insert("cog_version".into(), COG_VERSION.into());
