@@ -4,9 +4,9 @@
 # be had is left out. `page` drives the service's own page in Chromium, where that is installed; with SHOTS=DIR it leaves pictures of the screen.
 set -euo pipefail
 [[ -z ${SHOTS:-} ]] || SHOTS=$(realpath "$SHOTS")
-cd "$(dirname "$0")"
 calotype=$(realpath "$1")
 shift
+cd "$(dirname "$0")"
 names=("$@")
 [[ ${#names[@]} -gt 0 ]] || names=(replicate_1 replicate_2 replicate openai_images a1111_images page schema_fuzz)
 
