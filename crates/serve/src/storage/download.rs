@@ -4,10 +4,13 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::TryStreamExt;
-use object_store::{GetOptions, GetRange};
+use object_store::{GetOptions, GetRange, GetResult};
 
 use super::Storage;
 use crate::error::{Error, Result};
+
+/// How long clients may keep an object without asking again. What has a key does not change.
+const CACHE: &str = "private, max-age=3600";
 
 /// Answers with an object: 200, 206 for a range, 304 where the client has it, 404, 416. `name` is the file's name for whoever saves
 /// it, otherwise the end of the key.
@@ -20,7 +23,19 @@ pub async fn download(
     headers: &HeaderMap,
     name: Option<&str>,
 ) -> Result<Response> {
-    let Some(size) = storage.size(key).await? else { return Ok(StatusCode::NOT_FOUND.into_response()) };
+    let Some(head) = storage.get(key, GetOptions::new().with_head(true)).await? else {
+        return Ok(StatusCode::NOT_FOUND.into_response());
+    };
+    let (size, tag) = (head.meta.size, tag_of(&head));
+    let mut answer = Response::builder();
+    // A range counts only where the client does not have the object.
+    if is_known(headers, tag.as_deref()) {
+        if let Some(tag) = tag {
+            answer = answer.header(header::ETAG, tag);
+        }
+        answer = answer.header(header::CACHE_CONTROL, CACHE).status(StatusCode::NOT_MODIFIED);
+        return answer.body(Body::empty()).map_err(|e| wrong(key, &e));
+    }
     let range = match wanted(headers, size) {
         Ok(range) => range,
         Err(()) => {
@@ -33,16 +48,7 @@ pub async fn download(
     let Some(found) = storage.get(key, options).await? else {
         return Ok(StatusCode::NOT_FOUND.into_response());
     };
-
-    let tag = found
-        .meta
-        .e_tag
-        .as_deref()
-        .map(|tag| if tag.contains('"') { tag.into() } else { format!("\"{tag}\"") });
-    let known = headers.get(header::IF_NONE_MATCH).and_then(|known| known.to_str().ok());
-    let is_known =
-        tag.as_deref().zip(known).is_some_and(|(tag, known)| known.split(',').any(|k| k.trim() == tag));
-    let mut answer = Response::builder();
+    let tag = tag_of(&found);
     if let Some(tag) = tag {
         answer = answer.header(header::ETAG, tag);
     }
@@ -52,14 +58,10 @@ pub async fn download(
         .header(header::CONTENT_TYPE, kind)
         .header(header::CONTENT_DISPOSITION, disposition(name, is_shown))
         .header(header::ACCEPT_RANGES, "bytes")
-        .header(header::CACHE_CONTROL, "private, max-age=3600")
+        .header(header::CACHE_CONTROL, CACHE)
         // A file of a user is never a page of ours, whatever is in it.
         .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
         .header(header::CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox");
-    let wrong = |e: axum::http::Error| Error::Storage(format!("{key}: {e}"));
-    if is_known {
-        return answer.status(StatusCode::NOT_MODIFIED).body(Body::empty()).map_err(wrong);
-    }
     let part = found.range.clone();
     answer = answer.header(header::CONTENT_LENGTH, part.end - part.start);
     if is_part {
@@ -67,7 +69,28 @@ pub async fn download(
         answer = answer.status(StatusCode::PARTIAL_CONTENT).header(header::CONTENT_RANGE, range);
     }
     let stream = found.into_stream().map_err(std::io::Error::other);
-    answer.body(Body::from_stream(stream)).map_err(wrong)
+    answer.body(Body::from_stream(stream)).map_err(|e| wrong(key, &e))
+}
+
+fn wrong(key: &str, e: &axum::http::Error) -> Error {
+    Error::Storage(format!("{key}: {e}"))
+}
+
+/// The tag of an object, in quotes.
+fn tag_of(found: &GetResult) -> Option<String> {
+    let tag = found.meta.e_tag.as_deref()?;
+    Some(if tag.contains('"') { tag.into() } else { format!("\"{tag}\"") })
+}
+
+/// Whether `If-None-Match` names the object that is there: by `*`, or by a tag, weak or not, in any of the headers.
+fn is_known(headers: &HeaderMap, tag: Option<&str>) -> bool {
+    let lists = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|list| list.to_str().ok());
+    let opaque = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"').to_owned();
+    lists.into_iter().any(|list| {
+        // What is between quotes is at the odd places: a comma in it belongs to the tag.
+        let mut tags = list.split('"').skip(1).step_by(2);
+        list.trim() == "*" || tag.is_some_and(|tag| tags.any(|known| known == opaque(tag)))
+    })
 }
 
 /// The range that a request asks for. `None`: the whole. An error: the range is outside of the object.
@@ -130,8 +153,11 @@ mod tests {
     use super::download;
 
     async fn ask(storage: &Storage, headers: &[(HeaderName, &str)]) -> (u16, HeaderMap, String) {
-        let headers: HeaderMap =
-            headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
+        let mut all = HeaderMap::new();
+        for (name, value) in headers {
+            all.append(name, value.parse().unwrap());
+        }
+        let headers = all;
         let answer = download(storage, "files/a/x.tar", &headers, Some("Größe \"1\".tar")).await.unwrap();
         let (parts, body): (_, axum::body::Body) = Response::into_parts(answer);
         let body = to_bytes(body, 1 << 20).await.unwrap();
@@ -153,7 +179,27 @@ mod tests {
             "attachment; filename=\"Gr__e__1_.tar\"; filename*=UTF-8''Gr%C3%B6%C3%9Fe%20%221%22%2Etar"
         );
         let tag = headers[header::ETAG].to_str().unwrap().to_string();
-        assert_eq!(ask(&storage, &[(header::IF_NONE_MATCH, &tag)]).await.0, 304);
+        let inner = tag.trim_matches('"');
+        for (known, status) in [
+            (tag.clone(), 304),
+            (format!("W/{tag}"), 304),
+            (format!(r#""x",W/"y" , {tag}"#), 304),
+            (format!(r#""a,b", {tag}, "c""#), 304),
+            ("*".into(), 304),
+            (" * ".into(), 304),
+            (String::new(), 200),
+            (inner.into(), 200),
+            (r#"W/"x", "y,*""#.into(), 200),
+            (format!(r#""x,{inner}""#), 200),
+        ] {
+            assert_eq!(ask(&storage, &[(header::IF_NONE_MATCH, &known)]).await.0, status, "{known}");
+        }
+        // Of several headers, each counts.
+        let two = [(header::IF_NONE_MATCH, "\"x\""), (header::IF_NONE_MATCH, tag.as_str())];
+        assert_eq!(ask(&storage, &two).await.0, 304);
+        let (status, headers, body) =
+            ask(&storage, &[(header::IF_NONE_MATCH, "*"), (header::RANGE, "bytes=10-")]).await;
+        assert_eq!((status, headers[header::ETAG].to_str().unwrap(), body.as_str()), (304, tag.as_str(), ""));
 
         let ranges = [
             ("bytes=2-4", 206, "234", "bytes 2-4/10"),
