@@ -17,12 +17,12 @@ const HEADERS: Duration = Duration::from_secs(30);
 /// The pause after a connection that could not be accepted: there are too many, or the network is down.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Serves connections until `drain` turns true, and those that have a request then until it is answered.
-pub async fn serve(listener: TcpListener, app: Router, mut drain: watch::Receiver<bool>) {
+/// Serves connections until `end` turns true, and those that have a request then until it is answered.
+pub async fn serve(listener: TcpListener, app: Router, mut end: watch::Receiver<bool>) {
     let mut server = Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEADERS);
     let mut connections = JoinSet::new();
-    let ends = drain.clone();
+    let ends = end.clone();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -35,33 +35,33 @@ pub async fn serve(listener: TcpListener, app: Router, mut drain: watch::Receive
                 }
             },
             Some(_) = connections.join_next() => {}
-            () = drained(&mut drain) => break,
+            () = ended(&mut end) => break,
         }
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
 }
 
-async fn connection(server: Builder, stream: TcpStream, app: Router, mut drain: watch::Receiver<bool>) {
+async fn connection(server: Builder, stream: TcpStream, app: Router, mut end: watch::Receiver<bool>) {
     // Short answers go at once. Where the system cannot do that, they go a little later.
     let _ = stream.set_nodelay(true);
     let connection = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
     tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = drained(&mut drain) => {
+    let done = tokio::select! {
+        done = connection.as_mut() => done,
+        () = ended(&mut end) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
     };
-    if let Err(e) = ended {
+    if let Err(e) = done {
         // Clients hang up; that is their affair.
         tracing::debug!("a connection: {e}");
     }
 }
 
-/// Waits until the service is to end.
-async fn drained(drain: &mut watch::Receiver<bool>) {
+/// Waits until there is nothing more to wait for.
+async fn ended(end: &mut watch::Receiver<bool>) {
     // What it returns is a lock, which may not be kept.
-    drop(drain.wait_for(|drain| *drain).await);
+    drop(end.wait_for(|end| *end).await);
 }

@@ -31,7 +31,7 @@ const GRACE: Duration = Duration::from_secs(10);
 const OVERDUE: Duration = Duration::from_secs(1);
 
 /// Serves, and computes if `settings.workers` is not 0, until a signal, or `POST /shutdown`, ends the service: then no new jobs are taken, predictions
-/// that compute are finished, and trainings leave a checkpoint. `ready` is called with the address once it is listened on.
+/// that compute are finished, and trainings leave a checkpoint; until then, requests that make no job are answered. `ready` is called with the address once it is listened on.
 ///
 /// # Errors
 /// The settings are wrong, the address is taken, the database or the storage does not answer, or the engine cannot be set up.
@@ -54,6 +54,7 @@ pub fn serve(
 pub fn worker(settings: Settings, engine: Arc<dyn Engine>) -> Result<()> {
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
+        Queue::check_there(&settings)?;
         let settings = Arc::new(settings);
         let Shared { queue, storage, inputs, .. } = Shared::open(&settings).await?;
         let drain = watch::Sender::new(false);
@@ -145,7 +146,9 @@ async fn run(
     let app = api::router(state.clone())?;
     let second = tokio::spawn(signals(drain.clone())?);
     let background = Background::start(&state);
-    let server = tokio::spawn(connections::serve(listener, app, drain.subscribe()));
+    // While a service that is to end still computes, its clients may ask how far it is.
+    let close = watch::Sender::new(false);
+    let server = tokio::spawn(connections::serve(listener, app, close.subscribe()));
     ready(address);
 
     let ended = tokio::select! {
@@ -154,6 +157,7 @@ async fn run(
     };
     // A worker that has failed ends the service too: jobs would wait for ever.
     drain.send_replace(true);
+    close.send_replace(true);
     // Whoever still waits gets an answer; whoever does not read it is left behind.
     let _ = tokio::time::timeout(GRACE, server).await;
     background.stop();

@@ -25,8 +25,9 @@ pub async fn health_check(State(state): State<AppState>) -> Json<Value> {
         (None, Some(_), Ok(counts)) => {
             let predictions = counts.iter().find(|(kind, _)| *kind == Kind::Prediction);
             let (queued, running) = predictions.map_or((0, 0), |(_, counts)| (counts.queued, counts.running));
-            let is_busy =
-                queued >= settings.max_queue || (settings.workers > 0 && running >= settings.workers);
+            let is_busy = state.is_draining()
+                || queued >= settings.max_queue
+                || (settings.workers > 0 && running >= settings.workers);
             (if is_busy { "BUSY" } else { "READY" }, None)
         }
     };

@@ -23,12 +23,13 @@ mod rows;
 mod schema;
 mod sqlite;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use tokio::sync::broadcast;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::job::{Job, Kind, Status};
 use crate::settings::Settings;
 
@@ -46,6 +47,23 @@ pub struct Queue {
 }
 
 impl Queue {
+    /// Checks that the settings do not name a file of SQLite that is not there. [`Queue::open`] would make the file, and a worker would wait for
+    /// jobs that no service puts there.
+    ///
+    /// # Errors
+    /// [`Error::Settings`](crate::error::Error::Settings): there is no such file.
+    pub fn check_there(settings: &Settings) -> Result<()> {
+        let file = sqlite_file(&settings.data);
+        if settings.database.is_some() || file.is_file() {
+            return Ok(());
+        }
+        Err(Error::Settings(format!(
+            "--data {}: expected the folder of `calotype serve` with its {}, found none; start the service first, or name its --database",
+            settings.data.display(),
+            sqlite::FILE
+        )))
+    }
+
     /// Opens the database that the settings name, and makes or upgrades the tables.
     ///
     /// # Errors
@@ -70,6 +88,11 @@ impl Queue {
             let _ = self.changes.send(id.to_owned());
         }
     }
+}
+
+/// The file of SQLite in a folder for data.
+pub fn sqlite_file(data: &Path) -> PathBuf {
+    data.join(sqlite::FILE)
 }
 
 /// Changes that a slow reader may be behind.

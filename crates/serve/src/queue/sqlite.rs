@@ -19,7 +19,7 @@ use super::rows::{Cell, Row, Step, only_read};
 use super::schema;
 
 /// The name of the file in the folder of data.
-const FILE: &str = "calotype.sqlite";
+pub(super) const FILE: &str = "calotype.sqlite";
 
 /// How long a statement waits for another process that writes.
 const BUSY: Duration = Duration::from_secs(5);
@@ -53,7 +53,7 @@ pub(super) struct Sqlite {
 impl Sqlite {
     /// Opens the file in the folder `data`, or makes both. The ids of jobs that other processes change go to `changes`.
     pub(super) async fn open(data: &Path, changes: broadcast::Sender<String>) -> Result<Sqlite> {
-        let path = data.join(FILE);
+        let path = super::sqlite_file(data);
         make_private(data, &path)?;
         let writes = Store::start(Store::new(path.clone(), false, changes)).await?;
         // Nobody hears of changes from this one.

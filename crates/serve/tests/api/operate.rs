@@ -250,7 +250,7 @@ async fn bodies_that_are_too_large() {
 }
 
 /// Protects the jobs of a service that is asked to end: the service takes no new job, finishes the prediction that computes, answers the clients that wait for
-/// the prediction, and leaves the other jobs in the queue.
+/// the prediction or ask for it meanwhile, and leaves the other jobs in the queue.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_ends() {
     let service = Service::start();
@@ -261,6 +261,22 @@ async fn a_service_that_ends() {
     }
     let second = service.prediction(json!({})).await;
     assert_eq!(service.post("/shutdown", json!({})).await.body, json!({}));
+    // A client that knows the service as little as one that was started just now.
+    let poll = || async {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        read(client.get(format!("{}/v1/predictions/first", service.address))).await
+    };
+    assert_eq!(poll().await.body["status"], "processing");
+    assert_eq!(service.get("/health-check").await.body["status"], "BUSY");
+    for path in ["/predictions", "/v1/models/stability-ai/sdxl/predictions", "/v1/images/generations"] {
+        let refused = service.post(path, json!({ "prompt": "a" })).await;
+        assert_eq!(
+            (refused.status, refused.headers["retry-after"].as_str()),
+            (503, "5"),
+            "{path}: {refused:?}"
+        );
+    }
+    assert_eq!(poll().await.body["status"], "processing");
     service.engine.go_on();
     let first = first.await.unwrap();
     assert_eq!((first.status, &first.body["status"]), (200, &json!("succeeded")), "{first:?}");
