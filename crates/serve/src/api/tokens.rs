@@ -12,6 +12,9 @@ use super::limits::{Bucket, Limits};
 use crate::error::{Error, Result};
 use crate::job::Trace;
 
+/// What a message says of lines. The line that is wrong is not shown: it may have the token itself.
+const EXPECTED: &str = "`calotype token NAME` prints such a line: NAME read|write|admin SHA-256-OF-THE-TOKEN";
+
 /// What a token allows. Each right has those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rights {
@@ -77,10 +80,14 @@ impl Tokens {
             if words.is_empty() || words[0].starts_with('#') {
                 continue;
             }
-            let token = Token::parse(&words).map_err(|problem| format!("line {}: {problem}", number + 1))?;
+            let expected = |problem| format!("line {}: {problem} ({EXPECTED})", number + 1);
+            let token = Token::parse(&words).map_err(expected)?;
             tokens.push(token);
         }
-        if tokens.is_empty() { Err("expected a token, found none".into()) } else { Ok(Tokens(Some(tokens))) }
+        match tokens.is_empty() {
+            true => Err(format!("expected a token, found none ({EXPECTED})")),
+            false => Ok(Tokens(Some(tokens))),
+        }
     }
 
     /// Whether the service asks for tokens.
@@ -199,7 +206,10 @@ mod tests {
         let good = hash("x");
         for (text, problem) in [
             ("", "expected a token, found none"),
-            ("a read", "line 1: expected NAME RIGHTS HASH, found 2 words"),
+            (
+                "token x",
+                "line 1: expected NAME RIGHTS HASH, found 2 words (`calotype token NAME` prints such a line: NAME read|write|",
+            ),
             (&format!("\na all {good}"), "line 2: expected read, write or admin, found \"all\""),
             (&format!("a read {}", &good[1..]), "line 1: expected a SHA-256 of 64"),
             (&format!("a read +{}", &good[1..]), "line 1: expected a SHA-256 of 64"),
