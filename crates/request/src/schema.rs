@@ -12,9 +12,9 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{InputError, Problem, clean};
 
-/// The most bytes of a text: far more than any prompt that is read to its end, and few enough to be fast.
-pub const MAX_TEXT: usize = 1 << 20;
-/// The most bytes of a file's field, which may contain the file as a data URI.
+/// The most bytes of a text: far more than any prompt that is read to its end, and few enough to be encoded in seconds.
+pub const MAX_TEXT: usize = 64 << 10;
+/// The most bytes of a field of files, which may contain them as data URIs.
 const MAX_DATA: usize = 1 << 30;
 
 /// A request's schema.
@@ -226,6 +226,11 @@ impl Field {
         self.spec.get("format").is_some_and(|f| f == "uri")
     }
 
+    /// Whether a request must have the field.
+    pub fn is_required(&self) -> bool {
+        self.required
+    }
+
     /// Whether the value names several files, separated by commas.
     pub fn is_files(&self) -> bool {
         self.files
@@ -341,7 +346,7 @@ pub fn check(schema: &Schema, given: Map<String, Value>) -> Result<Map<String, V
         if !field.accepts(&value) {
             return Err(InputError::value(&name, field.expects(), value.to_string()));
         }
-        let most = if field.is_file() { MAX_DATA } else { MAX_TEXT };
+        let most = if field.is_file() || field.is_files() { MAX_DATA } else { MAX_TEXT };
         if let Some(bytes) = value.as_str().map(str::len).filter(|bytes| *bytes > most) {
             return Err(InputError::value(&name, format!("at most {most} bytes"), bytes.to_string()));
         }

@@ -309,7 +309,7 @@ fn long_texts_are_refused() {
     let text = |bytes: usize| object(json!({ "prompt": "a".repeat(bytes) }));
     assert!(PredictInput::from_json(text(schema::MAX_TEXT)).is_ok());
     let error = PredictInput::from_json(text(schema::MAX_TEXT + 1)).expect_err("too long").to_string();
-    assert_eq!(error, "prompt: expected at most 1048576 bytes, found 1048577");
+    assert_eq!(error, "prompt: expected at most 65536 bytes, found 65537");
 }
 
 /// Protects terminals: a message quotes a field's name without control characters, and not at full length.

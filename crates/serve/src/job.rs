@@ -120,6 +120,16 @@ pub struct Context {
     /// Where the client wants the outputs to be sent: each file as a form with `PUT` to this prefix and the file's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_file_prefix: Option<String>,
+    /// What the client should know of the request. The job's log begins with these lines.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+impl Context {
+    /// The first lines of the job's log, each with its line feed.
+    pub fn first_lines(&self) -> String {
+        self.warnings.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
+    }
 }
 
 /// A job that is to be made.

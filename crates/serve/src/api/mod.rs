@@ -8,6 +8,7 @@
 //! files.rs, upload.rs   uploads and downloads
 //! health.rs     /health-check and /metrics
 //! submit.rs     new jobs, and waiting for them: what all APIs do alike
+//! input.rs      the input of a job, and what is left out of it
 //! render.rs     jobs as JSON; paging.rs: lists of them
 //! refusal.rs    what is refused, in the form of each API
 //! auth.rs, tokens.rs, limits.rs   who may do what, and how often
@@ -25,6 +26,7 @@ mod files;
 mod health;
 mod hosts;
 mod http;
+pub mod input;
 pub mod limits;
 mod masks;
 pub mod metrics;

@@ -170,7 +170,7 @@ pub async fn job(state: &AppState, job: &Job, view: &View) -> Result<Value> {
 pub fn starting(job: &Job, view: &View) -> Value {
     let job = Job {
         status: Status::Starting,
-        logs: String::new(),
+        logs: job.made.context.first_lines(),
         error: None,
         metrics: Map::new(),
         started_at: None,

@@ -1,19 +1,18 @@
 //! New jobs, and waiting for them: what all APIs do alike.
 
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, header, uri::Authority};
-use calotype_request::schema::{Schema, check};
-use calotype_request::{PredictInput, Problem, TrainInput};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Map, Value};
 use tokio::runtime::Handle;
 
-use super::refusal::{FieldProblem, Refusal};
+use super::input;
+use super::refusal::Refusal;
 use super::state::{AppState, BASE};
 use super::tokens::Caller;
 use crate::engine::EngineError;
+use crate::inputs;
 use crate::job::{Context, Job, Kind, NewJob};
 use crate::queue::{Cap, Inserted};
 
@@ -21,19 +20,6 @@ use crate::queue::{Cap, Inserted};
 const POLL: Duration = Duration::from_secs(1);
 /// The events that a webhook is told of.
 pub const EVENTS: [&str; 4] = ["start", "output", "logs", "completed"];
-
-/// The published schemas, of predictions and trainings.
-static PUBLISHED: LazyLock<[Schema; 2]> = LazyLock::new(|| [PredictInput::schema(), TrainInput::schema()]);
-/// The schema of predictions with all samplers.
-static WIDE: LazyLock<Schema> = LazyLock::new(PredictInput::command_line_schema);
-
-/// The published schema of a kind's input.
-pub fn schema(kind: Kind) -> &'static Schema {
-    match kind {
-        Kind::Prediction => &PUBLISHED[0],
-        Kind::Training | Kind::Preparation => &PUBLISHED[1],
-    }
-}
 
 /// A new id: 26 characters of a-z and 0-9 that nobody can guess.
 pub fn new_id() -> String {
@@ -67,39 +53,6 @@ pub fn new_job(state: &AppState, caller: &Caller, kind: Kind, input: Map<String,
     }
 }
 
-/// Checks an input against the published schema, and drops what the schema does not have.
-///
-/// # Errors
-/// Fields are invalid. The refusal names all of them.
-pub fn check_published(kind: Kind, input: Map<String, Value>) -> Result<Map<String, Value>, Refusal> {
-    check_input(schema(kind), input)
-}
-
-fn check_input(schema: &Schema, mut input: Map<String, Value>) -> Result<Map<String, Value>, Refusal> {
-    input.retain(|name, _| schema.field(name).is_ok());
-    let mut problems = Vec::new();
-    // A check names one field. Without that field it names the next.
-    let mut checked = check(schema, input.clone());
-    let mut rest = input;
-    loop {
-        let e = match checked {
-            Ok(checked) if problems.is_empty() => return Ok(checked),
-            Ok(_) => return Err(Refusal::fields(problems)),
-            Err(e) => e,
-        };
-        let is_missing = e.problem == Problem::Missing;
-        // A field that was taken out for its value is not missing.
-        if !problems.iter().any(|problem: &FieldProblem| problem.field == e.field) {
-            let message = if is_missing { "Field required".into() } else { e.problem.to_string() };
-            problems.push(FieldProblem { of_input: true, field: e.field.clone(), message, is_missing });
-        }
-        if rest.remove(&e.field).is_none() {
-            return Err(Refusal::fields(problems));
-        }
-        checked = check(schema, rest.clone());
-    }
-}
-
 /// A job, and whether a request made it or found it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Submitted {
@@ -125,11 +78,9 @@ pub async fn submit_once(state: &AppState, mut job: NewJob) -> Result<Submitted,
     if state.is_draining() {
         return Err(Refusal::unavailable("The service is about to end, and takes no new jobs"));
     }
-    let wide = match job.kind {
-        Kind::Prediction => &WIDE,
-        kind => schema(kind),
-    };
-    job.input = check_input(wide, job.input)?;
+    let checked = input::check(input::wide_schema(job.kind), job.input)?;
+    job.input = checked.fields;
+    job.context.warnings.extend(checked.warnings);
     let checked = match job.kind {
         Kind::Prediction => state.engine.check_prediction(&job.input),
         Kind::Training | Kind::Preparation => state.engine.check_training(&job.input),
@@ -141,6 +92,8 @@ pub async fn submit_once(state: &AppState, mut job: NewJob) -> Result<Submitted,
             Refusal::unavailable("The service cannot check the input now")
         }
     })?;
+    let checked = inputs::check(&state.inputs, input::wide_schema(job.kind), &job.input);
+    checked.map_err(|(field, problem)| Refusal::input(&field, problem))?;
     if let Some(webhook) = &job.webhook {
         let checked = state.inputs.client().check_url(webhook);
         checked.map_err(|problem| Refusal::body("webhook", problem))?;
@@ -266,18 +219,4 @@ pub fn webhook(body: &Map<String, Value>) -> Result<(Option<String>, Vec<String>
         Some(other) => return Err(wrong(other)),
     };
     Ok((url, events))
-}
-
-/// The input of a body: an object, or nothing.
-///
-/// # Errors
-/// The input is something else.
-pub fn input(body: &mut Map<String, Value>) -> Result<Map<String, Value>, Refusal> {
-    match body.remove("input") {
-        None | Some(Value::Null) => Ok(Map::new()),
-        Some(Value::Object(input)) => Ok(input),
-        Some(other) => {
-            Err(Refusal::body("input", format!("expected an object, found {}", super::body::short(&other))))
-        }
-    }
 }

@@ -19,6 +19,9 @@ const LENIENT_OF_URLS: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
+/// The characters of base64 that are checked at once: whole groups of four.
+const PIECE: usize = 64 << 10;
+
 /// A file out of a data URI.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Data {
@@ -33,31 +36,84 @@ pub(crate) fn is_data_uri(text: &str) -> bool {
     text.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"))
 }
 
-/// Reads a data URI of at most `most` bytes.
-///
-/// # Errors
-/// The text is not a data URI, or contains more bytes. The error is one line.
-pub(crate) fn read(text: &str, most: u64) -> Result<Data, String> {
+/// The parts of a data URI.
+struct Parts<'a> {
+    kind: String,
+    is_base64: bool,
+    /// With percent-encoded characters, and in base64 if it `is_base64`.
+    content: &'a str,
+}
+
+/// Splits a data URI whose content is at most `most` bytes.
+fn split(text: &str, most: u64) -> Result<Parts<'_>, String> {
     let rest = text.get(5..).filter(|_| is_data_uri(text)).ok_or("expected a data URI")?;
     let (head, content) = rest.split_once(',').ok_or("a data URI without a comma before its content")?;
     let mut parameters = head.split(';').map(str::trim);
     let kind = parameters.next().unwrap_or_default().to_ascii_lowercase();
     let is_base64 = parameters.any(|parameter| parameter.eq_ignore_ascii_case("base64"));
-    let too_large = || format!("a data URI of more than {most} bytes");
     // Before anything is decoded: a byte is at most four characters, with each character of base64 percent-encoded.
     if content.len() as u64 / 4 > most {
-        return Err(too_large());
+        return Err(too_large(most));
     }
+    Ok(Parts { kind, is_base64, content })
+}
+
+fn too_large(most: u64) -> String {
+    format!("a data URI of more than {most} bytes")
+}
+
+/// Reads a data URI of at most `most` bytes.
+///
+/// # Errors
+/// The text is not a data URI, or contains more bytes. The error is one line.
+pub(crate) fn read(text: &str, most: u64) -> Result<Data, String> {
+    let Parts { kind, is_base64, content } = split(text, most)?;
     let bytes: Vec<u8> = percent_encoding::percent_decode_str(content).collect();
     let bytes = if is_base64 { decode(bytes)? } else { bytes };
-    if bytes.len() as u64 > most { Err(too_large()) } else { Ok(Data { kind, bytes }) }
+    if bytes.len() as u64 > most { Err(too_large(most)) } else { Ok(Data { kind, bytes }) }
+}
+
+/// Checks a data URI as [`read`] does, a piece at a time: the content is never in memory as a whole.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn check(text: &str, most: u64) -> Result<(), String> {
+    let Parts { is_base64, content, .. } = split(text, most)?;
+    let decoded = percent_encoding::percent_decode_str(content);
+    let size = if is_base64 {
+        let of_urls = decoded.clone().any(is_of_urls);
+        let mut rest = decoded.filter(|byte| !byte.is_ascii_whitespace());
+        let (mut piece, mut bytes, mut size) = (Vec::with_capacity(PIECE), Vec::new(), 0);
+        loop {
+            piece.clear();
+            bytes.clear();
+            piece.extend(rest.by_ref().take(PIECE));
+            if piece.is_empty() {
+                break size;
+            }
+            engine(of_urls).decode_vec(&piece, &mut bytes).map_err(|_| "not valid base64")?;
+            size += bytes.len();
+        }
+    } else {
+        decoded.count()
+    };
+    if size as u64 > most { Err(too_large(most)) } else { Ok(()) }
 }
 
 /// Decodes base64, in which line breaks and spaces are of no meaning.
 pub(crate) fn decode(mut text: Vec<u8>) -> Result<Vec<u8>, String> {
     text.retain(|byte| !byte.is_ascii_whitespace());
-    let engine = if text.iter().any(|byte| matches!(byte, b'-' | b'_')) { LENIENT_OF_URLS } else { LENIENT };
-    engine.decode(text).map_err(|e| format!("not valid base64: {e}"))
+    let of_urls = text.iter().copied().any(is_of_urls);
+    engine(of_urls).decode(text).map_err(|e| format!("not valid base64: {e}"))
+}
+
+/// Whether a character is in the alphabet of URLs alone.
+fn is_of_urls(byte: u8) -> bool {
+    matches!(byte, b'-' | b'_')
+}
+
+fn engine(of_urls: bool) -> GeneralPurpose {
+    if of_urls { LENIENT_OF_URLS } else { LENIENT }
 }
 
 /// The extension of files of a media type.
@@ -77,7 +133,7 @@ pub(crate) fn extension(kind: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::read;
+    use super::{PIECE, check, read};
 
     /// Protects: the data URIs that browsers and clients make are read, in all spellings of RFC 2397.
     #[test]
@@ -95,6 +151,7 @@ mod tests {
         for (text, kind, bytes) in cases {
             let data = read(text, 5).unwrap_or_else(|e| panic!("{text}: {e}"));
             assert_eq!((data.kind.as_str(), data.bytes), (kind, bytes), "{text}");
+            assert_eq!(check(text, 5), Ok(()), "{text}");
         }
     }
 
@@ -113,6 +170,17 @@ mod tests {
         for (text, reason) in cases {
             let problem = read(text, 5).unwrap_err();
             assert!(problem.contains(reason), "{text}: {problem}");
+            let problem = check(text, 5).unwrap_err();
+            assert!(problem.contains(reason), "{text}: {problem}");
         }
+    }
+
+    /// Protects: a content of several pieces is checked to its end.
+    #[test]
+    fn long_data_uris() {
+        let text = format!("data:;base64,{}", "AAAA".repeat(PIECE));
+        assert_eq!(check(&text, 3 * PIECE as u64), Ok(()));
+        assert!(check(&text, 3 * PIECE as u64 - 1).unwrap_err().contains("more than"));
+        assert!(check(&format!("{text}!"), 1 << 20).unwrap_err().contains("not valid base64"));
     }
 }

@@ -4,16 +4,24 @@ use std::path::{Component, Path, PathBuf};
 
 use super::shown;
 
+/// Whether one of the prefixes fits a URL.
+pub(super) fn has(maps: &[(String, PathBuf)], url: &str) -> bool {
+    maps.iter().any(|(prefix, _)| rest_of(prefix, url).is_some())
+}
+
+/// What follows the prefix in a URL. `None`: the prefix is not that of a whole part of the URL.
+fn rest_of<'a>(prefix: &str, url: &'a str) -> Option<&'a str> {
+    let rest = url.strip_prefix(prefix)?;
+    (prefix.ends_with('/') || rest.starts_with('/') || rest.is_empty()).then_some(rest)
+}
+
 /// The file of a URL below one of the prefixes. `None`: no prefix fits.
 ///
 /// # Errors
 /// A prefix fits, and the folder has no such file, or the file lies outside. The error is one line.
 pub(super) fn find(maps: &[(String, PathBuf)], url: &str) -> Result<Option<PathBuf>, String> {
     for (prefix, folder) in maps {
-        let Some(rest) = url.strip_prefix(prefix.as_str()) else { continue };
-        if !(prefix.ends_with('/') || rest.starts_with('/') || rest.is_empty()) {
-            continue;
-        }
+        let Some(rest) = rest_of(prefix, url) else { continue };
         let rest = rest.split(['?', '#']).next().unwrap_or_default();
         let rest = percent_encoding::percent_decode_str(rest).decode_utf8_lossy();
         return below(folder, Path::new(rest.trim_start_matches('/')))

@@ -26,7 +26,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use client::{CheckedClient, cause};
-pub use resolve::resolve;
+use reqwest::Url;
+pub use resolve::{check, resolve};
 pub(crate) use stored::StoredFile;
 
 use self::fetch::Pace;
@@ -93,6 +94,8 @@ struct Parts {
     maps: Vec<(String, PathBuf)>,
     /// The most bytes of a file.
     most: u64,
+    /// Whether jobs are computed here. A worker elsewhere may read other URLs, and reach other addresses.
+    are_read_here: bool,
 }
 
 impl Inputs {
@@ -109,7 +112,8 @@ impl Inputs {
             Ok((prefix.clone(), folder))
         });
         let maps = maps.collect::<Result<Vec<_>>>()?;
-        let parts = Parts { client, storage, queue, links, maps, most: settings.max_file };
+        let (most, are_read_here) = (settings.max_file, settings.workers > 0);
+        let parts = Parts { client, storage, queue, links, maps, most, are_read_here };
         Ok(Inputs { parts: Arc::new(parts), patience: fetch::PREDICTION })
     }
 
@@ -127,6 +131,29 @@ impl Inputs {
     /// The client for foreign URLs.
     pub fn client(&self) -> CheckedClient {
         self.parts.client.clone()
+    }
+
+    /// Checks a URL as far as its text tells.
+    fn check(&self, url: &str) -> std::result::Result<(), String> {
+        if data_uri::is_data_uri(url) {
+            return data_uri::check(url, self.parts.most);
+        }
+        if mapped::has(&self.parts.maps, url) {
+            return Ok(());
+        }
+        if let Some(own) = own::parse(url) {
+            return own.check(&self.parts.links);
+        }
+        if Url::parse(url).is_err() {
+            let found = shown(url);
+            return Err(format!(
+                "expected an http or https URL, a file of the service or a data URI, found {found:?}"
+            ));
+        }
+        match self.parts.are_read_here {
+            true => self.parts.client.check_url(url).map(drop),
+            false => Ok(()),
+        }
     }
 
     /// Makes a local file of a URL, below `folder` or where it lies already. Data URIs, URLs of the service itself, mapped ones, and

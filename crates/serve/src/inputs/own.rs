@@ -41,15 +41,23 @@ pub(super) fn parse(url: &str) -> Option<Own> {
 }
 
 impl Own {
+    /// Checks what needs no look at the database: the signature of an output.
+    pub(super) fn check(&self, links: &Links) -> Result<(), String> {
+        match self {
+            Own::Output { key, signature } if !links.check(key, signature) => {
+                Err(format!("/outputs/{key}: the signature is not the service's"))
+            }
+            Own::Output { .. } | Own::File { .. } => Ok(()),
+        }
+    }
+
     /// The storage key and the name of the file.
     pub(super) async fn find(self, links: &Links, queue: &Queue) -> Result<(String, String), Problem> {
+        self.check(links).map_err(Problem::Client)?;
         match self {
-            Own::Output { key, signature } if links.check(&key, &signature) => {
+            Own::Output { key, .. } => {
                 let name = key.rsplit('/').next().unwrap_or_default().to_string();
                 Ok((key, name))
-            }
-            Own::Output { key, .. } => {
-                Err(Problem::Client(format!("/outputs/{key}: the signature is not the service's")))
             }
             Own::File { id } => {
                 let file = StoredFile::find(queue, &id).await.map_err(Problem::Ours)?;

@@ -2,10 +2,34 @@
 
 use std::path::Path;
 
-use calotype_request::schema::{self, Schema};
+use calotype_request::schema::{self, Field, Schema};
 use serde_json::{Map, Value};
 
 use super::{InputProblem, Inputs, data_uri};
+
+/// Checks the files that an input names, as far as the input tells: nothing is fetched, and no name is looked up.
+///
+/// # Errors
+/// The first field of which there can be no file, and why, in one line.
+pub fn check(inputs: &Inputs, schema: &Schema, input: &Map<String, Value>) -> Result<(), (String, String)> {
+    for field in schema.fields() {
+        let Some(text) = text_of(field, input) else { continue };
+        let checked = match text.is_empty() {
+            true if field.is_required() => Err("expected a file, found an empty text".into()),
+            true => Ok(()),
+            false if field.is_files() => split(text).iter().try_for_each(|(url, _)| inputs.check(url)),
+            false => inputs.check(text),
+        };
+        checked.map_err(|problem| (field.name.clone(), problem))?;
+    }
+    Ok(())
+}
+
+/// The text of a field that names files. `None`: the field names none, or was not given.
+fn text_of<'a>(field: &Field, input: &'a Map<String, Value>) -> Option<&'a str> {
+    let value = input.get(&field.name).filter(|_| field.is_file() || field.is_files())?;
+    value.as_str().map(str::trim)
+}
 
 /// Makes local files of all files that an input names: the values of these fields become paths. A field with several files
 /// becomes their paths, joined by [`schema::join`], each with its scale. An empty text means that the field was not given.
@@ -21,13 +45,9 @@ pub async fn resolve(
     let (mut resolved, pace) = (Map::new(), inputs.pace());
     for (name, value) in input {
         let field = schema.fields().iter().find(|field| &field.name == name);
-        let (field, text) = match (field.filter(|field| field.is_file() || field.is_files()), value.as_str())
-        {
-            (Some(field), Some(text)) => (field, text.trim()),
-            _ => {
-                resolved.insert(name.clone(), value.clone());
-                continue;
-            }
+        let Some((field, text)) = field.and_then(|field| Some((field, text_of(field, input)?))) else {
+            resolved.insert(name.clone(), value.clone());
+            continue;
         };
         if text.is_empty() {
             continue;

@@ -26,7 +26,7 @@ macro_rules! left {
 
 const INSERT: &str = "INSERT INTO calotype_jobs (id, kind, owner, model, version, input, destination, webhook, webhook_events,
         source, cancel_after, context, cancel_at, status, attempt, starts, logs, metrics, created_at, updated_at)
-    SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, {now} + $13, 'starting', 0, 0, '', '{}', {now}, {now}
+    SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, {now} + $13, 'starting', 0, 0, $16, '{}', {now}, {now}
     WHERE (SELECT count(*) FROM calotype_jobs WHERE completed_at IS NULL AND status = 'starting' AND kind = $2) < $14
         AND ($15 IS NULL
             OR (SELECT count(*) FROM calotype_jobs WHERE completed_at IS NULL AND status = 'starting' AND owner = $3) < $15)
@@ -137,6 +137,7 @@ impl Queue {
             job.cancel_after.map_or(Cell::Int(None), |seconds| Duration::from_secs(seconds).into()),
             cap.of_kind.into(),
             cap.of_owner.map_or(Cell::Int(None), Cell::from),
+            job.context.first_lines().as_str().into(),
         ];
         if let Some(row) = self.database.run(INSERT, parameters).await?.pop() {
             self.changed(&job.id);

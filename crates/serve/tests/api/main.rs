@@ -4,6 +4,7 @@ mod cog;
 #[path = "../common/mod.rs"]
 mod common;
 mod events;
+mod inputs;
 mod limits;
 mod operate;
 mod outputs;

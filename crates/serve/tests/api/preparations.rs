@@ -18,7 +18,7 @@ async fn a_preparation_from_creation_to_end() {
     let id = made.body["id"].as_str().unwrap().to_owned();
     let path = format!("/v1/preparations/{id}");
     let url = format!("{}{path}", service.address);
-    let part = json!({ "status": "starting", "input": { "input_images": SET }, "output": null, "logs": "", "error": null,
+    let part = json!({ "status": "starting", "input": { "input_images": SET }, "output": null, "logs": "warning: input.unknown…", "error": null,
         "urls": { "get": url, "cancel": format!("{url}/cancel") } });
     assert!(has(&made.body, &part), "{}", made.body);
     let done = service.over(&format!("{path}?file_urls=true")).await;

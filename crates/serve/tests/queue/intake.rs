@@ -18,10 +18,14 @@ pub async fn inserts(bench: &Bench) {
     full.cancel_after = Some(300);
     full.context.trace.traceparent = Some("00-1-2-01".into());
     full.context.output_file_prefix = Some("https://example.com/\"ü\"".into());
+    full.context.warnings = vec!["warning: one".into(), "warning: two".into()];
     full.input.insert("z before a".into(), json!({"nested": [1, 2.5, null, "ü"]}));
     let made = insert(&queue, full.clone()).await;
     assert_eq!(made.made, full);
-    assert_eq!((made.status, made.attempt, made.logs.as_str()), (Status::Starting, 0, ""));
+    assert_eq!(
+        (made.status, made.attempt, made.logs.as_str()),
+        (Status::Starting, 0, "warning: one\nwarning: two\n")
+    );
     assert_eq!((made.started_at, made.completed_at, made.output.clone()), (None, None, None));
     assert!((queue.now().await.unwrap() - made.created_at).abs() < 60_000);
     assert_eq!(queue.get(Kind::Training, "a").await.unwrap(), Some(made.clone()));

@@ -10,10 +10,11 @@ use serde_json::{Map, Value, json};
 
 use crate::api::body;
 use crate::api::events::{self, Names, cog_body};
+use crate::api::input;
 use crate::api::refusal::{CogRefusal, Refusal};
 use crate::api::render::{self, View};
 use crate::api::state::AppState;
-use crate::api::submit::{self, CancelOnDrop, Submitted, check_published, new_job, submit_once, wait};
+use crate::api::submit::{self, CancelOnDrop, Submitted, new_job, submit_once, wait};
 use crate::api::tokens::Caller;
 use crate::job::{Job, Kind, NewJob, Status};
 
@@ -134,8 +135,9 @@ fn job(
         let checked = state.inputs.client().check_url(prefix);
         checked.map_err(|problem| Refusal::body(PREFIX, problem))?;
     }
-    let input = check_published(kind, submit::input(&mut body)?)?;
-    let mut job = new_job(state, caller, kind, input);
+    let input = input::of_body(kind, &mut body)?;
+    let mut job = new_job(state, caller, kind, input.fields);
+    job.context.warnings = input.warnings;
     job.id = id.unwrap_or(job.id);
     (job.context.upload_url, job.context.output_file_prefix) =
         (state.settings.upload_url.clone(), output_file_prefix);
@@ -199,5 +201,5 @@ async fn over(state: &AppState, job: &Job, view: &View) -> Answer {
 fn is_input_wrong(job: &Job) -> bool {
     let field = job.error.as_deref().and_then(|error| error.split_once(": ")).map(|(field, _)| field);
     job.status == Status::Failed
-        && field.is_some_and(|field| submit::schema(job.made.kind).field(field).is_ok())
+        && field.is_some_and(|field| input::schema(job.made.kind).field(field).is_ok())
 }

@@ -3,7 +3,7 @@
 use calotype_request::schema::Schema;
 use serde_json::{Map, Value, json};
 
-use crate::api::submit::schema;
+use crate::api::input::schema;
 use crate::job::Kind;
 
 /// What Cog's document has for every model.

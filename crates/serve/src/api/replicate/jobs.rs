@@ -11,11 +11,12 @@ use axum::{Json, Router};
 use serde_json::{Map, Value};
 
 use super::catalog::{self, Version};
+use crate::api::input;
 use crate::api::paging::{self, Cursor, Page};
 use crate::api::refusal::{Problem, Refusal};
 use crate::api::render::{self, View};
 use crate::api::state::AppState;
-use crate::api::submit::{self, check_published, new_job, wait};
+use crate::api::submit::{self, new_job, wait};
 use crate::api::tokens::Caller;
 use crate::job::{Job, Kind, NewJob};
 use crate::queue::Filter;
@@ -47,9 +48,10 @@ pub fn new(
 ) -> Result<NewJob, Refusal> {
     let (webhook, webhook_events) = submit::webhook(&body)?;
     let cancel_after = cancel_after(headers)?;
-    let input = check_published(kind, submit::input(&mut body)?)?;
+    let input = input::of_body(kind, &mut body)?;
     let source = if view.is_page { "web" } else { "api" }.into();
-    let job = new_job(state, caller, kind, input);
+    let mut job = new_job(state, caller, kind, input.fields);
+    job.context.warnings = input.warnings;
     Ok(NewJob {
         model: version.model,
         version: version.id,
