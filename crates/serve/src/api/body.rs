@@ -189,7 +189,7 @@ pub async fn object(request: Request) -> Result<Map<String, Value>, Refusal> {
     match serde_json::from_slice(&bytes) {
         Ok(Value::Object(fields)) => Ok(fields),
         Ok(Value::Null) => Ok(Map::new()),
-        Ok(_) => Err(Refusal::body("", "expected a JSON object")),
+        Ok(other) => Err(Refusal::body("", format!("expected a JSON object, found {}", short(&other)))),
         Err(e) => Err(Refusal::body("", format!("expected JSON: {e}"))),
     }
 }

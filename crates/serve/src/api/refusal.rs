@@ -74,9 +74,12 @@ impl Refusal {
 
     /// Fields of the input, or of the body, are wrong.
     pub fn fields(problems: Vec<FieldProblem>) -> Refusal {
-        let lines: Vec<String> = problems.iter().map(|p| format!("{}: {}", p.field, p.message)).collect();
+        let name = |field: &str| if field.is_empty() { "body".to_owned() } else { field.to_owned() };
+        let lines: Vec<String> =
+            problems.iter().map(|p| format!("{}: {}", name(&p.field), p.message)).collect();
+        let first = problems.first().map(|problem| problem.field.clone());
         Refusal {
-            field: problems.first().map(|problem| problem.field.clone()),
+            field: first.filter(|field| !field.is_empty()),
             problems,
             ..Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, lines.join("; "))
         }
@@ -166,6 +169,9 @@ impl Refusal {
         let (kind, code) = match self.status {
             StatusCode::UNAUTHORIZED => ("invalid_request_error", "invalid_api_key"),
             StatusCode::TOO_MANY_REQUESTS => ("requests", "rate_limit_exceeded"),
+            StatusCode::NOT_FOUND if self.field.as_deref() == Some("model") => {
+                ("invalid_request_error", "model_not_found")
+            }
             StatusCode::NOT_FOUND => ("invalid_request_error", "not_found"),
             status if status.is_server_error() => ("server_error", "server_error"),
             _ => ("invalid_request_error", "invalid_value"),

@@ -28,7 +28,7 @@ async fn a_prediction_from_creation_to_end() {
     let url = format!("{}/v1/predictions/{id}", service.address);
     let part = json!({
         "status": "starting", "version": ALIAS, "model": "stability-ai/sdxl", "input": { "prompt": "a" }, "output": null,
-        "error": null, "logs": "", "metrics": {}, "source": "api", "data_removed": false, "started_at": null, "completed_at": null,
+        "error": null, "logs": "warning: input.unknown is not a field of this model, and was left out.\n", "metrics": {}, "source": "api", "data_removed": false, "started_at": null, "completed_at": null,
         "urls": { "get": url, "cancel": format!("{url}/cancel") },
     });
     assert!(has(&made.body, &part), "{}", made.body);
@@ -185,7 +185,15 @@ async fn requests_that_are_refused() {
                 &[],
                 Some(r#"{"destination": "<x>", "input": {}}"#),
                 404,
-                problem(404, "destination: expected owner/name in small letters, found \"<x>\""),
+                problem(404, "destination: expected owner/name of small letters, digits and -_.…"),
+            ),
+            (
+                "POST",
+                &training,
+                &[],
+                Some(r#"{"destination": "me/Fox", "input": {}}"#),
+                422,
+                field("destination", "expected owner/name of small letters, digits and -_., each"),
             ),
             (
                 "POST",
@@ -437,7 +445,7 @@ async fn models_and_the_rest() {
     assert_eq!(list["object"], "list");
     let names: Vec<&str> =
         list["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
-    assert_eq!(names, ["me/cat", "stability-ai/sdxl", "dall-e-2", "dall-e-3"]);
+    assert_eq!(names, ["me/cat", "stability-ai/sdxl", "dall-e-2", "dall-e-3", "gpt-image-1"]);
     assert_eq!(list["results"].as_array().unwrap().len(), 2);
 }
 

@@ -1,6 +1,6 @@
 //! OpenAI's images API: `POST /v1/images/generations` and `/v1/images/edits`. `GET /v1/models` is Replicate's, and serves both.
 //!
-//! `model` may have any name; the name of a trained model takes its weights. `quality`, `style`, `user`, `background`, `moderation` and
+//! `model` is the base model's name, one of OpenAI's, or that of a trained model, which takes its weights; another one is not found. `quality`, `style`, `user`, `background`, `moderation` and
 //! `input_fidelity` are accepted and mean nothing here. Beyond OpenAI's fields there are `negative_prompt`, `seed`, `steps`,
 //! `guidance_scale` and `prompt_strength`.
 //!
@@ -27,11 +27,13 @@ use serde_json::{Value, json};
 use self::request::{Answer, Request};
 use super::pictures::{self, Failure, Picture, Waiting};
 use super::refusal::Refusal;
-use super::state::AppState;
+use super::state::{ALIASES, AppState, BASE};
 use super::submit::url_base;
 use super::tokens::Caller;
 use super::{body, masks, trained};
 
+/// How the names of OpenAI's models for pictures begin.
+const PREFIXES: [&str; 3] = ["dall-e-", "gpt-image-", "chatgpt-image"];
 /// The most bytes of an edit's body: its picture and its mask.
 const MOST_BYTES: usize = 100 << 20;
 
@@ -97,9 +99,8 @@ async fn answer(
     headers: &HeaderMap,
     mut request: Request,
 ) -> Result<Response, Problem> {
-    let versions = trained::versions(state).await?;
-    if let Some(version) = trained::find(&versions, &request.model) {
-        request.set("replicate_weights", state.links.url("", &version.weights).into());
+    if let Some(weights) = weights(state, &request.model).await? {
+        request.set("replicate_weights", state.links.url("", &weights).into());
     }
     let (inputs, how) = request.into_inputs();
     let waiting = Waiting::submit(state, caller, inputs).await?;
@@ -113,6 +114,34 @@ async fn answer(
     }
     let created = made.first().map_or(0, |picture| picture.job.created_at / 1000);
     Ok(Json(json!({ "created": created, "data": data, "output_format": how.format.name() })).into_response())
+}
+
+/// The storage key of the weights of a model. `None`: the model is the base model.
+async fn weights(state: &AppState, model: &str) -> Result<Option<String>, Problem> {
+    let versions = trained::versions(state).await?;
+    if let Some(version) = trained::find(&versions, model) {
+        return Ok(Some(version.weights.clone()));
+    }
+    if is_base(state, model) {
+        return Ok(None);
+    }
+    let shown = body::short(&model.into());
+    let shown = shown.trim_matches('"');
+    let message = format!("The model `{shown}` does not exist; GET /v1/models lists those that do");
+    Err(Problem(Refusal { field: Some("model".into()), ..Refusal::not_found(message) }))
+}
+
+/// Whether a name is one of the base model: none at all, OpenAI's, which clients send where nobody has chosen one, or its own.
+fn is_base(state: &AppState, name: &str) -> bool {
+    let own = state.engine.model();
+    let is_own = |known: &str| known == name || known.rsplit('/').next() == Some(name);
+    let version = name.strip_prefix(BASE).and_then(|rest| rest.strip_prefix(':')).unwrap_or(name);
+    let is_version = version == state.version || ALIASES.contains(&version);
+    name.is_empty()
+        || is_own(BASE)
+        || is_own(&own)
+        || is_version
+        || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// A picture as the request wants to have it.

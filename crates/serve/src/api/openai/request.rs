@@ -1,9 +1,12 @@
 //! The fields of a request → inputs of predictions.
 
+use calotype_request::schema;
 use serde_json::{Map, Value, json};
 
 use crate::api::masks::Format;
 use crate::api::refusal::Refusal;
+use crate::api::{body, input};
+use crate::job::Kind;
 
 /// The most pictures of a request, as OpenAI has it.
 const MOST: u64 = 10;
@@ -51,6 +54,7 @@ impl Request {
         if fields.get("prompt").is_none_or(Value::is_null) {
             return Err(Refusal::body("prompt", "required, but not given"));
         }
+        let model = body::text(fields, "model")?.unwrap_or_default();
         if matches!(fields.get("stream"), Some(value) if is_true(value)) {
             return Err(Refusal::body("stream", "answers are not streamed; leave the field out"));
         }
@@ -82,7 +86,7 @@ impl Request {
             }
         };
         let how = Answer { as_url, format: format(text("output_format"), fields.get("output_compression"))? };
-        Ok(Request { model: text("model").into(), input, count, how })
+        Ok(Request { model, input, count, how })
     }
 
     /// Sets a field of the input.
@@ -121,10 +125,17 @@ fn size(text: &str) -> Result<Option<(u64, u64)>, Refusal> {
     }
     let sides = text
         .split_once(['x', 'X', '×'])
-        .and_then(|(w, h)| Some((w.trim().parse().ok()?, h.trim().parse().ok()?)));
-    sides
-        .map(Some)
-        .ok_or_else(|| Refusal::body("size", format!("expected auto or WIDTHxHEIGHT, found {text:?}")))
+        .and_then(|(w, h)| Some((w.trim().parse::<u64>().ok()?, h.trim().parse::<u64>().ok()?)));
+    let schema = input::schema(Kind::Prediction);
+    let is_side = |side: u64| schema::check(schema, Map::from_iter([("width".into(), json!(side))])).is_ok();
+    match sides.filter(|(width, height)| is_side(*width) && is_side(*height)) {
+        Some(sides) => Ok(Some(sides)),
+        None => {
+            let side = schema.field("width").map(|field| field.expects()).unwrap_or_default();
+            let problem = format!("expected auto, or WIDTHxHEIGHT with {side} for each, found {text:?}");
+            Err(Refusal::body("size", problem))
+        }
+    }
 }
 
 fn format(name: &str, compression: Option<&Value>) -> Result<Format, Refusal> {

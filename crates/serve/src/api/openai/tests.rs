@@ -53,13 +53,19 @@ fn bad_fields() {
         (
             json!({ "prompt": "a", "size": "large" }),
             "size",
-            "size: expected auto or WIDTHxHEIGHT, found \"large\"",
+            "size: expected auto, or WIDTHxHEIGHT with a multiple of 8 from 8 to 4096 for each, found \"large\"",
         ),
         (
             json!({ "prompt": "a", "size": "-1x64" }),
             "size",
-            "size: expected auto or WIDTHxHEIGHT, found \"-1x64\"",
+            "size: expected auto, or WIDTHxHEIGHT with a multiple of 8 from 8 to 4096 for each, found \"-1x64\"",
         ),
+        (
+            json!({ "prompt": "a", "size": "1x1" }),
+            "size",
+            "size: expected auto, or WIDTHxHEIGHT with a multiple of 8 from 8 to 4096 for each, found \"1x1\"",
+        ),
+        (json!({ "prompt": "a", "model": 5 }), "model", "model: expected text, found 5"),
         (
             json!({ "prompt": "a", "stream": true }),
             "stream",
@@ -156,6 +162,51 @@ async fn failures() {
         (500, &"false".parse().unwrap())
     );
     assert_eq!(answer.json::<Value>().await.unwrap()["error"]["message"], "it broke");
+}
+
+/// Protects: a model that is not there is not found, in OpenAI's form; the names that clients send by themselves mean the base model.
+#[tokio::test]
+async fn names_of_models() {
+    let service = Service::start().await;
+    let version = format!("{}:{}", super::BASE, super::ALIASES[0]);
+    let ask = |model: &str| {
+        let body = json!({ "prompt": "a", "size": "8x16", "model": model });
+        async { service.post("/v1/images/generations", body).await }
+    };
+    for model in [
+        "",
+        "dall-e-2",
+        "dall-e-3",
+        "gpt-image-1",
+        "gpt-image-1-mini",
+        "stability-ai/sdxl",
+        "sdxl",
+        &version,
+        "stand-in",
+    ] {
+        let (status, answer) = ask(model).await;
+        // The stand-in refuses the size: the model was found.
+        assert_eq!((status, &answer["error"]["param"]), (400, &json!("size")), "{model}: {answer}");
+    }
+    for model in ["dalle", "me/fox", "gpt-4o"] {
+        let message = format!("The model `{model}` does not exist; GET /v1/models lists those that do");
+        let error = json!({ "message": message, "type": "invalid_request_error", "param": "model", "code": "model_not_found" });
+        assert_eq!(ask(model).await, (404, json!({ "error": error })), "{model}");
+    }
+    let list = service.get("/v1/models").await.1;
+    for model in list["data"].as_array().unwrap() {
+        assert_eq!(ask(model["id"].as_str().unwrap()).await.0, 400, "{model}");
+    }
+}
+
+/// Protects: a body that is no object is refused in one clear line.
+#[tokio::test]
+async fn a_body_that_is_no_object() {
+    let service = Service::start().await;
+    let (status, answer) = service.post("/v1/images/generations", json!([])).await;
+    let message = "body: expected a JSON object, found []";
+    let error = json!({ "message": message, "type": "invalid_request_error", "param": null, "code": "invalid_value" });
+    assert_eq!((status, answer), (400, json!({ "error": error })));
 }
 
 /// Protects: picture and mask of an edit reach the prediction as files of the service, with the mask the way round that ours are.

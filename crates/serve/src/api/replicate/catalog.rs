@@ -12,6 +12,9 @@ use crate::queue::{Queue, Record};
 
 /// Records that are asked for at once.
 const AT_ONCE: usize = 500;
+/// What [`is_model`] expects.
+pub const EXPECTED: &str =
+    "expected owner/name of small letters, digits and -_., each with a letter or a digit first";
 /// The most characters of an owner or a name.
 const MAX_NAME: usize = 100;
 

@@ -60,10 +60,12 @@ async fn begin(
     let destination =
         destination.ok_or_else(|| Refusal::body("destination", "expected owner/name, found nothing"))?;
     if !catalog::is_model(&destination) {
-        let found = body::short(&destination.into());
-        return Err(Refusal::not_found(format!(
-            "destination: expected owner/name in small letters, found {found}"
-        ))
+        let problem = format!("{}, found {}", catalog::EXPECTED, body::short(&destination.as_str().into()));
+        // Replicate says of a text that names no model that there is none.
+        return Err(match destination.contains('/') {
+            true => Refusal::body("destination", problem),
+            false => Refusal::not_found(format!("destination: {problem}")),
+        }
         .into());
     }
     if destination == BASE {
