@@ -6,6 +6,7 @@
 //! events.rs     a job's events while it goes on
 //! openai/, a1111/   other APIs for pictures; pictures.rs, masks.rs, trained.rs: what both need
 //! files.rs, upload.rs   uploads and downloads
+//! docs.rs       /docs, and what /v1 itself answers
 //! health.rs     /health-check and /metrics
 //! submit.rs     new jobs, and waiting for them: what all APIs do alike
 //! input.rs      the input of a job, and what is left out of it
@@ -21,6 +22,7 @@ mod a1111;
 pub mod auth;
 pub mod body;
 mod cog;
+mod docs;
 pub mod events;
 mod files;
 mod health;
@@ -74,12 +76,14 @@ pub fn router(state: AppState) -> Result<Router> {
         .nest("/v1", v1.clone())
         // Clients differ in whether their base URL has `/v1`.
         .nest("/v1/v1", v1)
+        .merge(docs::routes())
         .route("/events/{kind}/{id}", get(events::events))
         .route("/metrics", get(health::metrics))
         .method_not_allowed_fallback(not_allowed)
         .route_layer(from_fn_with_state(state.clone(), auth::check));
     let open = Router::new()
         .merge(page::routes())
+        .merge(docs::public_routes())
         .merge(files::public_routes())
         .route("/health-check", get(health::health_check));
     let mut all = guarded.merge(open).fallback(not_found);

@@ -3,6 +3,7 @@
 mod cog;
 #[path = "../common/mod.rs"]
 mod common;
+mod docs;
 mod events;
 mod inputs;
 mod limits;
