@@ -104,6 +104,8 @@ impl From<calotype_train::Error> for Failure {
             Error::Sdxl(e) => e.into(),
             Error::Interrupted => Failure::Interrupted,
             Error::Io { .. } | Error::Diverged { .. } => Failure::Failed(e.to_string()),
+            // Clients of the service are told the field.
+            Error::Dataset(e) if e.is_of_file() => Failure::BadInput(format!("input_images: {e}")),
             Error::Dataset(_) | Error::Checkpoint(_) | Error::RunDir { .. } => {
                 Failure::BadInput(e.to_string())
             }

@@ -228,6 +228,7 @@ fn a_long_prompt_is_said_once() {
     says(&said, "it is encoded in 4 chunks of up to 75 (--long-prompts truncate cuts it off)");
     let (cut, said) = run(&prompt, &["--long-prompts", "truncate"]);
     says(&said, "this end of it is ignored");
+    says(&run(" ", &[]).1, "warning: the prompt is empty: the picture may show anything");
     let (text, said) = run("a (red:1.4) fox", &[]);
     says(&said, "\"(red:1.4)\" is taken as text (--prompt-weights reads weights and BREAK)");
     let (weighted, said) = run("a (red:1.4) fox", &["--prompt-weights"]);

@@ -1,12 +1,14 @@
 //! `calotype worker`: computes the jobs that `calotype serve` takes in, on any number of machines.
 
 use calotype_serve::job::Kind;
+use calotype_serve::queue::Queue;
 use calotype_serve::settings::Settings;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
-use super::serve::{Only, SharedArgs, failure};
+use super::serve::{Only, SharedArgs, failure, places};
 use crate::args::Verbosity;
 use crate::failure::Failure;
+use crate::output;
 
 #[derive(Debug, Args)]
 struct WorkerArgs {
@@ -37,5 +39,11 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
         None => Kind::ALL.into(),
     };
     let settings = Settings { kinds, once: args.once, ..args.shared.settings()? };
-    calotype_serve::worker(settings, args.shared.engine(1, quiet)?).map_err(failure)
+    // Before a model is fetched.
+    Queue::check_there(&settings).map_err(failure)?;
+    let engine = args.shared.engine(1, quiet)?;
+    if !quiet {
+        output::note(&places(&settings, &engine.model()));
+    }
+    calotype_serve::worker(settings, engine).map_err(failure)
 }

@@ -47,6 +47,9 @@ impl PredictorArgs {
     /// A field is invalid, or its file cannot be read.
     pub fn plan(&self, given: &Map<String, Value>) -> Result<PredictPlan, Failure> {
         let plan = plans::predict(PredictInput::from_command_line(given.clone())?)?;
+        if plan.prompt.trim().is_empty() {
+            tracing::warn!("the prompt is empty: the picture may show anything");
+        }
         let timestep_spacing = self.timestep_spacing.map(Spacing::from);
         Ok(PredictPlan { timestep_spacing, prompt_syntax: self.prompt_syntax(), ..plan })
     }

@@ -1,11 +1,15 @@
 //! What operators write on the command line.
 
+#[cfg(unix)]
+use std::fs;
 use std::net::TcpListener;
 
 use serde_json::json;
 
 use crate::common::Sandbox;
 use crate::service::Service;
+#[cfg(unix)]
+use crate::service::{Process, command, model};
 
 /// Protects operators: the line that `calotype token` prints is what `calotype serve` reads, with its limits.
 #[test]
@@ -33,6 +37,52 @@ fn a_token_with_limits() {
     };
     let asked = [ask(), ask(), ask()].map(|answer| answer.status().as_u16());
     assert_eq!(asked, [200, 200, 429]);
+}
+
+/// Protects operators who look for their jobs: a service and a worker say where these are, and a service that is open to a network says so. Each
+/// connection is an open file: the service takes as many as the system allows.
+#[cfg(unix)]
+#[test]
+fn what_is_said_at_the_start() {
+    let here = Sandbox::new();
+    let model = model();
+    let mut args = vec!["serve", "--data", "data", "--workers", "0", "--listen", "0.0.0.0:0"];
+    args.extend(model.iter().map(String::as_str));
+    let line = format!("ulimit -Sn 64; exec {} {}", env!("CARGO_BIN_EXE_calotype"), args.join(" "));
+    let process = Process::start(here.command_of("sh", &["-c", &line]));
+    let warning = process.line_with("warning: --listen 0.0.0.0: ");
+    assert!(warning.contains("--token-file"), "{warning}");
+    let data = here.path("data").canonicalize().expect("made");
+    let places = process.line_with("model ");
+    for place in ["calotype.sqlite", "files"] {
+        assert!(places.contains(&format!(" in {}", data.join(place).display())), "{places}");
+    }
+    process.line_with("listening on http://0.0.0.0:");
+    if let Ok(limits) = fs::read_to_string(format!("/proc/{}/limits", process.child.id())) {
+        let files: Vec<&str> = limits
+            .lines()
+            .find(|line| line.starts_with("Max open files"))
+            .expect("a line")
+            .split_whitespace()
+            .collect();
+        assert_eq!(files[3], files[4], "{limits}");
+    }
+    let worker = Process::start(command(&here, "worker", &[]));
+    assert!(worker.line_with("model ").contains(&format!(" in {}", data.join("calotype.sqlite").display())));
+}
+
+/// Protects operators from workers that wait for ever, and from files of tokens that are none: what is wrong is said at the start.
+#[test]
+fn what_is_refused_at_the_start() {
+    let here = Sandbox::new();
+    here.assert_refused(
+        &["worker", "--data", "typo"],
+        "--data typo: expected the folder of `calotype serve` with its calotype.sqlite, found none",
+    );
+    here.write("tokens", "token x\n");
+    let says =
+        "tokens: line 1: expected NAME RIGHTS HASH, found 2 words (`calotype token NAME` prints such a line";
+    here.assert_refused(&["serve", "--data", "data", "--port", "0", "--token-file", "tokens"], says);
 }
 
 /// Protects operators who keep outputs elsewhere: with `--upload-url` the picture goes there, and its URL is the answer.

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::common::Sandbox;
+use crate::common::{Sandbox, png};
 use crate::service::{Service, data_uri};
-use crate::sets::{fields, set, train_on, trained};
+use crate::sets::{fields, set, tar, train_on, trained};
 
 /// Prepares a training on a set, and returns the preparation at its end.
 fn prepare(service: &Service, steps: usize, set: &str) -> Value {
@@ -44,9 +44,36 @@ fn a_training_is_prepared() {
     let job = service.over(&train_on(&service, 4, output["set"].as_str().expect("an address")));
     assert_eq!(job["status"], "succeeded", "{job}");
     assert_eq!(service.file(job["output"]["weights"].as_str().expect("an address")), weights);
+}
 
-    let broken = prepare(&service, 4, &data_uri("application/zip", b"no archive"));
-    assert_eq!(broken["status"], "failed", "{broken}");
-    let error = broken["error"].as_str().expect("an error");
+/// Protects clients with a set that cannot be used: the error says so in one line, which begins with the field, whatever is wrong with which file.
+#[test]
+fn sets_that_cannot_be_used() {
+    let here = Sandbox::new();
+    let service = Service::start(&here, &[]);
+    let picture = png(80, 70, &[90; 80 * 70 * 3]);
+    let cut = &picture[..40];
+    let large = [&picture[..16], &[0, 1, 0, 0, 0, 1, 0, 0], &picture[24..]].concat();
+    for (files, part) in [
+        (&[][..], "no picture in the set"),
+        (&[("a.txt", &b"a photo of TOK"[..])], "no picture in the set"),
+        (&[("a.png", cut)], ""),
+        (&[("a.png", &large[..])], "a.png"),
+        (&[("../a.png", &picture[..])], "a.png"),
+        (&[("a.png", &picture[..]), ("a.txt", b"\xff\xfe\x00")], ""),
+        (&[("a.png", &picture[..]), ("a.mask.png", cut)], "a.mask.png"),
+        (&[("a.png", &picture[..]), ("captions.csv", b"\x00\x01")], "captions.csv"),
+    ] {
+        let job = prepare(&service, 4, &data_uri("application/x-tar", &tar(files)));
+        if job["status"] == "succeeded" {
+            assert_eq!(part, "", "{job}");
+            continue;
+        }
+        let error = job["error"].as_str().unwrap_or_else(|| panic!("{job}"));
+        let says = error.starts_with("input_images: ") && error.contains(part) && error.lines().count() == 1;
+        assert!(says && !error.contains("data/work"), "{part}: {error}");
+    }
+    let job = prepare(&service, 4, &data_uri("application/zip", b"no archive"));
+    let error = job["error"].as_str().unwrap_or_else(|| panic!("{job}"));
     assert!(error.starts_with("input_images: ") && !error.contains("data/work"), "{error}");
 }

@@ -9,13 +9,21 @@ use crate::service::{Service, data_uri, model};
 
 /// A tar file with four pictures.
 pub fn set() -> Vec<u8> {
-    let mut tar = Vec::new();
-    for i in 0..4_u8 {
+    let files = (0..4_u8).map(|i| {
         let pixel = |n: usize| [(n % 80 * 3) as u8, (n / 80 * 3) as u8 ^ (i * 50), i * 60];
-        let file = png(80, 70, &(0..80 * 70).flat_map(pixel).collect::<Vec<u8>>());
+        (format!("{i}.png"), png(80, 70, &(0..80 * 70).flat_map(pixel).collect::<Vec<u8>>()))
+    });
+    let files: Vec<_> = files.collect();
+    tar(&files.iter().map(|(name, file)| (name.as_str(), file.as_slice())).collect::<Vec<_>>())
+}
+
+/// A tar file with these files.
+pub fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut tar = Vec::new();
+    for (name, file) in files {
         let mut head = [0_u8; 512];
         let mut put = |at: usize, text: &str| head[at..at + text.len()].copy_from_slice(text.as_bytes());
-        put(0, &format!("{i}.png"));
+        put(0, name);
         put(100, "0000644\0");
         put(124, &format!("{:011o}\0", file.len()));
         put(148, "        ");
@@ -24,7 +32,7 @@ pub fn set() -> Vec<u8> {
         let sum: u32 = head.iter().map(|byte| u32::from(*byte)).sum();
         head[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
         tar.extend(head);
-        tar.extend(&file);
+        tar.extend(*file);
         tar.resize(tar.len().next_multiple_of(512), 0);
     }
     tar.extend([0; 1024]);

@@ -157,6 +157,12 @@ impl DatasetError {
         Self::Open { path: path.display().to_string(), reason: reason.into() }
     }
 
+    /// Whether the message begins with a file of the set, instead of with the request's field or an option.
+    pub fn is_of_file(&self) -> bool {
+        use DatasetError::{Caption, Entry, Mask, TooManyPixels};
+        matches!(self, Caption { .. } | Entry { .. } | Mask { .. } | TooManyPixels { .. })
+    }
+
     pub(super) fn entry(name: &str, problem: impl Into<String>) -> Self {
         Self::Entry { name: shorten(name), problem: problem.into() }
     }

@@ -32,7 +32,7 @@ pub struct SharedArgs {
     /// Read inputs under a URL from a folder instead; may be given several times
     #[arg(long, value_name = "PREFIX=DIR", value_parser = prefix_and_folder)]
     map_url: Vec<(String, PathBuf)>,
-    /// Also fetch inputs from private networks and from this machine
+    /// Also fetch inputs from private networks and from this machine, and send webhooks there
     #[arg(long)]
     allow_private_networks: bool,
     /// Seconds after which another worker takes the job of a silent one

@@ -1,10 +1,12 @@
 //! `calotype serve`: predictions and trainings over HTTP.
 //!
 //! ```text
-//! args.rs   the options that a worker has too
+//! args.rs    the options that a worker has too
+//! start.rs   what is said at the start
 //! ```
 
 mod args;
+mod start;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -14,6 +16,7 @@ use clap::{ArgMatches, Args, Command, FromArgMatches};
 use ureq::http::Uri;
 
 pub use self::args::{Only, SharedArgs, failure};
+pub use self::start::places;
 use crate::args::Verbosity;
 use crate::failure::Failure;
 use crate::{output, pocket};
@@ -29,10 +32,13 @@ struct ServeArgs {
     /// The port to listen on; 0: a free one [default: 5000]
     #[arg(long, value_name = "N")]
     port: Option<u16>,
-    /// File of tokens, one on each line as `calotype token` prints it; clients need one of them [default: clients need none]
+    /// File of tokens, one on each line as `calotype token` prints it; clients need one of them, and each sees the jobs of all [default:
+    /// clients need none]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// The address under which clients reach the service, for the addresses of files in its answers [default: as the client says]
+    /// The address under which clients reach the service, for the addresses of files in its answers [default: as the client says].
+    /// Without --token-file, a request whose Host is a name with a dot is refused unless the name is that of this address or of a --cors:
+    /// otherwise a website could take the service's address for its own name (DNS rebinding)
     #[arg(long, value_name = "URL", value_parser = public_url)]
     public_url: Option<String>,
     /// Send outputs of Cog's API to this URL, each file with PUT to URL/NAME, and answer with the URLs that it has there [default: answers
@@ -72,11 +78,17 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let settings = args.settings()?;
     let engine = args.shared.engine(args.workers, quiet)?;
     let unasked = args.shared.is_unasked();
+    start::raise_open_files();
+    if let Some(warning) = start::warning(&settings) {
+        tracing::warn!("{warning}");
+    }
+    let places = places(&settings, &engine.model());
     let ready = move |address: SocketAddr| {
         if !quiet {
             if unasked {
                 output::note(pocket::NOTICE);
             }
+            output::note(&places);
             output::note(&format!("listening on http://{address}"));
         }
     };
