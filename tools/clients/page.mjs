@@ -208,13 +208,29 @@ async function choosePhotos() {
 /** An archive in place of the pictures: what is in it is said, and what is left out of it. */
 async function chooseArchive(png, others) {
   const files = [{ name: "set/one.png", buffer: png }, { name: "set/one.txt", buffer: Buffer.from("a fox") }, { name: "__MACOSX/._one.png", buffer: png }, ...others];
-  await page.locator("#photos-input").setInputFiles([{ name: "set.zip", mimeType: "application/zip", buffer: zip(files) }]);
-  // Whether the picture of a file is damaged is seen when it is unpacked.
-  await page.getByText("It has 2 pictures, 1 caption.").waitFor();
-  const lines = await page.locator("#photos-left-out li").allInnerTexts();
-  for (const name of ["notes.pdf", "film.mp4", "words.png", "lone.txt"]) assert(lines.some((line) => line.startsWith(`Left out: ${name} (`)), `${name}: ${lines}`);
-  await button("Remove the archive").click();
+  for (const [name, buffer] of [["set.zip", zip(files)], ["set.tar", tar(files)]]) {
+    await page.locator("#photos-input").setInputFiles([{ name, mimeType: "", buffer }]);
+    // Whether the picture of a file is damaged is seen when it is unpacked.
+    await page.getByText(`The archive ${name}`).and(page.getByText("It has 2 pictures, 1 caption.")).waitFor();
+    const lines = await page.locator("#photos-left-out li").allInnerTexts();
+    for (const name of ["notes.pdf", "film.mp4", "words.png", "lone.txt"]) assert(lines.some((line) => line.startsWith(`Left out: ${name} (`)), `${name}: ${lines}`);
+    await button("Remove the archive").click();
+  }
   await page.getByText(/^3 pictures\.$/).waitFor();
+}
+
+/** A tar archive. */
+function tar(files) {
+  const parts = files.flatMap(({ name, buffer }) => {
+    const head = Buffer.alloc(512);
+    head.write(`./${name}`, 0);
+    head.write(buffer.length.toString(8).padStart(11, "0"), 124);
+    head.write("        0", 148);
+    head.write("ustar", 257);
+    head.write(`${head.reduce((sum, byte) => sum + byte, 0).toString(8).padStart(6, "0")}\0 `, 148);
+    return [head, buffer, Buffer.alloc(-buffer.length & 511)];
+  });
+  return Buffer.concat([...parts, Buffer.alloc(1024)]);
 }
 
 /** A zip archive, compressed. */

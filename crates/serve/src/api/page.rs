@@ -21,7 +21,7 @@ macro_rules! files {
 }
 
 /// The files beside the page itself. They hold no secrets: whoever has no token may read them.
-const FILES: [(&str, &str); 16] = files![
+const FILES: [(&str, &str); 17] = files![
     "page.css",
     "page.js",
     "dom.js",
@@ -35,6 +35,7 @@ const FILES: [(&str, &str); 16] = files![
     "progress.js",
     "report.js",
     "service.js",
+    "tar.js",
     "train.js",
     "trainings.js",
     "zip.js",

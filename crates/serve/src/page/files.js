@@ -9,6 +9,7 @@ const MAYBE_MASK = /[_-]mask\.\w+$/i;
 /** A file in a folder of masks, and the folders of pictures that may be beside that one. */
 const IN_MASKS = /^(.*\/)?masks?\/([^/]+)$/i;
 const BESIDE_MASKS = ["", "images/", "image/", "img/", "imgs/", "photos/", "pictures/"];
+const ARCHIVE = /\.(zip|tar|tgz|tar\.gz)$/i;
 /** What systems put beside the files, and what a preparation does: nobody misses these. */
 const SYSTEM = /(^|\/)(\.[^/]*|__MACOSX|Thumbs\.db|ehthumbs\.db|desktop\.ini|@eaDir|\$RECYCLE\.BIN|preprocess\.json|dataset\.txt|contact_sheet\.png)(\/|$)/i;
 /** How the files of pictures begin. */
@@ -22,7 +23,7 @@ export const endingOf = (name) => /\.([^./]+)$/.exec(name)?.[1].toLowerCase() ??
 export function kindOf(name) {
   const ending = endingOf(name), base = name.split("/").at(-1).toLowerCase();
   if (SYSTEM.test(name)) return null;
-  if (["zip", "tar"].includes(ending)) return "archive";
+  if (ARCHIVE.test(name)) return "archive";
   if (PICTURES.includes(ending)) return MASK.test(name) ? "mask" : "picture";
   if (["txt", "caption"].includes(ending)) return "text";
   if (["csv", "jsonl"].includes(ending) && (base.includes("caption") || base.startsWith("metadata."))) return "table";

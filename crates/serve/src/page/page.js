@@ -3,7 +3,7 @@
 //   service.js    the API                    dom.js        elements, words
 //   make.js       Make                       form.js       forms from schemas
 //   train.js      Train                      photos.js     the pictures of a set; files.js: which files these are
-//   report.js     a preparation's result     zip.js        archives
+//   report.js     a preparation's result     zip.js        archives; tar.js
 //   trainings.js  a training                 progress.js   bars and curves
 //   history.js    History, Models            paint.js      masks; pictures.js: one picture
 

@@ -2,7 +2,8 @@
 
 import { $, button, count, el } from "./dom.js";
 import { endingOf, formatOf, kindOf, leftOutLines, partsOf, stem } from "./files.js";
-import { listed, zipped } from "./zip.js";
+import * as tar from "./tar.js";
+import * as zip from "./zip.js";
 
 const NO_PICTURE = "its content is not a picture", DAMAGED = "damaged: the picture cannot be read";
 
@@ -48,7 +49,7 @@ export class Photos {
     if (this.archive) this.leftOut.push([this.archive.name, "one archive at a time"]);
     this.archive = archive;
     try {
-      this.listing = /\.zip$/i.test(archive.name) ? await listingOf(archive) : null;
+      this.listing = await listingOf(archive);
     } catch (error) {
       this.listing = { line: error.message, leftOut: [] };
     }
@@ -137,12 +138,14 @@ export class Photos {
       if (mask) files.push({ name: `${stem(name)}.mask.${endingOf(mask.name)}`, bytes: await bytes(mask) });
     }
     for (const name of this.tables) files.push({ name, bytes: await bytes(this.beside.get(name)) });
-    return new File([zipped(files)], "pictures.zip", { type: "application/zip" });
+    return new File([zip.zipped(files)], "pictures.zip", { type: "application/zip" });
   }
 }
 
-/** What a zip archive has in it. */
+/** What an archive has in it. */
 async function listingOf(archive) {
+  if (/gz$/i.test(archive.name)) return { line: "Preparing shows what is in it.", leftOut: [] };
+  const { listed } = /\.tar$/i.test(archive.name) ? tar : zip;
   const files = await listed(archive), parts = partsOf(files.map(({ name }) => name)), leftOut = [...parts.leftOut];
   let number = 0;
   for (const { name, first } of files.filter(({ name }) => parts.pictures.includes(name))) {
