@@ -91,7 +91,8 @@ impl Trainings {
         Ok(Trained { weights: folder.join(RESULT), files: files.collect(), metrics })
     }
 
-    /// Runs this program to its end. The process rests when `work` says so; `end` is what is done to it when it is to stop. `told` hears what the process says, and `look` is called on the way. Also says why it was to stop, if it was.
+    /// Runs this program to its end. The process rests when `work` says so; `end` is what is done to it when it is to stop. `told` hears what
+    /// the process says, and `look` is called on the way. Also says why it was to stop, if it was.
     ///
     /// # Errors
     /// The system does not start the process, or does not say how it ended.

@@ -114,8 +114,8 @@ fn a_canceled_training_is_resumed() {
     assert_eq!(service.file(job["output"]["weights"].as_str().expect("an address")), weights);
 }
 
-/// Protects the steps since the last checkpoint of a training that is canceled: the process leaves one, the storage has it, and the training that resumes begins
-/// there. Both end with the bytes of a training that nobody has disturbed.
+/// Protects the steps since the last checkpoint of a training that is canceled: the process leaves one, the storage has it, and the training
+/// that resumes begins there. The end has the bytes of a training that nobody has disturbed.
 #[test]
 fn a_canceled_training_keeps_its_last_step() {
     let here = Sandbox::new();

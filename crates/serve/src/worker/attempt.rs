@@ -131,7 +131,11 @@ impl Attempt {
             match queue.heartbeat(&self.id, self.attempt, lease, update.clone()).await {
                 Ok(true) => {}
                 Ok(false) => {
-                    let hold = self.hold(&queue).await.unwrap_or(Hold::Lost);
+                    let hold = match self.hold(&queue).await {
+                        // Its time is over, which the queue's next clean-up writes down.
+                        Ok(Hold::Ours) => Hold::Over,
+                        hold => hold.unwrap_or(Hold::Lost),
+                    };
                     return self.let_go(hold, &queue, lease, &end).await;
                 }
                 Err(e) => {
@@ -173,9 +177,10 @@ impl Attempt {
         })
     }
 
-    /// Has the job stop. A training that was canceled is not left before its last checkpoint is stored, which whoever resumes it waits for.
+    /// Has the job stop. A training that was canceled is not left before its last checkpoint is stored: whoever resumes the training waits
+    /// for the checkpoint.
     async fn let_go(&self, hold: Hold, queue: &Queue, lease: Duration, end: &CancellationToken) {
-        if hold != Hold::Over {
+        if hold == Hold::Lost {
             self.lost.cancel();
         }
         self.canceled.cancel();

@@ -357,8 +357,8 @@ async fn a_training_is_resumed() {
     worker.await.expect("no panic").expect("ended");
 }
 
-/// Protects who cancels a training, and wants it after all: what the engine has done until it stops is stored, so that the next training begins there; the
-/// samples that the page shows stay. The cancel itself waits for none of it; another worker that has the next training does.
+/// Protects who cancels a training, and wants it after all: what the engine has done until it stops is stored, so that the next training
+/// begins there; the samples that the page shows stay. The cancel itself waits for none of it; another worker that has the next training does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_canceled_training_leaves_its_last_step() {
     let here = Here::new().await;
