@@ -52,12 +52,12 @@ fn what_is_said_at_the_start() {
     let process = Process::start(here.command_of("sh", &["-c", &line]));
     let warning = process.line_with("warning: --listen 0.0.0.0: ");
     assert!(warning.contains("--token-file"), "{warning}");
-    let data = here.path("data").canonicalize().expect("made");
     let places = process.line_with("model ");
+    process.line_with("listening on http://0.0.0.0:");
+    let data = here.path("data").canonicalize().expect("made");
     for place in ["calotype.sqlite", "files"] {
         assert!(places.contains(&format!(" in {}", data.join(place).display())), "{places}");
     }
-    process.line_with("listening on http://0.0.0.0:");
     if let Ok(limits) = fs::read_to_string(format!("/proc/{}/limits", process.child.id())) {
         let files: Vec<&str> = limits
             .lines()
