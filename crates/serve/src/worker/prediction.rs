@@ -33,7 +33,7 @@ impl Worker {
                 let path = self.weights_of_version(job, attempt, &key, &inputs).await?;
                 input.insert(WEIGHTS.into(), schema::join(&[path]).into());
             }
-            None => self.keep_weights(&mut input).await?,
+            None => self.keep_weights(&mut input, &inputs).await?,
         }
         let (own, work, out) = (self.engine.clone(), Watched(attempt.clone()), outputs.clone());
         let predicted = {
@@ -91,13 +91,15 @@ impl Worker {
         }
     }
 
-    /// Replaces the files of trained weights by those that are kept between jobs.
-    async fn keep_weights(&self, input: &mut Map<String, Value>) -> Result<(), Ended> {
+    /// Replaces the files of trained weights in the job's folder by those that are kept between jobs. A file elsewhere is the operator's, by
+    /// `--map-url`: it is read where it lies.
+    async fn keep_weights(&self, input: &mut Map<String, Value>, folder: &Path) -> Result<(), Ended> {
         let Some(text) = input.get(WEIGHTS).and_then(Value::as_str).map(String::from) else { return Ok(()) };
-        let weights = self.weights.clone();
+        let (weights, folder) = (self.weights.clone(), std::path::absolute(folder));
         let kept = tokio::task::spawn_blocking(move || {
+            let folder = folder?;
             let keep = |name: PathBuf| match split_scale(&name) {
-                (file, scale) if file.is_file() => {
+                (file, scale) if file.starts_with(&folder) && file.is_file() => {
                     let kept = weights.keep(&file, None)?;
                     Ok(match scale {
                         Some(scale) => PathBuf::from(format!("{}:{scale}", kept.display())),

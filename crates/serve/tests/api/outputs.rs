@@ -123,3 +123,19 @@ async fn traces() {
         assert_eq!((heard.header("traceparent"), heard.header("tracestate")), (parent, state));
     }
 }
+
+/// Protects the operator's files: weights in a folder that stands for a URL stay where they are, and serve each prediction that names them.
+#[tokio::test(flavor = "multi_thread")]
+async fn mapped_weights_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = folder.path().join("w.tar");
+    std::fs::write(&weights, "weights").unwrap();
+    let maps = vec![("https://w.example".to_owned(), folder.path().canonicalize().unwrap())];
+    let service = Service::with(|settings| settings.map_urls = maps);
+    for _ in 0..2 {
+        let input = json!({ "prompt": "a", "replicate_weights": "https://w.example/w.tar" });
+        let done = service.post("/predictions", json!({ "input": input })).await.body;
+        assert_eq!(done["status"], "succeeded", "{done}");
+        assert_eq!(std::fs::read_to_string(&weights).unwrap(), "weights");
+    }
+}
