@@ -22,7 +22,7 @@ pub fn check(settings: &Settings, target: &Uri, headers: &HeaderMap) -> Result<(
     for host in hosts {
         if !is_known(settings, host) {
             let message = format!(
-                "Host {}: without --token-file, the service answers to IP addresses, localhost and names without a dot; name \
+                "Host {}: without --token-file, the service answers to IP addresses, localhost, names without a dot and names below .internal; name \
                  this host with --public-url, or use tokens",
                 name_of(host)
             );
@@ -36,8 +36,8 @@ pub fn check(settings: &Settings, target: &Uri, headers: &HeaderMap) -> Result<(
 fn is_known(settings: &Settings, host: &str) -> bool {
     let name = name_of(host);
     let bare = name.strip_suffix('.').unwrap_or(name);
-    // Public names have a dot, and nobody else's is below `localhost`.
-    let is_local = !bare.contains('.') || is_localhost(bare);
+    // Public names have a dot, and none is below `localhost` or `internal`: a container reaches its host as `host.docker.internal`.
+    let is_local = !bare.contains('.') || ["localhost", "internal"].iter().any(|top| is_below(bare, top));
     let in_brackets = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
     let is_address =
         bare.parse::<IpAddr>().is_ok() || in_brackets.is_some_and(|name| name.parse::<Ipv6Addr>().is_ok());
@@ -50,8 +50,8 @@ fn is_known(settings: &Settings, host: &str) -> bool {
         || named.any(|url| url.host_str().is_some_and(|named| named.eq_ignore_ascii_case(bare)))
 }
 
-fn is_localhost(name: &str) -> bool {
-    name.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case("localhost"))
+fn is_below(name: &str, top: &str) -> bool {
+    name.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case(top))
 }
 
 /// A host without its port.
@@ -83,6 +83,10 @@ mod tests {
             ("localhost.:5000", true),
             ("sdxl.localhost:5000", true),
             ("gpu-box:5000", true),
+            ("host.docker.internal:5000", true),
+            ("host.containers.internal", true),
+            ("internal.evil.example", false),
+            ("evil-internal.example", false),
             ("", true),
             ("sdxl.example", true),
             ("SDXL.example:443", true),
