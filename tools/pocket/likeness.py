@@ -1,6 +1,6 @@
 """How much TOK looks like the mascot after `calotype demo`, and how much the place stays what it was.
 
-    likeness.py --model FOLDER --binary calotype --out FOLDER [--trained trained_model.tar] [--each 2] [--guidance 3] [--scale 1]
+    likeness.py --model FOLDER --binary calotype --out FOLDER [--trained trained_model.tar] [--each 2] [--guidance 3] [--scale 1.1]
 
 Without --trained, it runs the demo first.
 
@@ -24,7 +24,7 @@ from captions import SETTINGS
 from evaluate import predict
 from generate import sheet
 
-GUIDANCE, SCALE, STEPS = 3.0, 1.0, 25  # of the demo's pictures
+GUIDANCE, SCALE, STEPS = 3.0, 1.1, 25  # of the demo's pictures
 SIDE = 128
 SIZES = range(52, 117, 4)  # pixels of the picture
 ANGLES = range(-12, 13, 4)  # degrees
