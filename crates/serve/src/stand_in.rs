@@ -27,7 +27,7 @@ pub fn png(width: u32, height: u32, gray: u8) -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// An engine that does as the prompt, or the token, says: `wait` until [`StandIn::go_on`], `fail`, `bad mask`, or a picture, which has the
+/// An engine that does as the prompt, or the token, says: `wait`, or `wait with seed N`, until [`StandIn::go_on`], `fail`, `bad mask`, or a picture, which has the
 /// input's size and is as gray as the seed says.
 #[derive(Default)]
 pub struct StandIn {
@@ -98,6 +98,9 @@ impl Engine for StandIn {
         work.preview(0, PNG);
         match input.get("prompt").and_then(Value::as_str).unwrap_or_default() {
             "wait" => self.wait(work)?,
+            prompt if input.get("seed").is_some_and(|seed| prompt == format!("wait with seed {seed}")) => {
+                self.wait(work)?;
+            }
             "fail" => return Err(EngineError::Failed("it broke".into())),
             "bad mask" => {
                 return Err(EngineError::Input { field: "mask".into(), problem: "not a picture".into() });

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::body::short;
 use super::refusal::{FieldProblem, Refusal};
-use crate::job::Kind;
+use crate::job::{Job, Kind, Status};
 
 /// The field of a body that has the input.
 const INPUT: &str = "input";
@@ -36,6 +36,13 @@ pub fn wide_schema(kind: Kind) -> &'static Schema {
         Kind::Prediction => &WIDE,
         Kind::Training | Kind::Preparation => schema(kind),
     }
+}
+
+/// The field of its input for which a job failed, and what is wrong: the error of such a job begins with the field's name. `None`: the job
+/// failed for something else, or did not fail.
+pub fn wrong_field(job: &Job) -> Option<(&str, &str)> {
+    let (field, problem) = job.error.as_deref().filter(|_| job.status == Status::Failed)?.split_once(": ")?;
+    schema(job.made.kind).field(field).is_ok().then_some((field, problem))
 }
 
 /// An input whose fields are all of the schema, and valid.

@@ -11,7 +11,7 @@ use super::refusal::Refusal;
 use super::state::AppState;
 use super::submit::{self, CancelOnDrop};
 use super::tokens::Caller;
-use super::{files, upload};
+use super::{files, input, upload};
 use crate::job::{Job, Status};
 
 /// How long a prediction is waited for: clients give up long before.
@@ -23,21 +23,6 @@ pub(super) struct Picture {
     pub key: String,
     /// The prediction.
     pub job: Job,
-}
-
-/// Why there are no pictures.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// The request is refused, or a prediction failed.
-    Refused(Refusal),
-    /// Somebody canceled a prediction.
-    Canceled,
-}
-
-impl<E: Into<Refusal>> From<E> for Failure {
-    fn from(e: E) -> Failure {
-        Failure::Refused(e.into())
-    }
 }
 
 /// A prediction failed.
@@ -84,14 +69,17 @@ impl Waiting {
         self.jobs.iter().map(|(job, _)| job.id().to_string()).collect()
     }
 
-    /// Waits until all predictions are over, and returns their pictures in order.
-    pub(super) async fn pictures(self) -> Result<Vec<Picture>, Failure> {
+    /// Waits until all predictions are over, and returns their pictures in order: none for a prediction that somebody canceled.
+    ///
+    /// # Errors
+    /// A prediction failed, or its input was found to be wrong while it ran.
+    pub(super) async fn pictures(self) -> Result<Vec<Option<Picture>>, Refusal> {
         let mut pictures = Vec::new();
         for (job, guard) in self.jobs {
             let job = submit::wait(&self.state, job, PATIENCE).await;
             if !job.status.is_over() {
                 // The client has no id to ask for it again, so the prediction is canceled.
-                return Err(Refusal::unavailable("The service is about to end").into());
+                return Err(Refusal::unavailable("The service is about to end"));
             }
             guard.keep();
             pictures.push(Picture::of(job)?);
@@ -101,14 +89,17 @@ impl Waiting {
 }
 
 impl Picture {
-    /// The picture of a prediction that is over.
-    fn of(job: Job) -> Result<Picture, Failure> {
+    /// The picture of a prediction that is over. `None`: somebody canceled the prediction.
+    fn of(job: Job) -> Result<Option<Picture>, Refusal> {
         let key = job.output.as_ref().and_then(|output| output.get(0)?.as_str()).map(String::from);
         match (job.status, key) {
-            (Status::Succeeded, Some(key)) => Ok(Picture { key, job }),
-            (Status::Succeeded, None) => Err(failed("the safety checker kept the picture back").into()),
-            (Status::Canceled, _) => Err(Failure::Canceled),
-            _ => Err(failed(job.error.unwrap_or_else(|| "the prediction failed".into())).into()),
+            (Status::Succeeded, Some(key)) => Ok(Some(Picture { key, job })),
+            (Status::Succeeded, None) => Err(failed("the safety checker kept the picture back")),
+            (Status::Canceled, _) => Ok(None),
+            _ => Err(match input::wrong_field(&job) {
+                Some((field, problem)) => Refusal::input(field, problem),
+                None => failed(job.error.unwrap_or_else(|| "the prediction failed".into())),
+            }),
         }
     }
 }

@@ -31,7 +31,7 @@ use serde_json::{Map, Value, json};
 
 use self::live::Live;
 use self::request::Request;
-use super::pictures::{self, Failure, Waiting};
+use super::pictures::{self, Waiting};
 use super::refusal::Refusal;
 use super::state::AppState;
 use super::tokens::Caller;
@@ -147,20 +147,18 @@ async fn generate(
     lora::apply(state, &mut request).await?;
     let waiting = Waiting::submit(state, caller, request.inputs()).await?;
     let _entry = live.enter(&caller.name, waiting.ids());
-    let made = match waiting.pictures().await {
-        Ok(made) => made,
+    let made = waiting.pictures().await?;
+    let (mut images, mut texts, mut seeds, mut size) = (Vec::new(), Vec::new(), Vec::new(), None);
+    for (picture, seed) in made.iter().zip(request.seeds()) {
         // The web UI answers an interrupted request with what there is.
-        Err(Failure::Canceled) => Vec::new(),
-        Err(Failure::Refused(refusal)) => return Err(refusal.into()),
-    };
-    let (mut images, mut texts, mut size) = (Vec::new(), Vec::new(), None);
-    for picture in &made {
+        let Some(picture) = picture else { continue };
         let png = pictures::read(state, picture).await?;
+        seeds.push(seed);
         texts.push(masks::png_text(&png, "parameters").unwrap_or_default());
         size = size.or(masks::png_size(&png));
         images.push(STANDARD.encode(png));
     }
-    let info = request.info(&texts, size.unwrap_or_default(), &state.engine.model()).to_string();
+    let info = request.info(&seeds, &texts, size.unwrap_or_default(), &state.engine.model()).to_string();
     if fields.get("send_images").is_some_and(request::is_empty) {
         images.clear();
     }

@@ -134,13 +134,19 @@ impl Request {
         self.seeds().into_iter().map(with_seed).collect()
     }
 
-    fn seeds(&self) -> Vec<u64> {
+    /// The seed of each picture.
+    pub(super) fn seeds(&self) -> Vec<u64> {
         (0..self.count).map(|i| self.seed.wrapping_add(i)).collect()
     }
 
-    /// What the answer tells of the pictures: `texts` are their infotexts, `size` is width and height.
-    pub(super) fn info(&self, texts: &[String], (width, height): (u32, u32), model: &str) -> Value {
-        let seeds = self.seeds();
+    /// What the answer tells of the pictures that were made: their seeds, their infotexts, their width and height.
+    pub(super) fn info(
+        &self,
+        seeds: &[u64],
+        texts: &[String],
+        (width, height): (u32, u32),
+        model: &str,
+    ) -> Value {
         let repeated = |value: &str| vec![value.to_string(); seeds.len()];
         let (prompt, negative) = (self.text("prompt"), self.text("negative_prompt"));
         json!({
@@ -148,7 +154,7 @@ impl Request {
             "all_prompts": repeated(prompt),
             "negative_prompt": negative,
             "all_negative_prompts": repeated(negative),
-            "seed": self.seed,
+            "seed": seeds.first().unwrap_or(&self.seed),
             "all_seeds": seeds,
             "subseed": 0,
             "all_subseeds": vec![0; seeds.len()],

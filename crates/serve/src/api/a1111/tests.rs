@@ -24,7 +24,7 @@ fn fields() {
     };
     let request = read(given, false).unwrap();
     assert_eq!(request.inputs().into_iter().map(Value::Object).collect::<Vec<_>>(), [input(5), input(6)]);
-    let info = request.info(&["text".into()], (64, 32), "pocket");
+    let info = request.info(&[5, 6], &["text".into()], (64, 32), "pocket");
     assert_eq!((&info["seed"], &info["all_seeds"], &info["width"]), (&json!(5), &json!([5, 6]), &json!(64)));
     assert_eq!((&info["infotexts"], &info["sampler_name"]), (&json!(["text"]), &json!("DPM++ 2M")));
 
@@ -119,6 +119,8 @@ async fn failures() {
         ("txt2img", json!({ "cfg_scale": 100 }), 422, "cfg_scale: "),
         ("txt2img", json!({ "width": 8 }), 422, "width: too small"),
         ("txt2img", json!({ "prompt": "fail" }), 500, "it broke"),
+        // What is found to be wrong while the prediction runs.
+        ("txt2img", json!({ "prompt": "bad mask" }), 422, "mask: not a picture"),
         (
             "txt2img",
             json!({ "prompt": "<lora:none:1>" }),
@@ -188,4 +190,26 @@ async fn interrupting() {
     };
     let ((status, answer), ()) = tokio::join!(asking, interrupting);
     assert_eq!((status, &answer["images"]), (200, &json!([])));
+    let info: Value = serde_json::from_str(answer["info"].as_str().unwrap()).unwrap();
+    assert_eq!(info["all_seeds"], json!([]));
+}
+
+/// Protects: what is finished of a batch when its request is interrupted is answered, with its seed and its infotext.
+#[tokio::test]
+async fn interrupting_a_batch() {
+    let service = Service::start().await;
+    let body = json!({ "prompt": "wait with seed 9", "seed": 7, "n_iter": 4, "width": 32, "height": 16 });
+    let asking = service.post("/sdapi/v1/txt2img", body);
+    let interrupting = async {
+        while service.get("/sdapi/v1/progress").await.1["state"]["job_no"] != 2 {}
+        service.post("/sdapi/v1/interrupt", json!({})).await;
+    };
+    let ((status, answer), ()) = tokio::join!(asking, interrupting);
+    let pictures = [7, 8].map(|gray| STANDARD.encode(testing::png(32, 16, gray)));
+    assert_eq!((status, &answer["images"]), (200, &json!(pictures)), "{answer}");
+    let info: Value = serde_json::from_str(answer["info"].as_str().unwrap()).unwrap();
+    assert_eq!((&info["seed"], &info["all_seeds"], &info["width"]), (&json!(7), &json!([7, 8]), &json!(32)));
+    for name in ["infotexts", "all_prompts", "all_subseeds"] {
+        assert_eq!(info[name].as_array().unwrap().len(), 2, "{name}");
+    }
 }

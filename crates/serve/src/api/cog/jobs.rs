@@ -187,7 +187,7 @@ async fn found(state: &AppState, wish: Wish, headers: &HeaderMap, job: Job) -> A
 async fn over(state: &AppState, job: &Job, view: &View) -> Answer {
     let output = render::output(state, job, view).await?;
     let body = cog_body(job, output);
-    if !is_input_wrong(job) {
+    if input::wrong_field(job).is_none() {
         return Ok(Json(body).into_response());
     }
     let mut short = Map::new();
@@ -195,11 +195,4 @@ async fn over(state: &AppState, job: &Job, view: &View) -> Answer {
         short.insert(name.into(), body[name].clone());
     }
     Ok((StatusCode::UNPROCESSABLE_ENTITY, Json(Value::Object(short))).into_response())
-}
-
-/// Whether a job failed for a field of its input: such an error begins with the field's name.
-fn is_input_wrong(job: &Job) -> bool {
-    let field = job.error.as_deref().and_then(|error| error.split_once(": ")).map(|(field, _)| field);
-    job.status == Status::Failed
-        && field.is_some_and(|field| input::schema(job.made.kind).field(field).is_ok())
 }

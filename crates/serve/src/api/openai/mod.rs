@@ -25,7 +25,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use self::request::{Answer, Request};
-use super::pictures::{self, Failure, Picture, Waiting};
+use super::pictures::{self, Picture, Waiting};
 use super::refusal::Refusal;
 use super::state::{ALIASES, AppState, BASE};
 use super::submit::url_base;
@@ -105,10 +105,8 @@ async fn answer(
     let (inputs, how) = request.into_inputs();
     let waiting = Waiting::submit(state, caller, inputs).await?;
     let mut data = Vec::new();
-    let made = waiting.pictures().await.map_err(|failure| match failure {
-        Failure::Refused(refusal) => refusal,
-        Failure::Canceled => pictures::failed("the prediction was canceled"),
-    })?;
+    let made: Option<Vec<Picture>> = waiting.pictures().await?.into_iter().collect();
+    let made = made.ok_or_else(|| pictures::failed("the prediction was canceled"))?;
     for picture in &made {
         data.push(shown(state, headers, picture, &how).await?);
     }

@@ -148,6 +148,8 @@ async fn failures() {
         (json!({ "prompt": "a", "steps": 0 }), 400, "steps"),
         (json!({ "prompt": 5 }), 400, "prompt"),
         (json!({}), 400, "prompt"),
+        // What is found to be wrong while the prediction runs.
+        (json!({ "prompt": "bad mask" }), 400, "mask"),
     ];
     for (body, expected, field) in cases {
         let (status, answer) = service.post("/v1/images/generations", body).await;
