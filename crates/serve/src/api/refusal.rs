@@ -102,6 +102,12 @@ impl Refusal {
         Refusal::new(StatusCode::NOT_FOUND, what)
     }
 
+    /// There is no such model, as OpenAI's clients know it.
+    pub fn no_model(name: &str) -> Refusal {
+        let message = format!("The model `{name}` does not exist; GET /v1/models lists those that do");
+        Refusal { field: Some("model".into()), ..Refusal::not_found(message) }
+    }
+
     /// As many jobs wait as may.
     pub fn full() -> Refusal {
         let message = "At capacity: as many jobs wait as may; come back later";

@@ -22,6 +22,7 @@ use axum::routing::post;
 use axum::{Extension, Json, Router};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 use self::request::{Answer, Request};
@@ -104,14 +105,25 @@ async fn answer(
     }
     let (inputs, how) = request.into_inputs();
     let waiting = Waiting::submit(state, caller, inputs).await?;
-    let mut data = Vec::new();
+    let (mut data, mut size) = (Vec::new(), None);
     let made: Option<Vec<Picture>> = waiting.pictures().await?.into_iter().collect();
     let made = made.ok_or_else(|| pictures::failed("the prediction was canceled"))?;
     for picture in &made {
-        data.push(shown(state, headers, picture, &how).await?);
+        let png = pictures::read(state, picture).await?;
+        size = size.or(masks::png_size(&png));
+        data.push(shown(state, headers, picture, png, &how).await?);
     }
     let created = made.first().map_or(0, |picture| picture.job.created_at / 1000);
-    Ok(Json(json!({ "created": created, "data": data, "output_format": how.format.name() })).into_response())
+    let format = how.format.name();
+    let mut body =
+        json!({ "created": created, "data": data, "output_format": format, "background": "opaque" });
+    if let Some((width, height)) = size {
+        body["size"] = format!("{width}x{height}").into();
+    }
+    if let Some(quality) = how.quality {
+        body["quality"] = quality.into();
+    }
+    Ok(Json(body).into_response())
 }
 
 /// The storage key of the weights of a model. `None`: the model is the base model.
@@ -125,8 +137,7 @@ async fn weights(state: &AppState, model: &str) -> Result<Option<String>, Proble
     }
     let shown = body::short(&model.into());
     let shown = shown.trim_matches('"');
-    let message = format!("The model `{shown}` does not exist; GET /v1/models lists those that do");
-    Err(Problem(Refusal { field: Some("model".into()), ..Refusal::not_found(message) }))
+    Err(Problem(Refusal::no_model(shown)))
 }
 
 /// Whether a name is one of the base model: none at all, OpenAI's, which clients send where nobody has chosen one, or its own.
@@ -147,13 +158,13 @@ async fn shown(
     state: &AppState,
     headers: &HeaderMap,
     picture: &Picture,
+    png: Bytes,
     how: &Answer,
 ) -> Result<Value, Refusal> {
     let format = how.format;
     if how.as_url && format == masks::Format::Png {
         return Ok(json!({ "url": state.links.url(&url_base(state, headers), &picture.key) }));
     }
-    let png = pictures::read(state, picture).await?;
     let converted = tokio::task::spawn_blocking(move || masks::convert(&png, format)).await;
     let bytes = converted.map_err(|e| pictures::failed(e.to_string()))?.map_err(pictures::failed)?;
     if !how.as_url {

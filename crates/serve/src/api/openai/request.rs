@@ -11,6 +11,9 @@ use crate::job::Kind;
 /// The most pictures of a request, as OpenAI has it.
 const MOST: u64 = 10;
 
+/// The qualities that an answer of OpenAI may have.
+const QUALITIES: [&str; 3] = ["low", "medium", "high"];
+
 /// OpenAI's names of fields, or those that clients of others use, and ours.
 const NAMES: [(&str, &str); 7] = [
     ("prompt", "prompt"),
@@ -35,6 +38,8 @@ pub(super) fn theirs(ours: &str) -> &str {
 pub(super) struct Answer {
     pub as_url: bool,
     pub format: Format,
+    /// The quality that the request wants, for the answer.
+    pub quality: Option<&'static str>,
 }
 
 /// A request.
@@ -85,7 +90,9 @@ impl Request {
                 ));
             }
         };
-        let how = Answer { as_url, format: format(text("output_format"), fields.get("output_compression"))? };
+        let format = format(text("output_format"), fields.get("output_compression"))?;
+        let quality = QUALITIES.into_iter().find(|known| *known == text("quality"));
+        let how = Answer { as_url, format, quality };
         Ok(Request { model, input, count, how })
     }
 
@@ -151,12 +158,10 @@ fn format(name: &str, compression: Option<&Value>) -> Result<Format, Refusal> {
         },
     };
     match (name, compression) {
-        ("" | "png", None | Some(100)) => Ok(Format::Png),
-        ("webp", None | Some(100)) => Ok(Format::Webp),
+        // These are without loss here, which no compression is better than.
+        ("" | "png", _) => Ok(Format::Png),
+        ("webp", _) => Ok(Format::Webp),
         ("jpeg" | "jpg", quality) => Ok(Format::Jpeg(quality)),
-        ("" | "png" | "webp", _) => {
-            Err(Refusal::body("output_compression", "png and webp are without loss here; jpeg is compressed"))
-        }
         (other, _) => {
             Err(Refusal::body("output_format", format!("expected png, jpeg or webp, found {other:?}")))
         }

@@ -8,7 +8,7 @@ use super::request::Request;
 use crate::api::masks::Format;
 use crate::api::tests::{self as testing, Service};
 use crate::job::Status;
-use crate::queue::Filter;
+use crate::queue::{Filter, Record};
 
 fn read(fields: Value) -> Result<Request, (Option<String>, String)> {
     Request::of_fields(fields.as_object().unwrap()).map_err(|refusal| (refusal.field, refusal.message))
@@ -82,11 +82,6 @@ fn bad_fields() {
             "output_format: expected png, jpeg or webp, found \"bmp\"",
         ),
         (
-            json!({ "prompt": "a", "output_compression": 50 }),
-            "output_compression",
-            "output_compression: png and webp are without loss here; jpeg is compressed",
-        ),
-        (
             json!({ "prompt": "a", "output_format": "jpeg", "output_compression": 101 }),
             "output_compression",
             "output_compression: expected an integer from 0 to 100, found 101",
@@ -124,14 +119,17 @@ async fn generations() {
         .post("/v1/images/generations", json!({ "prompt": "a", "seed": 7, "n": 2, "size": "32x16" }))
         .await;
     assert_eq!((status, &answer["output_format"]), (200, &json!("png")), "{answer}");
+    assert_eq!((&answer["size"], &answer["background"]), (&json!("32x16"), &json!("opaque")));
+    assert_eq!(answer.get("quality"), None, "the request says none");
     for (i, gray) in [(0, 7), (1, 8)] {
         let picture = STANDARD.decode(answer["data"][i]["b64_json"].as_str().unwrap()).unwrap();
         assert_eq!(picture, testing::png(32, 16, gray));
     }
-    for (format, start) in [("png", &b"\x89PNG"[..]), ("jpeg", b"\xff\xd8")] {
-        let body = json!({ "prompt": "a", "response_format": "url", "output_format": format });
+    for (format, start) in [("png", &b"\x89PNG"[..]), ("jpeg", b"\xff\xd8"), ("webp", b"RIFF")] {
+        let body = json!({ "prompt": "a", "response_format": "url", "output_format": format, "output_compression": 50, "quality": "low" });
         // The base URL of some clients ends with /v1 already.
         let (_, answer) = service.post("/v1/v1/images/generations", body).await;
+        assert_eq!((&answer["size"], &answer["quality"]), (&json!("1x1"), &json!("low")), "{answer}");
         let url = answer["data"][0]["url"].as_str().unwrap();
         let bytes = service.client.get(url).send().await.unwrap().bytes().await.unwrap();
         assert!(url.starts_with(&service.url) && bytes.starts_with(start), "{url}");
@@ -197,8 +195,22 @@ async fn names_of_models() {
     }
     let list = service.get("/v1/models").await.1;
     for model in list["data"].as_array().unwrap() {
-        assert_eq!(ask(model["id"].as_str().unwrap()).await.0, 400, "{model}");
+        let id = model["id"].as_str().unwrap();
+        assert_eq!(ask(id).await.0, 400, "{model}");
+        assert_eq!(service.get(&format!("/v1/models/{id}")).await, (200, model.clone()));
     }
+    let (kind, id, parent) = ("version".into(), "ab".repeat(32), "me/fox".into());
+    service
+        .state
+        .queue
+        .put_record(Record { kind, id, parent, body: json!({}), created_at: 0 })
+        .await
+        .unwrap();
+    // Their clients write a name as one segment of the path.
+    let (status, answer) = service.get("/v1/models/me%2Ffox").await;
+    assert_eq!((status, &answer["id"], &answer["object"]), (200, &json!("me/fox"), &json!("model")));
+    let (status, answer) = service.get("/v1/models/nothing").await;
+    assert_eq!((status, &answer["error"]["code"]), (404, &json!("model_not_found")), "{answer}");
 }
 
 /// Protects: a body that is no object is refused in one clear line.

@@ -100,11 +100,18 @@ fn of_openai(id: &str, created_at: i64) -> Value {
     json!({ "id": id, "object": "model", "created": created, "owned_by": owner })
 }
 
-/// `GET /models/{name}`, which is OpenAI's.
-pub async fn openai(Path(name): Path<String>) -> Response {
-    match ALIASES.contains(&name.as_str()) {
-        true => Json(of_openai(&name, 0)).into_response(),
-        false => Refusal::not_found(format!("There is no model {name}; expected owner/name")).problem(),
+/// `GET /models/{name}`, which is OpenAI's: its clients write `owner/name` as one segment.
+pub async fn openai(State(state): State<AppState>, Path(name): Path<String>) -> Response {
+    if ALIASES.contains(&name.as_str()) {
+        return Json(of_openai(&name, 0)).into_response();
+    }
+    match catalog::model(&state, &name).await {
+        Ok(model) => Json(of_openai(&model.id, model.created_at)).into_response(),
+        Err(refusal) if refusal.status == StatusCode::NOT_FOUND => {
+            let shown = body::short(&name.into());
+            Refusal::no_model(shown.trim_matches('"')).openai()
+        }
+        Err(refusal) => refusal.openai(),
     }
 }
 
