@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::render::time;
-use super::state::AppState;
+use super::state::{AppState, COG_VERSION};
 use crate::job::Kind;
 
 /// `GET /health-check`: always 200, as Cog's.
@@ -44,7 +44,8 @@ pub async fn health_check(State(state): State<AppState>) -> Json<Value> {
             "status": setup_status,
             "logs": setup.error.unwrap_or_default(),
         },
-        "version": { "calotype": env!("CARGO_PKG_VERSION") },
+        // Clients of Cog read `coglet`, which is text.
+        "version": { "calotype": env!("CARGO_PKG_VERSION"), "coglet": COG_VERSION },
     });
     if let Some(problem) = problem {
         body["user_healthcheck_error"] = problem.into();

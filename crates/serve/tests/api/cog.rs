@@ -148,7 +148,14 @@ async fn predictions_that_nobody_waits_for() {
             ),
             ("POST", "/predictions/two/cancel", &[], None, 200, json!({})),
             ("PUT", "/predictions/two", &[], None, 200, json!({ "status": "canceled" })),
-            ("GET", "/health-check", &[], None, 200, json!({ "status": "READY" })),
+            (
+                "GET",
+                "/health-check",
+                &[],
+                None,
+                200,
+                json!({ "status": "READY", "version": { "coglet": "0.9.5" } }),
+            ),
         ],
     )
     .await;

@@ -1,6 +1,6 @@
 //! Outputs that are sent elsewhere, and what others are told on behalf of a request.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::receiver::Receiver;
 use crate::service::{PNG, Service, read, table};
@@ -105,6 +105,25 @@ async fn a_place_that_does_not_take_files() {
         ],
     )
     .await;
+}
+
+/// Protects Cog's clients: a webhook without a list is told of all events, one with an empty list of none.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_list_of_events() {
+    let (receiver, address) = Receiver::start(&[]).await;
+    let service = Service::with(|settings| settings.allow_private_networks = true);
+    for (id, events) in [("none", json!([])), ("all", Value::Null)] {
+        let body = json!({ "id": id, "webhook": address, "webhook_events_filter": events });
+        assert_eq!(service.post("/predictions", body).await.status, 200);
+    }
+    let mut statuses = Vec::new();
+    while statuses.last().is_none_or(|status| status != "succeeded") {
+        let heard = receiver.hears(statuses.len() + 1).await.remove(statuses.len());
+        let body: Value = serde_json::from_slice(&heard.body).unwrap();
+        assert_eq!(body["id"], "all");
+        statuses.push(body["status"].clone());
+    }
+    assert!(statuses.len() > 1, "{statuses:?}");
 }
 
 /// Protects whoever follows a request through several services: webhooks have its trace, whichever API made the job, and a header that is no

@@ -130,6 +130,10 @@ fn job(
         }
     }
     let (webhook, webhook_events) = submit::webhook(&body)?;
+    // An empty list of events is none of them in Cog's API.
+    let is_told =
+        body.get("webhook_events_filter").and_then(Value::as_array).is_none_or(|list| !list.is_empty());
+    let webhook = webhook.filter(|_| is_told);
     let output_file_prefix = body::text(&body, PREFIX)?;
     if let Some(prefix) = &output_file_prefix {
         let checked = state.inputs.client().check_url(prefix);
