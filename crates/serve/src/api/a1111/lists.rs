@@ -32,7 +32,8 @@ pub(super) fn fixed(router: Router<AppState>) -> Router<AppState> {
         .into_iter()
         .fold(router, |router, (name, value)| router.route(&format!("/sdapi/v1/{name}"), answer(value)));
     let refresh: MethodRouter<AppState> = post(|| async { Json(json!({})) });
-    ["refresh-checkpoints", "refresh-vae", "refresh-loras"]
+    // The service's one model stays open.
+    ["refresh-checkpoints", "refresh-vae", "refresh-loras", "unload-checkpoint", "reload-checkpoint"]
         .into_iter()
         .fold(router, |router, name| router.route(&format!("/sdapi/v1/{name}"), refresh.clone()))
 }

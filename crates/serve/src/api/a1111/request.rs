@@ -1,9 +1,10 @@
 //! The fields of a request → the input of each picture, and `info` of the answer.
 
 use ring::rand::{SecureRandom, SystemRandom};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Number, Value, json};
 
-use super::samplers;
+use super::samplers::{self, Choice};
+use crate::api::body;
 use crate::api::refusal::Refusal;
 
 /// The most pictures of a request.
@@ -19,6 +20,9 @@ const FIELDS: [(&str, &str, Option<f64>); 6] = [
     ("width", "width", None),
     ("height", "height", None),
 ];
+
+/// What the answer calls a sampler that stands for another.
+const APPROXIMATED: &str = "Approximated";
 
 /// Fields for what there is not. They are refused when they are set.
 const ABSENT: [&str; 9] = [
@@ -42,14 +46,14 @@ pub(super) fn theirs(ours: &str) -> &str {
     }
 }
 
-/// Whether a value is one that means that a field is not used. A list or an object of such values is one too: scripts that are switched off
+/// Whether a value is one that means that a field is not used, numbers and flags as text among them. A list or an object of such values is one too: scripts that are switched off
 /// have arguments.
 pub(super) fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Bool(value) => !value,
         Value::Number(value) => value.as_f64() == Some(0.0),
-        Value::String(value) => value.is_empty() || value == "None",
+        Value::String(value) => matches!(value.as_str(), "" | "None" | "0" | "false" | "False"),
         Value::Array(values) => values.iter().all(is_empty),
         Value::Object(fields) => fields.values().all(is_empty),
     }
@@ -62,7 +66,7 @@ pub(super) struct Request {
     seed: u64,
     count: u64,
     batch_size: u64,
-    sampler: String,
+    sampler: Choice,
 }
 
 impl Request {
@@ -76,11 +80,14 @@ impl Request {
         let given = |name: &str| fields.get(name).filter(|value| !value.is_null());
         let mut input = Map::new();
         for (theirs, ours, default) in FIELDS {
-            let value = given(theirs).cloned().or(default.map(Value::from));
-            input.extend(value.map(|value| (ours.to_string(), whole(value))));
+            let value = match theirs {
+                "prompt" | "negative_prompt" => given(theirs).cloned(),
+                _ => number(fields, theirs)?.or(default.map(|value| whole(value.into()))),
+            };
+            input.extend(value.map(|value| (ours.to_string(), value)));
         }
         if with_image {
-            let strength = given("denoising_strength").cloned().unwrap_or(json!(0.75));
+            let strength = number(fields, "denoising_strength")?.unwrap_or(json!(0.75));
             input.insert("prompt_strength".into(), strength);
         }
         // An empty prompt is one; ours has a default.
@@ -90,7 +97,8 @@ impl Request {
             .into_iter()
             .find(|name| !name.is_empty())
             .unwrap_or("Euler");
-        input.insert("scheduler".into(), samplers::scheduler(sampler, text("scheduler"))?.into());
+        let sampler = samplers::choice(sampler, text("scheduler"))?;
+        input.insert("scheduler".into(), sampler.ours.into());
         input.insert("num_outputs".into(), json!(1));
 
         let batch_size = count(fields, "batch_size")?;
@@ -101,7 +109,7 @@ impl Request {
                 format!("at most {MOST} pictures in all, found {count}"),
             ));
         }
-        let seed = match given("seed").map(|seed| whole(seed.clone())) {
+        let seed = match number(fields, "seed")? {
             None => random_seed(),
             Some(seed) if seed.as_i64() == Some(-1) => random_seed(),
             Some(seed) => {
@@ -111,7 +119,7 @@ impl Request {
                 seed.as_u64().ok_or_else(problem)?
             }
         };
-        Ok(Request { input, seed, count, batch_size, sampler: sampler.into() })
+        Ok(Request { input, seed, count, batch_size, sampler })
     }
 
     /// Sets a field of the input.
@@ -147,6 +155,11 @@ impl Request {
         (width, height): (u32, u32),
         model: &str,
     ) -> Value {
+        let approximated = self.sampler.approximated.as_deref();
+        let texts = texts.iter().map(|text| match approximated {
+            Some(what) => format!("{text}, {APPROXIMATED}: {what}"),
+            None => text.clone(),
+        });
         let repeated = |value: &str| vec![value.to_string(); seeds.len()];
         let (prompt, negative) = (self.text("prompt"), self.text("negative_prompt"));
         json!({
@@ -161,7 +174,7 @@ impl Request {
             "subseed_strength": 0,
             "width": width,
             "height": height,
-            "sampler_name": self.sampler,
+            "sampler_name": self.sampler.name,
             "cfg_scale": self.input.get("guidance_scale"),
             "steps": self.input.get("num_inference_steps"),
             "batch_size": self.batch_size,
@@ -170,9 +183,9 @@ impl Request {
             "sd_model_name": model,
             "sd_model_hash": "",
             "denoising_strength": self.input.get("prompt_strength"),
-            "extra_generation_params": {},
+            "extra_generation_params": approximated.map_or(json!({}), |what| json!({ APPROXIMATED: what })),
             "index_of_first_image": 0,
-            "infotexts": texts,
+            "infotexts": texts.collect::<Vec<_>>(),
             "styles": [],
             "clip_skip": 1,
             "is_using_inpainting_conditioning": false,
@@ -189,12 +202,34 @@ fn random_seed() -> u64 {
 
 /// A number of pictures: 1 where none is given.
 fn count(fields: &Map<String, Value>, name: &str) -> Result<u64, Refusal> {
-    match fields.get(name).filter(|value| !value.is_null()).map(|value| whole(value.clone())) {
+    match number(fields, name)? {
         None => Ok(1),
         Some(value) => value
             .as_u64()
             .filter(|n| *n > 0)
             .ok_or_else(|| Refusal::body(name, format!("expected an integer of at least 1, found {value}"))),
+    }
+}
+
+/// The value of a field for a number, which some clients write as text. `None`: not given, or null.
+///
+/// # Errors
+/// The field is a text that is no number.
+fn number(fields: &Map<String, Value>, name: &str) -> Result<Option<Value>, Refusal> {
+    match fields.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => {
+            let text = text.trim();
+            let integer =
+                text.parse::<u64>().map(Value::from).or_else(|_| text.parse::<i64>().map(Value::from));
+            // A text such as `inf` is no number of JSON.
+            let float = || text.parse().ok().and_then(Number::from_f64).map(|number| whole(number.into()));
+            let found = integer.ok().or_else(float);
+            let short = || body::short(&text.into());
+            let wrong = || Refusal::body(name, format!("expected a number, found {}", short()));
+            found.ok_or_else(wrong).map(Some)
+        }
+        Some(value) => Ok(Some(whole(value.clone()))),
     }
 }
 

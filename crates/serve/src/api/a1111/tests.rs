@@ -34,6 +34,29 @@ fn fields() {
     assert_eq!(input, expected);
 }
 
+/// Protects: clients that write numbers as text, as the web UI takes them.
+#[test]
+fn numbers_as_text() {
+    let given = json!({ "steps": "3", "cfg_scale": " 7.5", "width": "64.0", "seed": "7", "n_iter": "2", "denoising_strength": "0.5",
+        "enable_hr": "false", "subseed_strength": "0" });
+    let input = |seed: u64| {
+        json!({ "prompt": "", "num_inference_steps": 3, "guidance_scale": 7.5, "width": 64, "prompt_strength": 0.5,
+            "scheduler": "K_EULER", "num_outputs": 1, "seed": seed })
+    };
+    let inputs = read(given, true).unwrap().inputs().into_iter().map(Value::Object);
+    assert_eq!(inputs.collect::<Vec<_>>(), [input(7), input(8)]);
+}
+
+/// Protects: a sampler that stands for another is told of, by its name, with what it stands for.
+#[test]
+fn samplers_that_stand_for_others() {
+    let request = read(json!({ "sampler_name": "DPM++ SDE", "seed": 1 }), false).unwrap();
+    let info = request.info(&[1], &["a\nSteps: 1".into()], (64, 32), "pocket");
+    assert_eq!(info["sampler_name"], "DPM++ 2M SDE");
+    assert_eq!(info["extra_generation_params"], json!({ "Approximated": "DPM++ SDE by DPM++ 2M SDE" }));
+    assert_eq!(info["infotexts"], json!(["a\nSteps: 1, Approximated: DPM++ SDE by DPM++ 2M SDE"]));
+}
+
 /// Protects: what cannot be met is refused by the web UI's name of the field.
 #[test]
 fn bad_fields() {
@@ -45,10 +68,12 @@ fn bad_fields() {
         ),
         (json!({ "batch_size": 4, "n_iter": 5 }), "batch_size: at most 16 pictures in all, found 20"),
         (json!({ "batch_size": 0 }), "batch_size: expected an integer of at least 1, found 0"),
-        (json!({ "n_iter": "2" }), "n_iter: expected an integer of at least 1, found \"2\""),
+        (json!({ "n_iter": "two" }), "n_iter: expected a number, found \"two\""),
+        (json!({ "steps": "" }), "steps: expected a number, found \"\""),
+        (json!({ "cfg_scale": "inf" }), "cfg_scale: expected a number, found \"inf\""),
+        (json!({ "n_iter": "1.5" }), "n_iter: expected an integer of at least 1, found 1.5"),
         (json!({ "seed": -2 }), "seed: expected an integer of at least 0, or -1, found -2"),
-        (json!({ "seed": "7" }), "seed: expected an integer of at least 0, or -1, found \"7\""),
-        (json!({ "scheduler": "Karras" }), "scheduler: Karras goes with DPM++ 2M, not with Euler"),
+        (json!({ "seed": "-2" }), "seed: expected an integer of at least 0, or -1, found -2"),
     ];
     for (fields, message) in cases {
         assert_eq!(read(fields, false).unwrap_err(), message);
@@ -109,6 +134,9 @@ async fn pictures() {
     let model = json!({ "sd_model_checkpoint": options["sd_model_checkpoint"] });
     assert_eq!(service.post("/sdapi/v1/options", model).await.0, 200);
     assert_eq!(service.get("/sdapi/v1/progress").await.1["state"]["job_count"], 0);
+    for call in ["unload-checkpoint", "reload-checkpoint", "refresh-checkpoints"] {
+        assert_eq!(service.post(&format!("/sdapi/v1/{call}"), json!({})).await, (200, json!({})), "{call}");
+    }
 }
 
 /// Protects: refusals name the web UI's fields.
