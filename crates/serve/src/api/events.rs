@@ -71,8 +71,15 @@ pub fn follow(state: &AppState, job: Job, view: View, names: Names, guard: Optio
         is_running: false,
         is_over: false,
     };
+    sse(stream(follower))
+}
+
+/// An answer of server-sent events.
+pub(super) fn sse(
+    events: impl Stream<Item = std::result::Result<Event, Infallible>> + Send + 'static,
+) -> Response {
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
-    let mut answer = Sse::new(stream(follower)).keep_alive(keep_alive).into_response();
+    let mut answer = Sse::new(events).keep_alive(keep_alive).into_response();
     // Proxies would collect events before they pass them on.
     answer.headers_mut().insert("x-accel-buffering", axum::http::HeaderValue::from_static("no"));
     answer

@@ -13,6 +13,7 @@ use super::submit::{self, CancelOnDrop};
 use super::tokens::Caller;
 use super::{files, input, upload};
 use crate::job::{Job, Status};
+use crate::worker::FLAGGED;
 
 /// How long a prediction is waited for: clients give up long before.
 const PATIENCE: Duration = Duration::from_secs(24 * 3600);
@@ -76,16 +77,33 @@ impl Waiting {
     pub(super) async fn pictures(self) -> Result<Vec<Option<Picture>>, Refusal> {
         let mut pictures = Vec::new();
         for (job, guard) in self.jobs {
-            let job = submit::wait(&self.state, job, PATIENCE).await;
-            if !job.status.is_over() {
-                // The client has no id to ask for it again, so the prediction is canceled.
-                return Err(Refusal::unavailable("The service is about to end"));
-            }
-            guard.keep();
-            pictures.push(Picture::of(job)?);
+            pictures.push(finished(&self.state, job, guard).await?);
         }
         Ok(pictures)
     }
+
+    /// The predictions, each with what cancels it when it is dropped.
+    pub(super) fn into_jobs(self) -> Vec<(Job, CancelOnDrop)> {
+        self.jobs
+    }
+}
+
+/// Waits until a prediction is over, and returns its picture. `None`: somebody canceled the prediction.
+///
+/// # Errors
+/// The prediction failed, or its input was found to be wrong while it ran.
+pub(super) async fn finished(
+    state: &AppState,
+    job: Job,
+    guard: CancelOnDrop,
+) -> Result<Option<Picture>, Refusal> {
+    let job = submit::wait(state, job, PATIENCE).await;
+    if !job.status.is_over() {
+        // The client has no id to ask for it again, so the prediction is canceled.
+        return Err(Refusal::unavailable("The service is about to end"));
+    }
+    guard.keep();
+    Picture::of(job)
 }
 
 impl Picture {
@@ -94,12 +112,18 @@ impl Picture {
         let key = job.output.as_ref().and_then(|output| output.get(0)?.as_str()).map(String::from);
         match (job.status, key) {
             (Status::Succeeded, Some(key)) => Ok(Some(Picture { key, job })),
-            (Status::Succeeded, None) => Err(failed("the safety checker kept the picture back")),
             (Status::Canceled, _) => Ok(None),
-            _ => Err(match input::wrong_field(&job) {
-                Some((field, problem)) => Refusal::input(field, problem),
-                None => failed(job.error.unwrap_or_else(|| "the prediction failed".into())),
-            }),
+            _ => Err(Picture::failure(&job)),
+        }
+    }
+
+    /// Why a prediction has no picture.
+    fn failure(job: &Job) -> Refusal {
+        match (input::wrong_field(job), job.error.as_deref()) {
+            (Some((field, problem)), _) => Refusal::input(field, problem),
+            // No failure of the service: the prompt's, or the seed's.
+            (None, Some(FLAGGED)) => Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, FLAGGED),
+            (None, error) => failed(error.unwrap_or("the prediction failed")),
         }
     }
 }
@@ -108,6 +132,15 @@ impl Picture {
 pub(super) async fn read(state: &AppState, picture: &Picture) -> Result<Bytes, Refusal> {
     let bytes = state.storage.read(&picture.key).await?;
     bytes.ok_or_else(|| failed(format!("{}: deleted meanwhile", picture.key)))
+}
+
+/// The newest preview of a prediction, as PNG. `None`: there is none yet, or a newer one replaces it just now.
+pub(super) async fn preview(state: &AppState, job: &Job) -> crate::error::Result<Option<Bytes>> {
+    let previews = job.progress.as_ref().and_then(|progress| progress.get("previews")?.as_array());
+    match previews.and_then(|previews| previews.last()?.get("key")?.as_str()) {
+        Some(key) => state.storage.read(key).await,
+        None => Ok(None),
+    }
 }
 
 /// Stores a picture that came within a request. Returns its URL for an input, valid on whatever host a worker runs.

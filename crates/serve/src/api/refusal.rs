@@ -172,6 +172,16 @@ impl Refusal {
 
     /// The answer in OpenAI's form.
     pub fn openai(self) -> Response {
+        // Its clients know 400 for a wrong field, and no 422.
+        let status = match self.status {
+            StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
+            status => status,
+        };
+        self.answer(status, "application/json", &json!({ "error": self.openai_error() }))
+    }
+
+    /// The error as OpenAI has it.
+    pub fn openai_error(&self) -> Value {
         let (kind, code) = match self.status {
             StatusCode::UNAUTHORIZED => ("invalid_request_error", "invalid_api_key"),
             StatusCode::TOO_MANY_REQUESTS => ("requests", "rate_limit_exceeded"),
@@ -182,13 +192,7 @@ impl Refusal {
             status if status.is_server_error() => ("server_error", "server_error"),
             _ => ("invalid_request_error", "invalid_value"),
         };
-        // Its clients know 400 for a wrong field, and no 422.
-        let status = match self.status {
-            StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
-            status => status,
-        };
-        let error = json!({ "message": self.message, "type": kind, "param": self.field, "code": code });
-        self.answer(status, "application/json", &json!({ "error": error }))
+        json!({ "message": self.message, "type": kind, "param": self.field, "code": code })
     }
 
     fn title(&self) -> &'static str {

@@ -72,6 +72,11 @@ impl Service {
         read(self.client.get(format!("{}{path}", self.url))).await
     }
 
+    /// Lets predictions that wait go on.
+    pub(crate) fn go_on(&self) {
+        self.engine.go_on();
+    }
+
     /// The inputs of all predictions, the oldest first.
     pub(crate) async fn inputs(&self) -> Vec<Map<String, Value>> {
         let filter = crate::queue::Filter { ascending: true, limit: 100, ..Default::default() };

@@ -36,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::attempt::Attempt;
 pub(crate) use self::checkpoints::is_there as has_checkpoint;
+pub(crate) use self::prediction::FLAGGED;
 use self::scratch::Scratch;
 use self::share::Computing;
 use self::weights::WeightsCache;

@@ -11,7 +11,7 @@ use super::{Done, Ended, Worker, engine};
 use crate::job::Job;
 
 /// What the service that this one stands for says where no picture is left.
-const FLAGGED: &str = "NSFW content detected. Try running it again, or try a different prompt.";
+pub(crate) const FLAGGED: &str = "NSFW content detected. Try running it again, or try a different prompt.";
 /// The field of trained weights.
 const WEIGHTS: &str = "replicate_weights";
 

@@ -11,10 +11,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Answer;
+use crate::api::pictures;
 use crate::api::state::AppState;
 use crate::api::tokens::Caller;
 use crate::error::Result;
-use crate::job::{Job, Kind, Status};
+use crate::job::{Kind, Status};
 
 /// The requests that wait for their pictures.
 #[derive(Clone, Default)]
@@ -107,23 +108,13 @@ async fn shown(state: &AppState, requests: &[Entry], without_image: bool) -> Res
         "sampling_steps": step("total").unwrap_or(0),
     });
     let image = match &current {
-        Some(job) if !without_image => preview(state, job).await?,
+        Some(job) if !without_image => pictures::preview(state, job).await?.map(|png| STANDARD.encode(png)),
         _ => None,
     };
     let progress = done / ids.len().max(1) as f64;
     Ok(
         json!({ "progress": progress, "eta_relative": eta, "state": state_of, "current_image": image, "textinfo": null }),
     )
-}
-
-/// The newest preview of a prediction, as base64.
-async fn preview(state: &AppState, job: &Job) -> Result<Option<String>> {
-    let previews = job.progress.as_ref().and_then(|progress| progress.get("previews")?.as_array());
-    let key = previews.and_then(|previews| previews.last()?.get("key")?.as_str());
-    match key {
-        Some(key) => Ok(state.storage.read(key).await?.map(|png| STANDARD.encode(png))),
-        None => Ok(None),
-    }
 }
 
 /// Cancels all requests of the caller.

@@ -123,12 +123,11 @@ pub(super) fn choice(name: &str, schedule: &str) -> Result<Choice, Refusal> {
 /// A sampler of any of its names, and the one that stands for it, which is itself where there is the sampler.
 fn named(name: &str) -> Option<(&'static str, &'static Sampler)> {
     let is = |known: &&str| known.eq_ignore_ascii_case(name);
-    let own = SAMPLERS
-        .iter()
-        .find(|sampler| [sampler.theirs, sampler.ours].iter().chain(sampler.aliases).any(|known| is(&known)));
+    let own =
+        SAMPLERS.iter().find(|sampler| [sampler.theirs, sampler.ours].iter().chain(sampler.aliases).any(is));
     let near = || {
         let (theirs, _, near) =
-            NEAR.iter().find(|(theirs, aliases, _)| is(theirs) || aliases.iter().any(|a| is(&a)))?;
+            NEAR.iter().find(|(theirs, aliases, _)| is(theirs) || aliases.iter().any(is))?;
         Some((*theirs, SAMPLERS.iter().find(|sampler| sampler.theirs == *near)?))
     };
     own.map(|sampler| (sampler.theirs, sampler)).or_else(near)

@@ -147,6 +147,7 @@ async fn failures() {
         ("txt2img", json!({ "cfg_scale": 100 }), 422, "cfg_scale: "),
         ("txt2img", json!({ "width": 8 }), 422, "width: too small"),
         ("txt2img", json!({ "prompt": "fail" }), 500, "it broke"),
+        ("txt2img", json!({ "prompt": "flagged" }), 422, "NSFW content detected"),
         // What is found to be wrong while the prediction runs.
         ("txt2img", json!({ "prompt": "bad mask" }), 422, "mask: not a picture"),
         (

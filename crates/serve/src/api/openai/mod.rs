@@ -7,10 +7,12 @@
 //! ```text
 //! request.rs   the fields of a request → inputs of predictions
 //! edits.rs     the parts of an edit
+//! stream.rs    answers as events
 //! ```
 
 mod edits;
 mod request;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -74,7 +76,7 @@ async fn generations(
 ) -> Result<Response, Problem> {
     let fields = body::object(request).await?;
     let request = Request::of_fields(&fields)?;
-    answer(&state, &caller, &headers, request).await
+    answer(&state, &caller, &headers, request, "image_generation").await
 }
 
 async fn edits(
@@ -90,24 +92,28 @@ async fn edits(
     if let Some(mask) = edit.mask {
         request.set("mask", pictures::store(&state, &caller, "mask", &mask).await?.into());
     }
-    answer(&state, &caller, &headers, request).await
+    answer(&state, &caller, &headers, request, "image_edit").await
 }
 
-/// Makes the pictures of a request, and answers with them.
+/// Makes the pictures of a request, and answers with them. `events`: how the names of events begin, if the answer is streamed.
 async fn answer(
     state: &AppState,
     caller: &Caller,
     headers: &HeaderMap,
     mut request: Request,
+    events: &'static str,
 ) -> Result<Response, Problem> {
     if let Some(weights) = weights(state, &request.model).await? {
         request.set("replicate_weights", state.links.url("", &weights).into());
     }
     let (inputs, how) = request.into_inputs();
     let waiting = Waiting::submit(state, caller, inputs).await?;
+    if let Some(partial_images) = how.stream {
+        return Ok(stream::answer(state, waiting, how, partial_images, events));
+    }
     let (mut data, mut size) = (Vec::new(), None);
     let made: Option<Vec<Picture>> = waiting.pictures().await?.into_iter().collect();
-    let made = made.ok_or_else(|| pictures::failed("the prediction was canceled"))?;
+    let made = made.ok_or_else(canceled)?;
     for picture in &made {
         let png = pictures::read(state, picture).await?;
         size = size.or(masks::png_size(&png));
@@ -153,6 +159,16 @@ fn is_base(state: &AppState, name: &str) -> bool {
         || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
+fn canceled() -> Refusal {
+    pictures::failed("the prediction was canceled")
+}
+
+/// A PNG file in a format.
+async fn encoded(png: Bytes, format: masks::Format) -> Result<Vec<u8>, Refusal> {
+    let converted = tokio::task::spawn_blocking(move || masks::convert(&png, format)).await;
+    converted.map_err(|e| pictures::failed(e.to_string()))?.map_err(pictures::failed)
+}
+
 /// A picture as the request wants to have it.
 async fn shown(
     state: &AppState,
@@ -165,8 +181,7 @@ async fn shown(
     if how.as_url && format == masks::Format::Png {
         return Ok(json!({ "url": state.links.url(&url_base(state, headers), &picture.key) }));
     }
-    let converted = tokio::task::spawn_blocking(move || masks::convert(&png, format)).await;
-    let bytes = converted.map_err(|e| pictures::failed(e.to_string()))?.map_err(pictures::failed)?;
+    let bytes = encoded(png, format).await?;
     if !how.as_url {
         return Ok(json!({ "b64_json": STANDARD.encode(bytes) }));
     }

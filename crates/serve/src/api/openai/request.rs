@@ -11,6 +11,9 @@ use crate::job::Kind;
 /// The most pictures of a request, as OpenAI has it.
 const MOST: u64 = 10;
 
+/// The most previews of a picture, as OpenAI has it.
+const MOST_PARTIAL: u64 = 3;
+
 /// The qualities that an answer of OpenAI may have.
 const QUALITIES: [&str; 3] = ["low", "medium", "high"];
 
@@ -38,6 +41,10 @@ pub(super) fn theirs(ours: &str) -> &str {
 pub(super) struct Answer {
     pub as_url: bool,
     pub format: Format,
+    /// The size that the request wants.
+    pub size: Option<(u32, u32)>,
+    /// The most previews of each picture, where the answer is to be events.
+    pub stream: Option<u64>,
     /// The quality that the request wants, for the answer.
     pub quality: Option<&'static str>,
 }
@@ -60,9 +67,6 @@ impl Request {
             return Err(Refusal::body("prompt", "required, but not given"));
         }
         let model = body::text(fields, "model")?.unwrap_or_default();
-        if matches!(fields.get("stream"), Some(value) if is_true(value)) {
-            return Err(Refusal::body("stream", "answers are not streamed; leave the field out"));
-        }
         let mut input = Map::new();
         for (theirs, ours) in NAMES {
             if let Some(value) = fields.get(theirs).filter(|value| !value.is_null()) {
@@ -70,7 +74,8 @@ impl Request {
                 input.insert(ours.into(), if is_text { value.clone() } else { number(value) });
             }
         }
-        if let Some((width, height)) = size(text("size"))? {
+        let size = size(text("size"))?;
+        if let Some((width, height)) = size {
             input.extend([("width".to_string(), json!(width)), ("height".to_string(), json!(height))]);
         }
         input.insert("num_outputs".into(), json!(1));
@@ -92,7 +97,11 @@ impl Request {
         };
         let format = format(text("output_format"), fields.get("output_compression"))?;
         let quality = QUALITIES.into_iter().find(|known| *known == text("quality"));
-        let how = Answer { as_url, format, quality };
+        let stream = stream(fields)?;
+        if stream.is_some() && as_url {
+            return Err(Refusal::body("response_format", "expected b64_json with stream, found \"url\""));
+        }
+        let how = Answer { as_url, format, size, stream, quality };
         Ok(Request { model, input, count, how })
     }
 
@@ -125,16 +134,28 @@ fn is_true(value: &Value) -> bool {
     value == &Value::Bool(true) || value.as_str().is_some_and(|text| text.eq_ignore_ascii_case("true"))
 }
 
+/// The most previews of each picture. `None`: the answer is not to be streamed.
+fn stream(fields: &Map<String, Value>) -> Result<Option<u64>, Refusal> {
+    let partial_images = match fields.get("partial_images").filter(|value| !value.is_null()).map(number) {
+        None => 0,
+        Some(value) => value.as_u64().filter(|n| *n <= MOST_PARTIAL).ok_or_else(|| {
+            let problem = format!("expected an integer from 0 to {MOST_PARTIAL}, found {value}");
+            Refusal::body("partial_images", problem)
+        })?,
+    };
+    Ok(fields.get("stream").is_some_and(is_true).then_some(partial_images))
+}
+
 /// `WIDTHxHEIGHT`. `None`: `auto`, the model's own size.
-fn size(text: &str) -> Result<Option<(u64, u64)>, Refusal> {
+fn size(text: &str) -> Result<Option<(u32, u32)>, Refusal> {
     if matches!(text, "" | "auto") {
         return Ok(None);
     }
     let sides = text
         .split_once(['x', 'X', '×'])
-        .and_then(|(w, h)| Some((w.trim().parse::<u64>().ok()?, h.trim().parse::<u64>().ok()?)));
+        .and_then(|(w, h)| Some((w.trim().parse::<u32>().ok()?, h.trim().parse::<u32>().ok()?)));
     let schema = input::schema(Kind::Prediction);
-    let is_side = |side: u64| schema::check(schema, Map::from_iter([("width".into(), json!(side))])).is_ok();
+    let is_side = |side: u32| schema::check(schema, Map::from_iter([("width".into(), json!(side))])).is_ok();
     match sides.filter(|(width, height)| is_side(*width) && is_side(*height)) {
         Some(sides) => Ok(Some(sides)),
         None => {

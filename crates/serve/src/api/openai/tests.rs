@@ -67,9 +67,14 @@ fn bad_fields() {
         ),
         (json!({ "prompt": "a", "model": 5 }), "model", "model: expected text, found 5"),
         (
-            json!({ "prompt": "a", "stream": true }),
-            "stream",
-            "stream: answers are not streamed; leave the field out",
+            json!({ "prompt": "a", "partial_images": 4 }),
+            "partial_images",
+            "partial_images: expected an integer from 0 to 3, found 4",
+        ),
+        (
+            json!({ "prompt": "a", "stream": true, "response_format": "url" }),
+            "response_format",
+            "response_format: expected b64_json with stream, found \"url\"",
         ),
         (
             json!({ "prompt": "a", "response_format": "png" }),
@@ -134,6 +139,54 @@ async fn generations() {
         let bytes = service.client.get(url).send().await.unwrap().bytes().await.unwrap();
         assert!(url.starts_with(&service.url) && bytes.starts_with(start), "{url}");
     }
+}
+
+/// The data of a stream's events.
+fn data(stream: &str) -> Vec<Value> {
+    let lines = stream.lines().filter_map(|line| line.strip_prefix("data: "));
+    lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Protects: clients that show pictures on the way: previews come before the end, as many as were asked for at most, then each picture.
+#[tokio::test]
+async fn streams() {
+    let service = Service::start().await;
+    let ask = |body: Value| {
+        let request = service.client.post(format!("{}/v1/images/generations", service.url));
+        async move { request.json(&body).send().await.unwrap() }
+    };
+    let body = json!({ "prompt": "wait", "seed": 7, "n": 2, "size": "32x16", "stream": true, "partial_images": 1, "output_format": "jpeg" });
+    let mut answer = ask(body).await;
+    assert_eq!(answer.headers()["content-type"], "text/event-stream");
+    let mut text = String::new();
+    while !text.contains("\n\n") {
+        text += std::str::from_utf8(&answer.chunk().await.unwrap().unwrap()).unwrap();
+    }
+    let preview = &data(&text)[0];
+    assert!(text.starts_with("event: image_generation.partial_image\n"), "{text}");
+    assert_eq!((&preview["partial_image_index"], &preview["size"]), (&json!(0), &json!("32x16")));
+    service.go_on();
+    while let Some(chunk) = answer.chunk().await.unwrap() {
+        text += std::str::from_utf8(&chunk).unwrap();
+    }
+    let events = data(&text);
+    let done: Vec<&Value> = events.iter().filter(|e| e["type"] == "image_generation.completed").collect();
+    assert_eq!((done.len(), &done[1]["size"]), (2, &json!("32x16")), "{text}");
+    for event in &events {
+        assert_eq!((&event["output_format"], &event["quality"]), (&json!("jpeg"), &json!("auto")));
+        let picture = STANDARD.decode(event["b64_json"].as_str().unwrap()).unwrap();
+        assert!(picture.starts_with(b"\xff\xd8"));
+    }
+
+    let text =
+        ask(json!({ "prompt": "a", "seed": 7, "size": "32x16", "stream": true })).await.text().await.unwrap();
+    let events = data(&text);
+    let picture = STANDARD.encode(testing::png(32, 16, 7));
+    assert_eq!((events.len(), &events[0]["b64_json"]), (1, &json!(picture)), "no previews were asked for");
+    let text = ask(json!({ "prompt": "fail", "stream": true })).await.text().await.unwrap();
+    assert_eq!((data(&text).len(), &data(&text)[0]["error"]["message"]), (1, &json!("it broke")));
+    // What is wrong from the start is no stream.
+    assert_eq!(ask(json!({ "prompt": "a", "size": "8x64", "stream": true })).await.status().as_u16(), 400);
 }
 
 /// Protects: refusals and failures have OpenAI's form and names; a failure is not tried again.
@@ -273,9 +326,15 @@ async fn edits_of_pictures() {
 /// Protects: a client that hangs up cancels its predictions.
 #[tokio::test]
 async fn hanging_up() {
+    for body in [json!({ "prompt": "wait" }), json!({ "prompt": "wait", "stream": true })] {
+        hangs_up(body).await;
+    }
+}
+
+async fn hangs_up(body: Value) {
     let service = Service::start().await;
     let url = format!("{}/v1/images/generations", service.url);
-    let asking = service.client.post(url).json(&json!({ "prompt": "wait" })).send();
+    let asking = async { service.client.post(url).json(&body).send().await.unwrap().bytes().await };
     let running = async {
         loop {
             let counts = service.state.queue.counts().await.unwrap();
