@@ -27,7 +27,7 @@ pub fn png(width: u32, height: u32, gray: u8) -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// An engine that does as the prompt, or the token, says: `wait`, or `wait with seed N`, until [`StandIn::go_on`], `fail`, `bad mask`, `flagged`, or a picture, which has the
+/// An engine that does as the prompt, or the token, says: `wait`, `wait at the end`, or `wait with seed N`, until [`StandIn::go_on`], `fail`, `bad mask`, `flagged`, or a picture, which has the
 /// input's size and is as gray as the seed says.
 #[derive(Default)]
 pub struct StandIn {
@@ -109,6 +109,9 @@ impl Engine for StandIn {
         }
         work.log(" 50%|█████     | 1/2");
         work.progress(progress(2));
+        if input.get("prompt").is_some_and(|prompt| prompt == "wait at the end") {
+            self.wait(work)?;
+        }
         let is_flagged = input.get("prompt").is_some_and(|prompt| prompt == "flagged");
         let count = input.get("num_outputs").and_then(Value::as_u64).unwrap_or(1);
         let pictures = (0..count).map(|number| {

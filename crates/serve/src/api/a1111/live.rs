@@ -80,15 +80,16 @@ pub(super) async fn progress(
 }
 
 async fn shown(state: &AppState, requests: &[Entry], without_image: bool) -> Result<Value> {
-    let (mut done, mut eta, mut current) = (0.0, 0.0, None);
+    // A picture whose steps are done is not finished: interrupted now, it is lost.
+    let (mut finished, mut running, mut eta, mut current) = (0_usize, 0.0, 0.0, None);
     let ids = requests.first().map_or(&[][..], |request| &request.ids);
     for id in ids {
         let Some(job) = state.queue.get(Kind::Prediction, id).await? else { continue };
         match job.status {
-            status if status.is_over() => done += 1.0,
+            status if status.is_over() => finished += 1,
             Status::Processing => {
                 let number = |name: &str| job.progress.as_ref()?.get(name)?.as_f64();
-                done += number("done").unwrap_or(0.0) / number("total").unwrap_or(1.0).max(1.0);
+                running += number("done").unwrap_or(0.0) / number("total").unwrap_or(1.0).max(1.0);
                 eta += number("seconds_left").unwrap_or(0.0);
                 current = Some(job);
             }
@@ -103,7 +104,7 @@ async fn shown(state: &AppState, requests: &[Entry], without_image: bool) -> Res
         "job": if ids.is_empty() { "" } else { "generate" },
         "job_count": ids.len(),
         "job_timestamp": "0",
-        "job_no": done as usize,
+        "job_no": finished,
         "sampling_step": step("done").unwrap_or(0),
         "sampling_steps": step("total").unwrap_or(0),
     });
@@ -111,7 +112,7 @@ async fn shown(state: &AppState, requests: &[Entry], without_image: bool) -> Res
         Some(job) if !without_image => pictures::preview(state, job).await?.map(|png| STANDARD.encode(png)),
         _ => None,
     };
-    let progress = done / ids.len().max(1) as f64;
+    let progress = (finished as f64 + running) / ids.len().max(1) as f64;
     Ok(
         json!({ "progress": progress, "eta_relative": eta, "state": state_of, "current_image": image, "textinfo": null }),
     )

@@ -223,6 +223,26 @@ async fn interrupting() {
     assert_eq!(info["all_seeds"], json!([]));
 }
 
+/// Protects whoever interrupts after a number of pictures: one whose steps are done, but which is not there yet, does not count.
+#[tokio::test]
+async fn pictures_that_are_finished() {
+    let service = Service::start().await;
+    let asking = service.post("/sdapi/v1/txt2img", json!({ "prompt": "wait at the end", "n_iter": 2 }));
+    let looking = async {
+        let progress = loop {
+            let progress = service.get("/sdapi/v1/progress").await.1;
+            if progress["state"]["sampling_step"] == 2 {
+                break progress;
+            }
+        };
+        service.go_on();
+        progress
+    };
+    let ((status, _), progress) = tokio::join!(asking, looking);
+    let expected = (200, &json!(0), &json!(0.5));
+    assert_eq!((status, &progress["state"]["job_no"], &progress["progress"]), expected);
+}
+
 /// Protects: what is finished of a batch when its request is interrupted is answered, with its seed and its infotext.
 #[tokio::test]
 async fn interrupting_a_batch() {
