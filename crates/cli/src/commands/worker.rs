@@ -3,6 +3,7 @@
 use calotype_serve::job::Kind;
 use calotype_serve::queue::Queue;
 use calotype_serve::settings::Settings;
+use calotype_tensor::cpu;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
 use super::serve::{Only, SharedArgs, failure, places};
@@ -39,6 +40,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
         None => Kind::ALL.into(),
     };
     let settings = Settings { kinds, once: args.once, ..args.shared.settings()? };
+    cpu::keep_heap_small();
     // Before a model is fetched.
     Queue::check_there(&settings).map_err(failure)?;
     let engine = args.shared.engine(1, quiet)?;

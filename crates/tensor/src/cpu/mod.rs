@@ -29,4 +29,4 @@ pub use isa::{Isa, UnknownIsa, isa, try_isa};
 pub use workers::Workers;
 
 use crate::memory::Buffer;
-pub use crate::memory::trim_pool;
+pub use crate::memory::{keep_heap_small, trim_pool};

@@ -1,12 +1,14 @@
 //! Devices, and what lies in their memory: tensors' elements, and weights in the layout of a device's kernels.
 
 mod buffer;
+mod heap;
 mod meta;
 
 use std::any::Any;
 
 pub(crate) use buffer::BufferPool;
 pub use buffer::{Buffer, trim_pool};
+pub use heap::keep_heap_small;
 pub(crate) use meta::{MetaMemory, peak_bytes};
 
 use crate::dtype::DType;

@@ -12,6 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use calotype_serve::settings::Settings;
+use calotype_tensor::cpu;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use ureq::http::Uri;
 
@@ -79,6 +80,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let engine = args.shared.engine(args.workers, quiet)?;
     let unasked = args.shared.is_unasked();
     start::raise_open_files();
+    cpu::keep_heap_small();
     if let Some(warning) = start::warning(&settings) {
         tracing::warn!("{warning}");
     }
