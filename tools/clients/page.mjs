@@ -39,7 +39,7 @@ const api = async (path) => (await fetch(new URL(path, url), { headers: { Author
 
 /** Presses Tab until an element has the focus, and sees on the way that the focus is shown. */
 async function tabTo(locator) {
-  for (let presses = 0; presses < 60; presses++) {
+  for (let presses = 0; presses < 200; presses++) { // a gallery has many buttons
     if (await locator.evaluate((element) => element === document.activeElement)) return;
     await page.keyboard.press("Tab");
     const shown = await page.evaluate(() => {
