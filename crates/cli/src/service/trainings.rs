@@ -91,8 +91,8 @@ impl Trainings {
         Ok(Trained { weights: folder.join(RESULT), files: files.collect(), metrics })
     }
 
-    /// Runs this program to its end. The process rests when `work` says so; `end` is what is done to it when it is to stop. `told` hears what
-    /// the process says, and `look` is called on the way. Also says why it was to stop, if it was.
+    /// Runs this program until its process has ended. The process rests when `work` says so, and `end` is called when the job is to stop. `told`
+    /// hears the lines of the process, and `look` is called on the way. Returns how the process ended, and why the job was to stop, if it was.
     ///
     /// # Errors
     /// The system does not start the process, or does not say how it ended.

@@ -71,7 +71,7 @@ fn what_is_said_at_the_start() {
     assert!(worker.line_with("model ").contains(&format!(" in {}", data.join("calotype.sqlite").display())));
 }
 
-/// Protects operators from workers that wait for ever, and from files of tokens that are none: what is wrong is said at the start.
+/// Protects operators from workers that wait for ever, and from files that hold no tokens: the start fails, and the message says why.
 #[test]
 fn what_is_refused_at_the_start() {
     let here = Sandbox::new();

@@ -1,4 +1,4 @@
-//! The input of a job: its fields are checked, and what is no field is left out, with a warning in the job's log.
+//! The input of a job: fields of the schema are checked; other names are left out, with a warning in the job's log.
 
 use std::sync::LazyLock;
 
@@ -163,7 +163,7 @@ mod tests {
         of_body(kind, &mut body).unwrap().warnings
     }
 
-    /// Protects people who misspell a field: they are told which one, and what they probably meant, and of no field that is one.
+    /// Protects people who misspell a field: the warning names the field and the likely one; fields that are right get no warning.
     #[test]
     fn fields_that_are_left_out() {
         let left_out =

@@ -287,6 +287,19 @@ impl Worker {
         }
     }
 
+    /// Makes the folders of a job's inputs and of its results, and returns the input with local files in place of its URLs.
+    async fn begin(
+        &self,
+        job: &Job,
+        attempt: &Attempt,
+        schema: &calotype_request::schema::Schema,
+        folders: [&std::path::Path; 2],
+    ) -> std::result::Result<Map<String, Value>, Ended> {
+        attempt.stage("loading");
+        folders.iter().try_for_each(std::fs::create_dir).map_err(|e| Ended::Failed(e.to_string()))?;
+        self.resolved(job, attempt, schema, folders[0]).await
+    }
+
     /// The job's input with local files in place of its URLs.
     async fn resolved(
         &self,

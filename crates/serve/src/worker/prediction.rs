@@ -23,11 +23,9 @@ impl Worker {
         attempt: &Arc<Attempt>,
         folder: &Path,
     ) -> Result<Done, Ended> {
-        attempt.stage("loading");
-        let failed = |e: std::io::Error| Ended::Failed(e.to_string());
         let [inputs, outputs] = ["inputs", "outputs"].map(|name| folder.join(name));
-        [&inputs, &outputs].iter().try_for_each(std::fs::create_dir).map_err(failed)?;
-        let mut input = self.resolved(job, attempt, &PredictInput::command_line_schema(), &inputs).await?;
+        let schema = PredictInput::command_line_schema();
+        let mut input = self.begin(job, attempt, &schema, [&inputs, &outputs]).await?;
         match self.key_of_weights(job, attempt, &input).await? {
             Some(key) => {
                 let path = self.weights_of_version(job, attempt, &key, &inputs).await?;

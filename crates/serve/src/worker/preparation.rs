@@ -19,11 +19,8 @@ impl Worker {
         attempt: &Arc<Attempt>,
         folder: &Path,
     ) -> Result<Done, Ended> {
-        attempt.stage("loading");
-        let failed = |e: std::io::Error| Ended::Failed(e.to_string());
         let [inputs, outputs] = ["inputs", "outputs"].map(|name| folder.join(name));
-        [&inputs, &outputs].iter().try_for_each(std::fs::create_dir).map_err(failed)?;
-        let input = self.resolved(job, attempt, &TrainInput::schema(), &inputs).await?;
+        let input = self.begin(job, attempt, &TrainInput::schema(), [&inputs, &outputs]).await?;
         let (own, work, out) = (self.engine.clone(), Watched(attempt.clone()), outputs.clone());
         let prepared = {
             let _computes = self.computing.begin(job.made.kind);

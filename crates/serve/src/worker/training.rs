@@ -22,11 +22,8 @@ impl Worker {
         attempt: &Arc<Attempt>,
         folder: &Path,
     ) -> Result<Done, Ended> {
-        attempt.stage("loading");
-        let failed = |e: std::io::Error| Ended::Failed(e.to_string());
         let [inputs, run] = ["inputs", "run"].map(|name| folder.join(name));
-        [&inputs, &run].iter().try_for_each(std::fs::create_dir).map_err(failed)?;
-        let input = self.resolved(job, attempt, &TrainInput::schema(), &inputs).await?;
+        let input = self.begin(job, attempt, &TrainInput::schema(), [&inputs, &run]).await?;
         self.restore(job, attempt, &run).await?;
         let (own, work, to) = (self.engine.clone(), Watched(attempt.clone()), run.clone());
         let trained = engine(move || own.train(&input, &to, &work)).await?;
@@ -38,7 +35,7 @@ impl Worker {
         }
         let weights = trained.weights.clone();
         let sum = tokio::task::spawn_blocking(move || sum(&weights)).await;
-        let sum = sum.map_err(|e| Ended::Failed(e.to_string()))?.map_err(failed)?;
+        let sum = sum.map_err(|e| Ended::Failed(e.to_string()))?.map_err(|e| Ended::Failed(e.to_string()))?;
         let record = match &job.made.destination {
             Some(destination) => Some(self.version(job, destination, &key, &sum).await?),
             None => None,

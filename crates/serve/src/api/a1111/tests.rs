@@ -243,7 +243,7 @@ async fn pictures_that_are_finished() {
     assert_eq!((status, &progress["state"]["job_no"], &progress["progress"]), expected);
 }
 
-/// Protects: what is finished of a batch when its request is interrupted is answered, with its seed and its infotext.
+/// Protects: the answer to an interrupted request has the batch's finished pictures, each with its seed and its infotext.
 #[tokio::test]
 async fn interrupting_a_batch() {
     let service = Service::start().await;

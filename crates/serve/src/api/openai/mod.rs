@@ -1,6 +1,6 @@
 //! OpenAI's images API: `POST /v1/images/generations` and `/v1/images/edits`. `GET /v1/models` is Replicate's, and serves both.
 //!
-//! `model` is the base model's name, one of OpenAI's, or that of a trained model, which takes its weights; another one is not found. `quality`, `style`, `user`, `background`, `moderation` and
+//! `model` is the base model's name, one of OpenAI's names, or the name of a trained model, whose weights are then used. Other names are not found. `quality`, `style`, `user`, `background`, `moderation` and
 //! `input_fidelity` are accepted and mean nothing here. Beyond OpenAI's fields there are `negative_prompt`, `seed`, `steps`,
 //! `guidance_scale` and `prompt_strength`.
 //!
