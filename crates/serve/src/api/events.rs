@@ -163,7 +163,7 @@ impl Follower {
             let body = match self.seen.names {
                 Names::Page => render::job(&self.state, job, &self.view).await?,
                 Names::Cog => {
-                    let body = cog_body(job, render::output(&self.state, job, &self.view).await?);
+                    let body = cog_body(job, render::output(&self.state, job, &self.view).await?, &self.view);
                     self.events.extend(ended(&body));
                     body
                 }
@@ -203,10 +203,10 @@ fn ended(body: &Value) -> Vec<(&'static str, Value)> {
 }
 
 /// A job in the form of Cog's API. What there is not is left out, as the document of the API knows no null.
-pub fn cog_body(job: &Job, output: Value) -> Value {
+pub fn cog_body(job: &Job, output: Value, view: &View) -> Value {
     let mut body = Map::new();
     body.insert("id".into(), job.id().into());
-    body.insert("input".into(), job.made.input.clone().into());
+    body.insert("input".into(), render::input(job, view).into());
     body.insert("output".into(), output);
     body.insert("logs".into(), job.logs.as_str().into());
     body.insert("error".into(), job.error.clone().into());

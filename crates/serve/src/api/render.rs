@@ -8,9 +8,11 @@ use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Map, Value, json};
 
+use super::input::wide_schema;
 use super::state::AppState;
 use super::submit::url_base;
 use crate::error::Result;
+use crate::inputs;
 use crate::job::{Job, SENT_WEIGHTS, Status};
 
 /// How an answer names files.
@@ -62,6 +64,14 @@ impl View {
         View { base, files, is_page: false }
     }
 
+    /// What URLs of files begin with.
+    fn base_of_files(&self) -> &str {
+        match &self.files {
+            Files::DataUris => &self.base,
+            Files::Urls(base) => base,
+        }
+    }
+
     /// The same view with URLs in place of data URIs: a page of a hundred jobs would not fit into memory otherwise.
     pub fn with_urls(mut self) -> View {
         if self.files == Files::DataUris {
@@ -79,10 +89,7 @@ pub fn time(milliseconds: i64) -> String {
 
 /// The URL of a stored file.
 pub fn file_url(state: &AppState, view: &View, key: &str) -> String {
-    match &view.files {
-        Files::DataUris => state.links.url(&view.base, key),
-        Files::Urls(base) => state.links.url(base, key),
-    }
+    state.links.url(view.base_of_files(), key)
 }
 
 /// The output of a job, with files as `view` names them. `Value::Null`: there is none.
@@ -156,6 +163,11 @@ async fn file(state: &AppState, view: &View, key: &str) -> Result<String> {
     Ok(file_url(state, view, key))
 }
 
+/// The input of a job, in which files of the service have URLs as `view` begins them.
+pub fn input(job: &Job, view: &View) -> Map<String, Value> {
+    inputs::with_base(wide_schema(job.made.kind), &job.made.input, view.base_of_files())
+}
+
 /// A job in the form of Replicate's API.
 ///
 /// # Errors
@@ -187,7 +199,7 @@ fn json_of(job: &Job, output: Value, view: &View) -> Value {
         "id": job.id(),
         "model": made.model,
         "version": made.version,
-        "input": made.input,
+        "input": input(job, view),
         "output": output,
         "logs": job.logs,
         "error": job.error,

@@ -12,7 +12,7 @@ use super::refusal::Refusal;
 use super::state::{AppState, BASE};
 use super::tokens::Caller;
 use crate::engine::EngineError;
-use crate::inputs;
+use crate::inputs::{self, InputProblem};
 use crate::job::{Context, Job, Kind, NewJob};
 use crate::queue::{Cap, Inserted};
 
@@ -99,8 +99,19 @@ pub async fn submit_once(state: &AppState, mut job: NewJob) -> Result<Submitted,
         checked.map_err(|problem| Refusal::body("webhook", problem))?;
     }
     let kind = job.kind;
+    // The last part is new each time: a request that repeats a job's id leaves the job's files alone.
+    let folder = format!("jobs/{}/input/{}", job.id, new_id());
+    let stored = inputs::store_large(&state.inputs, input::wide_schema(kind), &mut job.input, &folder).await;
+    let stored = stored.map_err(|problem| match problem {
+        InputProblem::Client { field, problem } => Refusal::input(&field, problem),
+        InputProblem::Ours(e) => e.into(),
+    })?;
     let cap = Cap { of_kind: state.settings.max_queue, of_owner: state.tokens.most_waiting(&job.owner) };
-    match state.queue.insert(job, cap).await? {
+    let inserted = state.queue.insert(job, cap).await;
+    if !matches!(inserted, Ok(Inserted::New(_))) {
+        stored.discard().await;
+    }
+    match inserted? {
         Inserted::New(job) => Ok(Submitted { job, is_new: true }),
         Inserted::Exists(job) if job.made.kind != kind => {
             let other = job.made.kind.name();

@@ -7,6 +7,7 @@
 //! fetch.rs      http and https
 //! client.rs, address.rs   the HTTP client, which reaches public addresses alone
 //! data_uri.rs   files within the text
+//! large.rs      those of them that are too large for a job's row
 //! stored.rs     an uploaded file's record
 //! ```
 
@@ -14,6 +15,7 @@ mod address;
 mod client;
 pub(crate) mod data_uri;
 mod fetch;
+mod large;
 mod mapped;
 mod own;
 mod resolve;
@@ -26,6 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use client::{CheckedClient, cause};
+pub use large::{store_large, with_base};
 use reqwest::Url;
 pub use resolve::{check, resolve};
 pub(crate) use stored::StoredFile;

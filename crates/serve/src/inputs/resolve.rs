@@ -17,8 +17,7 @@ pub fn check(inputs: &Inputs, schema: &Schema, input: &Map<String, Value>) -> Re
         let checked = match text.is_empty() {
             true if field.is_required() => Err("expected a file, found an empty text".into()),
             true => Ok(()),
-            false if field.is_files() => split(text).iter().try_for_each(|(url, _)| inputs.check(url)),
-            false => inputs.check(text),
+            false => urls_of(field, text).iter().try_for_each(|(url, _)| inputs.check(url)),
         };
         checked.map_err(|problem| (field.name.clone(), problem))?;
     }
@@ -26,7 +25,7 @@ pub fn check(inputs: &Inputs, schema: &Schema, input: &Map<String, Value>) -> Re
 }
 
 /// The text of a field that names files. `None`: the field names none, or was not given.
-fn text_of<'a>(field: &Field, input: &'a Map<String, Value>) -> Option<&'a str> {
+pub(super) fn text_of<'a>(field: &Field, input: &'a Map<String, Value>) -> Option<&'a str> {
     let value = input.get(&field.name).filter(|_| field.is_file() || field.is_files())?;
     value.as_str().map(str::trim)
 }
@@ -52,19 +51,24 @@ pub async fn resolve(
         if text.is_empty() {
             continue;
         }
-        let path = if field.is_files() {
-            let mut files = Vec::new();
-            for (url, scale) in split(text) {
-                let path = inputs.fetch(name, &url, folder, &pace).await?;
-                files.push(format!("{}{scale}", path.display()));
-            }
-            schema::join(&files)
-        } else {
-            inputs.fetch(name, text, folder, &pace).await?.display().to_string()
-        };
-        resolved.insert(name.clone(), path.into());
+        let mut files = Vec::new();
+        for (url, scale) in urls_of(field, text) {
+            let path = inputs.fetch(name, &url, folder, &pace).await?;
+            files.push(format!("{}{scale}", path.display()));
+        }
+        resolved.insert(name.clone(), text_with(field, &files).into());
     }
     Ok(resolved)
+}
+
+/// The URLs in the text of a field, each with the scale that follows it, or nothing.
+pub(super) fn urls_of(field: &Field, text: &str) -> Vec<(String, String)> {
+    if field.is_files() { split(text) } else { vec![(text.to_owned(), String::new())] }
+}
+
+/// The text of a field that names these files: URLs or paths, each with its scale.
+pub(super) fn text_with(field: &Field, files: &[String]) -> String {
+    if field.is_files() { schema::join(files) } else { files.concat() }
 }
 
 /// Splits URLs at the commas between them, and their scales off: `https://x.example/a.tar:0.5,data:…` is

@@ -180,16 +180,17 @@ impl Owner {
     }
 }
 
-/// Whether a job needs a file. A job that goes on may need all of its files; one that is over, what its answer names, what its last
-/// attempt wrote, and its checkpoints for as long as it can be resumed.
+/// Whether a job needs a file. A job that goes on may need all of its files; one that is over, what its answer names, be it the input or the
+/// output, what its last attempt wrote, and its checkpoints for as long as it can be resumed.
 fn needs(job: &Job, root: &str, key: &str, is_resumable: bool) -> bool {
     if !job.status.is_over() {
         return true;
     }
     let of_last = format!("jobs/{}/{}/", job.id(), job.attempt);
     let is_named = [&job.output, &job.progress].into_iter().flatten().any(|value| mentions(value, key));
+    let is_input = job.made.input.values().any(|text| text.as_str().is_some_and(|text| text.contains(key)));
     let is_checkpoint = root == "trainings" && is_resumable;
-    is_named || is_checkpoint || key.starts_with(&of_last)
+    is_named || is_input || is_checkpoint || key.starts_with(&of_last)
 }
 
 /// Whether a text within a value is the key.
@@ -270,13 +271,14 @@ mod tests {
 
         /// Makes a job and lets a worker take it.
         async fn job(&self, id: &str, kind: Kind) {
+            let image = format!("/outputs/jobs/{id}/input/1/image-0.png?signature=00");
             let job = NewJob {
                 id: id.into(),
                 kind,
                 owner: "local".into(),
                 model: "a/b".into(),
                 version: "v".into(),
-                input: Map::new(),
+                input: Map::from_iter([("image".into(), image.into())]),
                 destination: None,
                 webhook: None,
                 webhook_events: Vec::new(),
@@ -349,6 +351,7 @@ mod tests {
             "jobs/done/1/out-0.png",
             "jobs/gone/1/trained_model.tar",
             "jobs/running/1/out-0.png",
+            "jobs/done/input/1/image-0.png",
             "trainings/training/checkpoints/step-1/x",
         ];
         service.files(&kept).await;
@@ -356,6 +359,7 @@ mod tests {
             "files/none/a.png",
             "files/over/a.png",
             "jobs/done/0/out-0.png",
+            "jobs/done/input/2/image-0.png",
             "jobs/gone/1/loss.png",
             "trainings/done/checkpoints/x",
             "trainings/gone/checkpoints/x",

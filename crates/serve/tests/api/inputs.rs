@@ -1,5 +1,8 @@
 //! What clients hear of their inputs: at once, or in the job.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use calotype_serve::settings::Settings;
 use serde_json::{Value, json};
 
 use crate::service::{Service, table};
@@ -107,4 +110,49 @@ async fn texts_that_are_too_long() {
     assert_eq!((refused.status, &field["field"]), (422, &json!("input.negative_prompt")), "{refused:?}");
     assert_eq!(field["description"], "expected at most 65536 bytes, found 65537");
     assert_eq!(ask(64 << 10).await.status, 201);
+}
+
+/// Protects the database, and every poll, from rows as large as files: a large data URI is a file of the service once the job is made, and the
+/// answers name its URL, which is an input too. A small one stays as it was sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_data_uris() {
+    let service = Service::start();
+    let uri = |kind: &str, bytes: &[u8]| format!("data:{kind};base64,{}", STANDARD.encode(bytes));
+    let (small, large) = (uri("application/x-tar", b"small"), vec![7_u8; 20_000]);
+    let weights = format!("{}:0.5,{small}", uri("application/x-tar", &large));
+    let input = json!({ "image": uri("image/png", &large), "mask": small, "replicate_weights": weights });
+    let path = service.prediction(input).await;
+    let job = service.over(&path).await;
+    assert_eq!((&job["status"], &job["input"]["mask"]), (&json!("succeeded"), &json!(small)), "{job}");
+    let folder = format!("{}/outputs/jobs/{}/input/", service.address, job["id"].as_str().unwrap());
+    let image = job["input"]["image"].as_str().unwrap();
+    assert!(image.starts_with(&folder) && image.contains("/image-0.png?signature="), "{image}");
+    let weights = job["input"]["replicate_weights"].as_str().unwrap();
+    assert!(weights.starts_with(&folder) && weights.contains(":0.5,data:application/x-tar"), "{weights}");
+    let stored = service.request("GET", image).send().await.unwrap();
+    assert_eq!(stored.bytes().await.unwrap(), large);
+    let relative = service.get(&format!("{path}?file_urls=true")).await.body;
+    assert_eq!(format!("{}{}", service.address, relative["input"]["image"].as_str().unwrap()), image);
+    let cog = service.get(&path.replace("/v1", "")).await.body;
+    assert_eq!(cog["input"], job["input"]);
+    let again = service.over(&service.prediction(job["input"].clone()).await).await;
+    assert_eq!((&again["status"], &again["input"]["image"]), (&json!("succeeded"), &json!(image)), "{again}");
+}
+
+/// Protects the disk: a job that is refused leaves no file.
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_data_uris() {
+    let service = Service::with(|settings: &mut Settings| (settings.workers, settings.max_queue) = (0, 0));
+    let image = format!("data:image/png;base64,{}", STANDARD.encode(vec![7_u8; 20_000]));
+    let full = service
+        .post("/v1/models/stability-ai/sdxl/predictions", json!({ "input": { "image": image } }))
+        .await;
+    assert_eq!(full.status, 429, "{full:?}");
+    let mut folders = vec![service.data().join("files")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            assert!(entry.path().is_dir(), "{}", entry.path().display());
+            folders.push(entry.path());
+        }
+    }
 }

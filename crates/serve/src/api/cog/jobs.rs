@@ -79,8 +79,9 @@ pub async fn create_with_id(
 pub async fn get(State(state): State<AppState>, Path(id): Path<String>, request: Request) -> Answer {
     let kind = kind_of(request.uri().path());
     let job = state.queue.get(kind, &id).await?.ok_or_else(|| Refusal::not_found("Not Found"))?;
-    let output = render::output(&state, &job, &View::cog(&state, request.headers())).await?;
-    Ok(Json(cog_body(&job, output)).into_response())
+    let view = View::cog(&state, request.headers());
+    let output = render::output(&state, &job, &view).await?;
+    Ok(Json(cog_body(&job, output, &view)).into_response())
 }
 
 /// `POST /predictions/{id}/cancel`, `POST /trainings/{id}/cancel`.
@@ -183,14 +184,14 @@ async fn found(state: &AppState, wish: Wish, headers: &HeaderMap, job: Job) -> A
     match wish {
         Wish::Events => Ok(events::follow(state, job, view, Names::Cog, None)),
         _ if job.status.is_over() => over(state, &job, &view).await,
-        _ => Ok((StatusCode::ACCEPTED, Json(cog_body(&job, Value::Null))).into_response()),
+        _ => Ok((StatusCode::ACCEPTED, Json(cog_body(&job, Value::Null, &view))).into_response()),
     }
 }
 
 /// A job that is over: 200, but 422 where the input was found to be wrong while the job ran.
 async fn over(state: &AppState, job: &Job, view: &View) -> Answer {
     let output = render::output(state, job, view).await?;
-    let body = cog_body(job, output);
+    let body = cog_body(job, output, view);
     if input::wrong_field(job).is_none() {
         return Ok(Json(body).into_response());
     }
