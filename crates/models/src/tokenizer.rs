@@ -116,6 +116,8 @@ impl Tokenizer {
             .unk_token(specials.unk.clone())
             .continuing_subword_prefix(String::new())
             .end_of_word_suffix(WORD_END.into())
+            // The library's cache belongs to a thread, and keeps the words of each tokenizer that there ever was.
+            .cache_capacity(0)
             .build()
             .map_err(fail)?;
         let inner = clip(bpe, specials.tokens).map_err(fail)?;
