@@ -88,6 +88,17 @@ class Service:
         body = {"destination": "load/subject", "input": fields}
         return self.ask("POST", f"{MODEL}/versions/{version}/trainings", body)["id"]
 
+    def upload(self, data, name):
+        """Stores a file, and returns its URL."""
+        head = f'--calotype\r\nContent-Disposition: form-data; name="content"; filename="{name}"\r\n\r\n'
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=3600)
+        try:
+            body = head.encode() + data + b"\r\n--calotype--\r\n"
+            connection.request("POST", "/v1/files", body, {"Content-Type": "multipart/form-data; boundary=calotype"})
+            return json.loads(connection.getresponse().read())["urls"]["get"]
+        finally:
+            connection.close()
+
     def job(self, kind, name):
         return self.ask("GET", f"/v1/{kind}s/{name}")
 
@@ -109,6 +120,10 @@ class Service:
         text = Path(f"/proc/{self.process.pid}/status").read_text()
         sizes = {name: int(kib) * 1024 for name, kib in re.findall(r"(\w+):\s+(\d+) kB", text)}
         return [sizes.get(name, 0) for name in ("VmRSS", "RssAnon", "RssFile", "VmSwap")]
+
+    def most_memory(self):
+        """The most bytes that have lain in memory."""
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text())[1])
 
     def ticks(self):
         """The seconds of processors that the service has taken."""

@@ -11,8 +11,9 @@ import statistics
 import tempfile
 import time
 from datetime import datetime
+from pathlib import Path
 
-from service import Service, data_uri, lora, training_set
+from service import POCKET_UNET, Service, lora, training_set
 
 FOX = {"prompt": "a red fox in the snow", "num_inference_steps": 30}
 
@@ -107,22 +108,25 @@ def beside_a_training(binary, rounds):
     row("what the training loses for a prediction, beside the prediction's time", [lost])
 
 
-def other_weights(binary, rounds, options):
-    """A prediction with the same LoRA as before, and with another."""
-    few = {**FOX, "num_inference_steps": 1}
+def other_weights(binary, rounds, count, model, size, options):
+    """A prediction with the same LoRA as before, and with another. LoRAs are files of the service."""
+    few = {**FOX, "num_inference_steps": 1, **({"width": size, "height": size} if size else {})}
+    unet = Path(model, "unet/diffusion_pytorch_model.safetensors") if model else POCKET_UNET
+    options = [*options, *(["--model", model] if model else [])]
     with Service(binary, *options) as service:
-        files = [data_uri("application/octet-stream", lora(seed)) for seed in range(8)]
+        files = [service.upload(lora(seed, unet), f"{seed}.safetensors") for seed in range(count)]
 
         def predict(i):
             return service.predict(seed=1, replicate_weights=files[i], **few)[0]
 
-        [predict(i) for i in range(8) for _ in range(2)]
+        [predict(i) for i in range(count) for _ in range(2)]
         time.sleep(3)  # files that have just been written may change unseen
-        [predict(i) for i in range(8) for _ in range(2)]
+        [predict(i) for i in range(count) for _ in range(2)]
         row("one step, no LoRA", [service.predict(seed=1, **few)[0] for _ in range(rounds)], 1000, 0, "ms")
         row("one step, the same LoRA", [predict(0) for _ in range(rounds)], 1000, 0, "ms")
         row("one step, two LoRAs in turn", [predict(i % 2) for i in range(rounds)], 1000, 0, "ms")
-        row("one step, eight LoRAs in turn", [predict(i % 8) for i in range(rounds)], 1000, 0, "ms")
+        row(f"one step, {count} LoRAs in turn", [predict(i % count) for i in range(rounds)], 1000, 0, "ms")
+        print(f"memory at most: {service.most_memory() / 1e6:.0f} MB")
 
 
 def main():
@@ -130,6 +134,9 @@ def main():
     parser.add_argument("--binary", required=True)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--only", choices=["start", "cancel", "training", "weights"])
+    parser.add_argument("--model", help="folder of the model for the last part [pocket]")
+    parser.add_argument("--loras", type=int, default=8, help="LoRAs in the last part")
+    parser.add_argument("--size", type=int, help="width and height in the last part")
     parser.add_argument("options", nargs="*", help="options of the service for the last part, after --")
     args = parser.parse_args()
     print("| | median | least | most | of |\n|---|---|---|---|---|")
@@ -141,7 +148,7 @@ def main():
     if args.only in (None, "training"):
         beside_a_training(args.binary, args.rounds)
     if args.only in (None, "weights"):
-        other_weights(args.binary, args.rounds, args.options)
+        other_weights(args.binary, args.rounds, args.loras, args.model, args.size, args.options)
 
 
 if __name__ == "__main__":
