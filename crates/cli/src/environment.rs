@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt::Write;
 
-use calotype_request::schema::nearest;
+use calotype_request::nearest;
 use calotype_tensor::cpu;
 use calotype_train::forecast::memory;
 

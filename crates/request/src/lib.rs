@@ -16,6 +16,7 @@
 //! ```
 
 mod error;
+mod names;
 mod predict;
 mod scheduler;
 pub mod schema;
@@ -24,6 +25,7 @@ mod tests;
 mod train;
 
 pub use error::{InputError, Problem};
+pub use names::nearest;
 pub use predict::{PredictInput, Refine, SIZE_MULTIPLE, SIZES};
 pub use scheduler::Scheduler;
 pub use train::{FileType, LrScheduler, RESOLUTION_MULTIPLE, TrainInput, epochs};

@@ -156,17 +156,10 @@ impl Schema {
     /// No field has this name. The error suggests the nearest.
     pub fn field(&self, name: &str) -> Result<&Field, InputError> {
         self.fields.iter().find(|f| f.name == name).ok_or_else(|| {
-            let nearest = nearest(name, self.fields.iter().map(|f| f.name.as_str())).map(String::from);
+            let nearest = crate::nearest(name, self.fields.iter().map(|f| f.name.as_str())).map(String::from);
             InputError::new(name, Problem::Unknown { nearest })
         })
     }
-}
-
-/// The one of `known` that is most similar to `name`, to suggest for a misspelt name. `None`: none is similar.
-pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let likeness = known.map(|known| (strsim::jaro_winkler(name, known), known));
-    let alike = likeness.filter(|(likeness, _)| *likeness > 0.7);
-    alike.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
 }
 
 /// A field's schema in the published form: with its order of keys, a title and the field's position, and without

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use reqwest::Method;
@@ -27,6 +27,10 @@ use crate::{connections, webhooks};
 
 /// How long connections may take to end when there is nothing more to wait for.
 const GRACE: Duration = Duration::from_secs(10);
+/// How long a service that ends still answers after its last job: who asks each second for a job hears of its end.
+const LAST_POLLS: Duration = Duration::from_secs(2);
+/// A service whose jobs take less than this to end had none: nobody waits.
+const IDLE: Duration = Duration::from_millis(100);
 /// How often jobs are looked at whose time is over.
 const OVERDUE: Duration = Duration::from_secs(1);
 
@@ -151,8 +155,18 @@ async fn run(
     let server = tokio::spawn(connections::serve(listener, app, close.subscribe()));
     ready(address);
 
+    let until_over = async {
+        let began = drain_time(&state);
+        let ended = work(&state, &setup).await;
+        // A worker that has failed ends the service before any signal.
+        let computed = began.is_finished() && began.await.is_ok_and(|began| began.elapsed() > IDLE);
+        if computed && ended.is_ok() {
+            tokio::time::sleep(LAST_POLLS).await;
+        }
+        ended
+    };
     let ended = tokio::select! {
-        ended = work(&state, &setup) => ended,
+        ended = until_over => ended,
         _ = second => return Ok(()),
     };
     // A worker that has failed ends the service too: jobs would wait for ever.
@@ -162,6 +176,15 @@ async fn run(
     let _ = tokio::time::timeout(GRACE, server).await;
     background.stop();
     ended
+}
+
+/// The time at which the service is told to end.
+fn drain_time(state: &AppState) -> tokio::task::JoinHandle<Instant> {
+    let state = state.clone();
+    tokio::spawn(async move {
+        drained(&state).await;
+        Instant::now()
+    })
 }
 
 /// Waits until the service is to end.

@@ -20,6 +20,7 @@ import re
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -95,14 +96,25 @@ def run_process(a, peer, arguments):
     head = [a.binary, "bench"] if peer == "calotype" else [sys.executable, *script]
     env = os.environ | {"OMP_NUM_THREADS": str(a.threads), "RAYON_NUM_THREADS": str(a.threads)}
     with subprocess.Popen([*head, *arguments], stdout=subprocess.PIPE, env=env, text=True) as process:
+        peak = []
+        watch = threading.Thread(target=lambda: peak.append(most_memory(process.pid)))
+        watch.start()
         out = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        watch.join()
     if process.returncode:
         raise RuntimeError(f"{peer} {' '.join(arguments)}: exit code {process.returncode}")
-    result, peak = json.loads(out.strip().splitlines()[-1]), usage.ru_maxrss * 1024
-    a.record.process(peer, arguments, result, peak)
-    return result, peak
+    result = json.loads(out.strip().splitlines()[-1])
+    a.record.process(peer, arguments, result, peak[0])
+    return result, peak[0]
+
+
+def most_memory(pid):
+    """The most bytes that a process has had in memory, once it has ended. Its `ru_maxrss` would count this process, which it began as."""
+    most = 0
+    while found := re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text()):
+        most = int(found[1]) * 1024
+        time.sleep(0.02)
+    return most
 
 
 def common_arguments(a, dtype=None):

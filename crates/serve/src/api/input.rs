@@ -140,7 +140,7 @@ fn has(schema: &Schema, name: &str) -> bool {
 
 /// The most similar of the names. Looks at no name that is longer than a field's.
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    if name.len() > SHOWN { None } else { schema::nearest(name, known) }
+    if name.len() > SHOWN { None } else { calotype_request::nearest(name, known) }
 }
 
 /// The beginning of a name, in one line.

@@ -280,6 +280,7 @@ async fn a_service_that_ends() {
     service.engine.go_on();
     let first = first.await.unwrap();
     assert_eq!((first.status, &first.body["status"]), (200, &json!("succeeded")), "{first:?}");
+    assert_eq!(poll().await.body["status"], "succeeded", "whoever polls hears of the end, too");
     let data = service.data();
     let address = service.address.clone();
     let again = |data: std::path::PathBuf| {
