@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use flate2::read::MultiGzDecoder;
 use ureq::http::{HeaderMap, Response};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
 use super::address::{joined, origin};
@@ -49,6 +50,16 @@ pub struct Answer {
     pub body: Box<dyn Read>,
 }
 
+/// The authorities of certificates: those of the system, or of `SSL_CERT_FILE` and `SSL_CERT_DIR`, among which is that of a company's own proxy. An
+/// empty container has none: then those that the binary carries.
+fn authorities() -> RootCerts {
+    let found = rustls_native_certs::load_native_certs().certs;
+    match found.is_empty() {
+        true => RootCerts::WebPki,
+        false => found.iter().map(|found| Certificate::from_der(found).to_owned()).collect::<Vec<_>>().into(),
+    }
+}
+
 /// A hub, the token for this hub only, and the time to wait for an answer.
 pub struct Client {
     agent: Agent,
@@ -60,6 +71,7 @@ pub struct Client {
 impl Client {
     pub fn new(settings: &HubSettings) -> Client {
         let config = Agent::config_builder()
+            .tls_config(TlsConfig::builder().root_certs(authorities()).build())
             .user_agent(concat!("calotype/", env!("CARGO_PKG_VERSION")))
             .http_status_as_error(false)
             .max_redirects(0) // redirects are checked and followed in `get`
