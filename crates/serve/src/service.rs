@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use reqwest::Method;
@@ -29,8 +29,6 @@ use crate::{connections, webhooks};
 const GRACE: Duration = Duration::from_secs(10);
 /// How long a service that ends still answers after its last job: who asks each second for a job hears of its end.
 const LAST_POLLS: Duration = Duration::from_secs(2);
-/// A service whose jobs take less than this to end had none: nobody waits.
-const IDLE: Duration = Duration::from_millis(100);
 /// How often jobs are looked at whose time is over.
 const OVERDUE: Duration = Duration::from_secs(1);
 
@@ -64,7 +62,7 @@ pub fn worker(settings: Settings, engine: Arc<dyn Engine>) -> Result<()> {
         let drain = watch::Sender::new(false);
         let second = tokio::spawn(signals(drain.clone())?);
         tokio::select! {
-            ended = crate::worker::run(settings, queue, storage, inputs, engine, drain.subscribe()) => ended,
+            ended = crate::worker::run(settings, queue, storage, inputs, engine, drain.subscribe()) => ended.map(drop),
             _ = second => Ok(()),
         }
     });
@@ -156,14 +154,11 @@ async fn run(
     ready(address);
 
     let until_over = async {
-        let began = drain_time(&state);
-        let ended = work(&state, &setup).await;
-        // A worker that has failed ends the service before any signal.
-        let computed = began.is_finished() && began.await.is_ok_and(|began| began.elapsed() > IDLE);
-        if computed && ended.is_ok() {
+        let had_job = work(&state, &setup).await?;
+        if had_job {
             tokio::time::sleep(LAST_POLLS).await;
         }
-        ended
+        Ok::<(), Error>(())
     };
     let ended = tokio::select! {
         ended = until_over => ended,
@@ -178,26 +173,17 @@ async fn run(
     ended
 }
 
-/// The time at which the service is told to end.
-fn drain_time(state: &AppState) -> tokio::task::JoinHandle<Instant> {
-    let state = state.clone();
-    tokio::spawn(async move {
-        drained(&state).await;
-        Instant::now()
-    })
-}
-
 /// Waits until the service is to end.
 async fn drained(state: &AppState) {
     // The sender is in the state, so there is always one.
     let _ = state.drain.subscribe().wait_for(|drain| *drain).await;
 }
 
-/// Computes until the service is to end; a front alone just waits.
-async fn work(state: &AppState, setup: &watch::Sender<Setup>) -> Result<()> {
+/// Computes until the service is to end; a front alone just waits. Returns whether there was a job in hand then.
+async fn work(state: &AppState, setup: &watch::Sender<Setup>) -> Result<bool> {
     if state.settings.workers == 0 {
         drained(state).await;
-        return Ok(());
+        return Ok(false);
     }
     let engine = state.engine.clone();
     let set_up = tokio::task::spawn_blocking(move || engine.set_up()).await;

@@ -1,6 +1,8 @@
 //! Large data URIs of a new job become files of the service. So a job's row in the database stays small: it is read at each change and at
 //! each poll, and answers show the input.
 
+use std::borrow::Cow;
+
 use calotype_request::schema::Schema;
 use serde_json::{Map, Value};
 
@@ -79,9 +81,9 @@ async fn store_all(
         for (mut url, scale) in urls_of(field, text) {
             if data_uri::is_data_uri(&url) && url.len() > INLINE {
                 let key = stored.put(folder, &field.name, &url, most).await;
-                url = links.url("", key.map_err(|problem| problem.of_field(&field.name))?);
+                url = links.url("", key.map_err(|problem| problem.of_field(&field.name))?).into();
             }
-            files.push(url + &scale);
+            files.push(format!("{url}{scale}"));
         }
         if stored.keys.len() > before {
             changed.insert(field.name.clone(), text_with(field, &files).into());
@@ -97,11 +99,9 @@ pub fn with_base(schema: &Schema, input: &Map<String, Value>, base: &str) -> Map
         let urls = text_of(field, input).map(|text| urls_of(field, text)).unwrap_or_default();
         let is_relative = |url: &str| url.starts_with('/');
         if urls.iter().any(|(url, _)| is_relative(url)) {
-            let full = |(url, scale): (String, String)| match is_relative(&url) {
-                true => format!("{base}{url}{scale}"),
-                false => url + &scale,
-            };
-            let files: Vec<String> = urls.into_iter().map(full).collect();
+            let base_of = |url: &str| if is_relative(url) { base } else { "" };
+            let full = |(url, scale): &(Cow<'_, str>, String)| format!("{}{url}{scale}", base_of(url));
+            let files: Vec<String> = urls.iter().map(full).collect();
             shown.insert(field.name.clone(), text_with(field, &files).into());
         }
     }

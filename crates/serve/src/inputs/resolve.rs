@@ -1,5 +1,6 @@
 //! All files of an input.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use calotype_request::schema::{self, Field, Schema};
@@ -62,8 +63,11 @@ pub async fn resolve(
 }
 
 /// The URLs in the text of a field, each with the scale that follows it, or nothing.
-pub(super) fn urls_of(field: &Field, text: &str) -> Vec<(String, String)> {
-    if field.is_files() { split(text) } else { vec![(text.to_owned(), String::new())] }
+pub(super) fn urls_of<'a>(field: &Field, text: &'a str) -> Vec<(Cow<'a, str>, String)> {
+    match field.is_files() {
+        true => split(text).into_iter().map(|(url, scale)| (url.into(), scale)).collect(),
+        false => vec![(text.into(), String::new())],
+    }
 }
 
 /// The text of a field that names these files: URLs or paths, each with its scale.

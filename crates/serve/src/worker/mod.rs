@@ -92,7 +92,7 @@ struct Done {
 }
 
 /// Takes jobs of the kinds in `settings` and computes them, until `drain` turns true and the jobs in hand are over or released; with
-/// `settings.once`, until one job is over, or no job waits.
+/// `settings.once`, until one job is over, or no job waits. Returns whether a job was in hand when `drain` turned true.
 ///
 /// # Errors
 /// The engine cannot be set up, or the worker's folder cannot be made. A database or storage that does not answer is waited for.
@@ -103,7 +103,7 @@ pub async fn run(
     inputs: Inputs,
     engine: Arc<dyn Engine>,
     drain: watch::Receiver<bool>,
-) -> Result<()> {
+) -> Result<bool> {
     let scratch = Scratch::open(&settings.data)?;
     let weights = WeightsCache::new(scratch.path().join("weights"))?;
     let own = engine.clone();
@@ -115,8 +115,7 @@ pub async fn run(
         Arc::new(Worker { settings, queue, storage, inputs, engine, drain, scratch, weights, computing });
     let kinds = worker.settings.kinds.clone();
     if worker.settings.once {
-        worker.clone().lane(kinds).await;
-        return Ok(());
+        return Ok(worker.clone().lane(kinds).await);
     }
     let mut lanes = tokio::task::JoinSet::new();
     for kind in kinds {
@@ -125,28 +124,30 @@ pub async fn run(
             lanes.spawn(worker.clone().lane(vec![kind]));
         }
     }
+    let mut had_job = false;
     while let Some(ended) = lanes.join_next().await {
-        ended.map_err(|e| Error::Settings(format!("a worker's lane: {e}")))?;
+        had_job |= ended.map_err(|e| Error::Settings(format!("a worker's lane: {e}")))?;
     }
-    Ok(())
+    Ok(had_job)
 }
 
 impl Worker {
-    /// Computes jobs of these kinds, one after the other.
-    async fn lane(self: Arc<Self>, kinds: Vec<Kind>) {
+    /// Computes jobs of these kinds, one after the other. Returns whether a job was in hand when the worker was told to end.
+    async fn lane(self: Arc<Self>, kinds: Vec<Kind>) -> bool {
         let mut changes = self.queue.changes();
         let mut drain = self.drain.clone();
-        let mut pause = Pause::default();
+        let (mut pause, mut had_job) = (Pause::default(), false);
         while !*drain.borrow() {
             match self.queue.claim(&self.settings.node, &kinds, self.settings.lease).await {
                 Ok(Some(job)) => {
                     pause = Pause::default();
                     self.work(job).await;
+                    had_job = *drain.borrow();
                     if self.settings.once {
-                        return;
+                        break;
                     }
                 }
-                Ok(None) if self.settings.once => return,
+                Ok(None) if self.settings.once => break,
                 Ok(None) => {
                     pause = Pause::default();
                     wait(&mut changes, &mut drain).await;
@@ -157,6 +158,7 @@ impl Worker {
                 }
             }
         }
+        had_job
     }
 
     /// Computes a job, and tells the queue how it ended.

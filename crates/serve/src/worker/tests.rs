@@ -192,7 +192,7 @@ impl Here {
     }
 
     /// A worker, and what ends it.
-    fn worker(&self, once: bool) -> (tokio::task::JoinHandle<Result<()>>, watch::Sender<bool>) {
+    fn worker(&self, once: bool) -> (tokio::task::JoinHandle<Result<bool>>, watch::Sender<bool>) {
         let (end, drain) = watch::channel(false);
         let settings = Arc::new(Settings { once, ..self.settings.clone() });
         let (queue, storage, inputs) = (self.queue.clone(), self.storage.clone(), self.inputs.clone());
