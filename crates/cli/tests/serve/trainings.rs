@@ -28,7 +28,7 @@ fn a_version_is_trained() {
     let job = service.over(&train(&service, 4));
     assert_eq!(job["status"], "succeeded", "{job}");
     assert_eq!(service.file(job["output"]["weights"].as_str().expect("an address")), weights);
-    assert!(checkpoints(&here).is_empty());
+    wait("the checkpoints are gone", || checkpoints(&here).is_empty().then_some(()));
     let version = job["output"]["version"].as_str().expect("a version");
     let id = version.strip_prefix("me/fox:").expect("of the destination");
     let input = json!({ "prompt": "TOK", "seed": 1, "width": 64, "height": 64, "num_inference_steps": 2 });
@@ -53,11 +53,11 @@ fn a_version_is_trained() {
 #[test]
 fn a_killed_worker() {
     let here = Sandbox::new();
-    let weights = trained(&here, 12);
+    let weights = trained(&here, 40);
     let service = Service::start(&here, &["--workers", "0", "--lease", "2"]);
     let worker = || Process::start(command(&here, "worker", &["--lease", "2", "--only", "train"]));
     let mut first = worker();
-    let path = train(&service, 12);
+    let path = train(&service, 40);
     wait("a checkpoint", || (checkpoints(&here).len() > 1).then_some(()));
     first.child.kill().expect("killed");
     first.child.wait().expect("ends");
@@ -99,9 +99,9 @@ fn a_worker_that_ends() {
 #[test]
 fn a_canceled_training_is_resumed() {
     let here = Sandbox::new();
-    let weights = trained(&here, 12);
+    let weights = trained(&here, 40);
     let service = Service::start(&here, &[]);
-    let path = train(&service, 12);
+    let path = train(&service, 40);
     wait("a checkpoint", || (checkpoints(&here).len() > 1).then_some(()));
     let (status, canceled) = service.post(&format!("{path}/cancel"), &json!({}));
     assert_eq!((status, &canceled["status"]), (200, &json!("canceled")), "{canceled}");
@@ -119,9 +119,9 @@ fn a_canceled_training_is_resumed() {
 #[test]
 fn a_canceled_training_keeps_its_last_step() {
     let here = Sandbox::new();
-    let weights = trained(&here, 12);
+    let weights = trained(&here, 60);
     let service = Service::start(&here, &[]);
-    let mut input = fields(12);
+    let mut input = fields(60);
     input["input_images"] = data_uri("application/x-tar", &set()).into();
     input["checkpointing_steps"] = 1000.into(); // none but that of the beginning
     let path = train_with(&service, &input);
