@@ -42,11 +42,13 @@ def refused(kind: type, field: str | None, **fields) -> None:
 
 
 quick = {"extra_body": {"steps": 2, "seed": 7}}
-answer = client.images.generate(model="dall-e-3", prompt="a red fox", size="64x64", quality="hd", style="vivid", **quick)
+answer = client.images.generate(model="gpt-image-1", prompt="a red fox", size="64x64", quality="high", **quick)
 first = base64.b64decode(answer.data[0].b64_json)
 picture(first, "PNG", (64, 64))
 assert abs(answer.created - time.time()) < 600
-print("generations: base64 by default")
+answer = client.images.generate(model="dall-e-3", prompt="a red fox", size="64x64", quality="hd", style="vivid", **quick)
+assert urllib.request.urlopen(answer.data[0].url).read() == first
+print("generations: base64 by default, URLs from the older models")
 
 answer = client.images.generate(prompt="a red fox", size="64x64", n=2, response_format="url", **quick)
 urls = [one.url for one in answer.data]

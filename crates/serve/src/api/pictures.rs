@@ -49,15 +49,17 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// Makes a prediction for each input. If one is refused, those before are canceled.
+    /// Makes a prediction for each input, whose log begins with `warnings`. If one is refused, those before are canceled.
     pub(super) async fn submit(
         state: &AppState,
         caller: &Caller,
         inputs: Vec<Map<String, Value>>,
+        warnings: &[String],
     ) -> Result<Waiting, Refusal> {
         let mut jobs = Vec::new();
         for input in inputs {
-            let job = submit::prediction(state, caller, input);
+            let mut job = submit::prediction(state, caller, input);
+            job.context.warnings = warnings.to_vec();
             let job = submit::submit(state, job).await?;
             let guard = CancelOnDrop::new(state, &job);
             jobs.push((job, guard));

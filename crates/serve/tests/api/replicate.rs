@@ -445,7 +445,10 @@ async fn models_and_the_rest() {
     assert_eq!(list["object"], "list");
     let names: Vec<&str> =
         list["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
-    assert_eq!(names, ["me/cat", "stability-ai/sdxl", "dall-e-2", "dall-e-3", "gpt-image-1"]);
+    assert_eq!(
+        names,
+        ["me/cat", "stability-ai/sdxl", "dall-e-2", "dall-e-3", "gpt-image-1", "gpt-image-1-mini"]
+    );
     assert_eq!(list["results"].as_array().unwrap().len(), 2);
 }
 

@@ -145,7 +145,7 @@ async fn generate(
 ) -> Answer {
     lists::check_model(state, &fields)?;
     lora::apply(state, &mut request).await?;
-    let waiting = Waiting::submit(state, caller, request.inputs()).await?;
+    let waiting = Waiting::submit(state, caller, request.inputs(), &[]).await?;
     let _entry = live.enter(&caller.name, waiting.ids());
     let made = waiting.pictures().await?;
     let (mut images, mut texts, mut seeds, mut size) = (Vec::new(), Vec::new(), Vec::new(), None);

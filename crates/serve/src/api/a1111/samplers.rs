@@ -30,7 +30,7 @@ pub(super) const SAMPLERS: [Sampler; 11] = [
     Sampler {
         theirs: "Euler a",
         ours: "K_EULER_ANCESTRAL",
-        aliases: &["k_euler_a", "k_euler_ancestral"],
+        aliases: &["k_euler_a", "euler_a", "k_euler_ancestral"],
         karras: None,
     },
     Sampler { theirs: "Heun", ours: "HeunDiscrete", aliases: &["k_heun"], karras: None },
@@ -58,8 +58,8 @@ const NEAR: [(&str, &[&str], &str); 6] = [
     ("DPM2 a", &["k_dpm_2_a"], "Euler a"),
 ];
 
-/// Schedules whose timesteps are as even as those that samplers have by themselves, and begin or end elsewhere.
-const EVEN: [&str; 5] = ["uniform", "sgm uniform", "sgm_uniform", "simple", "ddim"];
+/// The most characters of a schedule's name that an answer shows.
+const SHOWN: usize = 40;
 
 /// The sampler that a request gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +75,7 @@ pub(super) struct Choice {
 /// The sampler for the names of a sampler and of a schedule of noise levels, both the web UI's. Without names: Euler, as in the web UI.
 ///
 /// # Errors
-/// There is neither such a sampler nor one that is near, or no such schedule.
+/// There is neither such a sampler nor one that is near.
 pub(super) fn choice(name: &str, schedule: &str) -> Result<Choice, Refusal> {
     let name = if name.is_empty() { "Euler" } else { name };
     // Names of old: with the schedule.
@@ -103,17 +103,12 @@ pub(super) fn choice(name: &str, schedule: &str) -> Result<Choice, Refusal> {
             parts.push(format!("Karras by the noise levels of {}", sampler.theirs));
             sampler.ours
         }
-        (even, _) if EVEN.contains(&even) => {
-            let shown = if schedule.is_empty() { even } else { schedule };
+        // The web UI takes `Automatic` for a schedule that it does not know, too.
+        (asked, _) => {
+            let shown = if schedule.is_empty() { asked } else { schedule };
+            let shown: String = shown.chars().take(SHOWN).collect();
             parts.push(format!("{shown} by the noise levels of {}", sampler.theirs));
             sampler.ours
-        }
-        _ => {
-            let problem = format!(
-                "expected Automatic, Normal, Karras, Uniform, SGM Uniform or Simple, found {}",
-                body::short(&asked.into())
-            );
-            return Err(Refusal::body("scheduler", problem));
         }
     };
     let approximated = (!parts.is_empty()).then(|| parts.join(" and "));
@@ -194,7 +189,7 @@ mod tests {
                 "",
                 Ok(("DPM++ 2M SDE", "DPMSolverMultistepSDE", "Karras by the noise levels of DPM++ 2M SDE")),
             ),
-            ("Euler", "Exponential", Err("scheduler: expected Automatic, Normal, Karras, Uniform, ")),
+            ("Euler", "Exponential", Ok(("Euler", "K_EULER", "Exponential by the noise levels of Euler"))),
             ("DPM fast", "", Err("sampler_name: expected one of DPM++ 2M, ")),
             ("猫", "", Err("sampler_name: expected one of DPM++ 2M, ")),
         ];

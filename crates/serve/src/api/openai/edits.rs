@@ -16,18 +16,19 @@ pub(super) struct Edit {
     pub fields: Map<String, Value>,
     pub image: Vec<u8>,
     pub mask: Option<Vec<u8>>,
+    /// The pictures after the first, which are left out: chats send the pictures of several messages, the newest first.
+    pub left_out: usize,
 }
 
 /// Reads an edit.
 pub(super) async fn read(mut parts: Multipart) -> Result<Edit, Refusal> {
     let (mut fields, mut image, mut mask) = (Map::new(), None::<Bytes>, None::<Bytes>);
+    let mut left_out = 0;
     while let Some(part) = parts.next_field().await.map_err(|e| body::broken_parts(&e))? {
         let name = part.name().unwrap_or_default().to_string();
         let bytes = part.bytes().await.map_err(|e| body::broken_parts(&e))?;
         match name.as_str() {
-            "image" | "image[]" if image.is_some() => {
-                return Err(Refusal::body("image", "one picture is edited at a time, found several"));
-            }
+            "image" | "image[]" if image.is_some() => left_out += 1,
             "image" | "image[]" => image = Some(bytes),
             "mask" => mask = Some(bytes),
             _ if bytes.len() > MOST_TEXT => {
@@ -48,7 +49,7 @@ pub(super) async fn read(mut parts: Multipart) -> Result<Edit, Refusal> {
     let (image, mask) = decoded
         .map_err(|e| Refusal::body("image", e.to_string()))?
         .map_err(|(field, problem)| Refusal::body(field, problem))?;
-    Ok(Edit { fields, image, mask })
+    Ok(Edit { fields, image, mask, left_out })
 }
 
 type Files = (Vec<u8>, Option<Vec<u8>>);

@@ -76,7 +76,7 @@ async fn generations(
 ) -> Result<Response, Problem> {
     let fields = body::object(request).await?;
     let request = Request::of_fields(&fields)?;
-    answer(&state, &caller, &headers, request, "image_generation").await
+    answer(&state, &caller, &headers, request, Vec::new(), "image_generation").await
 }
 
 async fn edits(
@@ -92,22 +92,29 @@ async fn edits(
     if let Some(mask) = edit.mask {
         request.set("mask", pictures::store(&state, &caller, "mask", &mask).await?.into());
     }
-    answer(&state, &caller, &headers, request, "image_edit").await
+    let warnings = match edit.left_out {
+        0 => Vec::new(),
+        count => {
+            vec![format!("warning: image: one picture is edited, the first; {count} more were left out")]
+        }
+    };
+    answer(&state, &caller, &headers, request, warnings, "image_edit").await
 }
 
-/// Makes the pictures of a request, and answers with them. `events`: how the names of events begin, if the answer is streamed.
+/// Makes the pictures of a request, and answers with them. `warnings`: what the jobs' logs begin with; `events`: how the names of events begin, if the answer is streamed.
 async fn answer(
     state: &AppState,
     caller: &Caller,
     headers: &HeaderMap,
     mut request: Request,
+    warnings: Vec<String>,
     events: &'static str,
 ) -> Result<Response, Problem> {
     if let Some(weights) = weights(state, &request.model).await? {
         request.set("replicate_weights", state.links.url("", &weights).into());
     }
     let (inputs, how) = request.into_inputs();
-    let waiting = Waiting::submit(state, caller, inputs).await?;
+    let waiting = Waiting::submit(state, caller, inputs, &warnings).await?;
     if let Some(partial_images) = how.stream {
         return Ok(stream::answer(state, waiting, how, partial_images, events));
     }

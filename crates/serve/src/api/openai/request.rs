@@ -85,19 +85,19 @@ impl Request {
                 Refusal::body("n", format!("expected an integer from 1 to {MOST}, found {n}"))
             })?,
         };
-        let as_url = match text("response_format") {
-            "" | "b64_json" => false,
-            "url" => true,
-            other => {
-                return Err(Refusal::body(
-                    "response_format",
-                    format!("expected b64_json or url, found {other:?}"),
-                ));
-            }
-        };
         let format = format(text("output_format"), fields.get("output_compression"))?;
         let quality = QUALITIES.into_iter().find(|known| *known == text("quality"));
         let stream = stream(fields)?;
+        let as_url = match text("response_format") {
+            // Clients of OpenAI's older models read the URL where they have not said what they want.
+            "" => model.starts_with("dall-e-") && stream.is_none(),
+            "b64_json" => false,
+            "url" => true,
+            other => {
+                let problem = format!("expected b64_json or url, found {other:?}");
+                return Err(Refusal::body("response_format", problem));
+            }
+        };
         if stream.is_some() && as_url {
             return Err(Refusal::body("response_format", "expected b64_json with stream, found \"url\""));
         }

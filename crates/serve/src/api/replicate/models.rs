@@ -23,7 +23,7 @@ const PAGE: usize = 25;
 /// The most models that a search finds.
 const MAX_FOUND: usize = 50;
 /// Names that clients of OpenAI's API look for. They mean the base model.
-const ALIASES: [&str; 3] = ["dall-e-2", "dall-e-3", "gpt-image-1"];
+const ALIASES: [&str; 4] = ["dall-e-2", "dall-e-3", "gpt-image-1", "gpt-image-1-mini"];
 /// The texts that a client may give a model.
 const TEXTS: [&str; 7] =
     ["description", "readme", "github_url", "paper_url", "weights_url", "license_url", "cover_image_url"];
