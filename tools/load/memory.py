@@ -4,8 +4,8 @@
     tools/load/memory.py --binary target/release/calotype --minutes 60
 
 Makes one picture after the other, each with another LoRA than the one before, or with none, in changing sizes. Samples the service's
-memory after each. The memory is flat if a line through the samples, after each LoRA has been used three times, rises by less than 3 %
-over the whole time. The exit code is 1 if it is not.
+memory after each. The memory is flat if a line through the samples, without those of the first tenth of the time (heaps and pools fill, files
+are read for the first time), rises by less than 3 %. The exit code is 1 if it is not.
 """
 
 import argparse
@@ -51,8 +51,7 @@ def main():
     if args.csv:
         with open(args.csv, "w", newline="") as file:
             csv.writer(file).writerows([("seconds", "VmRSS", "RssAnon", "RssFile", "VmSwap"), *samples])
-    first = min(3 * len(weights), len(samples) // 2)
-    settled = samples[first:]
+    settled = [sample for sample in samples if sample[0] >= 6 * args.minutes]
     points = [(at, anon + swap) for at, _, anon, _, swap in settled]
     hours = (points[-1][0] - points[0][0]) / 3600
     per_hour = 3600 * slope(points)
@@ -61,7 +60,7 @@ def main():
     values = [value / 1e6 for _, value in points]
     print(f"{count} predictions in {samples[-1][0] / 60:.1f} minutes, with {args.loras} LoRAs in turn and without")
     print(f"memory without files: {values[0]:.0f} MB at first, {values[-1]:.0f} MB at last, {min(values):.0f} to {max(values):.0f} MB between")
-    print(f"a line through {len(points)} samples rises by {per_hour / 1e6:+.2f} MB an hour, {100 * rise:+.2f} % over the time")
+    print(f"a line through the last {len(points)} samples rises by {per_hour / 1e6:+.2f} MB an hour, {100 * rise:+.2f} % over their time")
     print("flat" if rise < 0.03 else "NOT flat")
     return 0 if rise < 0.03 else 1
 
