@@ -1,6 +1,6 @@
 //! Files that outlive a process: pictures, weights, checkpoints, uploads. They are in a folder or in S3.
 //!
-//! A key is a path of plain names: `jobs/{id}/{attempt}/out-0.png`, `trainings/{id}/checkpoints/…`, `files/{id}/{name}`. An object
+//! A key is a path of plain names: `jobs/{id}/{attempt}/out-0.png`, `jobs/{id}/input/…`, `trainings/{id}/checkpoints/…`, `files/{id}/{name}`. An object
 //! is there whole or not at all.
 //!
 //! ```text
