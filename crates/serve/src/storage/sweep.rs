@@ -68,7 +68,7 @@ struct Sweeper<'a> {
     has_retention: bool,
     /// The keys of the weights of all versions.
     weights: HashSet<String>,
-    /// The trainings whose checkpoints others are going to begin from.
+    /// The trainings whose checkpoints and inputs others are going to begin from.
     resumed: HashSet<String>,
 }
 
@@ -79,11 +79,12 @@ impl Sweeper<'_> {
         loop {
             let jobs = self.queue.delete_before(time, PAGE).await?;
             for job in &jobs {
+                if self.resumed.contains(job.id()) {
+                    continue;
+                }
                 // A process that is killed here leaves files without a job, which are orphans.
                 self.delete_below(&format!("jobs/{}", job.id())).await?;
-                if !self.resumed.contains(job.id()) {
-                    self.delete_below(&format!("trainings/{}", job.id())).await?;
-                }
+                self.delete_below(&format!("trainings/{}", job.id())).await?;
             }
             deleted += jobs.len();
             if jobs.len() < PAGE {
@@ -148,7 +149,7 @@ impl Sweeper<'_> {
 
     /// Whoever the files below `{root}/{id}` belong to.
     async fn owner(&self, root: &'static str, id: &str) -> Result<Owner> {
-        let is_resumed = root == "trainings" && self.resumed.contains(id);
+        let is_resumed = self.resumed.contains(id);
         let mut owner = Owner { root, id: id.to_string(), is_resumed, ..Owner::default() };
         if root == "files" {
             owner.is_upload = self.queue.record("file", id).await?.is_some();
@@ -169,7 +170,7 @@ struct Owner {
     id: String,
     jobs: Vec<Job>,
     is_upload: bool,
-    /// Whether another training is going to begin from these checkpoints.
+    /// Whether another training is going to begin from these checkpoints, with this input.
     is_resumed: bool,
 }
 
@@ -212,19 +213,25 @@ async fn weights(queue: &Queue) -> Result<HashSet<String>> {
         .collect())
 }
 
-/// The trainings whose checkpoints others begin from that are not over. Forgets what trainings that are gone began from.
+/// The trainings whose checkpoints others begin from that are not over, and those that they have begun from themselves: the input may have
+/// come with the first. Forgets what trainings that are gone began from.
 async fn resumed(queue: &Queue, now: i64) -> Result<HashSet<String>> {
-    let mut resumed = HashSet::new();
+    let (mut resumed, mut gone) = (HashSet::new(), Vec::new());
     for record in records(queue, RESUMES).await? {
         match queue.get(Kind::Training, &record.id).await? {
             Some(job) if !job.status.is_over() => {
-                resumed.insert(record.parent);
+                let mut next = Some(record.parent);
+                while let Some(id) = next.filter(|id| !resumed.contains(id)) {
+                    next = queue.resumes(&id).await?;
+                    resumed.insert(id);
+                }
             }
-            None if now - record.created_at > GRACE => {
-                queue.delete_record(RESUMES, &record.id).await?;
-            }
+            None if now - record.created_at > GRACE => gone.push(record.id),
             Some(_) | None => {}
         }
+    }
+    for id in gone.iter().filter(|id| !resumed.contains(*id)) {
+        queue.delete_record(RESUMES, id).await?;
     }
     Ok(resumed)
 }
@@ -403,11 +410,14 @@ mod tests {
     #[tokio::test]
     async fn checkpoints_of_trainings_without_a_result() {
         let service = Service::new().await;
-        let checkpoints = ["trainings/over/checkpoints/x", "trainings/resumed/checkpoints/x"];
-        for id in ["over", "resumed"] {
+        // The input came with the first.
+        let checkpoints =
+            ["trainings/over/checkpoints/x", "jobs/first/input/1/set.zip", "trainings/resumed/checkpoints/x"];
+        for id in ["over", "first", "resumed"] {
             service.job(id, Kind::Training).await;
             service.cancel(id).await;
         }
+        service.queue.set_resumes("resumed", "first").await.unwrap();
         service.job("next", Kind::Training).await;
         service.queue.set_resumes("next", "resumed").await.unwrap();
         service.files(&checkpoints).await;
@@ -419,10 +429,10 @@ mod tests {
         assert_eq!(sweep(Some(30), 8).await, 0);
         assert_eq!(sweep(None, 8).await, 1);
         assert_eq!(service.keys().await, checkpoints[1..]);
-        assert_eq!(sweep(Some(30), 31).await, 2, "the jobs");
+        assert_eq!(sweep(Some(30), 31).await, 3, "the jobs");
         assert_eq!(service.keys().await, checkpoints[1..]);
         service.cancel("next").await;
-        assert_eq!(sweep(None, 31).await, 1);
+        assert_eq!(sweep(None, 31).await, 2);
         assert_eq!(sweep(Some(30), 62).await, 1, "the job");
         assert_eq!(service.queue.resumes("next").await.unwrap().as_deref(), Some("resumed"));
         sweep(None, 62).await;
