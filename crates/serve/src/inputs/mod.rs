@@ -136,6 +136,11 @@ impl Inputs {
         self.parts.client.clone()
     }
 
+    /// The folders that stand for URLs.
+    pub fn folders(&self) -> impl Iterator<Item = &Path> {
+        self.parts.maps.iter().map(|(_, folder)| folder.as_path())
+    }
+
     /// Checks a URL as far as its text tells.
     fn check(&self, url: &str) -> std::result::Result<(), String> {
         if data_uri::is_data_uri(url) {

@@ -39,8 +39,8 @@ pub struct Attempt {
     attempt: i64,
     storage: Storage,
     handle: Handle,
-    /// The worker's folder, whose paths are not shown.
-    hidden: PathBuf,
+    /// Folders whose paths are not shown: the worker's, and those that stand for URLs.
+    hidden: Vec<PathBuf>,
     news: Mutex<News>,
     has_news: Notify,
     canceled: CancellationToken,
@@ -89,7 +89,7 @@ impl Attempt {
         storage: Storage,
         drain: watch::Receiver<bool>,
         computing: Arc<Computing>,
-        hidden: &Path,
+        hidden: Vec<PathBuf>,
     ) -> Attempt {
         Attempt {
             id: job.id().to_owned(),
@@ -98,7 +98,7 @@ impl Attempt {
             checkpoints: Mutex::new(Checkpoints::new(job.id(), job.attempt, storage.clone())),
             storage,
             handle: Handle::current(),
-            hidden: hidden.into(),
+            hidden,
             news: Mutex::default(),
             has_news: Notify::new(),
             canceled: CancellationToken::new(),
@@ -405,14 +405,24 @@ impl Attempt {
     }
 }
 
-/// A text with the names alone of files in `folder`: paths are nobody's business.
-pub fn without(text: &str, folder: &Path) -> String {
-    let folder = folder.to_string_lossy();
-    let mut parts = text.split(&*folder);
+/// A text with the names alone of files in `folders`: paths are nobody's business.
+pub fn without(text: &str, folders: &[PathBuf]) -> String {
+    // The root has no name.
+    let folders = folders.iter().filter(|folder| folder.file_name().is_some());
+    folders.fold(text.to_owned(), |text, folder| without_one(&text, &folder.to_string_lossy()))
+}
+
+fn without_one(text: &str, folder: &str) -> String {
+    let ends_name = |c: char| c.is_whitespace() || ":,;\"'()".contains(c);
+    let mut parts = text.split(folder);
     let mut clean = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let end = part.find(|c: char| c.is_whitespace() || ":,;\"'()".contains(c)).unwrap_or(part.len());
-        let (path, rest) = part.split_at(end);
+        if !part.is_empty() && !part.starts_with(|c| c == '/' || ends_name(c)) {
+            clean.push_str(folder); // of another folder, whose name begins alike
+            clean.push_str(part);
+            continue;
+        }
+        let (path, rest) = part.split_at(part.find(ends_name).unwrap_or(part.len()));
         clean.push_str(path.rsplit('/').next().unwrap_or(path));
         clean.push_str(rest);
     }
@@ -426,7 +436,7 @@ mod tests {
     /// Protects the service's privacy: messages name files, and not where the worker has them.
     #[test]
     fn paths_are_not_told() {
-        let folder = Path::new("/data/my work/worker-1");
+        let folders = ["/data/my work/worker-1", "/sets", "/"].map(PathBuf::from);
         for (text, clean) in [
             (
                 "replicate_weights: /data/my work/worker-1/weights/ab/a.tar: not a tar",
@@ -434,9 +444,13 @@ mod tests {
             ),
             ("/data/my work/worker-1/training2/run: 3 steps", "run: 3 steps"),
             ("image: expected a picture", "image: expected a picture"),
+            (
+                "image: /sets/a/b.txt: cannot be read; /sets2/c and /d are others",
+                "image: b.txt: cannot be read; /sets2/c and /d are others",
+            ),
             ("\"/data/my work/worker-1/a/b.png\" and /data/my work/worker-1/c/d.png", "\"b.png\" and d.png"),
         ] {
-            assert_eq!(without(text, folder), clean);
+            assert_eq!(without(text, &folders), clean);
         }
     }
 }

@@ -27,6 +27,7 @@ mod training;
 mod upload;
 mod weights;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -166,7 +167,8 @@ impl Worker {
         let start = Instant::now();
         tracing::info!(job = job.id(), attempt = job.attempt, "{} begins", job.made.kind.name());
         let (storage, drain, computing) = (self.storage.clone(), self.drain.clone(), self.computing.clone());
-        let attempt = Arc::new(Attempt::new(&job, storage, drain, computing, self.scratch.path()));
+        let hidden = self.hidden();
+        let attempt = Arc::new(Attempt::new(&job, storage, drain, computing, hidden.clone()));
         let stop = CancellationToken::new();
         let beats = tokio::spawn(attempt.clone().beat(self.queue.clone(), self.settings.lease, stop.clone()));
         let ended = match self.scratch.folder(&job) {
@@ -181,13 +183,17 @@ impl Worker {
             Err(e) => Ended::Failed(e.to_string()),
         };
         let ended = self.sent(&job, &attempt, ended).await;
-        // Clients are not told where the worker has its files.
-        let ended = ended.without_folder(self.scratch.path());
+        let ended = ended.without_folders(&hidden);
         attempt.previews_stored().await;
         stop.cancel();
         let _ = beats.await; // a panic in it has been printed
         tracing::info!(job = job.id(), "{} {}", job.made.kind.name(), ended.name());
         self.end(&job, &attempt, ended, start.elapsed()).await;
+    }
+
+    /// The folders of which clients are told nothing: the worker's own, and those that stand for URLs.
+    fn hidden(&self) -> Vec<PathBuf> {
+        self.inputs.folders().chain([self.scratch.path()]).map(PathBuf::from).collect()
     }
 
     /// Tells the queue how a job ended, and removes what nobody will need.
@@ -364,10 +370,10 @@ impl Worker {
 }
 
 impl Ended {
-    /// The same without the path of the worker's folder in the text of an error.
-    fn without_folder(self, folder: &std::path::Path) -> Ended {
+    /// The same without the paths of these folders in the text of an error.
+    fn without_folders(self, folders: &[PathBuf]) -> Ended {
         match self {
-            Ended::Failed(error) => Ended::Failed(attempt::without(&error, folder)),
+            Ended::Failed(error) => Ended::Failed(attempt::without(&error, folders)),
             ended => ended,
         }
     }
