@@ -87,7 +87,8 @@ async function makeByKeyboard() {
   await page.keyboard.type("a red fox in the snow");
   await tabTo(page.locator("#make-more > summary"));
   await page.keyboard.press("Enter");
-  for (const [name, value] of [["Num inference steps", "20"], ["Seed", "3"]]) {
+  // Enough steps for a fast machine to be seen at one of them.
+  for (const [name, value] of [["Num inference steps", "200"], ["Seed", "3"]]) {
     await tabTo(field(name));
     await page.keyboard.press("Control+a");
     await page.keyboard.type(value);
@@ -98,11 +99,11 @@ async function makeByKeyboard() {
     await page.locator(".waiting img").waitFor({ timeout: SLOW });
     await shot("progress");
   });
-  assert.match(await figures.first().textContent(), /a red fox in the snow.*20 steps.*seed 3/);
+  assert.match(await figures.first().textContent(), /a red fox in the snow.*200 steps.*seed 3/);
   await tabTo(button("Show large: a red fox in the snow"));
   await page.keyboard.press("Enter");
   await page.locator("#large[open]").waitFor();
-  assert.match(await page.locator("#large-facts").textContent(), /Num inference steps20.*Seed3/);
+  assert.match(await page.locator("#large-facts").textContent(), /Num inference steps200.*Seed3/);
   await shot("large");
   await page.keyboard.press("Escape");
   await accessible(page);
