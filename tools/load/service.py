@@ -55,7 +55,7 @@ class Service:
         """The status and the JSON of an answer."""
         connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
         try:
-            data = None if body is None else json.dumps(body)
+            data = body if body is None or isinstance(body, bytes) else json.dumps(body)
             connection.request(method, path, data, {"Content-Type": "application/json", **(headers or {})})
             answer = connection.getresponse()
             text = answer.read()
@@ -91,13 +91,9 @@ class Service:
     def upload(self, data, name):
         """Stores a file, and returns its URL."""
         head = f'--calotype\r\nContent-Disposition: form-data; name="content"; filename="{name}"\r\n\r\n'
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=3600)
-        try:
-            body = head.encode() + data + b"\r\n--calotype--\r\n"
-            connection.request("POST", "/v1/files", body, {"Content-Type": "multipart/form-data; boundary=calotype"})
-            return json.loads(connection.getresponse().read())["urls"]["get"]
-        finally:
-            connection.close()
+        body = head.encode() + data + b"\r\n--calotype--\r\n"
+        form = {"Content-Type": "multipart/form-data; boundary=calotype"}
+        return self.ask("POST", "/v1/files", body, headers=form)["urls"]["get"]
 
     def job(self, kind, name):
         return self.ask("GET", f"/v1/{kind}s/{name}")
@@ -115,15 +111,19 @@ class Service:
                 raise SystemExit(f"{kind} {name}: {job['status']}: {job.get('error')}\n{job.get('logs')}")
             time.sleep(pause)
 
+    def sizes(self):
+        """The sizes in the system's account of the process, in bytes."""
+        text = Path(f"/proc/{self.process.pid}/status").read_text()
+        return {name: int(kib) * 1024 for name, kib in re.findall(r"(\w+):\s+(\d+) kB", text)}
+
     def memory(self):
         """The bytes that lie in memory: all, those that no file has, those of files, and those that were swapped out."""
-        text = Path(f"/proc/{self.process.pid}/status").read_text()
-        sizes = {name: int(kib) * 1024 for name, kib in re.findall(r"(\w+):\s+(\d+) kB", text)}
+        sizes = self.sizes()
         return [sizes.get(name, 0) for name in ("VmRSS", "RssAnon", "RssFile", "VmSwap")]
 
     def most_memory(self):
         """The most bytes that have lain in memory."""
-        return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text())[1])
+        return self.sizes()["VmHWM"]
 
     def ticks(self):
         """The seconds of processors that the service has taken."""

@@ -50,8 +50,8 @@ pub struct Answer {
     pub body: Box<dyn Read>,
 }
 
-/// The authorities of certificates: those of the system, or of `SSL_CERT_FILE` and `SSL_CERT_DIR`, among which is that of a company's own proxy. An
-/// empty container has none: then those that the binary carries.
+/// The authorities whose certificates are trusted. They are those of the system, to which a company adds the one of its own proxy, or those that
+/// `SSL_CERT_FILE` and `SSL_CERT_DIR` name. An empty container has no authorities: there the client trusts those that the binary carries.
 fn authorities() -> RootCerts {
     let found = rustls_native_certs::load_native_certs().certs;
     match found.is_empty() {

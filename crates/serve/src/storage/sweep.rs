@@ -181,8 +181,8 @@ impl Owner {
     }
 }
 
-/// Whether a job needs a file. A job that goes on may need all of its files; one that is over, what its answer names, be it the input or the
-/// output, what its last attempt wrote, and its checkpoints for as long as it can be resumed.
+/// Whether a job needs a file. A job that goes on may need all of its files. A job that is over needs the files that its answer names, in the input
+/// and in the output, those that its last attempt wrote, and its checkpoints for as long as the job can be resumed.
 fn needs(job: &Job, root: &str, key: &str, is_resumable: bool) -> bool {
     if !job.status.is_over() {
         return true;

@@ -268,6 +268,11 @@ impl Attempt {
         self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The folders whose paths clients are not shown.
+    pub fn hidden(&self) -> &[PathBuf] {
+        &self.hidden
+    }
+
     /// Puts the files of the job's last checkpoint into an empty folder. False: there is none.
     pub async fn restore(&self, folder: &Path) -> Result<bool, Error> {
         let (restored, checkpoints) =

@@ -167,8 +167,8 @@ impl Worker {
         let start = Instant::now();
         tracing::info!(job = job.id(), attempt = job.attempt, "{} begins", job.made.kind.name());
         let (storage, drain, computing) = (self.storage.clone(), self.drain.clone(), self.computing.clone());
-        let hidden = self.hidden();
-        let attempt = Arc::new(Attempt::new(&job, storage, drain, computing, hidden.clone()));
+        let hidden = self.inputs.folders().chain([self.scratch.path()]).map(PathBuf::from).collect();
+        let attempt = Arc::new(Attempt::new(&job, storage, drain, computing, hidden));
         let stop = CancellationToken::new();
         let beats = tokio::spawn(attempt.clone().beat(self.queue.clone(), self.settings.lease, stop.clone()));
         let ended = match self.scratch.folder(&job) {
@@ -183,17 +183,12 @@ impl Worker {
             Err(e) => Ended::Failed(e.to_string()),
         };
         let ended = self.sent(&job, &attempt, ended).await;
-        let ended = ended.without_folders(&hidden);
+        let ended = ended.without_folders(attempt.hidden());
         attempt.previews_stored().await;
         stop.cancel();
         let _ = beats.await; // a panic in it has been printed
         tracing::info!(job = job.id(), "{} {}", job.made.kind.name(), ended.name());
         self.end(&job, &attempt, ended, start.elapsed()).await;
-    }
-
-    /// The folders of which clients are told nothing: the worker's own, and those that stand for URLs.
-    fn hidden(&self) -> Vec<PathBuf> {
-        self.inputs.folders().chain([self.scratch.path()]).map(PathBuf::from).collect()
     }
 
     /// Tells the queue how a job ended, and removes what nobody will need.

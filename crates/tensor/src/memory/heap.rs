@@ -9,8 +9,8 @@ const ARENAS: i32 = 1;
 
 /// Has the C library give freed memory back soon, from now on and for the whole process. Does nothing where it is not glibc.
 ///
-/// Left alone, glibc raises both limits each time that a larger block is freed, to 32 and 64 MiB, and each thread may have a heap of its own
-/// (`mallopt(3)`). So a service whose requests carry files keeps more and more of what its threads have freed.
+/// By itself, glibc raises both limits each time that a larger block is freed, up to 32 and 64 MiB, and it may give each thread a heap of its own
+/// (`mallopt(3)`). The requests of a service carry files. Its threads free their blocks, and glibc keeps more and more of them.
 pub fn keep_heap_small() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     for (parameter, value) in
